@@ -1,0 +1,44 @@
+# make demo   sets everything up, then runs the main job
+# make test   sets everything up, then runs the tests and the checks
+# make check  lint, format and types only
+# make clean  removes what the others made
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+WHEEL_ENV := out/wheel-env
+
+.PHONY: demo test check wheel clean
+
+demo: $(READY)
+	rm -rf out/demo
+	$(BIN)/dkm-deploy demo --out out/demo
+
+test: check
+	$(BIN)/pytest -n 2
+	$(MAKE) wheel
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# The wheel, built from the sdist, must work in an environment that has never seen this folder.
+wheel: $(READY)
+	rm -rf dist $(WHEEL_ENV)
+	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(PYTHON) -m venv $(WHEEL_ENV)
+	$(WHEEL_ENV)/bin/pip install --quiet --constraint requirements-dev.txt "$$(ls dist/*.whl)[demo]"
+	cd $(WHEEL_ENV) && bin/dkm-deploy --version && bin/dkm-deploy demo --out demo \
+	  && bin/dkm-deploy inspect demo/model.onnx && bin/dkm-deploy inspect demo/model.mlpackage
+
+$(READY): pyproject.toml requirements-dev.txt
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	  "Python %d.%d will not do: dkm-deploy needs 3.11, 3.12 or 3.13. Try: make PYTHON=python3.12" % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+clean:
+	rm -rf .venv out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

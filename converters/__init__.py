@@ -1,0 +1,1 @@
+"""Converters: one folder a target. Each checks, lowers, writes and reads back."""

@@ -1,0 +1,44 @@
+"""The ONNX target: n-bit palettes, decoded in the graph by standard operators."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from converters.onnx.ledger import ledger
+from converters.onnx.read import read_palettes
+from converters.onnx.write import OLDEST_OPSET, write
+from dkm_deploy.targets import Target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dkm_deploy.export import Exported
+    from dkm_deploy.ledger import Ledger
+    from dkm_deploy.palette import Palette
+    from dkm_deploy.recipe import PaletteSpec
+
+
+class OnnxTarget:
+    """Writes, reads back and weighs ``.onnx`` files."""
+
+    name = "onnx"
+    suffixes: tuple[str, ...] = (".onnx",)
+
+    def refuse(self, spec: PaletteSpec, shape: tuple[int, ...]) -> str | None:
+        """None if ``spec`` fits ``shape``: the encoding holds all bits, axes and groupings."""
+        return spec.refuse(shape)
+
+    def write(self, exported: Exported, path: Path, *, opset: int = OLDEST_OPSET) -> None:
+        """Write one file with operators of version ``opset``; see :func:`write`."""
+        write(exported, path, opset=opset)
+
+    def read_palettes(self, path: Path) -> dict[str, Palette]:
+        """The palettes that the file's own graph decodes, by weight name."""
+        return read_palettes(path)
+
+    def ledger(self, path: Path) -> Ledger:
+        """Every byte of the file."""
+        return ledger(path)
+
+
+target: Target = OnnxTarget()

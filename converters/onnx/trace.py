@@ -1,0 +1,111 @@
+"""An exported program as an ONNX graph, with one ``LutToDense`` node a palettized weight."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from typing import TYPE_CHECKING, Any
+
+import torch
+from onnx.defs import OpSchema
+from onnxscript.values import Op, Opset
+
+from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.export import weight_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import onnx_ir as ir
+
+    from dkm_deploy.export import Exported
+
+DOMAIN = "dkm"
+_LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
+
+
+def trace(exported: Exported, opset: int) -> ir.Model:
+    """Translate and optimise all but the palettes.
+
+    The optimiser can neither fold nor fuse an operator that it does not know, so the
+    ``LutToDense`` nodes come out as they went in. Each carries the name of its weight, for the
+    optimiser gives weights with the same values one initializer.
+
+    Raises:
+        DkmError: the exporter has no translation for an operation of the program.
+    """
+    table: dict[Callable[..., Any], Any] = {
+        torch.ops.dkm.lut_to_dense.default: _translation(exported)
+    }
+    try:
+        with _silence():
+            program = torch.onnx.export(
+                exported.program,
+                dynamo=True,
+                custom_translation_table=table,
+                opset_version=opset,
+                input_names=list(exported.input_names),
+                output_names=list(exported.output_names),
+                optimize=True,
+                verbose=False,
+            )
+    # The exporter's errors have no public base class.
+    except Exception as error:
+        raise DkmError(f"the model has no ONNX form at opset {opset}: {_reason(error)}") from error
+    if program is None:
+        raise DkmError(f"the model has no ONNX form at opset {opset}")
+    return program.model
+
+
+def _translation(exported: Exported) -> Callable[..., Any]:
+    buffers = exported.program.graph_signature.inputs_to_buffers
+    op = Op(Opset(DOMAIN, 1), "LutToDense", _schema())
+
+    def translate(indices: Any, lut: Any, axis: int) -> Any:
+        return op(indices, lut, axis=axis, weight=weight_name(buffers[indices.name]))
+
+    return translate
+
+
+def _schema() -> OpSchema:
+    """What the exporter must know to build the node; it is not registered with onnx."""
+    return OpSchema(
+        "LutToDense",
+        DOMAIN,
+        1,
+        inputs=[
+            OpSchema.FormalParameter("indices", "tensor(uint8)"),
+            OpSchema.FormalParameter("lut", "T"),
+        ],
+        outputs=[OpSchema.FormalParameter("dense", "T")],
+        type_constraints=[("T", ["tensor(float16)", "tensor(float)", "tensor(double)"], "")],
+        attributes=[
+            OpSchema.Attribute("axis", OpSchema.AttrType.INT, ""),
+            OpSchema.Attribute("weight", OpSchema.AttrType.STRING, ""),
+        ],
+    )
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Keep the exporter's prints, warnings and log lines from the user; errors still come out."""
+    loggers = [logging.getLogger(name) for name in _LOGGERS]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _reason(error: BaseException) -> str:
+    """One line from the innermost error: the outer ones tell how to report bugs to PyTorch."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return first_line(error)

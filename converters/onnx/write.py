@@ -1,0 +1,108 @@
+"""Write an exported program as one ONNX file with n-bit palettes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import onnx
+import onnx_ir as ir
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # no type hints
+from onnx import helper
+from onnx_ir.passes import common as passes
+
+from converters.onnx.encode import encode, merged
+from converters.onnx.trace import DOMAIN, trace
+from dkm_deploy._version import __version__
+from dkm_deploy.errors import DkmError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from dkm_deploy.export import Exported
+    from dkm_deploy.palette import Palette
+
+OLDEST_OPSET = 18
+
+
+def write(exported: Exported, path: Path, *, opset: int = OLDEST_OPSET) -> None:
+    """Write ``exported`` to ``path``; the same program gives the same bytes.
+
+    Args:
+        exported: the program and its palettes.
+        path: the file to write.
+        opset: version of the ONNX operators; the IR version is the lowest that goes with it.
+
+    Raises:
+        DkmError: the opset is out of range, or the model has no valid ONNX form.
+    """
+    newest = onnx.defs.onnx_opset_version()
+    if not isinstance(opset, int) or not OLDEST_OPSET <= opset <= newest:
+        raise DkmError(f"opset is {opset}; it must be {OLDEST_OPSET} to {newest}")
+    model = with_palettes(trace(exported, opset), exported.palettes)
+    try:
+        onnx.checker.check_model(model, full_check=True)
+        path.write_bytes(model.SerializeToString(deterministic=True))
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())
+        raise DkmError(f"{path}: the model has no valid ONNX form: {reason}") from error
+    except (EncodeError, ValueError) as error:
+        raise DkmError(f"{path}: larger than 2 GiB, the most an ONNX file can hold") from error
+
+
+def with_palettes(model: ir.Model, palettes: Mapping[str, Palette]) -> onnx.ModelProto:
+    """The model with each ``LutToDense`` node replaced by the decoding of its palette."""
+    weights = _take_out(model)
+    _tidy(model)
+    _check_free(model, weights)
+    proto = ir.to_proto(model)
+    encoding = merged(encode(weight, palettes[weight]) for weight in weights)
+    nodes = [*encoding.nodes, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(encoding.tensors)
+    del proto.graph.value_info[:]  # every reader infers them again
+    proto.ir_version = helper.find_min_ir_version_for(list(proto.opset_import), True)
+    proto.producer_name, proto.producer_version = "dkm-deploy", __version__
+    return proto
+
+
+def _check_free(model: ir.Model, weights: list[str]) -> None:
+    """Raise DkmError if a weight has the name of another value."""
+    made = {value.name for node in model.graph.all_nodes() for value in node.outputs}
+    taken = made | {value.name for value in model.graph.inputs}
+    for weight in weights:
+        if weight in taken:
+            raise DkmError(f"{weight}: an input or a step of the model has this name; rename one")
+
+
+def _tidy(model: ir.Model) -> None:
+    """Remove what nothing uses, and the exporter's notes, which outweigh the graph."""
+    passes.RemoveUnusedNodesPass()(model)
+    passes.RemoveUnusedOpsetsPass()(model)
+    passes.ClearMetadataAndDocStringPass()(model)
+    for value in (*model.graph.inputs, *model.graph.outputs):
+        value.metadata_props.clear()
+
+
+def _take_out(model: ir.Model) -> list[str]:
+    """Remove the ``LutToDense`` nodes, leave values named after their weights; those names."""
+    values: dict[str, ir.Value] = {}
+    for graph in (model.graph, *model.graph.subgraphs()):
+        for node in [node for node in graph if node.domain == DOMAIN]:
+            weight = node.attributes["weight"].as_string()
+            value = values.setdefault(weight, ir.Value(name=weight))
+            dense = node.outputs[0]
+            if dense.is_graph_output():  # an output keeps its own name
+                identity = _renaming(value, dense)
+                graph.insert_before(node, identity)
+                value = identity.outputs[0]
+            ir.convenience.replace_all_uses_with(dense, value, replace_graph_outputs=True)
+            graph.remove(node, safe=True)
+    return list(values)
+
+
+def _renaming(value: ir.Value, like: ir.Value) -> ir.Node:
+    """A node that gives ``value`` under the name, type and shape of ``like``."""
+    output = ir.Value(name=like.name, type=like.type, shape=like.shape)
+    return ir.Node("", "Identity", [value], outputs=[output])

@@ -1,0 +1,49 @@
+"""dkm-deploy: cluster a model's weights, write them to Core ML and ONNX, prove the files right."""
+
+from dkm_deploy._version import __version__ as __version__
+from dkm_deploy.convert import Artifact, convert
+from dkm_deploy.errors import DkmError
+from dkm_deploy.ledger import Ledger
+from dkm_deploy.palette import Palette
+from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, Schedule
+from dkm_deploy.targets import ledger, read_palettes
+from dkm_deploy.training.attach import advance, prepare
+from dkm_deploy.training.checkpoint import load, save
+from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
+from dkm_deploy.training.methods import DKM
+from dkm_deploy.training.status import status
+from dkm_deploy.validation.record import Limits, Report
+from dkm_deploy.validation.verdict import validate
+
+__all__ = [
+    # What to do with which weight.
+    "PaletteSpec",
+    "Recipe",
+    "Rule",
+    "Schedule",
+    # Train with palettes, or make them afterwards.
+    "DKM",
+    "advance",
+    "freeze",
+    "palettize",
+    "prepare",
+    "soft_copy",
+    "status",
+    # What comes out, and its checkpoint.
+    "Palette",
+    "load",
+    "palettes",
+    "save",
+    # Files.
+    "Artifact",
+    "Ledger",
+    "convert",
+    "ledger",
+    "read_palettes",
+    # Weigh them.
+    "Limits",
+    "Report",
+    "validate",
+    # What is raised for wrong use and bad input.
+    "DkmError",
+]

@@ -1,0 +1,7 @@
+"""``python -m dkm_deploy`` is ``dkm-deploy``."""
+
+import sys
+
+from dkm_deploy.cli import main
+
+sys.exit(main())

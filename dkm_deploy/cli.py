@@ -1,0 +1,230 @@
+"""``dkm-deploy``: parse, call one function, print. Exit codes: 0 passed, 1 missed, 2 bad input."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dkm_deploy._version import __version__
+from dkm_deploy.errors import DkmError
+
+_DESCRIPTION = """\
+Make a PyTorch model small by clustering its weights into lookup tables (palettes),
+write it to Core ML (.mlpackage) and ONNX (.onnx), and check what was written.
+
+See it work on handwritten digits, in about two minutes:
+  dkm-deploy demo --out out/demo
+"""
+_EPILOG = """\
+exit codes: 0 passed, 1 a limit was missed, 2 wrong use or bad input
+"""
+_MODEL = "package.module:callable that returns a torch.nn.Module; the current folder is searched"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    arguments = build_parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments, Console(soft_wrap=False))
+    except DkmError as error:
+        print(f"dkm-deploy: error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
+        return 2
+    except KeyboardInterrupt:
+        print("dkm-deploy: interrupted", file=sys.stderr)  # noqa: T201
+        return 130
+    return code
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets ``run(arguments, console)``."""
+    parser = argparse.ArgumentParser(
+        prog="dkm-deploy",
+        description=_DESCRIPTION,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"dkm-deploy {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
+    _add_demo(commands)
+    _add_convert(commands)
+    _add_validate(commands)
+    _add_inspect(commands)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    parser = commands.add_parser(
+        "demo",
+        help="the whole job on handwritten digits",
+        description="Train a small CNN on scikit-learn's digits, cluster it with DKM, write ONNX "
+        "and Core ML files, run both on held-out digits and report.",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to be made")
+    parser.add_argument("--force", action="store_true", help="replace the folder")
+    parser.set_defaults(run=_demo)
+
+
+def _add_convert(commands: Any) -> None:
+    parser = commands.add_parser(
+        "convert",
+        help="write a model to .onnx or .mlpackage",
+        description="Convert a palettized checkpoint (from dkm.save), or palettize a plain one "
+        "by k-means on the way. The palettes are read back from every file and compared.",
+        epilog="example: dkm-deploy convert mynet:Net --weights net.safetensors --bits 4 "
+        "--input 1x3x224x224 -o out/net.onnx -o out/net.mlpackage",
+    )
+    _add_model(parser)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--bits", type=int, help="palettize a plain checkpoint with this many bits")
+    how.add_argument("--recipe", type=Path, help="palettize a plain checkpoint by a TOML recipe")
+    parser.add_argument(
+        "--input",
+        action="append",
+        required=True,
+        metavar="SHAPE",
+        help="shape of an input, such as 1x3x224x224 or 1x128:int64; once for each input",
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, action="append", required=True, help="file to write; repeatable"
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="option of the target: opset=18 (.onnx); minimum_deployment_target=iOS17, "
+        "compute_precision=float32 (.mlpackage)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
+    parser.set_defaults(run=_convert)
+
+
+def _add_validate(commands: Any) -> None:
+    parser = commands.add_parser(
+        "validate",
+        help="check files against PyTorch: weights, outputs, answers, bytes",
+        description="Compare converted files with the palettized PyTorch model they came from, and "
+        "its answers with those of the original model.",
+        epilog="example: dkm-deploy validate out/net.onnx --model mynet:Net --weights "
+        "out/net.safetensors --inputs held_out.safetensors --original net.safetensors",
+    )
+    parser.add_argument("files", nargs="+", type=Path, help="converted files")
+    parser.add_argument("--model", required=True, help=_MODEL)
+    parser.add_argument(
+        "--weights", type=Path, required=True, help="palettized checkpoint (from dkm.save)"
+    )
+    parser.add_argument("--original", type=Path, help="checkpoint of the model before clustering")
+    parser.add_argument(
+        "--inputs",
+        type=Path,
+        required=True,
+        help="safetensors file: inputs by the name they have in forward(), and labels if known",
+    )
+    parser.add_argument("--max-bytes", type=int, help="limit on each file's size")
+    parser.add_argument("--max-relative-error", type=float, help="limit on the outputs' error")
+    parser.add_argument("--max-metric-loss", type=float, help="limit on lost accuracy, in points")
+    parser.add_argument("--min-agreement", type=float, help="limit on equal top-1 answers, 0 to 1")
+    parser.add_argument("--json", type=Path, help="write the report as JSON")
+    parser.add_argument("--html", type=Path, help="write the report as a page")
+    parser.add_argument("--force", action="store_true", help="replace reports that exist")
+    parser.set_defaults(run=_validate)
+
+
+def _add_inspect(commands: Any) -> None:
+    parser = commands.add_parser(
+        "inspect",
+        help="palettes and bytes of a file",
+        description="Show the palettes decoded from a file's bytes, and where every byte went.",
+    )
+    parser.add_argument("file", type=Path, help=".onnx, .mlpackage or .safetensors")
+    parser.set_defaults(run=_inspect)
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("model", help=_MODEL)
+    parser.add_argument("--weights", type=Path, required=True, help="safetensors checkpoint")
+
+
+def _demo(arguments: argparse.Namespace, console: Console) -> int:
+    from dkm_deploy.demo.main import demo
+
+    report = demo(arguments.out, console, force=arguments.force)
+    console.print(f"report: {arguments.out / 'report.html'}", soft_wrap=True, highlight=False)
+    return 0 if report else 1
+
+
+def _convert(arguments: argparse.Namespace, console: Console) -> int:
+    from dkm_deploy.atomic import check_writable
+    from dkm_deploy.convert import convert
+    from dkm_deploy.recipe import Recipe
+    from dkm_deploy.sources import example, frozen_model
+
+    recipe = Recipe.load(arguments.recipe) if arguments.recipe else None
+    recipe = Recipe.uniform(arguments.bits) if arguments.bits is not None else recipe
+    options = _options(arguments.option)
+    inputs = example(arguments.input)
+    for path in arguments.out:
+        check_writable(path, force=arguments.force)
+    frozen = frozen_model(arguments.model, arguments.weights, recipe)
+    for path in arguments.out:
+        artifact = convert(frozen, inputs, path, force=arguments.force, **options)
+        console.print(f"{artifact.path}: {artifact.size_bytes:,} bytes", soft_wrap=True)
+    return 0
+
+
+def _validate(arguments: argparse.Namespace, console: Console) -> int:
+    from dkm_deploy.atomic import check_writable
+    from dkm_deploy.report.terminal import show
+    from dkm_deploy.sources import build, plain_model, samples
+    from dkm_deploy.training.checkpoint import load
+    from dkm_deploy.validation.record import Limits
+    from dkm_deploy.validation.verdict import validate
+
+    for path in filter(None, (arguments.json, arguments.html)):
+        check_writable(path, force=arguments.force)
+    inputs, labels = samples(arguments.inputs)
+    original = plain_model(arguments.model, arguments.original) if arguments.original else None
+    report = validate(
+        arguments.files,
+        reference=load(arguments.weights, build(arguments.model)),
+        original=original,
+        inputs=inputs,
+        labels=labels,
+        limits=Limits(
+            max_relative_error=arguments.max_relative_error,
+            max_metric_loss=arguments.max_metric_loss,
+            min_agreement=arguments.min_agreement,
+            max_bytes=arguments.max_bytes,
+        ),
+    )
+    if arguments.json:
+        report.to_json(arguments.json, force=arguments.force)
+    if arguments.html:
+        report.to_html(arguments.html, force=arguments.force)
+    show(report.to_dict(), console)
+    return 0 if report else 1
+
+
+def _inspect(arguments: argparse.Namespace, console: Console) -> int:
+    from dkm_deploy.report.terminal import show_ledger, show_palettes
+    from dkm_deploy.targets import ledger, read_palettes
+
+    palettes, book = read_palettes(arguments.file), ledger(arguments.file)
+    show_palettes(palettes, console)
+    show_ledger(book, palettes, console)
+    return 0
+
+
+def _options(pairs: Sequence[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, found, value = pair.partition("=")
+        if not found:
+            raise DkmError(f"--option {pair!r}: write it as NAME=VALUE")
+        options[name] = int(value) if value.isdigit() else value
+    return options

@@ -1,0 +1,1 @@
+"""Ways to find a palette: pure tensor maths, no modules, no files."""

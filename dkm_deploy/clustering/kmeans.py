@@ -1,0 +1,139 @@
+"""Plain k-means and hard assignment: exact distances, in blocks, the same result on every run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+_BLOCK = 1 << 22  # distances held at a time: 32 MiB of float64
+_BINS = 4096
+
+
+def kmeans(vectors: Tensor, clusters: int, *, iterations: int = 100, seed: int = 0) -> Tensor:
+    """Centroids of each group, by Lloyd's algorithm.
+
+    Scalars start from the companded quantiles of the values (Panter and Dite 1951: centroids as
+    dense as the cube root of the values' density) and are sorted. Vectors start from k-means++
+    (Arthur and Vassilvitskii 2007) with a fixed seed. A group with no more than ``clusters``
+    distinct vectors gets just these.
+
+    Args:
+        vectors: floating, ``(groups, count, dim)``, finite.
+        clusters: centroids a group.
+        iterations: of Lloyd's algorithm, at most.
+        seed: of k-means++.
+
+    Returns:
+        ``(groups, clusters, dim)`` in the dtype of ``vectors``.
+    """
+    found = [_group(group.double(), clusters, iterations, seed) for group in vectors.detach()]
+    return torch.stack(found).to(vectors.dtype)
+
+
+def assign(vectors: Tensor, centroids: Tensor) -> Tensor:
+    """The nearest centroid of each vector, the lower index in a tie.
+
+    Args:
+        vectors: ``(groups, count, dim)``.
+        centroids: ``(groups, clusters, dim)``.
+
+    Returns:
+        int64, ``(groups, count)``.
+    """
+    return torch.stack(
+        [
+            _nearest(v.double(), c.double())
+            for v, c in zip(vectors.detach(), centroids.detach(), strict=True)
+        ]
+    )
+
+
+def _nearest(vectors: Tensor, centroids: Tensor) -> Tensor:
+    if vectors.shape[-1] == 1:
+        values, order = centroids[:, 0].sort(stable=True)
+        return order[torch.bucketize(vectors[:, 0], (values[1:] + values[:-1]) / 2)]
+    parts = [
+        _squared_distances(block, centroids).argmin(1) for block in _blocks(vectors, centroids)
+    ]
+    return torch.cat(parts)
+
+
+def _group(vectors: Tensor, clusters: int, iterations: int, seed: int) -> Tensor:
+    if vectors.shape[-1] == 1:
+        return _scalars(vectors, clusters, iterations)
+    return _vectors(vectors, clusters, iterations, seed)
+
+
+def _scalars(values: Tensor, clusters: int, iterations: int) -> Tensor:
+    """Lloyd on sorted values: with their prefix sums, an iteration costs O(clusters log count)."""
+    ordered = values[:, 0].sort().values
+    distinct = torch.unique_consecutive(ordered)
+    if len(distinct) <= clusters:
+        return _padded(distinct[:, None], clusters)
+    sums = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])
+    centroids = _companded(ordered, clusters)
+    for _ in range(iterations):
+        bounds = torch.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
+        bounds = torch.cat([bounds.new_zeros(1), bounds, bounds.new_full((1,), len(ordered))])
+        counts = bounds.diff()
+        means = sums[bounds].diff() / counts.clamp(min=1)
+        updated = torch.where(counts > 0, means, centroids)
+        if torch.equal(updated, centroids):
+            break
+        centroids = updated
+    return centroids[:, None]
+
+
+def _companded(ordered: Tensor, clusters: int) -> Tensor:
+    low, high = ordered[0].item(), ordered[-1].item()
+    density = torch.histc(ordered, _BINS, low, high).pow(1 / 3)
+    cumulative = density.cumsum(0) / density.sum()
+    wanted = (torch.arange(clusters, device=ordered.device, dtype=ordered.dtype) + 0.5) / clusters
+    return low + (torch.searchsorted(cumulative, wanted) + 0.5) * (high - low) / _BINS
+
+
+def _vectors(vectors: Tensor, clusters: int, iterations: int, seed: int) -> Tensor:
+    distinct = torch.unique(vectors, dim=0)
+    if len(distinct) <= clusters:
+        return _padded(distinct, clusters)
+    centroids = _plus_plus(vectors, clusters, seed)
+    for _ in range(iterations):
+        nearest = _nearest(vectors, centroids)
+        counts = torch.bincount(nearest, minlength=clusters)
+        sums = torch.zeros_like(centroids).index_add_(0, nearest, vectors)
+        updated = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], centroids)
+        if torch.equal(updated, centroids):
+            break
+        centroids = updated
+    return centroids
+
+
+def _plus_plus(vectors: Tensor, clusters: int, seed: int) -> Tensor:
+    generator = torch.Generator(vectors.device).manual_seed(seed)
+    first = torch.randint(len(vectors), (1,), generator=generator, device=vectors.device)
+    chosen = vectors[first]
+    gap = (vectors - chosen).square().sum(1)
+    for _ in range(clusters - 1):
+        # Sampling by inverse transform: torch.multinomial takes at most 2**24 candidates.
+        point = torch.rand(1, generator=generator, device=gap.device, dtype=gap.dtype)
+        cumulative = gap.cumsum(0)
+        index = torch.searchsorted(cumulative, point * cumulative[-1]).clamp(max=len(gap) - 1)
+        chosen = torch.cat([chosen, vectors[index]])
+        gap = torch.minimum(gap, (vectors - vectors[index]).square().sum(1))
+    return chosen
+
+
+def _padded(distinct: Tensor, clusters: int) -> Tensor:
+    """``distinct`` rows, the last one repeated to make ``clusters`` rows."""
+    return torch.cat([distinct, distinct[-1:].expand(clusters - len(distinct), -1)])
+
+
+def _squared_distances(vectors: Tensor, centroids: Tensor) -> Tensor:
+    return torch.cdist(vectors, centroids, compute_mode="donot_use_mm_for_euclid_dist").square()
+
+
+def _blocks(vectors: Tensor, centroids: Tensor) -> Iterator[Tensor]:
+    size = max(1, _BLOCK // len(centroids))
+    return (vectors[start : start + size] for start in range(0, len(vectors), size))

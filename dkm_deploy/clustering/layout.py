@@ -1,0 +1,67 @@
+"""Between a weight and the vectors that are clustered.
+
+Vectors have shape ``(groups, count, cluster_dim)``: every group is clustered on its own, and a
+vector is ``cluster_dim`` neighbouring channels along the spec's axis.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dkm_deploy.palette import Palette
+from dkm_deploy.recipe import PaletteSpec
+
+
+def group_count(shape: Sequence[int], spec: PaletteSpec) -> int:
+    """LUTs that a weight of ``shape`` has along the spec's axis."""
+    return 1 if spec.group_size is None else shape[spec.axis] // spec.group_size
+
+
+def to_vectors(weight: Tensor, spec: PaletteSpec) -> Tensor:
+    """Vectors ``(groups, count, cluster_dim)`` of a weight of any rank; differentiable."""
+    groups, dim = group_count(weight.shape, spec), spec.cluster_dim
+    channels_first = weight.movedim(spec.axis, 0)
+    rows = len(channels_first) // (groups * dim)
+    split = channels_first.reshape(groups, rows, dim, -1)
+    return split.transpose(2, 3).reshape(groups, -1, dim)
+
+
+def from_vectors(vectors: Tensor, shape: Sequence[int], spec: PaletteSpec) -> Tensor:
+    """The weight of ``shape`` that gave ``vectors``; the inverse of :func:`to_vectors`."""
+    groups, _, dim = vectors.shape
+    axis = spec.axis
+    rest = [*shape[:axis], *shape[axis + 1 :]]
+    rows = shape[axis] // (groups * dim)
+    split = vectors.reshape(groups, rows, -1, dim).transpose(2, 3)
+    return split.reshape(shape[axis], *rest).movedim(0, axis)
+
+
+def to_palette(
+    assignment: Tensor, centroids: Tensor, shape: Sequence[int], spec: PaletteSpec
+) -> Palette:
+    """A palette from hard assignments.
+
+    Args:
+        assignment: integer, ``(groups, count)``.
+        centroids: floating, ``(groups, 2**bits, cluster_dim)``.
+        shape: of the dense weight.
+        spec: its axis and sizes are used.
+    """
+    indices_shape = list(shape)
+    indices_shape[spec.axis] //= spec.cluster_dim
+    scalar = PaletteSpec(
+        spec.bits, 1, spec.axis, spec.group_size and spec.group_size // spec.cluster_dim
+    )
+    indices = from_vectors(assignment.to(torch.uint8).unsqueeze(-1), indices_shape, scalar)
+    lut_shape = [1] * len(indices_shape) + list(centroids.shape[1:])
+    lut_shape[spec.axis] = len(centroids)
+    lut = centroids.detach().float() if centroids.dtype == torch.bfloat16 else centroids.detach()
+    return Palette(
+        np.ascontiguousarray(indices.cpu().numpy()),
+        lut.reshape(lut_shape).cpu().numpy().copy(),
+        spec.axis,
+    )

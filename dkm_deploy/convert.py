@@ -1,0 +1,114 @@
+"""Convert a frozen model to a file: export once, let the target write, read back, then publish."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dkm_deploy.atomic import check_writable, written_whole
+from dkm_deploy.errors import DkmError
+from dkm_deploy.export import Exported, Inputs, export
+from dkm_deploy.ledger import Ledger
+from dkm_deploy.palette import Palette, difference
+from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.targets import Target, target_for
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A written file. ``os.fspath`` of it is its path.
+
+    Attributes:
+        path: the file or folder.
+        target: name of the target that wrote it.
+        ledger: every byte of it.
+    """
+
+    path: Path
+    target: str
+    ledger: Ledger
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on disk."""
+        return self.ledger.total_bytes
+
+
+def convert(
+    frozen: nn.Module,
+    example_inputs: Inputs,
+    path: str | Path,
+    *,
+    dynamic_shapes: Any = None,
+    force: bool = False,
+    **target_options: Any,
+) -> Artifact:
+    """Write a frozen model to a file. The suffix of ``path`` chooses the target.
+
+    The palettes are decoded from the written file and compared with the frozen ones before the
+    file gets its name, so a file that exists holds these weights.
+
+    Args:
+        frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``.
+        example_inputs: a tensor, a tuple of positional or a mapping of keyword inputs; they fix
+            the shapes that ``dynamic_shapes`` does not free.
+        path: ``.onnx`` or ``.mlpackage``, or the suffix of another installed target.
+        dynamic_shapes: as ``torch.export.export`` takes it.
+        force: replace what is at ``path``.
+        **target_options: such as ``opset=18`` or ``minimum_deployment_target="iOS17"``.
+
+    Raises:
+        DkmError: the target does not know the option or cannot hold a palette, the model cannot
+            be exported or converted (with the reason), or ``path`` exists and ``force`` is not
+            set. Nothing is written then.
+    """
+    path = Path(path)
+    target = target_for(path)
+    _check_options(target, target_options)
+    check_writable(path, force=force)
+    exported = export(frozen, example_inputs, dynamic_shapes=dynamic_shapes)
+    _check_palettes(target, exported)
+    with written_whole(path, force=force) as temporary:
+        target.write(exported, temporary, **target_options)
+        _check_written(target, exported, temporary)
+    return Artifact(path, target.name, target.ledger(path))
+
+
+def _check_options(target: Target, options: dict[str, Any]) -> None:
+    parameters = inspect.signature(target.write).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            raise DkmError(
+                f"target {target.name} has no option {name!r}; it has {', '.join(known) or 'none'}"
+            )
+
+
+def _check_palettes(target: Target, exported: Exported) -> None:
+    for name, palette in exported.palettes.items():
+        refusal = target.refuse(spec_of(palette), palette.shape)
+        if refusal:
+            raise DkmError(f"{name}: target {target.name} cannot hold it: {refusal}")
+
+
+def spec_of(palette: Palette) -> PaletteSpec:
+    """The spec that gives palettes of this layout."""
+    groups = palette.groups[palette.axis]
+    size = None if groups == 1 else palette.shape[palette.axis] // groups
+    return PaletteSpec(palette.bits, palette.cluster_dim, palette.axis, size)
+
+
+def _check_written(target: Target, exported: Exported, path: Path) -> None:
+    """The file is the witness: compare what its bytes decode to, not what was meant."""
+    stored = target.read_palettes(path)
+    for name, palette in exported.palettes.items():
+        wrong = difference(palette, stored[name]) if name in stored else "not in the file"
+        if wrong:
+            raise RuntimeError(f"{name}: target {target.name} wrote a wrong file: {wrong}")

@@ -1,0 +1,148 @@
+"""Export a frozen model once; every target lowers the same program."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import ExportedProgram
+from torch.utils import _pytree as pytree
+
+from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.palette import Palette
+from dkm_deploy.training.freeze import palettes
+
+Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A frozen model as one graph.
+
+    Attributes:
+        program: ATen graph in which each palettized weight is one ``dkm::lut_to_dense`` node.
+        palettes: the frozen palettes by qualified parameter name.
+        input_names: one for each tensor input, as in the signature of ``forward``.
+        output_names: ``output``, ``output_0..``, or the keys of a returned mapping.
+    """
+
+    program: ExportedProgram
+    palettes: Mapping[str, Palette]
+    input_names: tuple[str, ...]
+    output_names: tuple[str, ...]
+
+
+def weight_name(buffer: str) -> str:
+    """The parameter that a buffer of a frozen model belongs to.
+
+    ``fc.parametrizations.weight.0.lut`` and ``fc.parametrizations.weight.original`` both give
+    ``fc.weight``; other buffers give themselves.
+    """
+    module, found, rest = buffer.partition("parametrizations.")
+    return module + rest.split(".")[0] if found else buffer
+
+
+def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = None) -> Exported:
+    """Export a frozen model with ``torch.export``.
+
+    Args:
+        frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``; a model without palettes
+            exports as it is.
+        example_inputs: a tensor, a tuple of positional or a mapping of keyword inputs.
+        dynamic_shapes: as ``torch.export.export`` takes it.
+
+    Raises:
+        DkmError: the model is not frozen or in training mode, the inputs do not fit it, or
+            ``torch.export`` cannot trace it (with its reason).
+    """
+    found = palettes(frozen)
+    if frozen.training:
+        raise DkmError("the model is in training mode; call .eval() before converting it")
+    args, kwargs = arguments(example_inputs)
+    fastpath = torch.backends.mha.get_fastpath_enabled()
+    # The fused inference path of MultiheadAttention reads weights behind the parametrization.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        outputs = _run(frozen, args, kwargs)
+        program = _trace(frozen, args, kwargs, dynamic_shapes)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fastpath)
+    _merge_decodes(program)
+    _use_first_names(program, frozen)
+    return Exported(program, found, _input_names(program), output_names(outputs))
+
+
+def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of ``forward``. Raises DkmError for another type."""
+    if isinstance(inputs, Tensor):
+        return (inputs,), {}
+    if isinstance(inputs, Mapping):
+        return (), dict(inputs)
+    if isinstance(inputs, (tuple, list)):
+        return tuple(inputs), {}
+    raise DkmError(f"inputs are a {type(inputs).__name__}; give a tensor, tuple or dict")
+
+
+@torch.no_grad()
+def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    try:
+        return model(*args, **kwargs)
+    except Exception as error:  # any error of the user's own forward
+        shapes = [tuple(t.shape) for t in pytree.tree_leaves((args, kwargs)) if torch.is_tensor(t)]
+        raise DkmError(
+            f"the model does not run on the example inputs of shape {shapes}: {first_line(error)}"
+        ) from error
+
+
+@torch.no_grad()
+def _trace(
+    model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], dynamic_shapes: Any
+) -> ExportedProgram:
+    try:
+        with warnings.catch_warnings():
+            # An LSTM or GRU refreshes its list of weights, which parametrized ones always do.
+            warnings.filterwarnings("ignore", message=".*were assigned during export.*")
+            return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes)
+    except Exception as error:  # torch.export raises many kinds, each for the user's model
+        raise DkmError(f"torch.export cannot trace the model: {first_line(error)}") from error
+
+
+def _merge_decodes(program: ExportedProgram) -> None:
+    """A weight read several times (tied layers, recurrent cells) is decoded once."""
+    graph = program.graph
+    seen: dict[tuple[Any, ...], torch.fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.target is torch.ops.dkm.lut_to_dense.default:
+            first = seen.setdefault(node.args, node)
+            if first is not node:
+                node.replace_all_uses_with(first)
+                graph.erase_node(node)
+    program.graph_module.recompile()
+
+
+def _use_first_names(program: ExportedProgram, model: nn.Module) -> None:
+    """A tied tensor goes by its first name in the model; ``torch.export`` takes the last."""
+    first: dict[int, str] = {}
+    alias: dict[str | None, str] = {}
+    for named in (model.named_parameters, model.named_buffers):
+        for name, tensor in named(remove_duplicate=False):
+            alias[name] = first.setdefault(id(tensor), name)
+    for spec in program.graph_signature.input_specs:
+        spec.target = alias.get(spec.target, spec.target)
+
+
+def _input_names(program: ExportedProgram) -> tuple[str, ...]:
+    return tuple(str(name) for name in program.graph_signature.user_inputs)
+
+
+def output_names(outputs: Any) -> tuple[str, ...]:
+    """``output`` for a tensor, its keys for a mapping of tensors, else ``output_0``, ``.._1``."""
+    if torch.is_tensor(outputs):
+        return ("output",)
+    if isinstance(outputs, Mapping) and all(torch.is_tensor(t) for t in outputs.values()):
+        return tuple(outputs)
+    return tuple(f"output_{i}" for i in range(len(pytree.tree_leaves(outputs))))

@@ -1,0 +1,64 @@
+"""Ledger: every byte of a file, by tensor and by kind. It adds up, or it is not made."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+Kind = Literal["indices", "lut", "dense", "graph", "metadata", "padding"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """``size_bytes`` bytes of one kind, under the name of the weight or part they belong to."""
+
+    kind: Kind
+    name: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """The bytes of the file or folder at ``path``.
+
+    Kinds: ``indices`` and ``lut`` of palettes, ``dense`` weights, ``graph`` (operations and what
+    describes tensors), ``metadata`` (names, versions, manifests), ``padding`` (alignment and
+    headers that carry no value).
+    """
+
+    path: Path
+    entries: tuple[Entry, ...]
+
+    @property
+    def total_bytes(self) -> int:
+        """Sum of all entries, which is the size on disk."""
+        return sum(entry.size_bytes for entry in self.entries)
+
+    def by_kind(self) -> dict[Kind, int]:
+        """Bytes of each kind, in the fixed order of ``KINDS``."""
+        return {k: sum(e.size_bytes for e in self.entries if e.kind == k) for k in KINDS}
+
+
+def balanced(path: Path, entries: Iterable[Entry]) -> Ledger:
+    """A ledger whose entries add up to the bytes on disk.
+
+    Raises:
+        RuntimeError: they do not; a reader of this project has lost or counted a byte twice.
+    """
+    ledger = Ledger(path, tuple(entry for entry in entries if entry.size_bytes))
+    on_disk = size_on_disk(path)
+    if ledger.total_bytes != on_disk or any(e.size_bytes < 0 for e in ledger.entries):
+        raise RuntimeError(
+            f"{path}: the ledger adds up to {ledger.total_bytes} bytes of {on_disk}; please report"
+        )
+    return ledger
+
+
+def size_on_disk(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size

@@ -1,0 +1,187 @@
+"""Palette: the one record that clustering makes and that every converter, reader and check uses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dkm_deploy.errors import DkmError
+
+_LUT_DTYPES = (np.float16, np.float32, np.float64)
+
+
+@dataclass(frozen=True, eq=False)
+class Palette:
+    """One weight as lookup tables (LUTs) and indices into them.
+
+    The layout is that of Core ML's ``constexpr_lut_to_dense`` (iOS 18) and Core AI's
+    ``lut_to_dense``. Both arrays are kept read-only.
+
+    Attributes:
+        indices: uint8, the weight's shape with dimension ``axis`` divided by ``cluster_dim``.
+        lut: float16, float32 or float64, shape ``(g0 .. gK-1, 2**bits, cluster_dim)``: one group
+            count a weight dimension, each dividing the matching dimension of ``indices``.
+        axis: the dimension of the weight that a LUT entry of ``cluster_dim`` values fills. Where
+            ``cluster_dim`` is 1 it means nothing and is set to the grouped dimension, else 0.
+        bits: bits of an index, 1 to 8. Left at 0, it is read from the LUT's shape.
+
+    Raises:
+        DkmError: the arrays do not fit together, an index points outside its LUT, or the LUT
+            holds NaN or infinity.
+    """
+
+    indices: NDArray[np.uint8]
+    lut: NDArray[np.floating]
+    axis: int = 0
+    bits: int = 0
+
+    def __post_init__(self) -> None:
+        _check(self.indices, self.lut, self.axis)
+        bits = self.lut.shape[-2].bit_length() - 1
+        if self.bits not in (0, bits):
+            raise DkmError(f"bits is {self.bits}, but a LUT of {2**bits} entries has {bits} bits")
+        object.__setattr__(self, "bits", bits)
+        if self.cluster_dim == 1:
+            grouped = (dim for dim, count in enumerate(self.groups) if count > 1)
+            object.__setattr__(self, "axis", next(grouped, 0))
+        for name in ("indices", "lut"):
+            view = getattr(self, name).view()
+            view.flags.writeable = False
+            object.__setattr__(self, name, view)
+
+    def __eq__(self, other: object) -> bool:
+        """Bit-for-bit equality: same layout, same indices, same LUT bytes and dtype."""
+        if not isinstance(other, Palette):
+            return NotImplemented
+        return (
+            (self.axis, self.bits, self.lut.dtype) == (other.axis, other.bits, other.lut.dtype)
+            and self.lut.shape == other.lut.shape
+            and np.array_equal(self.indices, other.indices)
+            and self.lut.tobytes() == other.lut.tobytes()
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # arrays have no cheap hash
+
+    def __repr__(self) -> str:
+        return (
+            f"Palette(shape={self.shape}, bits={self.bits}, cluster_dim={self.cluster_dim}, "
+            f"axis={self.axis}, groups={self.groups}, lut={self.lut.dtype})"
+        )
+
+    @property
+    def cluster_dim(self) -> int:
+        """Values in one LUT entry; more than 1 is vector palettization."""
+        return int(self.lut.shape[-1])
+
+    @property
+    def groups(self) -> tuple[int, ...]:
+        """LUTs along each dimension of the weight; all ones is per tensor."""
+        return self.lut.shape[:-2]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the dense weight."""
+        shape = list(self.indices.shape)
+        shape[self.axis] *= self.cluster_dim
+        return tuple(shape)
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return self.indices.size * self.cluster_dim
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Bits of indices and LUTs together, for each weight."""
+        return (self.indices.size * self.bits + self.lut.nbytes * 8) / self.size
+
+    def decode(self) -> NDArray[np.floating]:
+        """The dense weight, shape ``self.shape``, in the LUT's dtype."""
+        rows = lut_rows(self.indices, self.groups, 1 << self.bits)
+        vectors = self.lut.reshape(-1, self.cluster_dim)[rows]
+        return np.moveaxis(vectors, -1, self.axis + 1).reshape(self.shape)
+
+    def astype(self, dtype: type[np.floating] | np.dtype[np.floating]) -> Palette:
+        """The same palette with its LUT rounded to ``dtype``."""
+        with np.errstate(over="ignore"):  # an overflow shows as infinity, which is refused
+            return Palette(self.indices, self.lut.astype(dtype), self.axis)
+
+    def widen(self, bits: int) -> Palette:
+        """The same weights with ``bits`` bits an index: the LUTs get unused zero entries.
+
+        For targets that lack a width. The decoded weight does not change.
+        """
+        if not self.bits <= bits <= 8:
+            raise DkmError(f"{self.bits} bits cannot be widened to {bits} bits")
+        missing = (1 << bits) - (1 << self.bits)
+        padding = [(0, 0)] * len(self.groups) + [(0, missing), (0, 0)]
+        return Palette(self.indices, np.pad(self.lut, padding), self.axis)
+
+
+def difference(frozen: Palette, stored: Palette) -> str | None:
+    """How the palette decoded from a file differs from the frozen one, or None if it does not.
+
+    Compared bit for bit, with the frozen LUT rounded to the dtype of the stored one and given the
+    unused entries of the stored width. Those are the only two changes a target may make.
+    """
+    if frozen.shape != stored.shape:
+        return f"shape {stored.shape} in place of {frozen.shape}"
+    layout = (frozen.axis, frozen.cluster_dim, frozen.groups)
+    if layout != (stored.axis, stored.cluster_dim, stored.groups) or stored.bits < frozen.bits:
+        return f"stored as {stored!r} in place of {frozen!r}"
+    wrong = np.count_nonzero(frozen.indices != stored.indices)
+    if wrong:
+        return f"{wrong} of {frozen.indices.size} indices differ"
+    expected = frozen.astype(stored.lut.dtype).widen(stored.bits)
+    if expected == stored:
+        return None
+    wrong = np.count_nonzero(expected.lut.view(np.uint8) != stored.lut.view(np.uint8))
+    return f"LUT entries differ in {wrong} bytes"
+
+
+def lut_rows(indices: NDArray[np.uint8], groups: tuple[int, ...], entries: int) -> NDArray[np.intp]:
+    """Row of every index in the LUTs laid end to end: index + entries x group number.
+
+    Args:
+        indices: uint8, any shape.
+        groups: LUTs along each dimension of ``indices``.
+        entries: entries of one LUT.
+    """
+    rows = indices.astype(np.intp)
+    stride = entries
+    for dim in reversed(range(indices.ndim)):
+        length, count = indices.shape[dim], groups[dim]
+        if count > 1:
+            offsets = np.arange(length) // (length // count) * stride
+            rows += offsets.reshape([-1] + [1] * (indices.ndim - dim - 1))
+        stride *= count
+    return rows
+
+
+def _check(indices: NDArray[np.uint8], lut: NDArray[np.floating], axis: int) -> None:
+    if indices.dtype != np.uint8:
+        raise DkmError(f"indices are {indices.dtype}; a palette's indices are uint8")
+    if lut.dtype not in _LUT_DTYPES:
+        raise DkmError(f"the LUT is {lut.dtype}; a palette's LUT is float16, float32 or float64")
+    if indices.ndim < 1 or lut.ndim != indices.ndim + 2:
+        raise DkmError(
+            f"indices of shape {indices.shape} need a LUT of rank {indices.ndim + 2}, "
+            f"(groups.., 2**bits, cluster_dim); its shape is {lut.shape}"
+        )
+    if not 0 <= axis < indices.ndim:
+        raise DkmError(f"axis is {axis}; the weight has dimensions 0 to {indices.ndim - 1}")
+    entries = lut.shape[-2]
+    if entries not in (2, 4, 8, 16, 32, 64, 128, 256):
+        raise DkmError(f"the LUT has {entries} entries; it must have 2**bits, bits 1 to 8")
+    if lut.shape[-1] < 1:
+        raise DkmError("the LUT's entries are empty; cluster_dim is at least 1")
+    if any(g < 1 or n % g for n, g in zip(indices.shape, lut.shape, strict=False)):
+        raise DkmError(
+            f"group counts {lut.shape[:-2]} do not divide the shape of the indices {indices.shape}"
+        )
+    if indices.size and int(indices.max()) >= entries:
+        raise DkmError(f"index {int(indices.max())} points outside a LUT of {entries} entries")
+    if not np.isfinite(lut).all():
+        raise DkmError(f"the LUT holds NaN or infinity (dtype {lut.dtype})")

@@ -1,0 +1,274 @@
+"""Recipe: which parameter gets which palette, and why the rest stays dense."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, TypeVar
+
+import tomli_w
+from torch import Tensor, nn
+
+from dkm_deploy.atomic import written_whole
+from dkm_deploy.errors import DkmError, MissingFileError
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class PaletteSpec:
+    """The shape of a palette.
+
+    Attributes:
+        bits: bits of an index, 1 to 8.
+        cluster_dim: values in one LUT entry; more than 1 is vector palettization.
+        axis: the dimension of the weight that a LUT entry fills, and whose channels are grouped.
+        group_size: channels along ``axis`` that share a LUT; None is one LUT for the weight.
+
+    Raises:
+        DkmError: a value is out of range.
+    """
+
+    bits: int = 4
+    cluster_dim: int = 1
+    axis: int = 0
+    group_size: int | None = None
+
+    def __post_init__(self) -> None:
+        _check_int("bits", self.bits, 1, 8)
+        _check_int("cluster_dim", self.cluster_dim, 1, 16)
+        _check_int("axis", self.axis, 0, 7)
+        if self.group_size is not None:
+            _check_int("group_size", self.group_size, 1, None)
+
+    def refuse(self, shape: Sequence[int]) -> str | None:
+        """Why a weight of ``shape`` cannot have this palette, or None if it can."""
+        if self.axis >= len(shape):
+            return f"axis is {self.axis}, but its shape is {tuple(shape)}"
+        channels = shape[self.axis]
+        if channels % self.cluster_dim:
+            return f"cluster_dim {self.cluster_dim} does not divide its {channels} channels"
+        if self.group_size is None:
+            return None
+        if channels % self.group_size:
+            return f"group_size {self.group_size} does not divide its {channels} channels"
+        if self.group_size % self.cluster_dim:
+            return f"cluster_dim {self.cluster_dim} does not divide group_size {self.group_size}"
+        return None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What happens to the parameters that meet all its conditions.
+
+    Attributes:
+        match: fnmatch pattern on the qualified name, such as ``"layer1.*.weight"``.
+        spec: the palette they get.
+        skip: they stay dense. Either ``spec`` or ``skip`` is given, not both.
+        max_elements: only parameters with at most this many elements.
+    """
+
+    match: str = "*"
+    spec: PaletteSpec | None = None
+    skip: bool = False
+    max_elements: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.skip == (self.spec is not None):
+            raise DkmError(f"rule {self.match!r}: give either a spec or skip = true")
+        if self.max_elements is not None:
+            _check_int("max_elements", self.max_elements, 1, None)
+
+    def meets(self, name: str, elements: int) -> bool:
+        """Whether a parameter of this name and size meets the conditions."""
+        fits = self.max_elements is None or elements <= self.max_elements
+        return fits and fnmatchcase(name, self.match)
+
+    def __str__(self) -> str:
+        size = "" if self.max_elements is None else f", max_elements {self.max_elements}"
+        return f"rule {self.match!r}{size}"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Anneal the temperature geometrically while training; ``dkm.advance`` counts the steps.
+
+    Attributes:
+        end: factor on every temperature after ``steps`` steps; it starts at 1.
+        steps: length of the anneal; the temperature stays at ``end`` afterwards.
+    """
+
+    end: float
+    steps: int
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.end, (int, float)) or not self.end > 0:
+            raise DkmError(f"end is {self.end!r}; it must be a number above 0")
+        _check_int("steps", self.steps, 1, None)
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """A recipe applied to a model: every parameter is in exactly one of the two.
+
+    Attributes:
+        specs: palette by qualified parameter name.
+        dense: reason to stay dense by qualified parameter name.
+    """
+
+    specs: Mapping[str, PaletteSpec]
+    dense: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Rules for a whole model; the first rule that a parameter meets decides.
+
+    Attributes:
+        default: the palette of parameters that no rule decides; None leaves them dense.
+        rules: tried in order.
+        schedule: of the temperature while training; None keeps it constant.
+    """
+
+    default: PaletteSpec | None = None
+    rules: Sequence[Rule] = ()
+    schedule: Schedule | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rules", tuple(self.rules))
+
+    @classmethod
+    def uniform(
+        cls, bits: int, *, cluster_dim: int = 1, axis: int = 0, group_size: int | None = None
+    ) -> Recipe:
+        """The same palette for every weight."""
+        return cls(default=PaletteSpec(bits, cluster_dim, axis, group_size))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """Read a recipe from a TOML file.
+
+        Raises:
+            DkmError: the file is missing, is not TOML, or has an unknown key or a bad value.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise MissingFileError(f"{path}: no such recipe file")
+        try:
+            return _recipe(tomllib.loads(path.read_text("utf-8")))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise DkmError(f"{path}: not a TOML file: {error}") from error
+        except DkmError as error:
+            raise DkmError(f"{path}: {error}") from error
+
+    def save(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the recipe as TOML, whole or not at all.
+
+        Raises:
+            OutputExistsError: ``path`` exists and ``force`` is not set.
+        """
+        table = _without_none(asdict(self))
+        table["rules"] = [_without_none(rule) for rule in table["rules"]]
+        with written_whole(Path(path), force=force) as temporary:
+            temporary.write_text(tomli_w.dumps(table), "utf-8")
+
+    def assign(self, model: nn.Module) -> Assignment:
+        """Decide on every parameter of ``model``, tied ones once under their first name.
+
+        Weights are floating-point parameters of rank 2 or more; the others (biases, norms) stay
+        dense.
+
+        Raises:
+            DkmError: a rule matches no weight, or a spec does not fit the weight it falls on.
+        """
+        specs: dict[str, PaletteSpec] = {}
+        dense: dict[str, str] = {}
+        unused = set(self.rules)
+        for name, parameter in model.named_parameters():
+            reason = not_a_weight(parameter)
+            if reason:
+                dense[name] = reason
+                continue
+            rule = next((r for r in self.rules if r.meets(name, parameter.numel())), None)
+            unused -= {r for r in self.rules if r.meets(name, parameter.numel())}
+            spec = rule.spec if rule else self.default
+            if spec is None:
+                dense[name] = f"skipped by {rule}" if rule else "the recipe has no default"
+                continue
+            refusal = spec.refuse(parameter.shape)
+            if refusal:
+                raise DkmError(f"{name}: {refusal}")
+            specs[name] = spec
+        if unused:
+            which = ", ".join(str(rule) for rule in self.rules if rule in unused)
+            raise DkmError(
+                f"no weight of the model meets {which}; weights are {_some(specs, dense)}"
+            )
+        return Assignment(specs, dense)
+
+
+def not_a_weight(parameter: Tensor) -> str | None:
+    """Why no recipe clusters this parameter, or None if it is a weight."""
+    if not parameter.is_floating_point():
+        return "not floating-point"
+    if parameter.ndim < 2:
+        return f"rank {parameter.ndim}: biases and norms stay dense"
+    return None
+
+
+def _some(specs: Mapping[str, PaletteSpec], dense: Mapping[str, str]) -> str:
+    names = [*specs, *(n for n, reason in dense.items() if reason.startswith("skipped"))]
+    return ", ".join(names[:5]) + (", .." if len(names) > 5 else "")
+
+
+def _recipe(table: Mapping[str, Any]) -> Recipe:
+    table = dict(table)
+    if "default" in table:
+        table["default"] = _build(PaletteSpec, table["default"], "default")
+    if "schedule" in table:
+        table["schedule"] = _build(Schedule, table["schedule"], "schedule")
+    rules = table.get("rules", [])
+    if not isinstance(rules, list):
+        raise DkmError("rules must be an array of tables, [[rules]]")
+    table["rules"] = [_rule(rule, f"rules[{i}]") for i, rule in enumerate(rules)]
+    return _build(Recipe, table, "recipe")
+
+
+def _rule(table: Any, where: str) -> Rule:
+    if isinstance(table, dict) and "spec" in table:
+        table = table | {"spec": _build(PaletteSpec, table["spec"], f"{where}.spec")}
+    return _build(Rule, table, where)
+
+
+def _build(kind: type[_T], table: Any, where: str) -> _T:
+    """An instance of a record from a TOML table; the record checks its own values."""
+    if not isinstance(table, dict):
+        raise DkmError(f"{where} must be a table, not {table!r}")
+    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]  # always a dataclass
+    unknown = [key for key in table if key not in known]
+    if unknown:
+        raise DkmError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(known)}")
+    try:
+        return kind(**table)
+    except (DkmError, TypeError) as error:  # TypeError: a required key is missing
+        raise DkmError(f"{where}: {error}") from error
+
+
+def _check_int(name: str, value: object, low: int, high: int | None) -> None:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise DkmError(f"{name} is {value!r}; it must be an integer")
+    if value < low or (high is not None and value > high):
+        span = f"{low} to {high}" if high is not None else f"at least {low}"
+        raise DkmError(f"{name} is {value}; it must be {span}")
+
+
+def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
+    """TOML has no null: a key that is None is left out, at any depth of tables."""
+    return {
+        key: _without_none(value) if isinstance(value, dict) else value
+        for key, value in table.items()
+        if value is not None
+    }

@@ -1,0 +1,64 @@
+"""What a report says in words: the verdict and its reasons, the same in every view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from dkm_deploy.report.text import plural
+
+State = Literal["passed", "missed", "not run"]
+
+
+def files(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The models that are converted files."""
+    return [model for model in report["models"] if model["path"] is not None]
+
+
+def state(report: Mapping[str, Any]) -> State:
+    """The verdict: "not run" where no check could run, so that nothing was shown."""
+    statuses = [check["status"] for model in report["models"] for check in model["checks"]]
+    if not report["passed"]:
+        return "missed"
+    return "passed" if "passed" in statuses else "not run"
+
+
+def headline(report: Mapping[str, Any]) -> str:
+    """The verdict in words, such as ``Passed, 2 checks not run``."""
+    missed, not_run = reasons(report, "missed"), reasons(report, "not run")
+    if state(report) == "not run":
+        return "Nothing was checked"
+    verdict = f"{plural(len(missed), 'limit')} missed" if missed else "Passed"
+    return verdict + (f", {plural(len(not_run), 'check')} not run" if not_run else "")
+
+
+def scope(report: Mapping[str, Any]) -> str:
+    """What the verdict is about, in one sentence."""
+    found = plural(len(files(report)), "file")
+    return f"{found} against PyTorch on {plural(report['samples'], 'input')}."
+
+
+def reasons(report: Mapping[str, Any], status: State) -> list[tuple[str, str, str]]:
+    """(model, check, reason) of every check with ``status``."""
+    return [
+        (model["name"], check["name"], check["reason"])
+        for model in report["models"]
+        for check in model["checks"]
+        if check["status"] == status
+    ]
+
+
+def verdict(model: Mapping[str, Any]) -> str | None:
+    """The verdict on one model; "incomplete" if a check did not run, None if none was asked."""
+    statuses = {check["status"] for check in model["checks"]}
+    if "missed" in statuses:
+        return "missed"
+    if "not run" in statuses:
+        return "incomplete"
+    return "passed" if statuses else None
+
+
+def largest_difference(model: Mapping[str, Any]) -> float | None:
+    """The largest absolute difference over all outputs; None if one of them has none."""
+    found = [error["max_abs"] for error in model["errors"].values()]
+    return None if None in found or not found else max(found)

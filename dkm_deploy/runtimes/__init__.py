@@ -1,0 +1,82 @@
+"""Run a converted file. One module a runtime; each registers under ``dkm_deploy.runtimes``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any, Protocol
+
+from numpy.typing import NDArray
+
+from dkm_deploy.errors import DkmError
+
+GROUP = "dkm_deploy.runtimes"
+
+Arrays = Mapping[str, NDArray[Any]]
+Shape = tuple[int | None, ...]
+
+
+class Session(Protocol):
+    """A loaded file, ready to run."""
+
+    input_shapes: Mapping[str, Shape]
+    """Shape of every input by name; None for a dimension that may change."""
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """Outputs by name. Raises DkmError if an input is missing, unknown or of another shape."""
+        ...
+
+
+class Runtime(Protocol):
+    """Something that runs files of some suffixes."""
+
+    name: str
+    """What to call it in a report, with its version."""
+    suffixes: tuple[str, ...]
+    native: bool
+    """Whether the file will run on this very code in an app; reference evaluators are not."""
+
+    def unavailable(self) -> str | None:
+        """Why it cannot run here, or None if it can."""
+        ...
+
+    def load(self, path: Path) -> Session:
+        """Open a file. Raises DkmError with the reason if it cannot."""
+        ...
+
+
+@cache
+def runtimes() -> tuple[Runtime, ...]:
+    """All registered runtimes, native ones first."""
+    found: list[Runtime] = [point.load() for point in entry_points(group=GROUP)]
+    return tuple(sorted(found, key=lambda r: (not r.native, r.name)))
+
+
+def runtime_for(path: Path) -> Runtime:
+    """The runtime to run ``path`` with: the first, native before reference, that works here.
+
+    Raises:
+        DkmError: none runs such a file, or none of those that do is available here (with reasons).
+    """
+    fitting = [runtime for runtime in runtimes() if path.suffix in runtime.suffixes]
+    for runtime in fitting:
+        if runtime.unavailable() is None:
+            return runtime
+    reasons = "; ".join(f"{r.name}: {r.unavailable()}" for r in fitting)
+    raise DkmError(f"{path}: nothing here runs {path.suffix!r} files. {reasons}".rstrip(". "))
+
+
+def check_inputs(given: Arrays, expected: Mapping[str, Shape]) -> None:
+    """Raise DkmError if the names or shapes of ``given`` are not the ``expected`` ones."""
+    if set(given) != set(expected):
+        raise DkmError(
+            f"inputs are {', '.join(sorted(given))}; the file takes {', '.join(sorted(expected))}"
+        )
+    for name, shape in expected.items():
+        actual = given[name].shape
+        if len(actual) != len(shape) or any(
+            want not in (None, have) for want, have in zip(shape, actual, strict=True)
+        ):
+            raise DkmError(f"input {name!r} has shape {actual}; the file takes {shape}")

@@ -1,0 +1,30 @@
+"""Operators of ML programs in torch, one module a family. Importing the package registers all."""
+
+from dkm_deploy.runtimes.mlprogram.kernels import (
+    activation,
+    convolution,
+    elementwise,
+    indexing,
+    linear,
+    normalization,
+    pooling,
+    reduction,
+    resizing,
+    shaping,
+)
+from dkm_deploy.runtimes.mlprogram.kernels.registry import KERNELS, Kernel
+
+__all__ = [
+    "KERNELS",
+    "Kernel",
+    "activation",
+    "convolution",
+    "elementwise",
+    "indexing",
+    "linear",
+    "normalization",
+    "pooling",
+    "reduction",
+    "resizing",
+    "shaping",
+]

@@ -1,0 +1,144 @@
+"""Operators that pick values by place, and those that make values from shapes."""
+
+import torch
+from torch import Tensor
+
+from dkm_deploy.runtimes.mlprogram.kernels.registry import Bools, Ints, kernel
+
+
+@kernel("slice_by_index", exact=True)
+def _slice_by_index(
+    x: Tensor,
+    begin: Ints,
+    end: Ints,
+    stride: Ints = (),
+    begin_mask: Bools = (),
+    end_mask: Bools = (),
+    squeeze_mask: Bools = (),
+) -> Tensor:
+    none = (False,) * x.ndim
+    squeezed = [axis for axis, squeeze in enumerate(squeeze_mask or none) if squeeze]
+    for axis in range(x.ndim):
+        first = None if (begin_mask or none)[axis] else begin[axis]
+        last = None if (end_mask or none)[axis] else end[axis]
+        step = stride[axis] if stride else 1
+        if axis in squeezed:
+            first = (begin[axis] if first is not None else 0) % x.shape[axis]
+            last, step = first + 1, 1
+        x = _slice(x, axis, slice(first, last, step))
+    return x.squeeze(squeezed) if squeezed else x
+
+
+def _slice(x: Tensor, axis: int, part: slice) -> Tensor:
+    start, stop, step = part.indices(x.shape[axis])
+    if step > 0:
+        return x.narrow(axis, start, max(0, stop - start))[
+            (slice(None),) * axis + (slice(None, None, step),)
+        ]
+    places = torch.arange(start, stop, step) if start > stop else torch.zeros(0, dtype=torch.long)
+    return x.index_select(axis, places)
+
+
+@kernel("slice_by_size", exact=True)
+def _slice_by_size(x: Tensor, begin: Ints, size: Ints) -> Tensor:
+    for axis, (start, length) in enumerate(zip(begin, size, strict=True)):
+        first = start % x.shape[axis] if start < 0 else start
+        x = x.narrow(axis, first, x.shape[axis] - first if length == -1 else length)
+    return x
+
+
+@kernel("slice_update", exact=True)
+def _slice_update(
+    x: Tensor,
+    update: Tensor,
+    begin: Ints,
+    end: Ints,
+    stride: Ints = (),
+    begin_mask: Bools = (),
+    end_mask: Bools = (),
+    squeeze_mask: Bools = (),
+) -> Tensor:
+    places = torch.arange(x.numel()).reshape(x.shape)
+    where = _slice_by_index(places, begin, end, stride, begin_mask, end_mask, squeeze_mask)
+    result = x.flatten()
+    return result.index_copy(0, where.flatten(), update.flatten()).reshape(x.shape)
+
+
+@kernel("gather", exact=True, ignored=("validate_indices",))
+def _gather(x: Tensor, indices: Tensor, axis: int = 0, batch_dims: int = 0) -> Tensor:
+    axis %= x.ndim
+    places = _wrapped(indices, x.shape[axis])
+    if batch_dims == 0:
+        picked = x.index_select(axis, places.flatten())
+        return picked.reshape(x.shape[:axis] + places.shape + x.shape[axis + 1 :])
+    pairs = zip(x.flatten(0, batch_dims - 1), places.flatten(0, batch_dims - 1), strict=True)
+    parts = [_gather(part, where, axis - batch_dims) for part, where in pairs]
+    return _unflattened(torch.stack(parts), x.shape[:batch_dims])
+
+
+@kernel("gather_along_axis", exact=True, ignored=("validate_indices",))
+def _gather_along_axis(x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
+    return x.gather(axis, _wrapped(indices, x.shape[axis]))
+
+
+@kernel("gather_nd", exact=True, ignored=("validate_indices",))
+def _gather_nd(x: Tensor, indices: Tensor, batch_dims: int = 0) -> Tensor:
+    if batch_dims:
+        pairs = zip(x.flatten(0, batch_dims - 1), indices.flatten(0, batch_dims - 1), strict=True)
+        parts = [_gather_nd(part, where) for part, where in pairs]
+        return _unflattened(torch.stack(parts), x.shape[:batch_dims])
+    return x[tuple(indices.long().unbind(-1))]
+
+
+def _unflattened(x: Tensor, shape: torch.Size) -> Tensor:
+    return x.reshape(shape + x.shape[1:])
+
+
+def _wrapped(indices: Tensor, length: int) -> Tensor:
+    places = indices.long()
+    return torch.where(places < 0, places + length, places)
+
+
+@kernel("shape")
+def _shape(x: Tensor) -> Tensor:
+    return torch.tensor(x.shape, dtype=torch.int32)
+
+
+@kernel("fill", exact=True)
+def _fill(shape: Ints, value: Tensor | None = None) -> Tensor:
+    return torch.zeros(shape) if value is None else value.expand(shape).clone()
+
+
+@kernel("fill_like", exact=True)
+def _fill_like(ref_tensor: Tensor, value: Tensor | None = None) -> Tensor:
+    return _fill(tuple(ref_tensor.shape), value)
+
+
+@kernel("range_1d")
+def _range_1d(end: Tensor, start: Tensor, step: Tensor) -> Tensor:
+    return torch.arange(start.item(), end.item(), step.item(), dtype=start.dtype)
+
+
+@kernel("one_hot", exact=True)
+def _one_hot(
+    indices: Tensor,
+    one_hot_vector_size: int,
+    axis: int = -1,
+    on_value: Tensor | None = None,
+    off_value: Tensor | None = None,
+) -> Tensor:
+    on = torch.tensor(1, dtype=torch.int32) if on_value is None else on_value
+    off = torch.tensor(0, dtype=torch.int32) if off_value is None else off_value
+    hot = indices.unsqueeze(-1) == torch.arange(one_hot_vector_size)
+    return torch.where(hot, on, off).movedim(-1, axis)
+
+
+@kernel("band_part", exact=True)
+def _band_part(x: Tensor, lower: int = -1, upper: int = -1) -> Tensor:
+    x = x if upper < 0 else x.tril(upper)
+    return x if lower < 0 else x.triu(-lower)
+
+
+@kernel("non_zero")
+def _non_zero(x: Tensor) -> Tensor:
+    return x.nonzero()

@@ -1,0 +1,97 @@
+"""Image resizing. Linear modes are spelled out, since torch has only some of the sampling modes."""
+
+import torch
+from torch import Tensor
+
+from dkm_deploy.errors import DkmError
+from dkm_deploy.runtimes.mlprogram.kernels.registry import Ints, kernel
+
+
+@kernel("upsample_nearest_neighbor", exact=True)
+def _upsample_nearest(
+    x: Tensor, scale_factor_height: float = 1.0, scale_factor_width: float = 1.0
+) -> Tensor:
+    for axis, scale in ((-2, scale_factor_height), (-1, scale_factor_width)):
+        x = _nearest(x, axis, int(x.shape[axis] * scale))
+    return x
+
+
+@kernel("resize_nearest_neighbor", exact=True)
+def _resize_nearest(x: Tensor, target_size_height: int, target_size_width: int) -> Tensor:
+    return _nearest(_nearest(x, -2, target_size_height), -1, target_size_width)
+
+
+@kernel("upsample_bilinear")
+def _upsample_bilinear(
+    x: Tensor,
+    scale_factor_height: float = 1.0,
+    scale_factor_width: float = 1.0,
+    align_corners: bool = True,
+    half_pixel_centers: bool = True,
+) -> Tensor:
+    mode = "ALIGN_CORNERS" if align_corners else "UNALIGN_CORNERS"
+    if not align_corners and not half_pixel_centers:
+        mode = "DEFAULT"
+    for axis, scale in ((-2, scale_factor_height), (-1, scale_factor_width)):
+        x = _linear(x, axis, int(x.shape[axis] * scale), mode)
+    return x
+
+
+@kernel("resize_bilinear")
+def _resize_bilinear(
+    x: Tensor,
+    target_size_height: int = 1,
+    target_size_width: int = 1,
+    sampling_mode: str = "DEFAULT",
+) -> Tensor:
+    x = _linear(x, -2, target_size_height, sampling_mode)
+    return _linear(x, -1, target_size_width, sampling_mode)
+
+
+@kernel("resize")
+def _resize(
+    x: Tensor,
+    shape: Ints,
+    resized_dims: int,
+    interpolation_mode: str = "LINEAR",
+    sampling_mode: str = "DEFAULT",
+) -> Tensor:
+    if interpolation_mode not in ("LINEAR", "NEAREST_NEIGHBOR"):
+        raise DkmError(f"resize: interpolation_mode {interpolation_mode!r} is unknown")
+    for axis, length in zip(range(-resized_dims, 0), shape[-resized_dims:], strict=True):
+        if length and interpolation_mode == "LINEAR":
+            x = _linear(x, axis, length, sampling_mode)
+        elif length:
+            x = _nearest(x, axis, length)
+    return x
+
+
+def _nearest(x: Tensor, axis: int, length: int) -> Tensor:
+    places = torch.arange(length) * x.shape[axis] // length
+    return x.index_select(axis, places)
+
+
+def _linear(x: Tensor, axis: int, length: int, mode: str) -> Tensor:
+    if length == x.shape[axis]:
+        return x
+    grid = _grid(x.shape[axis], length, mode).clamp(0, x.shape[axis] - 1)
+    low = grid.floor().long()
+    high = (low + 1).clamp(max=x.shape[axis] - 1)
+    share = (grid - low).to(x.dtype).reshape([-1] + [1] * (-axis - 1))
+    return torch.lerp(x.index_select(axis, low), x.index_select(axis, high), share)
+
+
+def _grid(old: int, new: int, mode: str) -> Tensor:
+    """Where each new sample lies among the old ones."""
+    steps = torch.arange(new, dtype=torch.float64)
+    if mode == "UNALIGN_CORNERS":
+        return (steps + 0.5) * old / new - 0.5
+    if mode == "DEFAULT":
+        return steps * old / new
+    if mode == "OFFSET_CORNERS":
+        return (steps + 0.5) * max(1, old - 1) / new
+    if mode not in ("ALIGN_CORNERS", "STRICT_ALIGN_CORNERS"):
+        raise DkmError(f"sampling_mode {mode!r} is unknown")
+    if new == 1:
+        return torch.full((1,), 0.0 if mode.startswith("STRICT") else (old - 1) / 2)
+    return steps * (old - 1) / (new - 1)

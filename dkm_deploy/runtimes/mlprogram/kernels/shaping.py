@@ -1,0 +1,107 @@
+"""Operators that move values without changing them: shapes, joins, splits, padding."""
+
+from math import prod
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dkm_deploy.errors import DkmError
+from dkm_deploy.runtimes.mlprogram.kernels.registry import Ints, Tensors, kernel
+
+
+@kernel("reshape", exact=True)
+def _reshape(x: Tensor, shape: Ints) -> Tensor:
+    # A 0 takes the matching length of x, counted from the right; 1 if x has no such dimension.
+    lengths = [1] * max(0, len(shape) - x.ndim) + list(x.shape)
+    aligned = lengths[len(lengths) - len(shape) :]
+    return x.reshape([n or kept for n, kept in zip(shape, aligned, strict=True)])
+
+
+@kernel("transpose", exact=True)
+def _transpose(x: Tensor, perm: Ints) -> Tensor:
+    return x.permute(perm)
+
+
+@kernel("expand_dims", exact=True)
+def _expand_dims(x: Tensor, axes: Ints) -> Tensor:
+    rank = x.ndim + len(axes)
+    for axis in sorted(axis % rank for axis in axes):
+        x = x.unsqueeze(axis)
+    return x
+
+
+@kernel("squeeze", exact=True)
+def _squeeze(x: Tensor, axes: Ints = ()) -> Tensor:
+    return x.squeeze(axes) if axes else x.squeeze()
+
+
+@kernel("concat", exact=True)
+def _concat(values: Tensors, axis: int, interleave: bool = False) -> Tensor:
+    if not interleave:
+        return torch.cat(values, axis)
+    dim = axis % values[0].ndim
+    return torch.stack(values, dim + 1).flatten(dim, dim + 1)
+
+
+@kernel("stack", exact=True)
+def _stack(values: Tensors, axis: int) -> Tensor:
+    return torch.stack(values, axis)
+
+
+@kernel("split", exact=True)
+def _split(x: Tensor, axis: int, num_splits: int = 0, split_sizes: Ints = ()) -> tuple[Tensor, ...]:
+    sizes = list(split_sizes) or [x.shape[axis] // num_splits] * num_splits
+    return torch.split(x, sizes, axis)
+
+
+@kernel("tile", exact=True)
+def _tile(x: Tensor, reps: Ints) -> Tensor:
+    return x.repeat(reps)
+
+
+@kernel("reverse", exact=True)
+def _reverse(x: Tensor, axes: Ints = ()) -> Tensor:
+    return x.flip(axes or tuple(range(x.ndim)))
+
+
+@kernel("flatten2d", exact=True)
+def _flatten2d(x: Tensor, axis: int = 1) -> Tensor:
+    return x.reshape(prod(x.shape[: axis % (x.ndim + 1)]), -1)
+
+
+@kernel("pad", exact=True)
+def _pad(x: Tensor, pad: Ints, mode: str = "constant", constant_val: float = 0.0) -> Tensor:
+    # MIL pads the last dimensions in order, torch from the last one backwards.
+    pairs = list(zip(pad[::2], pad[1::2], strict=True))
+    if mode == "constant":
+        return functional.pad(x, [n for pair in reversed(pairs) for n in pair], value=constant_val)
+    if mode not in ("reflect", "replicate"):
+        raise DkmError(f"pad mode {mode!r} is unknown")
+    for dim, (before, after) in enumerate(pairs, start=x.ndim - len(pairs)):
+        x = x.index_select(dim, _mirrored(x.shape[dim], before, after, mode))
+    return x
+
+
+def _mirrored(length: int, before: int, after: int, mode: str) -> Tensor:
+    places = torch.arange(-before, length + after)
+    if mode == "replicate":
+        return places.clamp(0, length - 1)
+    places = places.abs()
+    return torch.where(places < length, places, 2 * (length - 1) - places)
+
+
+@kernel("crop", exact=True)
+def _crop(x: Tensor, crop_height: Ints, crop_width: Ints) -> Tensor:
+    (top, bottom), (left, right) = crop_height, crop_width
+    return functional.pad(x, [-left, -right, -top, -bottom])
+
+
+@kernel("pixel_shuffle", exact=True)
+def _pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
+    return functional.pixel_shuffle(x, upscale_factor)
+
+
+@kernel("pixel_unshuffle", exact=True)
+def _pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
+    return functional.pixel_unshuffle(x, downscale_factor)

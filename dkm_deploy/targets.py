@@ -1,0 +1,121 @@
+"""The register of targets and readers: who writes and who reads which file suffix.
+
+A target lives in its own package and registers an object under the entry-point group
+``dkm_deploy.targets``, so that a third party can add one; what only reads a kind of file
+registers under ``dkm_deploy.readers``. Nothing here knows any of them by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from dkm_deploy.errors import DkmError, MissingFileError
+
+if TYPE_CHECKING:
+    from dkm_deploy.export import Exported
+    from dkm_deploy.ledger import Ledger
+    from dkm_deploy.palette import Palette
+    from dkm_deploy.recipe import PaletteSpec
+
+TARGETS = "dkm_deploy.targets"
+READERS = "dkm_deploy.readers"
+
+
+class Reader(Protocol):
+    """Something that tells what a file holds."""
+
+    suffixes: tuple[str, ...]
+
+    def read_palettes(self, path: Path) -> dict[str, Palette]:
+        """The palettes decoded from the file's bytes, by qualified parameter name."""
+        ...
+
+    def ledger(self, path: Path) -> Ledger:
+        """Every byte of the file."""
+        ...
+
+
+class Target(Reader, Protocol):
+    """A kind of file to convert to. ``options`` are its own keyword arguments of ``convert``."""
+
+    name: str
+
+    def refuse(self, spec: PaletteSpec, shape: tuple[int, ...]) -> str | None:
+        """Why a weight of ``shape`` cannot be held with ``spec``, or None if it can."""
+        ...
+
+    def write(self, exported: Exported, path: Path, *args: Any, **options: Any) -> None:
+        """Write the program to ``path``, which does not exist yet and is renamed afterwards."""
+        ...
+
+
+_R = TypeVar("_R", bound=Reader)
+
+
+@cache
+def targets() -> dict[str, Target]:
+    """All registered targets by name."""
+    found: list[Target] = [point.load() for point in entry_points(group=TARGETS)]
+    return {target.name: target for target in sorted(found, key=lambda t: t.name)}
+
+
+def target_named(name: str) -> Target:
+    """The target called ``name``, such as "onnx" or "coreml"."""
+    if name not in targets():
+        raise DkmError(f"no target is called {name!r}; there are {', '.join(targets())}")
+    return targets()[name]
+
+
+def target_for(path: Path) -> Target:
+    """The target that writes files with the suffix of ``path``."""
+    return _with_suffix(path, targets().values(), "written")
+
+
+def reader_for(path: Path) -> Reader:
+    """What reads files with the suffix of ``path``: a target or a reader."""
+    readers: list[Reader] = [point.load() for point in entry_points(group=READERS)]
+    return _with_suffix(path, [*targets().values(), *readers], "read")
+
+
+def _with_suffix(path: Path, candidates: Iterable[_R], verb: str) -> _R:
+    found = list(candidates)
+    for candidate in found:
+        if path.suffix in candidate.suffixes:
+            return candidate
+    known = ", ".join(suffix for candidate in found for suffix in candidate.suffixes)
+    raise DkmError(f"{path}: files with suffix {path.suffix!r} cannot be {verb}; known: {known}")
+
+
+def read_palettes(path: str | Path) -> dict[str, Palette]:
+    """The palettes of a converted file, decoded from its bytes on any OS.
+
+    Returns:
+        Palettes by qualified parameter name; empty where every weight is dense.
+
+    Raises:
+        DkmError: the file is missing, damaged, or of an unknown kind.
+    """
+    path = existing(path)
+    return reader_for(path).read_palettes(path)
+
+
+def ledger(path: str | Path) -> Ledger:
+    """Every byte of a converted file accounted for, by tensor and by kind.
+
+    Raises:
+        DkmError: the file is missing, damaged, or of an unknown kind.
+    """
+    path = existing(path)
+    return reader_for(path).ledger(path)
+
+
+def existing(path: str | Path) -> Path:
+    """``path`` as a Path, once it is known to exist."""
+    path = Path(path)
+    if not path.exists():
+        raise MissingFileError(f"{path}: no such file or folder")
+    return path

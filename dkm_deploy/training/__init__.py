@@ -1,0 +1,1 @@
+"""Attach clustering to a model, train it, freeze it, save it."""

@@ -1,0 +1,193 @@
+"""Save and load a frozen model: safetensors, indices packed, no pickle."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dkm_deploy.atomic import written_whole
+from dkm_deploy.errors import DkmError, MissingFileError
+from dkm_deploy.ledger import Entry, Kind, Ledger, balanced, size_on_disk
+from dkm_deploy.packing import pack, unpack
+from dkm_deploy.palette import Palette
+from dkm_deploy.targets import Reader
+from dkm_deploy.training.attach import places
+from dkm_deploy.training.freeze import install, palettes
+
+_KEY = "dkm_deploy.palettes"
+
+
+def save(frozen: nn.Module, path: str | Path, *, force: bool = False) -> None:
+    """Write a frozen model as a safetensors file, whole or not at all.
+
+    A palettized weight ``fc.weight`` is stored as ``fc.weight.indices`` (uint8, packed n bits an
+    index) and ``fc.weight.lut``; every other tensor as in the ``state_dict``, tied ones once. The
+    file's metadata holds the shapes.
+
+    Raises:
+        DkmError: the model has no palettes.
+        OutputExistsError: ``path`` exists and ``force`` is not set.
+    """
+    found = palettes(frozen)
+    if not found:
+        raise DkmError("the model has no palettes; dkm.freeze or dkm.palettize it before saving")
+    tensors = dense_tensors(frozen)
+    for name, palette in found.items():
+        tensors[f"{name}.indices"] = torch.from_numpy(pack(palette.indices, palette.bits))
+        tensors[f"{name}.lut"] = torch.tensor(palette.lut)
+    layout = {
+        n: {"shape": p.indices.shape, "bits": p.bits, "axis": p.axis} for n, p in found.items()
+    }
+    with written_whole(Path(path), force=force) as temporary:
+        save_file(tensors, temporary, {_KEY: json.dumps(layout)})
+
+
+def load(path: str | Path, model: nn.Module) -> nn.Module:
+    """Read a checkpoint written by :func:`save` into the architecture of ``model``.
+
+    Args:
+        path: the checkpoint.
+        model: a plain module of the class that was saved; it is left as it was.
+
+    Returns:
+        A frozen module in eval mode, on the CPU.
+
+    Raises:
+        DkmError: the file is missing, damaged, not a palettized checkpoint, or does not belong to
+            the model (with the first tensor that differs).
+    """
+    checkpoint = _read(Path(path))
+    frozen = copy.deepcopy(model).cpu()
+    parameters = dict(frozen.named_parameters())
+    used_in = places(frozen)
+    for name, palette in checkpoint.palettes.items():
+        if name not in parameters:
+            raise _foreign(path, f"it has a palette for {name!r}, which the model lacks")
+        if tuple(parameters[name].shape) != palette.shape:
+            shape = tuple(parameters[name].shape)
+            raise _foreign(path, f"{name} has shape {palette.shape} in it and {shape} in the model")
+        install(used_in[name], palette, parameters[name])
+    _load_dense(path, frozen, checkpoint.dense)
+    return frozen.eval()
+
+
+def is_palettized(path: Path) -> bool:
+    """Whether a safetensors file was written by :func:`save`; raises as :func:`read_tensors`."""
+    with _opened(path) as file:
+        return _KEY in (file.metadata() or {})
+
+
+class CheckpointReader:
+    """Reads checkpoints as converted files are read; see :class:`dkm_deploy.targets.Reader`."""
+
+    suffixes: tuple[str, ...] = (".safetensors",)
+
+    def read_palettes(self, path: Path) -> dict[str, Palette]:
+        """The palettes of a checkpoint; empty if it has none."""
+        return dict(_read(path).palettes) if is_palettized(path) else {}
+
+    def ledger(self, path: Path) -> Ledger:
+        """Tensors by kind; the header is graph."""
+        tensors, metadata = read_tensors(path)
+        names = json.loads(metadata[_KEY]) if _KEY in metadata else {}
+        kinds: dict[str, tuple[Kind, str]] = {}
+        for name in names:
+            kinds[f"{name}.indices"], kinds[f"{name}.lut"] = ("indices", name), ("lut", name)
+        entries = [Entry(*kinds.get(n, ("dense", n)), t.nbytes) for n, t in tensors.items()]
+        header = size_on_disk(path) - sum(entry.size_bytes for entry in entries)
+        return balanced(path, [*entries, Entry("graph", "header", header)])
+
+
+reader: Reader = CheckpointReader()
+
+
+@dataclass(frozen=True)
+class _Checkpoint:
+    palettes: Mapping[str, Palette]
+    dense: Mapping[str, Tensor]
+
+
+def _read(path: Path) -> _Checkpoint:
+    tensors, metadata = read_tensors(path)
+    if _KEY not in metadata:
+        raise DkmError(
+            f"{path}: not a palettized checkpoint (no {_KEY} in its metadata); "
+            "it must come from dkm.save"
+        )
+    try:
+        layout: dict[str, Any] = json.loads(metadata[_KEY])
+        found = {name: _palette(name, entry, tensors) for name, entry in layout.items()}
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+        raise DkmError(f"{path}: damaged palettes: {error!r}") from error
+    except DkmError as error:
+        raise DkmError(f"{path}: damaged palettes: {error}") from error
+    return _Checkpoint(found, tensors)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """All tensors and the metadata of a safetensors file.
+
+    Raises:
+        DkmError: the file is missing, truncated or of another kind.
+    """
+    with _opened(path) as file:
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no iterator
+        return tensors, file.metadata() or {}
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise DkmError(f"{path}: not a whole safetensors file: {error}") from error
+
+
+def _palette(name: str, entry: Mapping[str, Any], tensors: dict[str, Tensor]) -> Palette:
+    """One palette; its two tensors are taken out of ``tensors``."""
+    packed, lut = tensors.pop(f"{name}.indices"), tensors.pop(f"{name}.lut")
+    shape = tuple(int(n) for n in entry["shape"])
+    indices = unpack(packed.numpy(), entry["bits"], int(np.prod(shape))).reshape(shape)
+    return Palette(indices, lut.numpy(), entry["axis"], entry["bits"])
+
+
+def dense_tensors(frozen: nn.Module) -> dict[str, Tensor]:
+    """Every tensor of a model's state that is not part of a palette, tied ones once."""
+    seen: set[int] = set()
+    tensors = {}
+    for name, tensor in frozen.state_dict(keep_vars=True).items():
+        if ".parametrizations." in f".{name}" or id(tensor) in seen:
+            continue
+        seen.add(id(tensor))
+        tensors[name] = tensor.detach().contiguous()
+    return tensors
+
+
+def _load_dense(path: str | Path, frozen: nn.Module, dense: Mapping[str, Tensor]) -> None:
+    expected = dense_tensors(frozen)
+    for name in sorted(expected.keys() ^ dense.keys()):
+        where = "the model lacks" if name in dense else "the file lacks"
+        raise _foreign(path, f"{where} {name!r}")
+    for name, tensor in expected.items():
+        if tensor.shape != dense[name].shape:
+            shapes = f"{tuple(dense[name].shape)} in it and {tuple(tensor.shape)} in the model"
+            raise _foreign(path, f"{name} has shape {shapes}")
+    frozen.load_state_dict(dict(dense), strict=False)
+
+
+def _foreign(path: str | Path, why: str) -> DkmError:
+    return DkmError(f"{path}: this checkpoint does not belong to the model: {why}")

@@ -1,0 +1,167 @@
+"""Freeze: a plain module whose weights are decoded from hard palettes by the one op."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from dkm_deploy.clustering.kmeans import assign, kmeans
+from dkm_deploy.clustering.layout import to_palette, to_vectors
+from dkm_deploy.errors import DkmError
+from dkm_deploy.ops import lut_to_dense
+from dkm_deploy.palette import Palette
+from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.training.attach import Place, attached, check, places, require_attached
+
+
+class PaletteWeight(nn.Module):
+    """Parametrization of a frozen weight: uint8 indices in, the dense weight out."""
+
+    lut: Tensor
+
+    def __init__(self, lut: Tensor, axis: int) -> None:
+        super().__init__()
+        self.axis = axis
+        self.register_buffer("lut", lut)
+
+    def forward(self, indices: Tensor) -> Tensor:
+        """Decode; see :func:`dkm_deploy.ops.lut_to_dense`."""
+        weight: Tensor = lut_to_dense(indices, self.lut, self.axis)
+        return weight
+
+
+def freeze(model: nn.Module) -> nn.Module:
+    """A new module with the hard palettes of a prepared model, in eval mode.
+
+    The trained model is left as it was. The new one is an ordinary module: it runs, exports, and
+    its ``state_dict`` holds indices and LUTs in place of the weights.
+
+    Raises:
+        DkmError: the model is not prepared, or a weight holds NaN or infinity.
+    """
+    require_attached(model)
+    frozen = _independent_copy(model)
+    for layer in list(attached(frozen)):
+        if not torch.isfinite(layer.weight).all():
+            raise DkmError(f"{layer.name}: the weights hold NaN or infinity; training diverged")
+        palette = layer.soft.palette(layer.weight.detach())
+        for module, attribute in layer.places:
+            parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
+        install(layer.places, palette, layer.weight)
+    return frozen.eval()
+
+
+@torch.no_grad()
+def soft_copy(model: nn.Module) -> nn.Module:
+    """A plain copy of a prepared model whose weights are the soft ones, in eval mode.
+
+    For measuring what the training loop sees beside what :func:`freeze` gives.
+    """
+    require_attached(model)
+    plain = _independent_copy(model)
+    for layer in list(attached(plain)):
+        soft = layer.soft.soft(layer.weight)[0]
+        for module, attribute in layer.places:
+            parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
+        layer.weight.copy_(soft)
+    return plain.eval()
+
+
+def palettize(
+    model: nn.Module,
+    recipe: Recipe,
+    method: str = "kmeans",
+    *,
+    targets: Sequence[str] = (),
+) -> nn.Module:
+    """Cluster the weights of a trained model, without a training loop.
+
+    Args:
+        model: a plain model; it is left as it was.
+        recipe: which weight gets which palette.
+        method: "kmeans".
+        targets: names of targets that must be able to hold the palettes.
+
+    Returns:
+        A frozen module in eval mode, as :func:`freeze` gives it.
+
+    Raises:
+        DkmError: the recipe does not fit the model or a target, or a weight holds NaN or infinity.
+    """
+    if method != "kmeans":
+        raise DkmError(f"no method after training is called {method!r}; there is kmeans")
+    specs = check(model, recipe, targets)
+    frozen = copy.deepcopy(model)
+    parameters, used_in = dict(frozen.named_parameters()), places(frozen)
+    for name, spec in specs.items():
+        weight = parameters[name]
+        install(used_in[name], cluster(weight.detach(), spec), weight)
+    return frozen.eval()
+
+
+def _independent_copy(model: nn.Module) -> nn.Module:
+    """A deep copy whose parametrized modules have classes of their own.
+
+    ``copy.deepcopy`` keeps the class that ``register_parametrization`` made, and
+    ``remove_parametrizations`` deletes the weight's property from that class: on a plain copy it
+    would break the original (torch 2.13).
+    """
+    copied = copy.deepcopy(model)
+    for module in copied.modules():
+        if parametrize.is_parametrized(module):
+            cls = type(module)
+            module.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
+    return copied
+
+
+def cluster(weight: Tensor, spec: PaletteSpec) -> Palette:
+    """The k-means palette of one weight."""
+    vectors = to_vectors(weight, spec)
+    centroids = kmeans(vectors, 1 << spec.bits)
+    return to_palette(assign(vectors, centroids), centroids, weight.shape, spec)
+
+
+def install(used_in: Sequence[Place], palette: Palette, like: Tensor) -> None:
+    """Put a palette in place of a parameter, everywhere it is used.
+
+    Args:
+        used_in: the (module, attribute) pairs that share the parameter.
+        palette: of the parameter's shape.
+        like: gives the device and the dtype that the decoded weight must have.
+    """
+    indices = torch.tensor(palette.indices, device=like.device)
+    decoder = PaletteWeight(torch.tensor(palette.lut).to(like), palette.axis)
+    for module, attribute in used_in:
+        delattr(module, attribute)
+        module.register_buffer(attribute, indices)
+        parametrize.register_parametrization(module, attribute, decoder, unsafe=True)
+
+
+def palettes(frozen: nn.Module) -> dict[str, Palette]:
+    """The palettes of a frozen model by qualified parameter name, tied weights once.
+
+    A bfloat16 LUT is given as float32, which holds it exactly.
+
+    Raises:
+        DkmError: the model is prepared but not frozen.
+    """
+    if next(attached(frozen), None):
+        raise DkmError("the model is prepared but not frozen; call dkm.freeze(model) first")
+    found: dict[int, tuple[str, Palette]] = {}
+    for prefix, module in frozen.named_modules():
+        if not parametrize.is_parametrized(module):
+            continue
+        for attribute, chain in module.parametrizations.items():
+            if isinstance(chain[0], PaletteWeight) and id(chain[0]) not in found:
+                name = f"{prefix}.{attribute}".lstrip(".")
+                found[id(chain[0])] = (name, _palette(chain.original, chain[0]))
+    return dict(found.values())
+
+
+def _palette(indices: Tensor, decoder: PaletteWeight) -> Palette:
+    lut = decoder.lut.float() if decoder.lut.dtype == torch.bfloat16 else decoder.lut
+    return Palette(indices.cpu().numpy(), lut.cpu().numpy(), decoder.axis)

@@ -1,0 +1,62 @@
+"""What the palettes of a prepared model look like right now."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from dkm_deploy.clustering.layout import to_vectors
+from dkm_deploy.training.attach import Attached, require_attached
+
+
+@dataclass(frozen=True)
+class LayerStatus:
+    """One prepared weight.
+
+    Attributes:
+        bits: of an index.
+        cluster_dim: values in one LUT entry.
+        groups: LUTs of the weight.
+        temperature: tau over the variance, after the schedule.
+        variance: of the weights, mean over groups, squared weight units.
+        distinct_centroids: fewest distinct centroids in a group, of ``2**bits``.
+        soft_hard_gap: ``|soft - hard| / |weight|``, Frobenius norms.
+    """
+
+    bits: int
+    cluster_dim: int
+    groups: int
+    temperature: float
+    variance: float
+    distinct_centroids: int
+    soft_hard_gap: float
+
+
+def status(model: nn.Module) -> dict[str, LayerStatus]:
+    """The state of every prepared weight by qualified name. Changes nothing.
+
+    Raises:
+        DkmError: the model is not prepared.
+    """
+    return {layer.name: _status(layer) for layer in require_attached(model)}
+
+
+@torch.no_grad()
+def _status(layer: Attached) -> LayerStatus:
+    soft, weight = layer.soft, layer.weight
+    vectors = to_vectors(weight, soft.spec)
+    variance = vectors.var(dim=(1, 2), correction=0)
+    hard = torch.from_numpy(soft.palette(weight).decode()).to(weight)
+    gap = (soft.soft(weight)[0] - hard).norm() / weight.norm().clamp(min=torch.finfo().tiny)
+    temperature = soft.tau(vectors) / variance.clamp(min=torch.finfo().tiny)
+    return LayerStatus(
+        bits=soft.spec.bits,
+        cluster_dim=soft.spec.cluster_dim,
+        groups=len(soft.centroids),
+        temperature=temperature.mean().item(),
+        variance=variance.mean().item(),
+        distinct_centroids=min(len(torch.unique(c, dim=0)) for c in soft.centroids),
+        soft_hard_gap=gap.item(),
+    )

@@ -1,0 +1,1 @@
+"""Weigh converted files: are these the weights, do they compute the same, how big are they."""

@@ -1,0 +1,173 @@
+"""The records of a validation. They hold plain values: a view needs only their JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from dkm_deploy.atomic import written_whole
+from dkm_deploy.validation.metrics import Errors
+
+Status = Literal["passed", "missed", "not run"]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file must keep. None is no limit.
+
+    Attributes:
+        max_relative_error: of every output against PyTorch with the same palettes. The default
+            depends on the file: 1e-4 where it holds float32, 1e-2 where it holds float16.
+        max_metric_loss: metric of the original minus that of the file, in the metric's unit.
+        min_agreement: top-1 agreement with the original, 0 to 1.
+        max_bytes: of the file on disk.
+        max_size_ratio: bytes of the file over bytes of the original's tensors.
+    """
+
+    max_relative_error: float | None = None
+    max_metric_loss: float | None = None
+    min_agreement: float | None = None
+    max_bytes: int | None = None
+    max_size_ratio: float | None = None
+
+
+@dataclass(frozen=True)
+class Check:
+    """One question asked of one file.
+
+    Attributes:
+        name: "palettes", "parity", "metric", "agreement" or "size".
+        status: "passed", "missed", or "not run".
+        reason: what was found beside what was wanted, or why it did not run.
+    """
+
+    name: str
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True)
+class Model:
+    """One row of the table: a PyTorch model or a converted file.
+
+    Attributes:
+        name: "original", "frozen", another PyTorch model's name, or the file's name.
+        path: of the file; None for a PyTorch model.
+        runtime: what ran it; None if nothing did.
+        size_bytes: on disk; for PyTorch models of the tensors, palettes packed.
+        size_ratio: of the original's tensor bytes to ``size_bytes``; None without an original.
+        bits_per_weight: indices and LUTs over the palettized weights; None without palettes.
+        metric: on the labels; None without labels.
+        agreement: with the original, 0 to 1; None where outputs are not scores.
+        errors: of each output against the reference, by name; empty if nothing ran.
+        bytes_by_kind: of the file's ledger; empty for PyTorch models.
+        checks: empty for PyTorch models.
+    """
+
+    name: str
+    path: str | None
+    runtime: str | None
+    size_bytes: int
+    size_ratio: float | None
+    bits_per_weight: float | None
+    metric: float | None
+    agreement: float | None
+    errors: Mapping[str, Errors]
+    bytes_by_kind: Mapping[str, int]
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One palettized weight of the reference: its shape, widths, and how the indices are used."""
+
+    name: str
+    shape: tuple[int, ...]
+    bits: int
+    cluster_dim: int
+    groups: int
+    bits_per_weight: float
+    used_entries: int
+    entropy_bits: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of :func:`dkm_deploy.validate`; true if no limit was missed.
+
+    Attributes:
+        models: PyTorch models first, then the files.
+        layers: the palettized weights of the reference.
+        dense: reason or size of every parameter that is not palettized, by name.
+        samples: number of inputs.
+        metric_name: what ``metric`` is.
+        limits: what was asked for.
+        provenance: versions and machine.
+    """
+
+    models: tuple[Model, ...]
+    layers: tuple[Layer, ...]
+    dense: Mapping[str, str]
+    samples: int
+    metric_name: str | None
+    limits: Limits
+    provenance: Mapping[str, str]
+
+    def __bool__(self) -> bool:
+        return not self.missed
+
+    @property
+    def files(self) -> tuple[Model, ...]:
+        """The rows that are converted files."""
+        return tuple(model for model in self.models if model.path is not None)
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """Every missed limit as "file: check: reason"."""
+        return self._with_status("missed")
+
+    @property
+    def not_run(self) -> tuple[str, ...]:
+        """Every check that could not run as "file: check: reason"."""
+        return self._with_status("not run")
+
+    def _with_status(self, status: Status) -> tuple[str, ...]:
+        return tuple(
+            f"{model.name}: {check.name}: {check.reason}"
+            for model in self.models
+            for check in model.checks
+            if check.status == status
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as the JSON has them."""
+        return {"passed": bool(self), **_finite(asdict(self))}
+
+    def to_json(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the report as JSON. Raises OutputExistsError if ``path`` is there."""
+        with written_whole(Path(path), force=force) as temporary:
+            temporary.write_text(
+                json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", "utf-8"
+            )
+
+    def to_html(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the report as one self-contained page. Raises OutputExistsError if it is there."""
+        from dkm_deploy.report.html import page  # a view: the records do not depend on it
+
+        with written_whole(Path(path), force=force) as temporary:
+            temporary.write_text(page(self.to_dict()), "utf-8")
+
+
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: they become null."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(item) for item in value]
+    return value

@@ -1,0 +1,105 @@
+"""Run PyTorch models and converted files on the same inputs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.export import Inputs, arguments, output_names
+from dkm_deploy.runtimes import Session
+
+Outputs = dict[str, NDArray[Any]]
+
+_BLOCK = 256  # samples a PyTorch model runs on at a time
+
+
+@torch.no_grad()
+def run_model(model: nn.Module, inputs: Inputs) -> Outputs:
+    """Outputs of a PyTorch model by name, in blocks along the first dimension.
+
+    Raises:
+        DkmError: the model does not run on the inputs.
+    """
+    args, kwargs = arguments(inputs)
+    leaves, spec = pytree.tree_flatten((args, kwargs))
+    count = sample_count(inputs)
+    parts = []
+    for start in range(0, count, _BLOCK):
+        block = [t[start : start + _BLOCK] if torch.is_tensor(t) else t for t in leaves]
+        part_args, part_kwargs = pytree.tree_unflatten(block, spec)
+        try:
+            outputs = model(*part_args, **part_kwargs)
+        except Exception as error:  # any error of the user's own forward
+            raise DkmError(
+                f"the PyTorch model does not run on the inputs: {first_line(error)}"
+            ) from error
+        tensors = [t for t in pytree.tree_leaves(outputs) if torch.is_tensor(t)]
+        named = zip(output_names(outputs), tensors, strict=True)
+        parts.append({name: tensor.float().cpu().numpy() for name, tensor in named})
+    return joined(parts)
+
+
+def run_file(session: Session, inputs: Inputs) -> Outputs:
+    """Outputs of a loaded file by name.
+
+    A file with a fixed batch is run on one batch after the other.
+
+    Raises:
+        DkmError: names, shapes or the number of samples do not fit the file.
+    """
+    arrays = _named_arrays(session, inputs)
+    count = sample_count(inputs)
+    batch = next(iter(session.input_shapes.values()))[0]
+    if batch in (None, count):
+        return session.run(arrays)
+    if count % batch:
+        raise DkmError(
+            f"{count} samples do not split into batches of {batch}, which the file is fixed to"
+        )
+    return joined(
+        [
+            session.run({name: array[i : i + batch] for name, array in arrays.items()})
+            for i in range(0, count, batch)
+        ]
+    )
+
+
+def sample_count(inputs: Inputs) -> int:
+    """Length of the first dimension, which all input tensors share."""
+    counts = {
+        len(t) for t in pytree.tree_leaves(arguments(inputs)) if torch.is_tensor(t) and t.ndim
+    }
+    if len(counts) != 1 or 0 in counts:
+        raise DkmError(
+            f"the input tensors have {sorted(counts)} samples (first dimension); "
+            "they must have the same number, at least 1"
+        )
+    return counts.pop()
+
+
+def joined(parts: Sequence[Outputs]) -> Outputs:
+    """Outputs of several batches as those of one."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _named_arrays(session: Session, inputs: Inputs) -> Outputs:
+    """Arrays by the file's input names: keyword inputs by name, positional ones in order."""
+    args, kwargs = arguments(inputs)
+    named: Mapping[str, Any] = kwargs
+    if args:
+        names = list(session.input_shapes)
+        if len(names) != len(args):
+            raise DkmError(f"{len(args)} inputs given; the file takes {', '.join(names)}")
+        named = dict(zip(names, args, strict=True))
+    return {name: _array(value) for name, value in named.items()}
+
+
+def _array(value: Tensor | NDArray[Any]) -> NDArray[Any]:
+    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)

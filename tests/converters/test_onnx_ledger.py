@@ -1,0 +1,79 @@
+"""The ledger: kinds and sums against what the onnx package says of the same file."""
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from converters.onnx import target
+from converters.onnx.encode import encode, merged
+from converters.onnx.wire import fields
+from dkm_deploy.errors import DkmError
+from dkm_deploy.palette import Palette
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A palettized weight of 5 bits beside a dense weight, a shape, notes and a typed tensor."""
+    random = np.random.default_rng(0)
+    lut = random.normal(size=(4, 1, 32, 1)).astype(np.float32)
+    encoding = merged([encode("w", Palette(random.integers(0, 32, (8, 10), dtype=np.uint8), lut))])
+    dense = numpy_helper.from_array(np.ones((10, 3), np.float32), "dense")
+    typed = helper.make_tensor("typed", TensorProto.FLOAT, [3], [1.0, 2.0, 3.0])
+    node = helper.make_node("Gemm", ["w", "dense", "typed"], ["y"], doc_string="a note")
+    output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [8, 3])
+    graph = helper.make_graph(
+        [*encoding.nodes, node], "g", [], [output], initializer=[*encoding.tensors, dense, typed]
+    )
+    model = helper.make_model(graph, producer_name="tests", ir_version=8)
+    helper.set_model_props(model, {"key": "value"})
+    onnx.save(model, tmp_path / "m.onnx")
+    return tmp_path / "m.onnx"
+
+
+def test_it_adds_up_and_names_every_weight(path):
+    ledger = target.ledger(path)
+    assert ledger.total_bytes == path.stat().st_size
+    sizes = {(entry.kind, entry.name): entry.size_bytes for entry in ledger.entries}
+    assert sizes["indices", "w"] == 80 * 5 // 8
+    assert sizes["lut", "w"] == 4 * 32 * 4
+    assert sizes["dense", "dense"] == 10 * 3 * 4
+    assert sizes["dense", "typed"] == 3 * 4
+    assert {name for kind, name in sizes if kind == "dense"} == {"dense", "typed"}
+    notes = len("a note") + len("tests") + len("key") + len("value") + 4  # tags and lengths
+    assert ledger.by_kind()["metadata"] == notes
+
+
+def test_a_tensor_in_a_node_is_dense_too(path):
+    model = onnx.load(path)
+    value = numpy_helper.from_array(np.ones(100, np.float32), "constant")
+    model.graph.node.append(helper.make_node("Constant", [], ["c"], value=value))
+    onnx.save(model, path)
+    ledger = target.ledger(path)
+    assert ledger.total_bytes == path.stat().st_size
+    assert sum(e.size_bytes for e in ledger.entries if e.name == "constant") == 400
+
+
+def test_bytes_that_onnx_does_not_know_are_counted(path):
+    path.write_bytes(path.read_bytes() + b"\xfa\x3f\x03abc")  # field 1023, three bytes
+    assert target.ledger(path).total_bytes == path.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"\x0a\x05ab", "longer than the message"),
+        (b"\x08\xff", "does not end"),
+        (b"\x0b", "no field"),
+        (b"\x0d\x00\x00", "longer than the message"),
+    ],
+)
+def test_bytes_that_are_no_message_are_refused(data, reason):
+    with pytest.raises(ValueError, match=reason):
+        list(fields(memoryview(data), 0, len(data)))
+
+
+def test_weights_in_other_files_are_refused(path):
+    onnx.save(onnx.load(path), path, save_as_external_data=True, size_threshold=0)
+    with pytest.raises(DkmError, match="another file"):
+        target.ledger(path)

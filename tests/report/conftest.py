@@ -1,0 +1,150 @@
+"""Reports as a validation makes them, as the plain values that the views read."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from dkm_deploy.validation.metrics import Errors
+from dkm_deploy.validation.record import Check, Layer, Limits, Model, Report
+
+EVIL = '<script>alert("1")</script>[red]\x1b[2J\n&amp;.onnx'
+
+EXACT = Errors(0.0, 0.0, 0.0, 0.0, None, 1.0, 0)
+SINGLE = Errors(5.7220458984375e-06, 8.1e-07, 4.3e-06, 2.217e-07, 133.084, 0.99999999, 0)
+HALF = Errors(0.001953125, 0.00031, 0.0016, 0.000134, 77.45, 0.99999999, 0)
+APART = Errors(9.31, 1.42, 8.77, 0.4103, 7.74, 0.9123, 0)
+BROKEN = Errors(float("inf"), 1.0, 2.0, float("inf"), None, float("nan"), 7)
+
+ORIGINAL_BYTES = 331_816
+
+
+@pytest.fixture
+def demo() -> dict[str, Any]:
+    """All passed: four PyTorch models, an ONNX file and a Core ML package."""
+    return as_read(demo_report())
+
+
+@pytest.fixture
+def missed() -> dict[str, Any]:
+    """Limits missed, a check not run, figures without a value, and names that mean harm."""
+    return as_read(missed_report())
+
+
+@pytest.fixture
+def unchecked() -> dict[str, Any]:
+    """No file at all: nothing failed, and nothing was shown either."""
+    models = (torch_model("frozen", None, 21_496, 2.0, EXACT),)
+    return as_read(Report(models, (), {}, 1, None, Limits(), {}))
+
+
+def as_read(report: Report) -> dict[str, Any]:
+    """The report as read from its JSON."""
+    values: dict[str, Any] = json.loads(json.dumps(report.to_dict(), allow_nan=False))
+    return values
+
+
+def torch_model(
+    name: str, metric: float | None, size: int, bits: float | None, error: Errors
+) -> Model:
+    return Model(
+        name=name,
+        path=None,
+        runtime="PyTorch 2.13.0",
+        size_bytes=size,
+        size_ratio=ORIGINAL_BYTES / size,
+        bits_per_weight=bits,
+        metric=metric,
+        agreement=0.9944 if metric else None,
+        errors={"logits": error},
+        bytes_by_kind={},
+        checks=(),
+    )
+
+
+def file_model(name: str, sizes: tuple[int, ...], checks: tuple[Check, ...], **other: Any) -> Model:
+    kinds = ("indices", "lut", "dense", "graph", "metadata", "padding")
+    fields: dict[str, Any] = {
+        "name": name,
+        "path": f"out/{name}",
+        "runtime": "ONNX Runtime 1.31.1 (CPU)",
+        "size_bytes": sum(sizes),
+        "size_ratio": ORIGINAL_BYTES / sum(sizes),
+        "bits_per_weight": 2.0547,
+        "metric": 97.222,
+        "agreement": 0.99166,
+        "errors": {"logits": SINGLE},
+        "bytes_by_kind": dict(zip(kinds, sizes, strict=True)),
+        "checks": checks,
+    }
+    return Model(**(fields | other))
+
+
+def demo_report() -> Report:
+    passed = (
+        Check("palettes", "passed", "3 of 3 equal bit for bit, LUTs as float32"),
+        Check("parity", "passed", "logits: relative error 2.22e-07, limit 1.00e-04"),
+        Check("metric", "passed", "97.22 against 97.78: loss 0.56, limit 1"),
+        Check("agreement", "passed", "99.17 % of top-1 answers as the original, limit 98 %"),
+        Check("size", "passed", "0.0760 of the original's 331,816 bytes, limit 0.1"),
+    )
+    onnx = file_model("model.onnx", (20_608, 48, 840, 3_207, 505, 0), passed)
+    coreml = file_model(
+        "model.mlpackage",
+        (20_608, 24, 420, 4_118, 1_023, 448),
+        passed,
+        runtime="reference evaluator (dkm-deploy 0.1.0)",
+        errors={"logits": HALF},
+    )
+    biases = ("features.0.bias", "features.3.bias", "classifier.bias")
+    return Report(
+        models=(
+            torch_model("original", 97.7777, ORIGINAL_BYTES, None, APART),
+            torch_model("soft", 97.5, ORIGINAL_BYTES, None, APART),
+            torch_model("k-means", 91.3888, 21_496, 2.0023, APART),
+            torch_model("frozen", 97.2222, 21_496, 2.0023, EXACT),
+            onnx,
+            coreml,
+        ),
+        layers=(
+            Layer("features.0.weight", (32, 1, 3, 3), 2, 1, 1, 2.44, 4, 1.87),
+            Layer("features.3.weight", (64, 32, 3, 3), 2, 1, 4, 2.007, 4, 1.912),
+            Layer("classifier.weight", (10, 6_400), 4, 2, 1, 2.03, 13, 3.31),
+        ),
+        dense=dict.fromkeys(biases, "rank 1: biases and norms stay dense")
+        | {"embedding.weight": "shape (10, 16): left dense by the recipe"},
+        samples=360,
+        metric_name="top-1 accuracy, %",
+        limits=Limits(max_metric_loss=1.0, min_agreement=0.98, max_size_ratio=0.1),
+        provenance={"python": "3.11.7", "machine": "Linux-6.1-x86_64", "torch": "2.13.0"},
+    )
+
+
+def missed_report() -> Report:
+    sizes = (1_234_567, 4_096, 0, 1, 0, 3)
+    broken = (
+        Check("palettes", "missed", f"{EVIL}: 5 of 9 indices differ (and 2 more)"),
+        Check("parity", "missed", f"{EVIL}: relative error inf, limit 1.00e-04"),
+        Check("size", "missed", "1,238,667 bytes, limit 1,000,000"),
+    )
+    idle = (
+        Check("palettes", "passed", "3 of 3 equal bit for bit, LUTs as float16"),
+        Check("parity", "not run", "model.aimodel: nothing here runs '.aimodel' files"),
+    )
+    unknown: dict[str, Any] = {"metric": None, "agreement": None, "size_ratio": None}
+    errors = {EVIL: BROKEN, "boxes": SINGLE}
+    return Report(
+        models=(
+            torch_model("frozen", None, 21_496, None, EXACT),
+            file_model(EVIL, sizes, broken, errors=errors, **unknown),
+            file_model("model.aimodel", sizes, idle, errors={}, runtime=None, **unknown),
+        ),
+        layers=(Layer(EVIL, (), 1, 1, 1, 1.5, 2, 1.0),),
+        dense={EVIL: EVIL},
+        samples=1,
+        metric_name=None,
+        limits=Limits(max_bytes=1_000_000),
+        provenance={EVIL: EVIL},
+    )

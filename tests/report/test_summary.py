@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from typing import Any
+
+from dkm_deploy.report import summary
+
+Values = dict[str, Any]
+
+
+def test_the_headline_says_what_happened(demo: Values, missed: Values, unchecked: Values) -> None:
+    assert summary.headline(demo) == "Passed"
+    assert summary.headline(missed) == "3 limits missed, 1 check not run"
+    assert summary.headline(unchecked) == "Nothing was checked"
+
+
+def test_a_check_that_did_not_run_is_not_hidden_by_a_pass(demo: Values) -> None:
+    demo["models"][-1]["checks"][1]["status"] = "not run"
+    assert summary.headline(demo) == "Passed, 1 check not run"
+    assert summary.state(demo) == "passed"
+    assert summary.verdict(demo["models"][-1]) == "incomplete"
+
+
+def test_where_no_check_ran_nothing_has_passed(demo: Values) -> None:
+    for model in demo["models"]:
+        for check in model["checks"]:
+            check["status"] = "not run"
+    assert summary.headline(demo) == "Nothing was checked"
+    assert summary.state(demo) == "not run"
+
+
+def test_the_verdict_on_a_model_is_its_worst_check(missed: Values) -> None:
+    verdicts = [summary.verdict(model) for model in missed["models"]]
+    assert verdicts == [None, "missed", "incomplete"]
+
+
+def test_the_largest_difference_is_over_all_outputs(demo: Values, missed: Values) -> None:
+    onnx = demo["models"][-2]
+    onnx["errors"]["boxes"] = onnx["errors"]["logits"] | {"max_abs": 0.5}
+    assert summary.largest_difference(onnx) == 0.5
+    assert summary.largest_difference(missed["models"][1]) is None  # one output is infinite
+    assert summary.largest_difference(missed["models"][2]) is None  # nothing ran

@@ -1,0 +1,136 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dkm_deploy import DkmError, Palette
+from dkm_deploy.ops import lut_to_dense
+from dkm_deploy.palette import difference
+
+
+@st.composite
+def palettes(draw):
+    """Palettes of rank 1 to 4 with any groups, axis, width and cluster_dim."""
+    rank = draw(st.integers(1, 4))
+    groups = tuple(draw(st.integers(1, 3)) for _ in range(rank))
+    shape = tuple(g * draw(st.integers(1, 3)) for g in groups)
+    bits, dim = draw(st.integers(1, 8)), draw(st.integers(1, 4))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    indices = rng.integers(0, 1 << bits, shape).astype(np.uint8)
+    lut = rng.normal(size=(*groups, 1 << bits, dim)).astype(np.float32)
+    return Palette(indices, lut, draw(st.integers(0, rank - 1)))
+
+
+def _decode_slowly(palette: Palette) -> np.ndarray:
+    """The definition, an element at a time."""
+    dense = np.empty(palette.shape, palette.lut.dtype)
+    for where in np.ndindex(*palette.shape):
+        at = list(where)
+        at[palette.axis], part = divmod(where[palette.axis], palette.cluster_dim)
+        sizes = zip(at, palette.indices.shape, palette.groups, strict=True)
+        group = tuple(i // (n // g) for i, n, g in sizes)
+        dense[where] = palette.lut[(*group, palette.indices[tuple(at)], part)]
+    return dense
+
+
+@settings(max_examples=60, deadline=None)
+@given(palettes())
+def test_decode_is_the_definition(palette):
+    assert np.array_equal(palette.decode(), _decode_slowly(palette))
+
+
+@settings(max_examples=60, deadline=None)
+@given(palettes())
+def test_the_op_decodes_as_the_palette_does(palette):
+    indices, lut = torch.tensor(palette.indices), torch.tensor(palette.lut)
+    dense = lut_to_dense(indices, lut, palette.axis)
+    assert np.array_equal(dense.numpy(), palette.decode())
+
+
+def test_the_op_passes_torchs_own_checks():
+    indices = torch.randint(0, 4, (4, 6), dtype=torch.uint8)
+    torch.library.opcheck(lut_to_dense, (indices, torch.randn(2, 1, 4, 2), 1))
+
+
+@given(palettes(), st.integers(0, 7))
+def test_widening_keeps_the_weight(palette, more):
+    bits = min(8, palette.bits + more)
+    wide = palette.widen(bits)
+    assert wide.bits == bits
+    assert np.array_equal(wide.decode(), palette.decode())
+    assert difference(palette, wide) is None
+
+
+def test_equality_is_bit_for_bit():
+    indices, lut = np.zeros((2, 2), np.uint8), np.zeros((1, 1, 2, 1), np.float32)
+    assert Palette(indices, lut) == Palette(indices.copy(), lut.copy())
+    negative_zero = lut.copy()
+    negative_zero[0, 0, 1, 0] = -0.0
+    assert Palette(indices, lut) != Palette(indices, negative_zero)
+    assert Palette(indices, lut) != Palette(indices, lut.astype(np.float16))
+
+
+def test_the_axis_of_a_scalar_palette_means_nothing():
+    indices, lut = np.zeros((4, 4), np.uint8), np.zeros((1, 2, 2, 1), np.float32)
+    assert Palette(indices, lut, axis=0) == Palette(indices, lut, axis=1)
+    assert Palette(indices, lut, axis=0).axis == 1
+    vectors = np.zeros((1, 1, 2, 2), np.float32)
+    assert Palette(indices, vectors, axis=0) != Palette(indices, vectors, axis=1)
+
+
+def test_bits_per_weight_counts_the_luts():
+    palette = Palette(np.zeros((4, 8), np.uint8), np.zeros((1, 1, 4, 2), np.float16), axis=1)
+    assert palette.size == 64
+    assert palette.bits_per_weight == (32 * 2 + 8 * 16) / 64
+
+
+def test_arrays_cannot_be_written():
+    palette = Palette(np.zeros((2, 2), np.uint8), np.zeros((1, 1, 2, 1), np.float32))
+    with pytest.raises(ValueError, match="read-only"):
+        palette.indices[0, 0] = 1
+
+
+@pytest.mark.parametrize(
+    ("indices", "lut", "axis", "bits", "message"),
+    [
+        (np.zeros((2, 2)), np.zeros((1, 1, 2, 1)), 0, 0, "indices are float64"),
+        (np.zeros((2, 2), np.uint8), np.zeros((1, 1, 2, 1), int), 0, 0, "the LUT is int64"),
+        (np.zeros((2, 2), np.uint8), np.zeros((2, 1)), 0, 0, "need a LUT of rank 4"),
+        (np.zeros((2, 2), np.uint8), np.zeros((1, 1, 2, 1)), 2, 0, "axis is 2"),
+        (np.zeros((2, 2), np.uint8), np.zeros((1, 1, 3, 1)), 0, 0, "the LUT has 3 entries"),
+        (np.zeros((2, 2), np.uint8), np.zeros((1, 1, 512, 1)), 0, 0, "the LUT has 512 entries"),
+        (np.zeros((2, 3), np.uint8), np.zeros((1, 2, 2, 1)), 0, 0, "do not divide"),
+        (np.full((2, 2), 2, np.uint8), np.zeros((1, 1, 2, 1)), 0, 0, "index 2 points outside"),
+        (np.zeros((2, 2), np.uint8), np.full((1, 1, 2, 1), np.nan), 0, 0, "NaN or infinity"),
+        (np.zeros((2, 2), np.uint8), np.zeros((1, 1, 2, 1)), 0, 3, "bits is 3, but a LUT of 2"),
+    ],
+)
+def test_arrays_that_do_not_fit_are_refused(indices, lut, axis, bits, message):
+    with pytest.raises(DkmError, match=message):
+        Palette(indices, lut, axis, bits)
+
+
+def test_a_lut_that_overflows_float16_is_refused():
+    palette = Palette(np.zeros((1, 1), np.uint8), np.array([[[[1e6], [0]]]], np.float32))
+    with pytest.raises(DkmError, match="NaN or infinity"):
+        palette.astype(np.float16)
+
+
+def test_difference_names_what_differs():
+    rng = np.random.default_rng(0)
+    indices = rng.integers(0, 4, (4, 4)).astype(np.uint8)
+    palette = Palette(indices, rng.normal(size=(1, 1, 4, 1)).astype(np.float32))
+    assert difference(palette, palette.astype(np.float16)) is None
+    flipped = indices.copy()
+    flipped[1, 2] ^= 1
+    assert difference(palette, Palette(flipped, palette.lut)) == "1 of 16 indices differ"
+    off = palette.lut.astype(np.float16)
+    off[0, 0, 2, 0] = np.nextafter(off[0, 0, 2, 0], np.float16(np.inf))
+    assert "LUT entries differ" in difference(palette, Palette(indices, off))
+    assert "shape" in difference(palette, Palette(indices[:2], palette.lut))
+    vectors = palette.lut.reshape(1, 1, 2, 2)
+    pairs = Palette(indices // 2, vectors, axis=0), Palette(indices // 2, vectors, axis=1)
+    assert "shape" in difference(*pairs)
