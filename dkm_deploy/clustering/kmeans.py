@@ -7,15 +7,18 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
+from dkm_deploy.clustering.optimal import Table, optimal_runs
+
 _BLOCK = 1 << 22  # distances held at a time: 32 MiB of float64
-_BINS = 4096
+_BINS = 1 << 14  # of the histogram that estimates a density
+_RUNS = 1024  # of sorted scalars, that the exact start works on
 
 
 def kmeans(vectors: Tensor, clusters: int, *, iterations: int = 100, seed: int = 0) -> Tensor:
     """Centroids of each group, by Lloyd's algorithm.
 
-    Scalars start from the companded quantiles of the values (Panter and Dite 1951: centroids as
-    dense as the cube root of the values' density) and are sorted. Vectors start from k-means++
+    Scalars start from the optimal clusters of a table of about 1,024 runs of the sorted values,
+    and stay sorted. Vectors start from k-means++
     (Arthur and Vassilvitskii 2007) with a fixed seed. A group with no more than ``clusters``
     distinct vectors gets just these.
 
@@ -67,13 +70,16 @@ def _group(vectors: Tensor, clusters: int, iterations: int, seed: int) -> Tensor
 
 
 def _scalars(values: Tensor, clusters: int, iterations: int) -> Tensor:
-    """Lloyd on sorted values: with their prefix sums, an iteration costs O(clusters log count)."""
+    """Optimal clusters of a table of the values, then Lloyd on the sorted values themselves.
+
+    With prefix sums of the sorted values an iteration costs ``O(clusters * log(count))``.
+    """
     ordered = values[:, 0].sort().values
     distinct = torch.unique_consecutive(ordered)
     if len(distinct) <= clusters:
         return _padded(distinct[:, None], clusters)
-    sums = torch.cat([ordered.new_zeros(1), ordered.cumsum(0)])
-    centroids = _companded(ordered, clusters)
+    sums = _prefix(ordered)
+    centroids = _optimal(ordered, _cuts(ordered, distinct), clusters)
     for _ in range(iterations):
         bounds = torch.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
         bounds = torch.cat([bounds.new_zeros(1), bounds, bounds.new_full((1,), len(ordered))])
@@ -86,12 +92,49 @@ def _scalars(values: Tensor, clusters: int, iterations: int) -> Tensor:
     return centroids[:, None]
 
 
-def _companded(ordered: Tensor, clusters: int) -> Tensor:
+def _cuts(ordered: Tensor, distinct: Tensor) -> Tensor:
+    """Where to cut the sorted values into about ``_RUNS`` runs: ``(runs + 1,)`` positions.
+
+    Every run is one distinct value where these are few. Otherwise half of the cuts follow the
+    spacing of a good quantiser and half are even, so that no run spans a gap.
+    """
+    if len(distinct) <= _RUNS:
+        cuts = torch.searchsorted(ordered, distinct)
+    else:
+        steps = torch.arange(_RUNS // 2, device=ordered.device, dtype=ordered.dtype)
+        steps = steps / len(steps)
+        even = ordered[0] + steps * (ordered[-1] - ordered[0])
+        edges = torch.cat([even, _quantiles(ordered, steps)]).sort().values
+        cuts = torch.searchsorted(ordered, edges)
+    end = cuts.new_full((1,), len(ordered))
+    return torch.unique_consecutive(torch.cat([cuts.new_zeros(1), cuts, end]))
+
+
+def _quantiles(ordered: Tensor, shares: Tensor) -> Tensor:
+    """Quantiles of the cube root of the values' density, the best spacing of centroids.
+
+    Panter and Dite 1951; see Gersho and Gray, Vector Quantization, section 5.6.
+    """
     low, high = ordered[0].item(), ordered[-1].item()
-    density = torch.histc(ordered, _BINS, low, high).pow(1 / 3)
-    cumulative = density.cumsum(0) / density.sum()
-    wanted = (torch.arange(clusters, device=ordered.device, dtype=ordered.dtype) + 0.5) / clusters
-    return low + (torch.searchsorted(cumulative, wanted) + 0.5) * (high - low) / _BINS
+    spacing = torch.histc(ordered, _BINS, low, high).pow(1 / 3).cumsum(0)
+    bins: Tensor = torch.searchsorted(spacing / spacing[-1], shares)
+    return low + bins * ((high - low) / _BINS)
+
+
+def _optimal(ordered: Tensor, cuts: Tensor, clusters: int) -> Tensor:
+    """Means of the optimal clusters of the runs between ``cuts``; ``(clusters,)``, sorted."""
+    middle = ordered.mean()
+    centred = ordered - middle
+    sums = _prefix(centred)[cuts]
+    columns = (cuts, sums, _prefix(centred.square())[cuts])
+    table = Table(*(column.cpu().double().numpy() for column in columns))
+    bounds = torch.from_numpy(optimal_runs(table, clusters)).to(cuts.device)
+    means = sums[bounds].diff() / cuts[bounds].diff() + middle
+    return _padded(means[:, None], clusters)[:, 0]
+
+
+def _prefix(values: Tensor) -> Tensor:
+    return torch.cat([values.new_zeros(1), values.cumsum(0)])
 
 
 def _vectors(vectors: Tensor, clusters: int, iterations: int, seed: int) -> Tensor:

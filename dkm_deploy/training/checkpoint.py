@@ -128,10 +128,10 @@ def _read(path: Path) -> _Checkpoint:
     try:
         layout: dict[str, Any] = json.loads(metadata[_KEY])
         found = {name: _palette(name, entry, tensors) for name, entry in layout.items()}
-    except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
-        raise DkmError(f"{path}: damaged palettes: {error!r}") from error
     except DkmError as error:
         raise DkmError(f"{path}: damaged palettes: {error}") from error
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise DkmError(f"{path}: damaged palettes: {error!r}") from error
     return _Checkpoint(found, tensors)
 
 

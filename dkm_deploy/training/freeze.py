@@ -110,12 +110,22 @@ def _independent_copy(model: nn.Module) -> nn.Module:
     ``remove_parametrizations`` deletes the weight's property from that class: on a plain copy it
     would break the original (torch 2.13).
     """
-    copied = copy.deepcopy(model)
+    copied = copy.deepcopy(model, _flat_weights(model))
     for module in copied.modules():
         if parametrize.is_parametrized(module):
             cls = type(module)
             module.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
     return copied
+
+
+def _flat_weights(model: nn.Module) -> dict[int, Tensor]:
+    """A memo for ``copy.deepcopy`` of LSTMs and GRUs.
+
+    They keep the weights of their last forward pass. Those come out of the parametrizations, are
+    no leaves, and cannot be copied; a copy makes its own.
+    """
+    cells = (module for module in model.modules() if isinstance(module, nn.RNNBase))
+    return {id(t): t.detach() for cell in cells for t in cell._flat_weights if t is not None}
 
 
 def cluster(weight: Tensor, spec: PaletteSpec) -> Palette:

@@ -63,11 +63,11 @@ class Step:
         try:
             changing = {argument.parameter: argument.take(values) for argument in self.bound}
             result = self.run(**self.fixed, **changing)
+            results = result if isinstance(result, tuple) else (result,)
+            for (name, finish), tensor in zip(self.outputs, results, strict=True):
+                values[name] = tensor if finish is None else finish(tensor)
         except (RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
             raise DkmError(f"{self.label} failed: {error}") from error
-        results = result if isinstance(result, tuple) else (result,)
-        for (name, finish), tensor in zip(self.outputs, results, strict=False):
-            values[name] = tensor if finish is None else finish(tensor)
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def compile_function(function: Function, *, round_fp16: bool) -> Compiled:
     """
     stored = Constants(function.body)
     known: Values = {}
-    steps = []
+    steps: list[Step] = []
     for operation in function.body.operations:
         if is_constant(operation):
             continue
@@ -99,6 +99,9 @@ def compile_function(function: Function, *, round_fp16: bool) -> Compiled:
             steps.append(step)
         else:
             step(known)
+    for output in function.body.outputs:
+        _name(output, stored, known)
+    _check_names(function, steps, known)
     return Compiled(known, _with_last_uses(steps, function.body.outputs))
 
 
@@ -136,7 +139,7 @@ def _step(operation: Operation, stored: Constants, known: Values, round_fp16: bo
     fixed: dict[str, Any] = {}
     bound = []
     for parameter, operands in operation.inputs.items():
-        if parameter in kernel.ignored:
+        if parameter in kernel.ignored or not operands:
             continue
         names = tuple(_name(operand, stored, known) for operand in operands)
         argument = Argument(
@@ -161,10 +164,23 @@ def _name(operand: Operand, stored: Constants, known: Values) -> str:
 
 def _check_parameters(label: str, operation: Operation, kernel: Kernel) -> None:
     unknown = operation.inputs.keys() - kernel.converters.keys() - kernel.ignored
-    missing = kernel.required - operation.inputs.keys()
+    missing = kernel.required - {name for name, given in operation.inputs.items() if given}
     if unknown or missing:
         kind, names = ("unknown", unknown) if unknown else ("missing", missing)
         raise DkmError(f"{label}: {kind} input {', '.join(sorted(names))}")
+
+
+def _check_names(function: Function, steps: list[Step], known: Values) -> None:
+    """Raise DkmError if a value is used that nothing has made by then."""
+    made = {*function.inputs, *known}
+    for step in steps:
+        for name in (name for argument in step.bound for name in argument.names):
+            if name not in made:
+                raise DkmError(f"{step.label} uses {name!r}, which nothing makes before it")
+        made.update(name for name, _ in step.outputs)
+    for name in function.body.outputs:
+        if name not in made:
+            raise DkmError(f"output {name!r} is made by no operation")
 
 
 def _with_last_uses(steps: list[Step], outputs: tuple[str, ...]) -> tuple[Step, ...]:

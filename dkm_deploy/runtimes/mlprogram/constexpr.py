@@ -29,12 +29,12 @@ class Constants:
     """The constants of a block by name, decoded when asked for and not kept."""
 
     def __init__(self, block: Block) -> None:
-        self._source = {
-            name: (operation, position)
-            for operation in block.walk()
-            if is_constant(operation)
-            for position, (name, _) in enumerate(operation.outputs)
-        }
+        self._source: dict[str, tuple[Operation, int]] = {}
+        for operation in block.walk():
+            # Only what is made from earlier constants: a damaged program may go in circles.
+            if is_constant(operation) and _names(operation) <= self._source.keys():
+                for position, (name, _) in enumerate(operation.outputs):
+                    self._source.setdefault(name, (operation, position))
 
     def __contains__(self, name: object) -> bool:
         return name in self._source
@@ -62,14 +62,18 @@ class Constants:
         return _located(operation, palette, self._arguments(operation))
 
     def _arguments(self, operation: Operation) -> dict[str, Array]:
-        return {key: self.get(operands[0]) for key, operands in operation.inputs.items()}
+        return {
+            key: self.get(operands[0]) for key, operands in operation.inputs.items() if operands
+        }
 
     def _outputs(self, operation: Operation) -> tuple[Array, ...]:
-        if operation.type == "const":
-            return (self.get(operation.inputs["val"][0]),)
         if operation.type not in _DECODERS:
             raise DkmError(f"{operation.output!r}: operation {operation.type} is not supported")
         return _located(operation, _DECODERS[operation.type], self._arguments(operation))
+
+
+def _names(operation: Operation) -> set[str]:
+    return {o for operands in operation.inputs.values() for o in operands if isinstance(o, str)}
 
 
 def palette(arguments: Arguments) -> Palette:
@@ -145,6 +149,7 @@ def _cast(arguments: Arguments) -> tuple[Array]:
 
 
 _DECODERS: dict[str, Callable[[Arguments], tuple[Array, ...]]] = {
+    "const": lambda arguments: (arguments["val"],),
     "constexpr_lut_to_dense": _lut_to_dense,
     "constexpr_blockwise_shift_scale": _blockwise_shift_scale,
     "constexpr_affine_dequantize": _affine_dequantize,

@@ -123,6 +123,6 @@ def _tensor_inputs(function: Function) -> dict[str, TensorType]:
 
 
 def _told(path: Path, error: DkmError) -> DkmError:
-    """The error with the package named in front, once."""
-    message = str(error)
+    """The error on one line, with the package named in front, once."""
+    message = " ".join(str(error).split())
     return error if message.startswith(str(path)) else DkmError(f"{path}: {message}")

@@ -1,0 +1,119 @@
+from __future__ import annotations
+
+from itertools import combinations_with_replacement, pairwise
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.cluster import KMeans
+
+from dkm_deploy.clustering.kmeans import assign, kmeans
+from dkm_deploy.clustering.layout import from_vectors, to_palette, to_vectors
+from dkm_deploy.recipe import PaletteSpec
+
+
+def _error(vectors, centroids):
+    nearest = assign(vectors, centroids)
+    chosen = torch.stack([c[n] for c, n in zip(centroids, nearest, strict=True)])
+    return (vectors - chosen).square().sum().item()
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3, 4, 6])
+@pytest.mark.parametrize("shape", ["gaussian", "heavy tail", "uniform", "two heaps"])
+def test_scalar_k_means_is_as_good_as_scikit_learn_with_restarts(bits, shape):
+    generator = torch.Generator().manual_seed(bits)
+    values = torch.randn(3000, 1, generator=generator).double()
+    if shape == "heavy tail":
+        values[0] = 50
+    if shape == "uniform":
+        values = torch.rand(3000, 1, generator=generator).double()
+    if shape == "two heaps":
+        values[1500:] += 20
+    peer = KMeans(1 << bits, n_init=5, random_state=0).fit(values.numpy())
+    ours = _error(values[None], kmeans(values[None], 1 << bits))
+    assert ours <= 1.001 * peer.inertia_
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(-50, 50), min_size=1, max_size=9), st.integers(1, 3))
+def test_scalar_k_means_is_optimal(values, bits):
+    """Against every way to cut the sorted values."""
+    ordered, clusters = sorted(values), 1 << bits
+    least = min(
+        sum(_squared_error(ordered[a:b]) for a, b in pairwise((0, *cuts, len(ordered))))
+        for cuts in combinations_with_replacement(range(len(ordered) + 1), clusters - 1)
+    )
+    vectors = torch.tensor(values, dtype=torch.float64).reshape(1, -1, 1)
+    assert _error(vectors, kmeans(vectors, clusters)) <= least + 1e-9
+
+
+def _squared_error(values):
+    return sum((v - sum(values) / len(values)) ** 2 for v in values)
+
+
+@pytest.mark.parametrize("dim", [2, 4])
+def test_vector_k_means_is_near_scikit_learn(dim):
+    vectors = torch.randn(2000, dim, generator=torch.Generator().manual_seed(dim)).double()
+    peer = KMeans(16, n_init=10, random_state=0).fit(vectors.numpy())
+    ours = _error(vectors[None], kmeans(vectors[None], 16))
+    assert ours <= 1.05 * peer.inertia_
+
+
+@pytest.mark.parametrize("dim", [1, 3])
+def test_few_distinct_vectors_are_kept_exactly(dim):
+    distinct = torch.tensor([[-1.0], [0.0], [0.25]]).expand(-1, dim)
+    vectors = distinct[torch.randint(0, 3, (100,), generator=torch.Generator().manual_seed(0))]
+    centroids = kmeans(vectors[None], 4)
+    assert centroids.shape == (1, 4, dim)
+    assert _error(vectors[None], centroids) == 0
+
+
+def test_the_result_is_the_same_on_every_run():
+    vectors = torch.randn(2, 300, 2, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(kmeans(vectors, 8), kmeans(vectors.clone(), 8))
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 3), st.sampled_from([2, 16, 256]))
+def test_assign_is_the_nearest(seed, dim, clusters):
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(2, 40, dim, generator=generator).double()
+    centroids = torch.randn(2, clusters, dim, generator=generator).double()
+    gaps = (vectors[:, :, None] - centroids[:, None]).square().sum(-1)
+    taken = gaps.gather(2, assign(vectors, centroids)[..., None])[..., 0]
+    torch.testing.assert_close(taken, gaps.amin(-1), rtol=1e-12, atol=0)
+
+
+@st.composite
+def _weights_and_specs(draw):
+    rank = draw(st.integers(2, 5))
+    shape = [draw(st.integers(1, 4)) for _ in range(rank)]
+    axis, dim = draw(st.integers(0, rank - 1)), draw(st.integers(1, 3))
+    groups = draw(st.integers(1, 3))
+    shape[axis] *= dim * groups
+    size = shape[axis] // groups if groups > 1 else None
+    return tuple(shape), PaletteSpec(8, dim, axis, size)
+
+
+@settings(max_examples=80, deadline=None)
+@given(_weights_and_specs())
+def test_vectors_go_back_to_their_weight(case):
+    shape, spec = case
+    weight = torch.arange(float(torch.Size(shape).numel())).reshape(shape)
+    assert torch.equal(from_vectors(to_vectors(weight, spec), shape, spec), weight)
+
+
+@settings(max_examples=80, deadline=None)
+@given(_weights_and_specs())
+def test_a_palette_decodes_to_the_assigned_centroids(case):
+    shape, spec = case
+    weight = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+    vectors = to_vectors(weight, spec)
+    centroids = kmeans(vectors, 256, iterations=3)
+    nearest = assign(vectors, centroids)
+    chosen = torch.stack([c[n] for c, n in zip(centroids, nearest, strict=True)])
+    palette = to_palette(nearest, centroids, shape, spec)
+    assert palette.shape == shape
+    expected = from_vectors(chosen, shape, spec)
+    assert torch.equal(torch.tensor(palette.decode()), expected)
