@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import traceback
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -47,6 +48,8 @@ def write(exported: Exported, path: Path, deployment_target: str, precision: str
     except DkmError:
         raise
     except Exception as error:  # coremltools raises many kinds, each for the user's model
+        with _silent():  # its frames hold temporary folders, which warn when they go
+            traceback.clear_frames(error.__traceback__)
         raise DkmError(f"coremltools cannot convert the model: {first_line(error)}") from error
     model.user_defined_metadata[_WEIGHTS_KEY] = json.dumps(_decodes(model, mil_names))
     with _silent():

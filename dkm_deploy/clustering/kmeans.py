@@ -107,7 +107,8 @@ def _cuts(ordered: Tensor, distinct: Tensor) -> Tensor:
         edges = torch.cat([even, _quantiles(ordered, steps)]).sort().values
         cuts = torch.searchsorted(ordered, edges)
     end = cuts.new_full((1,), len(ordered))
-    return torch.unique_consecutive(torch.cat([cuts.new_zeros(1), cuts, end]))
+    bounds: Tensor = torch.unique_consecutive(torch.cat([cuts.new_zeros(1), cuts, end]))
+    return bounds
 
 
 def _quantiles(ordered: Tensor, shares: Tensor) -> Tensor:
@@ -117,8 +118,8 @@ def _quantiles(ordered: Tensor, shares: Tensor) -> Tensor:
     """
     low, high = ordered[0].item(), ordered[-1].item()
     spacing = torch.histc(ordered, _BINS, low, high).pow(1 / 3).cumsum(0)
-    bins: Tensor = torch.searchsorted(spacing / spacing[-1], shares)
-    return low + bins * ((high - low) / _BINS)
+    bins = torch.searchsorted(spacing / spacing[-1], shares)
+    return torch.add(torch.full_like(shares, low), bins, alpha=(high - low) / _BINS)
 
 
 def _optimal(ordered: Tensor, cuts: Tensor, clusters: int) -> Tensor:

@@ -244,6 +244,23 @@ def test_sparse_quantized(tmp_path):
     np.testing.assert_array_equal(value(file_of(tmp_path, decoded)), expected)
 
 
+def test_keep_gives_decoded_weights_but_not_what_they_are_made_from(tmp_path):
+    indices = stored_as(rng.integers(0, 4, (6, 4)), "uint2")
+    lut = rng.standard_normal(4).astype(np.float32)
+
+    def decoded():
+        scaled = mb.constexpr_blockwise_shift_scale(
+            data=lut.reshape(1, 1, 4, 1), scale=np.ones((1, 1, 1, 1), np.float32), name="scaled"
+        )
+        return mb.constexpr_lut_to_dense(indices=indices, lut=scaled, name="w")
+
+    session = runtime.load(file_of(tmp_path, decoded))
+    x = {"x": np.zeros(1, np.float32)}
+    np.testing.assert_array_equal(session.run(x, keep=["w"])["w"], lut[indices.astype(int)])
+    with pytest.raises(DkmError, match="the program has no value 'scaled'"):
+        session.run(x, keep=["scaled"])
+
+
 def test_a_lut_with_infinity_is_refused_by_name(tmp_path):
     lut = np.array([1, np.inf], np.float16).reshape(1, 2, 1)
     indices = stored_as(np.zeros(16, np.uint8), "uint1")

@@ -5,9 +5,13 @@ import shutil
 import struct
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes.core_ml import CoreMLRuntime
@@ -252,6 +256,59 @@ def test_forged_weight_file(package, at, value, expected):
     data[at : at + len(value)] = value
     (package / WEIGHTS).write_bytes(data)
     assert expected in refusal(package)
+
+
+def test_a_value_that_nothing_makes(package):
+    def change(model):
+        block = next(iter(model.mlProgram.functions["main"].block_specializations.values()))
+        block.operations[-1].inputs["x"].arguments[0].name = "ghost"
+
+    edit(package, change)
+    assert "uses 'ghost', which nothing makes before it" in refusal(package)
+
+
+def test_an_output_that_nothing_makes(package):
+    def change(model):
+        block = next(iter(model.mlProgram.functions["main"].block_specializations.values()))
+        block.outputs[0] = "ghost"
+
+    edit(package, change)
+    assert "output 'ghost' is made by no operation" in refusal(package)
+
+
+def test_constants_that_are_made_from_themselves(package):
+    def change(model):
+        block = next(iter(model.mlProgram.functions["main"].block_specializations.values()))
+        const = next(o for o in block.operations if o.type == "const")
+        const.type = "constexpr_cast"
+        const.inputs["source_val"].arguments.add().name = const.outputs[0].name
+
+    edit(package, change)
+    assert "which nothing makes before it" in refusal(package)
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_damage_anywhere_is_told_or_harmless(linear, data):
+    """Whatever bytes are wrong, there is a result or one line about it; never another error."""
+    file = data.draw(st.sampled_from(["Manifest.json", MODEL, WEIGHTS]))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(shutil.copytree(linear, Path(folder) / "m.mlpackage"))
+        content = bytearray((path / file).read_bytes())
+        for _ in range(data.draw(st.integers(1, 4))):
+            at = data.draw(st.integers(0, len(content) - 1))
+            content[at] = data.draw(st.integers(0, 255))
+        (path / file).write_bytes(content)
+        outcome = attempt(path)
+    assert "\n" not in outcome
+
+
+def attempt(path):
+    """What came of running: the outputs' names, or the refusal."""
+    try:
+        return ", ".join(runtime.load(path).run({"x": np.ones((2, 8), np.float32)}))
+    except DkmError as error:
+        return str(error)
 
 
 def test_the_protobuf_classes_are_those_of_coremltools():

@@ -56,6 +56,8 @@ class Evaluator:
             for operation in self._function.body.operations
             for name, kind in operation.outputs
         }
+        made = (name for step in self._compiled.steps for name, _ in step.outputs)
+        self._available = {*self._inputs, *self._compiled.constants, *made}
         self.input_shapes: Mapping[str, Shape] = {n: kind.shape for n, kind in self._inputs.items()}
 
     def run(self, inputs: Arrays, keep: Collection[str] = ()) -> dict[str, NDArray[Any]]:
@@ -63,7 +65,8 @@ class Evaluator:
 
         Args:
             inputs: arrays by name; images as tensors.
-            keep: names of other values of the program to return too.
+            keep: names of other values of the program to return too; of its constants, those
+                that operations use.
 
         Raises:
             DkmError: an input is missing, unknown, of another shape, or of floats where integers
@@ -71,7 +74,7 @@ class Evaluator:
         """
         check_inputs(inputs, self.input_shapes)
         wanted = [*self._function.body.outputs, *keep]
-        unknown = [n for n in keep if n not in self._types and n not in self._inputs]
+        unknown = [name for name in keep if name not in self._available]
         if unknown:
             raise DkmError(f"{self._path}: the program has no value {unknown[0]!r}")
         try:

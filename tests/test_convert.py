@@ -1,0 +1,127 @@
+"""Conversion through the public names: the same for every target."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+import dkm_deploy as dkm
+from dkm_deploy.targets import targets
+from tests.models import MIXED, TiedNet, images, small_net
+
+SUFFIXES = [".onnx", ".mlpackage"]
+
+
+def test_both_targets_are_registered():
+    assert {suffix for target in targets().values() for suffix in target.suffixes} == set(SUFFIXES)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_the_artifact_tells_what_was_written(tmp_path, suffix):
+    frozen = dkm.palettize(small_net(), MIXED)
+    artifact = dkm.convert(frozen, images(1), tmp_path / "deep" / f"model{suffix}")
+    assert os.fspath(artifact) == str(tmp_path / "deep" / f"model{suffix}")
+    assert artifact.size_bytes == dkm.ledger(artifact).total_bytes
+    assert [path.name for path in (tmp_path / "deep").iterdir()] == [f"model{suffix}"]
+    stored = dkm.read_palettes(artifact)
+    dtype = stored["stem.weight"].lut.dtype
+    assert stored == {name: p.astype(dtype) for name, p in dkm.palettes(frozen).items()}
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_tied_weights_are_stored_once(tmp_path, suffix):
+    frozen = dkm.palettize(TiedNet(), dkm.Recipe.uniform(4))
+    ids = torch.zeros(1, 4, dtype=torch.int64)
+    artifact = dkm.convert(frozen, ids, tmp_path / f"model{suffix}")
+    assert set(dkm.read_palettes(artifact)) == {"embed.weight", "middle.weight"}
+    assert artifact.ledger.by_kind()["indices"] == (20 * 12 + 12 * 12) // 2
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_dense_model_converts_too(tmp_path, suffix):
+    artifact = dkm.convert(small_net(), images(1), tmp_path / f"model{suffix}")
+    assert dkm.read_palettes(artifact) == {}
+    assert artifact.ledger.by_kind()["indices"] == 0
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+class TestNothingHalfWritten:
+    def test_an_existing_file_is_kept_without_force(self, tmp_path, suffix):
+        path = tmp_path / f"model{suffix}"
+        frozen = dkm.palettize(small_net(), MIXED)
+        first = dkm.convert(frozen, images(1), path)
+        with pytest.raises(FileExistsError, match="already exists; use --force"):
+            dkm.convert(dkm.palettize(small_net(), dkm.Recipe.uniform(1)), images(1), path)
+        assert dkm.ledger(path) == first.ledger
+        again = dkm.convert(
+            dkm.palettize(small_net(), dkm.Recipe.uniform(1)), images(1), path, force=True
+        )
+        assert again.ledger != first.ledger
+        assert list(tmp_path.iterdir()) == [path]
+
+    def test_a_failure_leaves_nothing(self, tmp_path, suffix, monkeypatch):
+        target = next(t for t in targets().values() if suffix in t.suffixes)
+        monkeypatch.setattr(type(target), "read_palettes", lambda self, path: {})
+        with pytest.raises(RuntimeError, match="wrote a wrong file: not in the file"):
+            dkm.convert(dkm.palettize(small_net(), MIXED), images(1), tmp_path / f"model{suffix}")
+        assert list(tmp_path.iterdir()) == []
+
+    def test_a_failure_keeps_what_force_would_replace(self, tmp_path, suffix):
+        path = tmp_path / f"model{suffix}"
+        frozen = dkm.palettize(small_net(), MIXED)
+        first = dkm.convert(frozen, images(1), path)
+        with pytest.raises(dkm.DkmError):
+            dkm.convert(frozen, torch.ones(1, 9, 8, 8), path, force=True)
+        assert dkm.ledger(path) == first.ledger
+
+
+class _Uncommon(nn.Module):
+    """An operation that neither converter has."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x):
+        return torch.linalg.eigvals(self.fc(x)).real
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    def test_an_operation_that_the_target_lacks(self, tmp_path, suffix, capfd):
+        frozen = dkm.palettize(_Uncommon(), dkm.Recipe.uniform(2))
+        with pytest.raises(dkm.DkmError, match="eig"):
+            dkm.convert(frozen, torch.eye(4), tmp_path / f"model{suffix}")
+        assert list(tmp_path.iterdir()) == []
+        assert "".join(capfd.readouterr()) == ""
+
+    def test_an_unknown_suffix(self, tmp_path):
+        with pytest.raises(dkm.DkmError, match=r"suffix '.tflite' cannot be written; known: "):
+            dkm.convert(dkm.palettize(small_net(), MIXED), images(1), tmp_path / "model.tflite")
+
+    def test_an_unknown_option(self, tmp_path):
+        with pytest.raises(dkm.DkmError, match="target onnx has no option 'opsett'; it has opset"):
+            dkm.convert(
+                dkm.palettize(small_net(), MIXED), images(1), tmp_path / "m.onnx", opsett=18
+            )
+
+    @pytest.mark.parametrize("read", [dkm.read_palettes, dkm.ledger])
+    def test_reading_what_is_not_there(self, tmp_path, read):
+        with pytest.raises(FileNotFoundError, match=r"none\.onnx: no such file or folder"):
+            read(tmp_path / "none.onnx")
+
+    @pytest.mark.parametrize("read", [dkm.read_palettes, dkm.ledger])
+    def test_reading_an_unknown_kind(self, tmp_path, read):
+        (tmp_path / "notes.txt").write_text("x")
+        with pytest.raises(dkm.DkmError, match=r"'.txt' cannot be read; known: .mlpackage, .onnx"):
+            read(tmp_path / "notes.txt")
+
+    @pytest.mark.parametrize("read", [dkm.read_palettes, dkm.ledger])
+    @pytest.mark.parametrize("name", ["m.onnx", "m.mlpackage", "m.safetensors"])
+    def test_reading_another_kind_under_the_suffix(self, tmp_path, read, name):
+        (tmp_path / name).write_text("this is not a model")
+        with pytest.raises(dkm.DkmError, match=name):
+            read(tmp_path / name)

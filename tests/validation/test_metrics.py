@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from dkm_deploy import DkmError
+from dkm_deploy.validation.metrics import accuracy, errors, top1_agreement
+
+_arrays = hnp.arrays(np.float32, hnp.array_shapes(), elements=st.floats(-100, 100, width=32))
+
+
+def test_each_figure_is_its_definition():
+    expected = np.array([[3.0, 4.0], [0.0, 0.0]])
+    actual = np.array([[3.0, 4.5], [0.0, -0.5]])
+    found = errors(actual, expected)
+    assert found.max_abs == 0.5
+    assert found.mean_abs == 0.25
+    assert found.relative == pytest.approx(np.sqrt(0.5) / 5)
+    assert found.sqnr_db == pytest.approx(10 * np.log10(25 / 0.5))
+    assert found.cosine == pytest.approx((9 + 18) / (5 * np.sqrt(9 + 4.5**2 + 0.25)))
+    assert found.nonfinite == 0
+
+
+@given(_arrays)
+def test_equal_arrays_have_no_error(array):
+    found = errors(array, array.copy())
+    assert (found.max_abs, found.relative, found.sqnr_db, found.nonfinite) == (0, 0, None, 0)
+    assert found.cosine == pytest.approx(1)
+
+
+@given(_arrays, st.floats(0.1, 10))
+def test_the_shape_does_not_change_the_figures(array, scale):
+    """A peer divides by the first dimension's length, which is 30 dB off."""
+    noisy = array + scale * np.sin(np.arange(array.size)).reshape(array.shape)
+    assert errors(noisy, array) == errors(noisy.reshape(1, -1), array.reshape(1, -1))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nan_and_infinity_are_counted_not_averaged_away(bad):
+    expected = np.ones(4)
+    actual = np.array([1, bad, 1, 1.5])
+    found = errors(actual, expected)
+    assert found.nonfinite == 1
+    assert found.max_abs == 0.5
+
+
+def test_the_same_infinity_on_both_sides_is_no_error():
+    array = np.array([1.0, np.inf, np.nan])
+    assert errors(array, array).nonfinite == 0
+
+
+def test_a_difference_from_zero_is_infinite():
+    assert errors(np.ones(3), np.zeros(3)).relative == np.inf
+    assert errors(np.zeros(3), np.zeros(3)).relative == 0
+
+
+def test_shapes_that_differ_are_an_error():
+    with pytest.raises(DkmError, match=r"shape \(2, 1\) in place of \(2,\)"):
+        errors(np.ones((2, 1)), np.ones(2))
+    with pytest.raises(DkmError, match="empty"):
+        errors(np.ones(0), np.ones(0))
+
+
+def test_answers():
+    scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.6, 0.4], [0.3, 0.7]])
+    assert accuracy(scores, np.array([1, 0, 1, 1])) == 75
+    assert top1_agreement(scores, scores[:, ::-1]) == 0
+    assert top1_agreement(scores, 2 * scores) == 1

@@ -1,0 +1,246 @@
+"""Validation end to end, with faults planted in real files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+from torch import nn
+
+import dkm_deploy as dkm
+from dkm_deploy import runtimes
+from tests.models import MIXED, images, small_net
+
+SUFFIXES = [".onnx", ".mlpackage"]
+COUNT = 24
+
+
+@pytest.fixture(scope="module")
+def frozen():
+    return dkm.palettize(small_net(), MIXED)
+
+
+@pytest.fixture(scope="module")
+def files(frozen, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    return [dkm.convert(frozen, images(1), folder / f"model{s}").path for s in SUFFIXES]
+
+
+@pytest.fixture(scope="module")
+def labels():
+    return small_net()(images(COUNT)).argmax(1)
+
+
+def _checks(model):
+    return {check.name: check.status for check in model.checks}
+
+
+def test_right_files_pass_every_check(frozen, files, labels):
+    report = dkm.validate(
+        files,
+        reference=frozen,
+        original=small_net(),
+        inputs=images(COUNT),
+        labels=labels,
+        limits=dkm.Limits(
+            max_metric_loss=100, min_agreement=0, max_bytes=10**6, max_size_ratio=100
+        ),
+        also={"one bit": dkm.palettize(small_net(), dkm.Recipe.uniform(1))},
+    )
+    assert report
+    assert [m.name for m in report.models] == [
+        "original",
+        "one bit",
+        "frozen",
+        "model.onnx",
+        "model.mlpackage",
+    ]
+    for model in report.files:
+        assert set(_checks(model).values()) == {"passed"}
+        assert list(_checks(model)) == ["palettes", "parity", "metric", "agreement", "size", "size"]
+        assert model.errors["output"].max_abs < 0.01
+        assert sum(model.bytes_by_kind.values()) == model.size_bytes
+    original, one_bit, reference, exact, half = report.models
+    assert original.metric == 100
+    assert original.errors["output"].max_abs > 0.01
+    assert one_bit.bits_per_weight < reference.bits_per_weight
+    assert exact.metric == reference.metric
+    assert exact.errors["output"].max_abs < 1e-5 < half.errors["output"].max_abs
+    assert report.samples == COUNT
+    assert {layer.name: layer.bits for layer in report.layers} == {
+        "stem.weight": 3,
+        "head.weight": 8,
+    }
+    assert report.dense["depthwise.weight"].endswith("left dense by the recipe")
+
+
+def test_the_json_is_the_report(frozen, files, tmp_path):
+    report = dkm.validate(files, reference=frozen, inputs=images(2))
+    report.to_json(tmp_path / "report.json")
+    table = json.loads((tmp_path / "report.json").read_text())
+    assert table == json.loads(json.dumps(report.to_dict()))
+    assert table["passed"] is True
+    report.to_html(tmp_path / "report.html")
+    assert "model.mlpackage" in (tmp_path / "report.html").read_text()
+    with pytest.raises(FileExistsError):
+        report.to_json(tmp_path / "report.json")
+
+
+def test_nothing_is_compared_with_what_is_not_given(frozen, files):
+    report = dkm.validate(files[:1], reference=frozen, inputs=images(2))
+    model = report.files[0]
+    assert (model.metric, model.agreement, model.size_ratio) == (None, None, None)
+    assert list(_checks(model)) == ["palettes", "parity"]
+
+
+def test_a_custom_metric_is_used(frozen, files):
+    def mean_score(output, labels):
+        return float(output.mean())
+
+    report = dkm.validate(
+        files[:1], reference=frozen, inputs=images(3), labels=np.zeros(3), metric=mean_score
+    )
+    assert report.metric_name == "mean_score"
+    assert report.files[0].metric == pytest.approx(float(frozen(images(3)).mean()), rel=1e-4)
+
+
+@pytest.mark.parametrize("names", [("x",), None])
+def test_inputs_go_in_by_name_or_in_order(frozen, files, names):
+    inputs = {"x": images(2)} if names else (images(2),)
+    assert dkm.validate(files, reference=frozen, inputs=inputs)
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        (dkm.Limits(max_relative_error=1e-12), "parity"),
+        (dkm.Limits(max_bytes=100), "size"),
+        (dkm.Limits(max_size_ratio=0.001), "size"),
+        (dkm.Limits(max_metric_loss=-101), "metric"),
+        (dkm.Limits(min_agreement=1.1), "agreement"),
+    ],
+)
+def test_every_limit_can_be_missed(frozen, files, labels, limits, name):
+    report = dkm.validate(
+        files,
+        reference=frozen,
+        original=small_net(),
+        inputs=images(COUNT),
+        labels=labels,
+        limits=limits,
+    )
+    assert not report
+    for model in report.files:
+        assert [n for n, status in _checks(model).items() if status == "missed"] == [name]
+    assert len(report.missed) == 2
+
+
+@pytest.mark.parametrize(
+    ("limits", "name"),
+    [
+        (dkm.Limits(max_metric_loss=1), "metric"),
+        (dkm.Limits(min_agreement=0.5), "agreement"),
+        (dkm.Limits(max_size_ratio=0.5), "size"),
+    ],
+)
+def test_a_limit_that_cannot_be_checked_is_not_run(frozen, files, limits, name):
+    report = dkm.validate(files[:1], reference=frozen, inputs=images(2), limits=limits)
+    assert _checks(report.files[0])[name] == "not run"
+    assert len(report.not_run) == 1
+
+
+def test_without_a_runtime_parity_is_not_run(frozen, files, monkeypatch):
+    monkeypatch.setattr(runtimes, "runtimes", lambda: ())
+    report = dkm.validate(files, reference=frozen, inputs=images(2))
+    for model in report.files:
+        assert _checks(model) == {"palettes": "passed", "parity": "not run"}
+        assert model.runtime is None
+
+
+class TestPlantedFaults:
+    def test_one_flipped_index_in_onnx(self, frozen, files, tmp_path):
+        bad = tmp_path / "bad.onnx"
+        model = onnx.load(files[0])
+        tensor = next(t for t in model.graph.initializer if "stem.weight" in t.name and t.data_type == onnx.TensorProto.UINT8)
+        data = numpy_helper.to_array(tensor).copy()
+        data.flat[5] ^= 1
+        tensor.CopyFrom(numpy_helper.from_array(data, tensor.name))
+        onnx.save(model, bad)
+        report = dkm.validate([bad], reference=frozen, inputs=images(2))
+        assert _checks(report.files[0])["palettes"] == "missed"
+        assert "stem.weight: 1 of 216 indices differ" in report.missed[0]
+
+    def test_one_lut_step_in_core_ml(self, frozen, files, tmp_path):
+        bad = tmp_path / "bad.mlpackage"
+        shutil.copytree(files[1], bad)
+        lut = dkm.palettes(frozen)["head.weight"].lut.astype(np.float16)
+        blob = bad / "Data/com.apple.CoreML/weights/weight.bin"
+        data = bytearray(blob.read_bytes())
+        at = data.index(lut.tobytes())
+        data[at] ^= 1
+        blob.write_bytes(data)
+        report = dkm.validate([bad], reference=frozen, inputs=images(2))
+        assert _checks(report.files[0]) == {"palettes": "missed", "parity": "passed"}
+        assert "head.weight: LUT entries differ in 1 bytes" in report.missed[0]
+
+    def test_a_weight_left_dense(self, frozen, tmp_path):
+        recipe = dkm.Recipe(rules=[dkm.Rule("stem.*", dkm.PaletteSpec(3))])
+        other = dkm.palettize(small_net(), recipe)
+        bad = dkm.convert(other, images(1), tmp_path / "bad.onnx")
+        report = dkm.validate([bad], reference=frozen, inputs=images(2))
+        assert "head.weight is not a palette in the file" in report.missed[0]
+
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    def test_other_arithmetic_with_the_right_weights(self, frozen, tmp_path, suffix):
+        other = dkm.palettize(small_net(), MIXED)
+        with torch.no_grad():
+            other.head.bias[0] += 0.5
+        bad = dkm.convert(other, images(1), tmp_path / f"bad{suffix}")
+        report = dkm.validate([bad], reference=frozen, inputs=images(2))
+        assert _checks(report.files[0]) == {"palettes": "passed", "parity": "missed"}
+
+    def test_outputs_of_another_shape(self, frozen, tmp_path):
+        other = nn.Sequential(dkm.palettize(small_net(), MIXED), nn.Flatten(0))
+        bad = dkm.convert(other.eval(), images(1), tmp_path / "bad.onnx")
+        report = dkm.validate([bad], reference=frozen, inputs=images(1))
+        assert "parity: shape (5,) in place of (1, 5)" in " ".join(report.missed)
+
+
+class TestBadInput:
+    def test_a_missing_file(self, frozen):
+        with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
+            dkm.validate(["none.onnx"], reference=frozen, inputs=images(2))
+
+    def test_a_truncated_file(self, frozen, files, tmp_path):
+        bad = tmp_path / "bad.onnx"
+        bad.write_bytes(files[0].read_bytes()[:1000])
+        with pytest.raises(dkm.DkmError, match=r"bad\.onnx"):
+            dkm.validate([bad], reference=frozen, inputs=images(2))
+
+    def test_labels_of_another_length(self, frozen, files):
+        with pytest.raises(dkm.DkmError, match="3 labels for 2 inputs"):
+            dkm.validate(files, reference=frozen, inputs=images(2), labels=torch.zeros(3))
+
+    def test_samples_that_the_fixed_batch_does_not_divide(self, frozen, tmp_path):
+        fixed = dkm.convert(frozen, images(2), tmp_path / "two.onnx")
+        with pytest.raises(dkm.DkmError, match="3 samples do not split into batches of 2"):
+            dkm.validate([fixed], reference=frozen, inputs=images(3))
+
+    def test_no_samples(self, frozen, files):
+        with pytest.raises(dkm.DkmError, match="at least 1"):
+            dkm.validate(files, reference=frozen, inputs=torch.zeros(0, 3, 8, 8))
+
+    @pytest.mark.parametrize("inputs", [torch.ones(2, 3, 9), {"y": torch.ones(2, 3, 8, 8)}])
+    def test_inputs_that_do_not_fit(self, frozen, files, inputs):
+        with pytest.raises(dkm.DkmError, match="the PyTorch model does not run on the inputs"):
+            dkm.validate(files, reference=frozen, inputs=inputs)
+
+    def test_inputs_that_fit_the_model_but_not_the_file(self, frozen, files):
+        for file in files:
+            with pytest.raises(dkm.DkmError, match=r"shape \(1, 3, 16, 16\); the file takes"):
+                dkm.validate([file], reference=frozen, inputs=torch.ones(2, 3, 16, 16))
