@@ -12,7 +12,6 @@ from coremltools.converters.mil.frontend.torch.ops import _get_inputs
 from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
 from coremltools.converters.mil.mil import types
 
-from dkm_deploy.errors import DkmError
 from dkm_deploy.packing import pack
 from dkm_deploy.palette import Palette
 
@@ -65,9 +64,6 @@ def _ios18(palette: Palette, name: str) -> Any:
 
 def _ios16(palette: Palette, name: str) -> Any:
     """Indices as a flat bit stream beside the shape, one LUT of rank 1."""
-    if palette.cluster_dim > 1 or palette.lut.size > 1 << palette.bits:
-        kind = "vector" if palette.cluster_dim > 1 else "grouped"
-        raise DkmError(f"{name}: {kind} palettes need minimum_deployment_target iOS18 or macOS15")
     return Builder.constexpr_lut_to_dense(
         indices=pack(palette.indices, palette.bits),
         lut=palette.lut.reshape(-1),

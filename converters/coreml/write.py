@@ -16,6 +16,7 @@ from torch.export import ExportedProgram
 
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.export import Exported, weight_name
+from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes.mlprogram.proto import coremltools, quiet
 
 ct = coremltools()
@@ -24,6 +25,7 @@ from converters.coreml.lower import lowering  # noqa: E402  # after coremltools'
 _WEIGHTS_KEY = "dkm_deploy.weights"
 """User-defined metadata: JSON, MIL name of a decode op -> qualified parameter name."""
 
+_IOS18 = ("iOS18", "macOS15")
 _TARGETS = ("iOS16", "iOS17", "iOS18", "macOS13", "macOS14", "macOS15")
 _PRECISIONS = {"float16": ct.precision.FLOAT16, "float32": ct.precision.FLOAT32}
 
@@ -32,9 +34,13 @@ def write(exported: Exported, path: Path, deployment_target: str, precision: str
     """See :meth:`converters.coreml.CoreML.write`."""
     target = _choose("minimum_deployment_target", deployment_target, _TARGETS)
     _choose("compute_precision", precision, _PRECISIONS)
+    ios18 = deployment_target in _IOS18
+    if not ios18:
+        _check_ios16(exported.palettes)
+    if precision == "float16":
+        _check_float16(exported.palettes)
     mil_names = _mil_names(exported)
     by_graph_name = _by_graph_name(exported, mil_names)
-    ios18 = deployment_target in ("iOS18", "macOS15")
     try:
         with _silent(), lowering(by_graph_name, ios18=ios18):
             model = ct.convert(
@@ -45,8 +51,6 @@ def write(exported: Exported, path: Path, deployment_target: str, precision: str
                 compute_precision=_PRECISIONS[precision],
                 skip_model_load=True,
             )
-    except DkmError:
-        raise
     except Exception as error:  # coremltools raises many kinds, each for the user's model
         with _silent():  # its frames hold temporary folders, which warn when they go
             traceback.clear_frames(error.__traceback__)
@@ -76,6 +80,27 @@ def _choose(option: str, value: str, known: Collection[str]) -> str:
     if value not in known:
         raise DkmError(f"{option} is {value!r}; it must be one of {', '.join(known)}")
     return value
+
+
+def _check_ios16(palettes: Mapping[str, Palette]) -> None:
+    for name, palette in palettes.items():
+        kind = "vector" if palette.cluster_dim > 1 else "grouped"
+        if palette.lut.size > 1 << palette.bits:
+            raise DkmError(
+                f"{name}: {kind} palettes need minimum_deployment_target {' or '.join(_IOS18)}"
+            )
+
+
+def _check_float16(palettes: Mapping[str, Palette]) -> None:
+    """Such a LUT would stay in float32, and the program would make infinity of it."""
+    most = float(np.finfo(np.float16).max)
+    for name, palette in palettes.items():
+        largest = float(np.abs(palette.lut).max())
+        if largest > most:
+            raise DkmError(
+                f"{name}: a weight of {largest:g} is beyond float16, whose largest is {most:g}; "
+                'convert with compute_precision="float32"'
+            )
 
 
 def _mil_names(exported: Exported) -> dict[str, str]:

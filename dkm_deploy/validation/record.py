@@ -55,12 +55,13 @@ class Model:
     """One row of the table: a PyTorch model or a converted file.
 
     Attributes:
-        name: "original", "frozen", another PyTorch model's name, or the file's name.
+        name: "original (fp32)", "frozen (hard)", another PyTorch model's, or the file's name.
         path: of the file; None for a PyTorch model.
         runtime: what ran it; None if nothing did.
         size_bytes: on disk; for PyTorch models of the tensors, palettes packed.
         size_ratio: of the original's tensor bytes to ``size_bytes``; None without an original.
-        bits_per_weight: indices and LUTs over the palettized weights; None without palettes.
+        bits_per_weight: indices and LUTs over the palettized weights; of a PyTorch model without
+            palettes the bits of its weights, of a file without palettes None.
         metric: on the labels; None without labels.
         agreement: with the original, 0 to 1; None where outputs are not scores.
         errors: of each output against the reference, by name; empty if nothing ran.

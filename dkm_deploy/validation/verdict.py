@@ -90,7 +90,8 @@ def validate(
     """
     paths = [existing(Path(file)) for file in files]
     task = _task(reference, original, inputs, labels, metric or accuracy, limits or Limits())
-    models = {**({"original": original} if original else {}), **(also or {}), "frozen": reference}
+    models = {f"original ({_precision(original)})": original} if original else {}
+    models |= {**(also or {}), "frozen (hard)": reference}
     rows = [_model_row(name, model, task) for name, model in models.items()]
     rows += [_file_row(path, task) for path in paths]
     named = getattr(metric, "__name__", "metric") if metric else "top-1 accuracy, %"
@@ -218,6 +219,12 @@ def _agreement(outputs: Outputs | None, original: Outputs | None) -> float | Non
     if ours.shape != theirs.shape or ours.ndim != 2 or ours.shape[1] < 2:
         return None
     return top1_agreement(ours, theirs)
+
+
+def _precision(model: nn.Module) -> str:
+    """The floating-point types of a model's parameters in short: fp32, bf16, fp16+fp32."""
+    found = {str(p.dtype).removeprefix("torch.") for p in model.parameters()}
+    return "+".join(sorted(name.replace("bfloat", "bf").replace("float", "fp") for name in found))
 
 
 def _size_ratio(task: _Task, size: int) -> float | None:

@@ -36,9 +36,9 @@ def model_class() -> Any:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Hold back warnings and log lines below ERROR of what runs inside."""
+    """Hold back warnings and log lines of what runs inside; what matters is also raised."""
     before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    logging.disable(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

@@ -1,0 +1,218 @@
+"""The command line: exit codes, what it prints, and one line for every kind of bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import dkm_deploy as dkm
+from dkm_deploy.cli import main
+from tests.models import MIXED, images, small_net
+
+MODEL = "tests.models:small_net"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A plain checkpoint, a palettized one, inputs with labels, and both files."""
+    folder = tmp_path_factory.mktemp("cli")
+    model = small_net()
+    save_file(model.state_dict(), folder / "plain.safetensors")
+    dkm.save(dkm.palettize(model, MIXED), folder / "packed.safetensors")
+    labels = model(images(8)).argmax(1)
+    save_file({"x": images(8), "labels": labels}, folder / "inputs.safetensors")
+    code = main(
+        [
+            *["convert", MODEL, "--weights", f"{folder}/packed.safetensors"],
+            *[
+                "--input",
+                "1x3x8x8",
+                "-o",
+                f"{folder}/model.onnx",
+                "-o",
+                f"{folder}/model.mlpackage",
+            ],
+        ]
+    )
+    assert code == 0
+    return folder
+
+
+def _fails(capsys, arguments, message):
+    """The command exits with 2 and one line on stderr that holds ``message``."""
+    assert main([str(a) for a in arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("dkm-deploy: error: ")
+    assert message in err
+
+
+def _validate(folder, *more):
+    return [
+        *["validate", f"{folder}/model.onnx", f"{folder}/model.mlpackage", "--model", MODEL],
+        *["--weights", f"{folder}/packed.safetensors", "--inputs", f"{folder}/inputs.safetensors"],
+        *more,
+    ]
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version(capsys, flag):
+    with pytest.raises(SystemExit) as stop:
+        main([flag])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert dkm.__version__ in out if flag == "--version" else "demo" in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["convert"], ["inspect"], ["demo", "--x"]])
+def test_wrong_use_is_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.mlpackage", "packed.safetensors"])
+def test_inspect_shows_palettes_and_bytes_that_add_up(folder, capsys, name):
+    assert main(["inspect", f"{folder}/{name}"]) == 0
+    out = capsys.readouterr().out
+    assert "stem.weight" in out
+    assert f"{dkm.ledger(folder / name).total_bytes:,}" in out
+
+
+def test_inspect_of_a_dense_file(folder, capsys):
+    assert main(["inspect", f"{folder}/plain.safetensors"]) == 0
+    assert "every weight is dense" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["--bits", "--recipe"])
+def test_convert_palettizes_a_plain_checkpoint(folder, tmp_path, how):
+    MIXED.save(tmp_path / "recipe.toml")
+    value = "3" if how == "--bits" else f"{tmp_path}/recipe.toml"
+    code = main(
+        [
+            *["convert", MODEL, "--weights", f"{folder}/plain.safetensors", how, value],
+            *["--input", "1x3x8x8", "-o", f"{tmp_path}/m.onnx", "--option", "opset=19"],
+        ]
+    )
+    assert code == 0
+    recipe = MIXED if how == "--recipe" else dkm.Recipe.uniform(3)
+    expected = dkm.palettes(dkm.palettize(small_net(), recipe))
+    assert dkm.read_palettes(tmp_path / "m.onnx") == expected
+
+
+def test_validate_passes_and_writes_reports(folder, tmp_path, capsys):
+    more = ["--original", f"{folder}/plain.safetensors"]
+    more += ["--json", f"{tmp_path}/r.json", "--html", f"{tmp_path}/r.html"]
+    assert main(_validate(folder, *more)) == 0
+    assert "Passed" in capsys.readouterr().out
+    assert json.loads((tmp_path / "r.json").read_text())["passed"] is True
+    assert "<html" in (tmp_path / "r.html").read_text()
+
+
+def test_a_missed_limit_is_exit_code_1(folder, tmp_path, capsys):
+    assert main(_validate(folder, "--max-bytes", "10", "--json", f"{tmp_path}/r.json")) == 1
+    assert "missed" in capsys.readouterr().out
+    assert json.loads((tmp_path / "r.json").read_text())["passed"] is False
+
+
+def test_python_dash_m_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "dkm_deploy", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["dkm-deploy", dkm.__version__]
+
+
+class TestBadInput:
+    @pytest.mark.parametrize("name", ["none.onnx", "none.mlpackage", "none.safetensors"])
+    def test_a_missing_file(self, tmp_path, capsys, name):
+        _fails(capsys, ["inspect", tmp_path / name], f"{name}: no such file")
+
+    @pytest.mark.parametrize("name", ["m.onnx", "m.mlpackage", "m.safetensors", "m.gguf"])
+    def test_a_file_of_another_kind(self, tmp_path, capsys, name):
+        (tmp_path / name).write_text("not a model at all")
+        _fails(capsys, ["inspect", tmp_path / name], name)
+
+    def test_a_truncated_file(self, folder, tmp_path, capsys):
+        for name in ("model.onnx", "packed.safetensors"):
+            data = (folder / name).read_bytes()
+            (tmp_path / name).write_bytes(data[: len(data) // 2])
+            _fails(capsys, ["inspect", tmp_path / name], name)
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"--bits": "9"}, "bits is 9; it must be 1 to 8"),
+            ({"--bits": None}, "give --bits or --recipe"),
+            ({"--weights": "{}/none.safetensors"}, "none.safetensors: no such file"),
+            ({"--weights": "{}/packed.safetensors"}, "palettized already"),
+            ({"--input": "1x3x8"}, "does not run on the example inputs of shape [(1, 3, 8)]"),
+            ({"--input": "1x4x8x8"}, "does not run on the example inputs"),
+            ({"--input": "axb"}, "--input 'axb': write a shape as"),
+            ({"--input": "1x3:int7"}, "--input '1x3:int7': write a shape as"),
+            ({"--option": "opset=5"}, "opset is 5; it must be 18 to"),
+            ({"--option": "level=3"}, "no option 'level'; it has opset"),
+            ({"--option": "opset"}, "--option 'opset': write it as NAME=VALUE"),
+            ({"-o": "{}/m.tflite"}, "suffix '.tflite' cannot be written"),
+            ({"-o": "{}/model.onnx"}, "already exists; use --force"),
+            ({"model": "tests.models:SmallerNet"}, "'tests.models:SmallerNet' cannot be made"),
+            ({"model": "tests.modells:SmallNet"}, "No module named 'tests.modells'"),
+            ({"model": "small_net"}, "write it as package.module:callable"),
+            ({"model": "tests.models:images"}, "gave a Tensor, not a torch.nn.Module"),
+            ({"model": "tests.models:TiedNet"}, "does not belong to tests.models:TiedNet"),
+        ],
+    )
+    def test_convert(self, folder, tmp_path, capsys, changes, message):
+        settings = {
+            "model": MODEL,
+            "--weights": "{}/plain.safetensors",
+            "--bits": "2",
+            "--input": "1x3x8x8",
+            "-o": f"{tmp_path}/out.onnx",
+        } | changes
+        arguments = ["convert", settings.pop("model")]
+        for flag, value in settings.items():
+            arguments += [] if value is None else [flag, value.format(folder)]
+        _fails(capsys, arguments, message)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_convert_with_a_bad_recipe(self, folder, tmp_path, capsys):
+        (tmp_path / "r.toml").write_text("[[rules]]\nmatch = 'nothing.*'\nskip = true\n")
+        arguments = ["convert", MODEL, "--weights", folder / "plain.safetensors", "--input"]
+        arguments += ["1x3x8x8", "--recipe", tmp_path / "r.toml", "-o", tmp_path / "m.onnx"]
+        _fails(capsys, arguments, "no weight of the model meets rule 'nothing.*'")
+
+    def test_convert_of_weights_with_nan(self, tmp_path, capsys):
+        state = small_net().state_dict()
+        state["stem.weight"][0, 0, 0, 0] = torch.nan
+        save_file(state, tmp_path / "nan.safetensors")
+        arguments = ["convert", MODEL, "--weights", tmp_path / "nan.safetensors", "--bits", "2"]
+        arguments += ["--input", "1x3x8x8", "-o", tmp_path / "m.onnx"]
+        _fails(capsys, arguments, "stem.weight: the weights hold NaN or infinity")
+
+    def test_validate_against_another_checkpoint(self, folder, tmp_path, capsys):
+        arguments = _validate(folder, "--weights", f"{folder}/plain.safetensors")
+        _fails(capsys, arguments, "not a palettized checkpoint")
+
+    def test_validate_with_a_report_that_exists(self, folder, tmp_path, capsys):
+        (tmp_path / "r.json").write_text("keep me")
+        _fails(capsys, _validate(folder, "--json", f"{tmp_path}/r.json"), "already exists")
+        assert (tmp_path / "r.json").read_text() == "keep me"
+
+    def test_validate_inputs_that_hold_only_labels(self, folder, tmp_path, capsys):
+        save_file({"labels": torch.zeros(3)}, tmp_path / "l.safetensors")
+        arguments = _validate(folder, "--inputs", f"{tmp_path}/l.safetensors")
+        _fails(capsys, arguments, "it holds no inputs")
+
+    def test_demo_into_a_folder_that_exists(self, tmp_path, capsys):
+        (tmp_path / "mine.txt").write_text("keep me")
+        _fails(capsys, ["demo", "--out", tmp_path], "already exists; use --force")
+        assert (tmp_path / "mine.txt").read_text() == "keep me"
