@@ -182,7 +182,8 @@ class Recipe:
         dense.
 
         Raises:
-            DkmError: a rule matches no weight, or a spec does not fit the weight it falls on.
+            DkmError: the pattern of a rule matches no weight's name, or a spec does not fit the
+                weight it falls on.
         """
         specs: dict[str, PaletteSpec] = {}
         dense: dict[str, str] = {}
@@ -193,7 +194,7 @@ class Recipe:
                 dense[name] = reason
                 continue
             rule = next((r for r in self.rules if r.meets(name, parameter.numel())), None)
-            unused -= {r for r in self.rules if r.meets(name, parameter.numel())}
+            unused -= {r for r in self.rules if fnmatchcase(name, r.match)}
             spec = rule.spec if rule else self.default
             if spec is None:
                 dense[name] = f"skipped by {rule}" if rule else "the recipe has no default"
@@ -205,7 +206,7 @@ class Recipe:
         if unused:
             which = ", ".join(str(rule) for rule in self.rules if rule in unused)
             raise DkmError(
-                f"no weight of the model meets {which}; weights are {_some(specs, dense)}"
+                f"no weight of the model matches {which}; weights are {_some(specs, dense)}"
             )
         return Assignment(specs, dense)
 

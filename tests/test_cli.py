@@ -188,7 +188,7 @@ class TestBadInput:
         (tmp_path / "r.toml").write_text("[[rules]]\nmatch = 'nothing.*'\nskip = true\n")
         arguments = ["convert", MODEL, "--weights", folder / "plain.safetensors", "--input"]
         arguments += ["1x3x8x8", "--recipe", tmp_path / "r.toml", "-o", tmp_path / "m.onnx"]
-        _fails(capsys, arguments, "no weight of the model meets rule 'nothing.*'")
+        _fails(capsys, arguments, "no weight of the model matches rule 'nothing.*'")
 
     def test_convert_of_weights_with_nan(self, tmp_path, capsys):
         state = small_net().state_dict()

@@ -56,13 +56,20 @@ def test_max_elements_is_the_papers_rule_for_small_layers():
     }
 
 
+def test_a_size_that_no_layer_has_is_no_error():
+    rules = [Rule(max_elements=1, spec=PaletteSpec(8))]
+    assert set(Recipe(PaletteSpec(2), rules).assign(small_net()).specs.values()) == {PaletteSpec(2)}
+
+
 def test_a_tied_weight_is_assigned_once():
     assert list(Recipe.uniform(4).assign(TiedNet()).specs) == ["embed.weight", "middle.weight"]
 
 
 def test_a_rule_that_matches_nothing_is_an_error_that_lists_weights():
     recipe = Recipe(PaletteSpec(2), [Rule("head.*", PaletteSpec(8)), Rule("haed.*", skip=True)])
-    with pytest.raises(DkmError, match=r"no weight of the model meets rule 'haed.\*'.*stem.weight"):
+    with pytest.raises(
+        DkmError, match=r"no weight of the model matches rule 'haed.\*'.*stem.weight"
+    ):
         recipe.assign(small_net())
 
 

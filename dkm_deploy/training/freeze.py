@@ -75,6 +75,7 @@ def palettize(
     model: nn.Module,
     recipe: Recipe,
     method: str = "kmeans",
+    calibration: object | None = None,
     *,
     targets: Sequence[str] = (),
 ) -> nn.Module:
@@ -83,7 +84,8 @@ def palettize(
     Args:
         model: a plain model; it is left as it was.
         recipe: which weight gets which palette.
-        method: "kmeans".
+        method: "kmeans", which looks at the weights alone.
+        calibration: inputs for methods that look at activations; k-means takes none.
         targets: names of targets that must be able to hold the palettes.
 
     Returns:
@@ -94,6 +96,8 @@ def palettize(
     """
     if method != "kmeans":
         raise DkmError(f"no method after training is called {method!r}; there is kmeans")
+    if calibration is not None:
+        raise DkmError("method kmeans looks at the weights alone; leave calibration out")
     specs = check(model, recipe, targets)
     frozen = copy.deepcopy(model)
     parameters, used_in = dict(frozen.named_parameters()), places(frozen)

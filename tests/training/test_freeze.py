@@ -71,6 +71,11 @@ def test_unknown_method():
         dkm.palettize(small_net(), MIXED, method="magic")
 
 
+def test_k_means_takes_no_calibration():
+    with pytest.raises(dkm.DkmError, match="leave calibration out"):
+        dkm.palettize(small_net(), MIXED, calibration=images())
+
+
 def test_a_frozen_model_is_not_palettized_again():
     with pytest.raises(dkm.DkmError, match="start from the plain model"):
         dkm.palettize(dkm.palettize(small_net(), MIXED), MIXED)
