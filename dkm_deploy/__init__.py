@@ -10,7 +10,7 @@ from dkm_deploy.targets import ledger, read_palettes
 from dkm_deploy.training.attach import advance, prepare
 from dkm_deploy.training.checkpoint import load, save
 from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
-from dkm_deploy.training.methods import DKM
+from dkm_deploy.training.methods import DKM, HardSTE
 from dkm_deploy.training.status import status
 from dkm_deploy.validation.record import Limits, Report
 from dkm_deploy.validation.verdict import validate
@@ -23,6 +23,7 @@ __all__ = [
     "Schedule",
     # Train with palettes, or make them afterwards.
     "DKM",
+    "HardSTE",
     "advance",
     "freeze",
     "palettize",

@@ -94,20 +94,29 @@ class Rule:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Anneal the temperature geometrically while training; ``dkm.advance`` counts the steps.
+    """Anneal the temperature while training; ``dkm.advance`` counts the steps.
+
+    Give ``end`` or ``gap``. Both are reached after ``steps`` steps, on a geometric way, and kept.
 
     Attributes:
-        end: factor on every temperature after ``steps`` steps; it starts at 1.
-        steps: length of the anneal; the temperature stays at ``end`` afterwards.
+        steps: length of the anneal.
+        end: factor on every temperature; it starts at 1.
+        gap: ``|soft - hard| / |weight|`` of every layer; it starts where the layer starts, and the
+            layer's temperature follows.
     """
 
-    end: float
     steps: int
+    end: float | None = None
+    gap: float | None = None
 
     def __post_init__(self) -> None:
-        if not isinstance(self.end, (int, float)) or not self.end > 0:
-            raise DkmError(f"end is {self.end!r}; it must be a number above 0")
         _check_int("steps", self.steps, 1, None)
+        if (self.end is None) == (self.gap is None):
+            raise DkmError("give either end or gap")
+        for name in ("end", "gap"):
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, (int, float)) and value > 0):
+                raise DkmError(f"{name} is {value!r}; it must be a number above 0")
 
 
 @dataclass(frozen=True)

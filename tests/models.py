@@ -58,6 +58,15 @@ MIXED = dkm.Recipe(
     ],
 )
 
+# As MIXED, but with no more clusters than the head has weights, which training insists on.
+TRAINABLE = dkm.Recipe(
+    default=dkm.PaletteSpec(bits=3),
+    rules=[
+        dkm.Rule(match="head.*", spec=dkm.PaletteSpec(bits=5)),
+        dkm.Rule(match="depthwise.*", skip=True),
+    ],
+)
+
 
 def images(count: int = 4, seed: int = 1) -> Tensor:
     """Inputs of a SmallNet."""

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import dkm_deploy as dkm
 from dkm_deploy.export import export, weight_name
-from tests.models import MIXED, TiedNet, images, small_net
+from tests.models import MIXED, TRAINABLE, TiedNet, images, small_net
 
 
 def _decodes(program):
@@ -98,7 +98,7 @@ class TestBadInput:
 
     def test_a_model_that_is_not_frozen(self):
         with pytest.raises(dkm.DkmError, match="prepared but not frozen"):
-            export(dkm.prepare(small_net(), MIXED), images())
+            export(dkm.prepare(small_net(), TRAINABLE), images())
 
     def test_a_model_in_training_mode(self):
         with pytest.raises(dkm.DkmError, match="training mode"):

@@ -21,11 +21,14 @@ _rules = st.builds(
     spec=_specs,
     max_elements=st.none() | st.integers(1, 10**9),
 ) | st.builds(Rule, match=st.text(min_size=1), skip=st.just(True))
+_schedules = st.builds(Schedule, steps=st.integers(1, 10**6), end=st.floats(1e-6, 10)) | st.builds(
+    Schedule, steps=st.integers(1, 10**6), gap=st.floats(1e-6, 1)
+)
 _recipes = st.builds(
     Recipe,
     default=st.none() | _specs,
     rules=st.lists(_rules, max_size=4),
-    schedule=st.none() | st.builds(Schedule, end=st.floats(1e-6, 10), steps=st.integers(1, 10**6)),
+    schedule=st.none() | _schedules,
 )
 
 
@@ -99,6 +102,9 @@ def test_a_spec_that_does_not_fit_names_the_parameter(spec, message):
         (lambda: Rule("x", PaletteSpec(), skip=True), "give either a spec or skip"),
         (lambda: Schedule(end=0, steps=5), "end is 0"),
         (lambda: Schedule(end=0.1, steps=0), "steps is 0"),
+        (lambda: Schedule(gap=-1, steps=5), "gap is -1"),
+        (lambda: Schedule(steps=5), "give either end or gap"),
+        (lambda: Schedule(end=0.1, gap=0.1, steps=5), "give either end or gap"),
     ],
 )
 def test_values_out_of_range_are_refused(make, message):

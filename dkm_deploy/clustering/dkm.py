@@ -2,41 +2,53 @@
 
 from __future__ import annotations
 
-import torch
+from typing import Literal, get_args
+
 from torch import Tensor
+
+from dkm_deploy.clustering.dkm_scalar import soft_cluster_scalars
+from dkm_deploy.clustering.dkm_vector import soft_cluster_vectors
+from dkm_deploy.errors import DkmError
+
+Gradient = Literal["unrolled", "implicit", "one_step"]
+GRADIENTS: tuple[Gradient, ...] = get_args(Gradient)
 
 
 def soft_cluster(
-    vectors: Tensor, centroids: Tensor, tau: Tensor, iterations: int
+    vectors: Tensor,
+    centroids: Tensor,
+    tau: Tensor,
+    iterations: int,
+    gradient: Gradient = "unrolled",
 ) -> tuple[Tensor, Tensor]:
     """Replace each vector by its attention-weighted mean of centroids.
 
     An iteration is the attention ``A = softmax(-|w - c|^2 / tau)`` over the centroids, then
     ``c_j = sum_i a_ij w_i / sum_i a_ij``. The result is ``A c`` with the A that made c, so that
     the sum of the result is the sum of ``vectors``. Distances are squared: tau is a variance (the
-    paper's Appendix G). Gradients flow through all iterations, as in the paper.
+    paper's Appendix G). A centroid that nothing attends to stays where it is.
 
     Args:
-        vectors: ``(groups, count, dim)``.
+        vectors: floating, ``(groups, count, dim)``.
         centroids: ``(groups, clusters, dim)``, where to start; no gradient flows into them.
-        tau: temperature in squared weight units, ``(groups,)``.
+        tau: temperature in squared weight units, ``(groups,)``; 0 is hard assignment.
         iterations: at least 1.
+        gradient: of the centroids. "unrolled" goes through all iterations, as in the paper;
+            "one_step" through the last one only (Jacobian-free); "implicit" is that of centroids
+            at their fixed point, where ``I - J^T`` is solved for the Jacobian J of an iteration.
+            J has an eigenvalue of 1 where centroids merge: no direction is amplified more than
+            50 times, so that it is exact up to an eigenvalue of 0.98 and bounded beyond.
 
     Returns:
-        The soft vectors, shaped as ``vectors``, and the last centroids, detached.
+        The soft vectors, shaped as ``vectors`` and in their dtype, and the last centroids,
+        detached.
+
+    Raises:
+        DkmError: ``iterations`` or ``gradient`` is out of range.
     """
-    tau = tau.clamp(min=torch.finfo(tau.dtype).tiny)[:, None, None]
-    centroids = centroids.detach()
-    for _ in range(iterations):
-        attention = torch.softmax(-_squared_distances(vectors, centroids) / tau, dim=-1)
-        mass = attention.sum(1)[..., None]
-        # A centroid that nothing attends to stays where it is: 0 / 0 has no mean.
-        alive = mass > torch.finfo(mass.dtype).tiny
-        means = attention.mT @ vectors / torch.where(alive, mass, 1)
-        centroids = torch.where(alive, means, centroids)
-    return attention @ centroids, centroids.detach()
-
-
-def _squared_distances(vectors: Tensor, centroids: Tensor) -> Tensor:
-    # Differences, not |w|^2 - 2wc + |c|^2: the latter cancels where w is near c.
-    return (vectors[:, :, None, :] - centroids[:, None, :, :]).square().sum(-1)
+    if iterations < 1:
+        raise DkmError(f"iterations is {iterations}; it must be at least 1")
+    if gradient not in GRADIENTS:
+        raise DkmError(f"gradient is {gradient!r}; it must be one of {', '.join(GRADIENTS)}")
+    cluster = soft_cluster_scalars if vectors.shape[-1] == 1 else soft_cluster_vectors
+    return cluster(vectors, centroids, tau, iterations, gradient)

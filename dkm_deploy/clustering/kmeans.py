@@ -10,15 +10,18 @@ from torch import Tensor
 from dkm_deploy.clustering.optimal import Table, optimal_runs
 
 _BLOCK = 1 << 22  # distances held at a time: 32 MiB of float64
-_BINS = 1 << 14  # of the histogram that estimates a density
-_RUNS = 1024  # of sorted scalars, that the exact start works on
+_SORTED = 1 << 17  # scalars up to which every distinct value is an entry of the table
+_BINS = 1 << 16  # of the table of more scalars: each far narrower than one of 256 clusters
+_DENSITY = 1 << 14  # bins of the histogram that estimates a density
+_RUNS = 1024  # of the table, that the exact start works on, at least
+_RUNS_EACH = 8  # and at least so many a cluster
 
 
 def kmeans(vectors: Tensor, clusters: int, *, iterations: int = 100, seed: int = 0) -> Tensor:
     """Centroids of each group, by Lloyd's algorithm.
 
-    Scalars start from the optimal clusters of a table of about 1,024 runs of the sorted values,
-    and stay sorted. Vectors start from k-means++
+    Scalars start from the optimal clusters of 1,024 or more runs of a table of the values, and
+    stay sorted. Vectors start from k-means++
     (Arthur and Vassilvitskii 2007) with a fixed seed. A group with no more than ``clusters``
     distinct vectors gets just these.
 
@@ -31,7 +34,8 @@ def kmeans(vectors: Tensor, clusters: int, *, iterations: int = 100, seed: int =
     Returns:
         ``(groups, clusters, dim)`` in the dtype of ``vectors``.
     """
-    found = [_group(group.double(), clusters, iterations, seed) for group in vectors.detach()]
+    wide = vectors.detach().to(torch.promote_types(vectors.dtype, torch.float32))
+    found = [_group(group, clusters, iterations, seed) for group in wide]
     return torch.stack(found).to(vectors.dtype)
 
 
@@ -65,72 +69,95 @@ def _nearest(vectors: Tensor, centroids: Tensor) -> Tensor:
 
 def _group(vectors: Tensor, clusters: int, iterations: int, seed: int) -> Tensor:
     if vectors.shape[-1] == 1:
-        return _scalars(vectors, clusters, iterations)
-    return _vectors(vectors, clusters, iterations, seed)
+        return _scalars(vectors[:, 0], clusters, iterations)[:, None]
+    return _vectors(vectors.double(), clusters, iterations, seed)
 
 
 def _scalars(values: Tensor, clusters: int, iterations: int) -> Tensor:
-    """Optimal clusters of a table of the values, then Lloyd on the sorted values themselves.
+    """Optimal clusters of runs of a table of the values, then Lloyd on the table.
 
-    With prefix sums of the sorted values an iteration costs ``O(clusters * log(count))``.
+    With prefix sums of the table an iteration costs ``O(clusters * log(entries))``.
     """
-    ordered = values[:, 0].sort().values
-    distinct = torch.unique_consecutive(ordered)
-    if len(distinct) <= clusters:
-        return _padded(distinct[:, None], clusters)
-    sums = _prefix(ordered)
-    centroids = _optimal(ordered, _cuts(ordered, distinct), clusters)
+    points, counts = _table(values)
+    if len(points) <= clusters:
+        return _padded(points[:, None], clusters)[:, 0]
+    number, total = _prefix(counts), _prefix(counts * points)
+    runs = max(_RUNS, _RUNS_EACH * clusters)
+    centroids = _optimal(points, counts, _cuts(points, counts, runs), clusters)
     for _ in range(iterations):
-        bounds = torch.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
-        bounds = torch.cat([bounds.new_zeros(1), bounds, bounds.new_full((1,), len(ordered))])
-        counts = bounds.diff()
-        means = sums[bounds].diff() / counts.clamp(min=1)
-        updated = torch.where(counts > 0, means, centroids)
+        bounds = torch.searchsorted(points, (centroids[1:] + centroids[:-1]) / 2)
+        bounds = torch.cat([bounds.new_zeros(1), bounds, bounds.new_full((1,), len(points))])
+        members = number[bounds].diff()
+        means = total[bounds].diff() / members.clamp(min=1)
+        updated = torch.where(members > 0, means, centroids)
         if torch.equal(updated, centroids):
             break
         centroids = updated
-    return centroids[:, None]
+    return centroids
 
 
-def _cuts(ordered: Tensor, distinct: Tensor) -> Tensor:
-    """Where to cut the sorted values into about ``_RUNS`` runs: ``(runs + 1,)`` positions.
+def _table(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Sorted float64 values and how many there are of each.
 
-    Every run is one distinct value where these are few. Otherwise half of the cuts follow the
-    spacing of a good quantiser and half are even, so that no run spans a gap.
+    Of many values the means of narrow bins, without a sort; of few, or where most bins are empty
+    because a value lies far out, every distinct value.
     """
-    if len(distinct) <= _RUNS:
-        cuts = torch.searchsorted(ordered, distinct)
-    else:
-        steps = torch.arange(_RUNS // 2, device=ordered.device, dtype=ordered.dtype)
-        steps = steps / len(steps)
-        even = ordered[0] + steps * (ordered[-1] - ordered[0])
-        edges = torch.cat([even, _quantiles(ordered, steps)]).sort().values
-        cuts = torch.searchsorted(ordered, edges)
-    end = cuts.new_full((1,), len(ordered))
-    bounds: Tensor = torch.unique_consecutive(torch.cat([cuts.new_zeros(1), cuts, end]))
+    if len(values) > _SORTED:
+        points, counts = _binned(values)
+        if len(points) >= _RUNS:
+            return points, counts
+    distinct, numbers = torch.unique(values.double(), return_counts=True)
+    return distinct, numbers.double()
+
+
+def _binned(values: Tensor) -> tuple[Tensor, Tensor]:
+    low, high = values.aminmax()
+    scale = _BINS / (high - low).double().clamp(min=torch.finfo(torch.float64).tiny)
+    place = (values - low).mul_(scale).to(torch.int32).clamp_(max=_BINS - 1)
+    sums = values.new_zeros(_BINS, dtype=torch.float64)
+    counts = torch.zeros_like(sums).index_add_(0, place, sums.new_ones(1).expand(len(place)))
+    sums.index_add_(0, place, values.double())
+    filled = counts > 0
+    return sums[filled] / counts[filled], counts[filled]
+
+
+def _cuts(points: Tensor, counts: Tensor, runs: int) -> Tensor:
+    """Where to cut the table into about ``runs`` runs, or fewer: their bounds.
+
+    Every entry is a run where these are few. Otherwise half of the cuts follow the spacing of a
+    good quantiser and half are even, so that no run spans a gap.
+    """
+    if len(points) <= runs:
+        return torch.arange(len(points) + 1, device=points.device)
+    steps = torch.arange(runs // 2, device=points.device, dtype=points.dtype) / (runs // 2)
+    even = points[0] + steps * (points[-1] - points[0])
+    edges = torch.cat([even, _quantiles(points, counts, steps)]).sort().values
+    ends = torch.tensor([0, len(points)], device=points.device)
+    bounds: Tensor = torch.unique(torch.cat([torch.searchsorted(points, edges), ends]))
     return bounds
 
 
-def _quantiles(ordered: Tensor, shares: Tensor) -> Tensor:
+def _quantiles(points: Tensor, counts: Tensor, shares: Tensor) -> Tensor:
     """Quantiles of the cube root of the values' density, the best spacing of centroids.
 
     Panter and Dite 1951; see Gersho and Gray, Vector Quantization, section 5.6.
     """
-    low, high = ordered[0].item(), ordered[-1].item()
-    spacing = torch.histc(ordered, _BINS, low, high).pow(1 / 3).cumsum(0)
-    bins = torch.searchsorted(spacing / spacing[-1], shares)
-    return torch.add(torch.full_like(shares, low), bins, alpha=(high - low) / _BINS)
+    low, width = points[0], (points[-1] - points[0]) / _DENSITY
+    place = ((points - low) / width).long().clamp_(max=_DENSITY - 1)
+    density = points.new_zeros(_DENSITY).index_add_(0, place, counts)
+    spacing = density.pow(1 / 3).cumsum(0)
+    return low + width * torch.searchsorted(spacing / spacing[-1], shares)
 
 
-def _optimal(ordered: Tensor, cuts: Tensor, clusters: int) -> Tensor:
+def _optimal(points: Tensor, counts: Tensor, cuts: Tensor, clusters: int) -> Tensor:
     """Means of the optimal clusters of the runs between ``cuts``; ``(clusters,)``, sorted."""
-    middle = ordered.mean()
-    centred = ordered - middle
-    sums = _prefix(centred)[cuts]
-    columns = (cuts, sums, _prefix(centred.square())[cuts])
-    table = Table(*(column.cpu().double().numpy() for column in columns))
+    middle = (counts * points).sum() / counts.sum()
+    centred = points - middle
+    moments = (counts, counts * centred, counts * centred.square())
+    number, total, square = (_prefix(moment)[cuts] for moment in moments)
+    table = Table(*(column.cpu().numpy() for column in (number, total, square)))
     bounds = torch.from_numpy(optimal_runs(table, clusters)).to(cuts.device)
-    means = sums[bounds].diff() / cuts[bounds].diff() + middle
+    means = total[bounds].diff() / number[bounds].diff() + middle
     return _padded(means[:, None], clusters)[:, 0]
 
 

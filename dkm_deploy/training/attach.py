@@ -7,72 +7,17 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.nn.utils import parametrize
 
-from dkm_deploy.clustering.kmeans import assign, kmeans
-from dkm_deploy.clustering.layout import from_vectors, to_palette, to_vectors
 from dkm_deploy.errors import DkmError
-from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import PaletteSpec, Recipe, Schedule
+from dkm_deploy.recipe import PaletteSpec, Recipe
 from dkm_deploy.targets import target_named
 from dkm_deploy.training.methods import Method, method_named
+from dkm_deploy.training.soft import SoftPalette
 
 Place = tuple[nn.Module, str]
 """A module and the attribute by which it uses a parameter."""
-
-
-class SoftPalette(nn.Module):
-    """Parametrization of one weight.
-
-    Training mode gives the soft weight and moves the centroids; eval mode gives the hard weight
-    that :func:`dkm_deploy.freeze` will write.
-
-    Buffers: ``centroids`` ``(groups, 2**bits, cluster_dim)`` and ``step`` ``()``, so that a
-    ``state_dict`` holds all that a resumed run needs.
-    """
-
-    centroids: Tensor
-    step: Tensor
-
-    def __init__(
-        self, weight: Tensor, spec: PaletteSpec, method: Method, schedule: Schedule | None
-    ) -> None:
-        super().__init__()
-        self.spec, self.method, self.schedule = spec, method, schedule
-        self.temperature = method.temperature_for(spec)
-        vectors = to_vectors(weight.detach(), spec)
-        self.register_buffer("centroids", kmeans(vectors, 1 << spec.bits))
-        self.register_buffer("step", torch.zeros((), dtype=torch.int64, device=weight.device))
-
-    def tau(self, vectors: Tensor) -> Tensor:
-        """Temperature of each group in squared weight units, ``(groups,)``."""
-        variance = vectors.detach().var(dim=(1, 2), correction=0)
-        if self.schedule is None:
-            return self.temperature * variance
-        progress = (self.step / self.schedule.steps).clamp(max=1)
-        return self.temperature * variance * self.schedule.end**progress
-
-    def soft(self, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """The soft weight, shaped as ``weight``, and the centroids that made it."""
-        vectors = to_vectors(weight, self.spec)
-        softened, centroids = self.method.soften(vectors, self.centroids, self.tau(vectors))
-        return from_vectors(softened, weight.shape, self.spec), centroids
-
-    def palette(self, weight: Tensor) -> Palette:
-        """The hard palette of ``weight`` with today's centroids."""
-        nearest = assign(to_vectors(weight, self.spec), self.centroids)
-        return to_palette(nearest, self.centroids, weight.shape, self.spec)
-
-    def forward(self, weight: Tensor) -> Tensor:
-        """The weight as the model's forward pass uses it."""
-        if not self.training:
-            vectors = to_vectors(weight, self.spec)
-            nearest = assign(vectors, self.centroids).unsqueeze(-1).expand_as(vectors)
-            return from_vectors(self.centroids.gather(1, nearest), weight.shape, self.spec)
-        soft, centroids = self.soft(weight)
-        with torch.no_grad():
-            self.centroids.copy_(centroids)
-        return soft
 
 
 @dataclass(frozen=True)
@@ -114,12 +59,16 @@ def prepare(
             a weight holds NaN or infinity. The model is then unchanged.
     """
     chosen = method_named(method)
+
+    def _soft(name: str, weight: nn.Parameter, spec: PaletteSpec) -> SoftPalette:
+        try:
+            return SoftPalette(weight, spec, chosen, recipe.schedule)
+        except DkmError as error:
+            raise DkmError(f"{name}: {error}") from error
+
     specs = check(model, recipe, targets)
     parameters, used_in = dict(model.named_parameters()), places(model)
-    softs = {
-        name: SoftPalette(parameters[name], spec, chosen, recipe.schedule)
-        for name, spec in specs.items()
-    }
+    softs = {name: _soft(name, parameters[name], spec) for name, spec in specs.items()}
     for name, soft in softs.items():
         soft.train(model.training)
         for module, attribute in used_in[name]:
@@ -169,13 +118,31 @@ def attached(model: nn.Module) -> Iterator[Attached]:
 
 
 def advance(model: nn.Module, steps: int = 1) -> None:
-    """Count training steps for the recipe's schedule; call it once a step.
+    """Count training steps; call it once after each step of the optimiser.
+
+    Moves the temperature along the recipe's schedule, and stops a run that has diverged.
 
     Raises:
-        DkmError: the model is not prepared.
+        DkmError: the model is not prepared, or a weight has become NaN or infinite (which, and at
+            which step).
     """
     for layer in require_attached(model):
-        layer.soft.step += steps
+        if not torch.isfinite(_shard(layer.weight)).all():
+            step = int(layer.soft.step) + steps
+            raise DkmError(
+                f"{layer.name}: the weights hold NaN or infinity after step {step}; go back to a "
+                "checkpoint and lower the learning rate or clip gradients"
+            )
+        layer.soft.advance(whole(layer.weight).detach(), steps)
+
+
+def whole(weight: Tensor) -> Tensor:
+    """A weight that FSDP2 has sharded, gathered from all processes; others as they are."""
+    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+
+
+def _shard(weight: Tensor) -> Tensor:
+    return weight.to_local() if isinstance(weight, DTensor) else weight
 
 
 def require_attached(model: nn.Module) -> list[Attached]:

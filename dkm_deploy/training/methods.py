@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
-from dkm_deploy.clustering.dkm import soft_cluster
+from dkm_deploy.clustering.dkm import GRADIENTS, Gradient, soft_cluster
+from dkm_deploy.clustering.hard import hard_cluster
 from dkm_deploy.errors import DkmError
 from dkm_deploy.recipe import PaletteSpec
 
@@ -15,8 +17,18 @@ from dkm_deploy.recipe import PaletteSpec
 class Method(Protocol):
     """A way to train palettes; a frozen record of its options."""
 
-    def temperature_for(self, spec: PaletteSpec) -> float:
-        """Temperature tau over the variance of the weights, before any schedule."""
+    @property
+    def automatic(self) -> bool:
+        """Whether the temperature was left to us, and may be eased for a layer."""
+        ...
+
+    def tau(self, variance: Tensor, spec: PaletteSpec) -> Tensor:
+        """Temperature of each group in squared weight units, ``(groups,)``; 0 is hard.
+
+        Args:
+            variance: of the weights of each group, ``(groups,)``.
+            spec: of the palette.
+        """
         ...
 
     def soften(self, vectors: Tensor, centroids: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
@@ -25,7 +37,7 @@ class Method(Protocol):
         Args:
             vectors: ``(groups, count, dim)``.
             centroids: ``(groups, clusters, dim)``.
-            tau: squared weight units, ``(groups,)``.
+            tau: squared weight units, ``(groups,)``, after the recipe's schedule.
         """
         ...
 
@@ -37,33 +49,85 @@ class DKM:
     Attributes:
         temperature: tau over the variance of the layer's weights. None takes
             ``0.05 * 4**(2 - bits / cluster_dim)``: 0.05 at 2 bits, and smaller with the squared
-            distance between centroids, so that every width is about equally soft. A value much
-            above 0.1 at 2 bits or 0.02 at 4 bits merges centroids.
+            distance between centroids, so that every width is about equally soft; it is halved
+            for a layer until its centroids stay apart. One that you set is never changed, but
+            refused where centroids would run together.
+        tau_absolute: a temperature in squared weight units, as the paper has it (2e-5 for
+            ResNet-18 at 2 bits); in place of ``temperature``.
         iterations: of k-means in each forward pass. The centroids carry over from step to step,
             so that one serves (the paper's Appendix E).
+        gradient: how the centroids pass gradients on: "unrolled", "implicit" or "one_step"; see
+            :func:`dkm_deploy.clustering.dkm.soft_cluster`.
     """
 
     temperature: float | None = None
+    tau_absolute: float | None = None
     iterations: int = 1
+    gradient: Gradient = "unrolled"
 
     def __post_init__(self) -> None:
-        if self.temperature is not None and not self.temperature > 0:
-            raise DkmError(f"temperature is {self.temperature}; it must be above 0")
+        for name in ("temperature", "tau_absolute"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value < float("inf"):
+                raise DkmError(f"{name} is {value}; it must be above 0")
+        if self.temperature is not None and self.tau_absolute is not None:
+            raise DkmError("give temperature or tau_absolute, not both")
         if self.iterations < 1:
             raise DkmError(f"iterations is {self.iterations}; it must be at least 1")
+        if self.gradient not in GRADIENTS:
+            raise DkmError(
+                f"gradient is {self.gradient!r}; it must be one of {', '.join(GRADIENTS)}"
+            )
 
-    def temperature_for(self, spec: PaletteSpec) -> float:
-        """Temperature tau over the variance of the weights."""
+    @property
+    def automatic(self) -> bool:
+        """Whether no temperature was given."""
+        return self.temperature is None and self.tau_absolute is None
+
+    def tau(self, variance: Tensor, spec: PaletteSpec) -> Tensor:
+        """Temperature of each group, ``(groups,)``."""
+        if self.tau_absolute is not None:
+            return torch.full_like(variance, self.tau_absolute)
         if self.temperature is not None:
-            return self.temperature
-        return float(0.05 * 4.0 ** (2 - spec.bits / spec.cluster_dim))
+            return self.temperature * variance
+        relative: float = 0.05 * 4.0 ** (2 - spec.bits / spec.cluster_dim)
+        return relative * variance
 
     def soften(self, vectors: Tensor, centroids: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
         """See :func:`dkm_deploy.clustering.dkm.soft_cluster`."""
-        return soft_cluster(vectors, centroids, tau, self.iterations)
+        return soft_cluster(vectors, centroids, tau, self.iterations, self.gradient)
 
 
-METHODS: dict[str, Method] = {"dkm": DKM()}
+@dataclass(frozen=True)
+class HardSTE:
+    """Hard assignment with a straight-through gradient, scaled as EWGS does it if asked.
+
+    Attributes:
+        scaling: delta of EWGS (its paper uses 1e-3); 0 is plain straight-through. See
+            :func:`dkm_deploy.clustering.hard.hard_cluster`.
+    """
+
+    scaling: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.scaling < float("inf"):
+            raise DkmError(f"scaling is {self.scaling}; it must be at least 0")
+
+    @property
+    def automatic(self) -> bool:
+        """There is no temperature to ease."""
+        return False
+
+    def tau(self, variance: Tensor, spec: PaletteSpec) -> Tensor:
+        """Zeros: nothing is soft."""
+        return torch.zeros_like(variance)
+
+    def soften(self, vectors: Tensor, centroids: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+        """See :func:`dkm_deploy.clustering.hard.hard_cluster`."""
+        return hard_cluster(vectors, centroids, self.scaling)
+
+
+METHODS: dict[str, Method] = {"dkm": DKM(), "ste": HardSTE(), "ewgs": HardSTE(scaling=1e-3)}
 
 
 def method_named(method: str | Method) -> Method:

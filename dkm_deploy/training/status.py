@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from dkm_deploy.clustering.collapse import duplicates, variances
 from dkm_deploy.clustering.layout import to_vectors
 from dkm_deploy.training.attach import Attached, require_attached
 
@@ -19,10 +20,12 @@ class LayerStatus:
         bits: of an index.
         cluster_dim: values in one LUT entry.
         groups: LUTs of the weight.
-        temperature: tau over the variance, after the schedule.
+        temperature: tau over the variance, after the schedule; 0 for hard methods.
         variance: of the weights, mean over groups, squared weight units.
-        distinct_centroids: fewest distinct centroids in a group, of ``2**bits``.
+        distinct_centroids: fewest centroids of a group that lie apart, of ``2**bits``.
         soft_hard_gap: ``|soft - hard| / |weight|``, Frobenius norms.
+        repaired: centroids so far that ran into another one and were sent off again; a number
+            that keeps growing says that the temperature is too high.
     """
 
     bits: int
@@ -32,6 +35,7 @@ class LayerStatus:
     variance: float
     distinct_centroids: int
     soft_hard_gap: float
+    repaired: int
 
 
 def status(model: nn.Module) -> dict[str, LayerStatus]:
@@ -47,16 +51,15 @@ def status(model: nn.Module) -> dict[str, LayerStatus]:
 def _status(layer: Attached) -> LayerStatus:
     soft, weight = layer.soft, layer.weight
     vectors = to_vectors(weight, soft.spec)
-    variance = vectors.var(dim=(1, 2), correction=0)
-    hard = torch.from_numpy(soft.palette(weight).decode()).to(weight)
-    gap = (soft.soft(weight)[0] - hard).norm() / weight.norm().clamp(min=torch.finfo().tiny)
-    temperature = soft.tau(vectors) / variance.clamp(min=torch.finfo().tiny)
+    variance = variances(vectors)
+    temperature = soft.tau(variance) / variance.clamp(min=torch.finfo().tiny)
     return LayerStatus(
         bits=soft.spec.bits,
         cluster_dim=soft.spec.cluster_dim,
         groups=len(soft.centroids),
         temperature=temperature.mean().item(),
         variance=variance.mean().item(),
-        distinct_centroids=min(len(torch.unique(c, dim=0)) for c in soft.centroids),
-        soft_hard_gap=gap.item(),
+        distinct_centroids=int((~duplicates(soft.centroids, variance.sqrt())).sum(1).min()),
+        soft_hard_gap=soft.gap(weight).item(),
+        repaired=int(soft.repaired),
     )

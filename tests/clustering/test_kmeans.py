@@ -52,6 +52,23 @@ def _squared_error(values):
     return sum((v - sum(values) / len(values)) ** 2 for v in values)
 
 
+@pytest.mark.parametrize("bits", [2, 4, 8])
+@pytest.mark.parametrize("shape", ["gaussian", "one weight at 50 sigma", "half zeros", "bf16"])
+def test_many_scalars_lose_half_a_percent_at_most_on_the_table(bits, shape, monkeypatch):
+    values = torch.randn(300_000, generator=torch.Generator().manual_seed(bits))
+    if shape == "one weight at 50 sigma":
+        values[7] = 50
+    if shape == "half zeros":
+        values[::2] = 0
+    if shape == "bf16":
+        values = values.bfloat16()
+    vectors = values.reshape(1, -1, 1)
+    binned = _error(vectors, kmeans(vectors, 1 << bits).double())
+    monkeypatch.setattr("dkm_deploy.clustering.kmeans._SORTED", 1 << 30)
+    exact = _error(vectors, kmeans(vectors, 1 << bits).double())
+    assert binned <= 1.005 * exact
+
+
 @pytest.mark.parametrize("dim", [2, 4])
 def test_vector_k_means_is_near_scikit_learn(dim):
     vectors = torch.randn(2000, dim, generator=torch.Generator().manual_seed(dim)).double()

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import dkm_deploy as dkm
-from tests.models import MIXED, images, small_net
+from tests.models import MIXED, TRAINABLE, images, small_net
 
 
 def test_palettize_leaves_the_model_alone_and_decodes_to_its_palettes():
@@ -39,7 +39,7 @@ def test_the_state_dict_holds_indices_not_weights():
 
 
 def test_freezing_leaves_the_trained_model_training():
-    model = dkm.prepare(small_net(), MIXED).train()
+    model = dkm.prepare(small_net(), TRAINABLE).train()
     frozen = dkm.freeze(model)
     assert model.training
     assert not frozen.training
@@ -58,7 +58,7 @@ def test_soft_copy_computes_what_training_computes():
 
 def test_palettes_of_a_prepared_model_are_refused():
     with pytest.raises(dkm.DkmError, match="prepared but not frozen"):
-        dkm.palettes(dkm.prepare(small_net(), MIXED))
+        dkm.palettes(dkm.prepare(small_net(), TRAINABLE))
 
 
 def test_a_root_parameter_has_its_plain_name():

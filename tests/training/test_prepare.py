@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import parametrizations
 
 import dkm_deploy as dkm
-from tests.models import MIXED, TiedNet, images, small_net
+from tests.models import TRAINABLE, TiedNet, images, small_net
 
 
 def _step(model, optimizer, inputs):
@@ -22,7 +22,7 @@ def _step(model, optimizer, inputs):
 def test_training_moves_weights_and_centroids():
     model = small_net()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)  # made before prepare
-    dkm.prepare(model, MIXED).train()
+    dkm.prepare(model, TRAINABLE).train()
     before = copy.deepcopy(model.state_dict())
     losses = [_step(model, optimizer, images()) for _ in range(10)]
     assert losses[-1] < losses[0]
@@ -41,7 +41,7 @@ def test_a_seen_weight_takes_as_many_values_as_its_palette_only_in_eval():
 
 
 def test_eval_is_what_freeze_writes():
-    model = dkm.prepare(small_net(), MIXED).train()
+    model = dkm.prepare(small_net(), TRAINABLE).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     for _ in range(3):
         _step(model, optimizer, images())
@@ -50,7 +50,7 @@ def test_eval_is_what_freeze_writes():
 
 
 def test_evaluating_and_asking_for_the_status_change_nothing():
-    model = dkm.prepare(small_net(), MIXED)
+    model = dkm.prepare(small_net(), TRAINABLE)
     before = copy.deepcopy(model.state_dict())
     model.eval()(images())
     dkm.status(model)
@@ -96,7 +96,7 @@ def test_the_schedule_anneals_the_temperature():
 
 
 def test_status_tells_the_state_of_every_layer():
-    model = dkm.prepare(small_net(), MIXED)
+    model = dkm.prepare(small_net(), TRAINABLE)
     status = dkm.status(model)
     assert list(status) == ["stem.weight", "head.weight"]
     stem = status["stem.weight"]
@@ -171,27 +171,27 @@ class TestBadInput:
         with torch.no_grad():
             model.head.weight[1, 2] = torch.nan
         with pytest.raises(dkm.DkmError, match=r"head\.weight: the weights hold NaN"):
-            dkm.prepare(model, MIXED)
+            dkm.prepare(model, TRAINABLE)
         assert isinstance(model.stem.weight, nn.Parameter)
 
     def test_twice(self):
-        model = dkm.prepare(small_net(), MIXED)
+        model = dkm.prepare(small_net(), TRAINABLE)
         with pytest.raises(dkm.DkmError, match="stem has a parametrization already"):
-            dkm.prepare(model, MIXED)
+            dkm.prepare(model, TRAINABLE)
 
     def test_weight_norm(self):
         with pytest.raises(dkm.DkmError, match="weight_norm"):
-            dkm.prepare(nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 4))), MIXED)
+            dkm.prepare(nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 4))), TRAINABLE)
 
     def test_unknown_method(self):
         with pytest.raises(
             dkm.DkmError, match="no training method is called 'dkmm'; there are dkm"
         ):
-            dkm.prepare(small_net(), MIXED, method="dkmm")
+            dkm.prepare(small_net(), TRAINABLE, method="dkmm")
 
     def test_unknown_target(self):
         with pytest.raises(dkm.DkmError, match="no target is called 'tflite'.*coreml, onnx"):
-            dkm.prepare(small_net(), MIXED, targets=("tflite",))
+            dkm.prepare(small_net(), TRAINABLE, targets=("tflite",))
 
     def test_a_target_that_cannot_hold_it(self):
         model = nn.Module()
@@ -214,7 +214,7 @@ class TestBadInput:
             call(small_net())
 
     def test_freezing_after_divergence(self):
-        model = dkm.prepare(small_net(), MIXED)
+        model = dkm.prepare(small_net(), TRAINABLE)
         with torch.no_grad():
             model.stem.parametrizations.weight.original.fill_(torch.inf)
         with pytest.raises(dkm.DkmError, match=r"stem\.weight: .*training diverged"):

@@ -1,0 +1,1 @@
+"""Figures against peers; each module is one command that prints a table."""

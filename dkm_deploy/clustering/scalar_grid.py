@@ -1,0 +1,202 @@
+"""A table over the range of each group: weights are spread onto its nodes, functions read off it.
+
+A range is cut into equal cells, and a cell into a power of two of equal parts, more of them where
+the attention turns from one centroid to the next. Both ways are linear in the two nodes beside a
+weight, so that counts and means are kept exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_BLOCK = {"cpu": 1 << 15}  # weights at a time: they stay in a core's cache
+_WIDE_BLOCK = 1 << 24
+_LEVELS = 13  # a cell has up to 2**12 parts
+_STEP = 0.1  # a part, at most, in widths of a turn: keeps the gradient within 1e-3
+_FINE_STEP = 0.012  # the same, over the root of a turn's height: keeps values within 4e-6
+REACH = 16.0  # widths to either side of a turn; beyond, its tail is below e**-16
+_BELOW_ONE = 1 - 2.0**-50  # keeps the greatest weight inside the last cell after rounding
+
+Slices = tuple[slice, slice]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Nodes of all groups, one group after the other; positions are 0 to 1 in each group.
+
+    Attributes:
+        cells: of a group.
+        parts: float64, ``(groups * cells,)``.
+        first: int64, ``(groups * cells,)``: the node where a cell starts.
+        nodes: float64, ``(nodes,)``.
+        rows: int64, ``(nodes,)``: the group of a node.
+    """
+
+    cells: int
+    parts: Tensor
+    first: Tensor
+    nodes: Tensor
+    rows: Tensor
+
+    def steps(self) -> Tensor:
+        """The wider of the parts beside each node, ``(nodes,)``."""
+        gaps = self.nodes.diff().clamp(min=0)  # from one group to the next it is negative
+        none = gaps.new_zeros(1)
+        return torch.maximum(torch.cat([none, gaps]), torch.cat([gaps, none]))
+
+    def locate(self, positions: Tensor, group: int) -> tuple[Tensor, Tensor]:
+        """The node at or below each position, and the share of the next one.
+
+        Args:
+            positions: float64, ``(some groups, count)``, in cells, below ``cells``; overwritten.
+            group: the first of these groups.
+
+        Returns:
+            int64 and float64, both flat.
+        """
+        cell = positions.long()
+        share = positions.sub_(cell).flatten()
+        groups = torch.arange(group, group + len(cell), device=cell.device)
+        cell = cell.add_(groups[:, None] * self.cells).flatten()
+        share = share.mul_(self.parts.index_select(0, cell))
+        part = share.long()
+        # A share that rounds up to a whole cell names its last node and nothing of the next.
+        return part.add(self.first.index_select(0, cell)), share.sub_(part)
+
+
+def make_grid(levels: Tensor) -> Grid:
+    """The grid whose cell i of a group has ``2**levels[group, i]`` parts; levels are int64."""
+    groups, cells = levels.shape
+    parts = (1 << levels).flatten()
+    last = torch.arange(1, groups * cells + 1, device=levels.device) % cells == 0
+    nodes = parts + last  # a group has one more node than parts
+    first = nodes.cumsum(0) - nodes
+    cell = torch.repeat_interleave(nodes)
+    within = torch.arange(len(cell), device=levels.device) - first[cell]
+    positions = (cell % cells + within / parts[cell]) / cells
+    return Grid(cells, parts.double(), first, positions, cell // cells)
+
+
+def levels_for(centroids: Tensor, tau: Tensor, cells: int, reach: float = REACH) -> Tensor:
+    """How finely each cell must be cut for the attention to these centroids; ``(groups, cells)``.
+
+    Attention turns midway between neighbours, over a width of ``tau / (2 * gap)``, or about
+    ``sqrt(tau) / 2`` where centroids are closer than that.
+
+    Args:
+        centroids: ``(groups, clusters)``, positions.
+        tau: ``(groups,)``, squared positions.
+        cells: of a group.
+        reach: widths to either side of a turn that must be fine.
+    """
+    ordered = centroids.sort(1).values
+    height = torch.maximum(ordered.diff(), tau.sqrt()[:, None])
+    width = tau[:, None] / (2 * height)
+    step = width * (_FINE_STEP / height.sqrt()).clamp(max=_STEP)
+    middle = (ordered[:, 1:] + ordered[:, :-1]) / 2
+    level = (-(cells * step).log2()).round().clamp(0, _LEVELS - 1).long()
+    low = ((middle - reach * width) * cells).clamp(0, cells).long()
+    high = ((middle + reach * width) * cells + 1).clamp(0, cells).long()
+    # Where intervals of a level overlap: +1 at each start, -1 at each end, running sums.
+    marks = torch.zeros(len(centroids), _LEVELS, cells + 1, device=tau.device)
+    flat = (torch.arange(len(tau), device=tau.device)[:, None] * _LEVELS + level) * (cells + 1)
+    one = torch.ones_like(flat, dtype=marks.dtype).flatten()
+    marks.view(-1).index_add_(0, (flat + low).flatten(), one)
+    marks.view(-1).index_add_(0, (flat + high).flatten(), -one)
+    covered = marks.cumsum(2)[..., :-1] > 0.5
+    number = torch.arange(_LEVELS, device=tau.device)[:, None]
+    return torch.where(covered, number, 0).amax(1)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Weights ``(groups, count)`` and the range of each group, which maps to 0..1.
+
+    All that follows is done with positions in the range: it is exact under shifts and scales.
+
+    Attributes:
+        weights: any floating dtype.
+        low: float64, ``(groups,)``, the least weight.
+        span: float64, ``(groups,)``, the width of the range; 1 where all weights are equal.
+    """
+
+    weights: Tensor
+    low: Tensor
+    span: Tensor
+
+    def positions(self, block: Slices, scale: float = 1) -> Tensor:
+        """Positions of a block of weights times ``scale``, float64."""
+        rows = block[0]
+        factor = (scale / self.span[rows])[:, None]
+        shifted = self.weights[block].to(torch.float64, copy=True).sub_(self.low[rows, None])
+        return shifted.mul_(factor)
+
+    def blocks(self) -> Iterator[Slices]:
+        """Slices of groups and weights that cover all, few enough to stay in cache."""
+        groups, count = self.weights.shape
+        size = _BLOCK.get(self.weights.device.type, _WIDE_BLOCK)
+        height, width = max(1, size // count), min(size, count)
+        for row in range(0, groups, height):
+            for column in range(0, count, width):
+                yield slice(row, min(row + height, groups)), slice(column, column + width)
+
+
+def frame_of(weights: Tensor) -> Frame:
+    """The frame of weights ``(groups, count)``."""
+    # The reduction of a whole tensor is many times faster than that of its rows.
+    bounds = weights.aminmax() if len(weights) == 1 else weights.aminmax(dim=1)
+    low, high = (bound.double().view(-1) for bound in bounds)
+    return Frame(weights, low, torch.where(high > low, high - low, 1))
+
+
+def spread(grid: Grid, frame: Frame, *values: Tensor) -> list[Tensor]:
+    """Sums at the nodes: of the weights' count, then of each of ``values``, shaped as weights."""
+    size = len(grid.nodes)
+    sums = [frame.low.new_zeros(size) for _ in range(2 * len(values) + 2)]
+    for block in frame.blocks():
+        node, share = grid.locate(frame.positions(block, grid.cells * _BELOW_ONE), block[0].start)
+        sums[0].index_add_(0, node, torch.ones_like(share))
+        sums[1].index_add_(0, node, share)
+        for i, value in enumerate(values, 1):
+            amount = value[block].double().flatten()
+            sums[2 * i].index_add_(0, node, amount)
+            sums[2 * i + 1].index_add_(0, node, share * amount)
+    return [_to_both(whole, part) for whole, part in zip(sums[::2], sums[1::2], strict=True)]
+
+
+def _to_both(whole: Tensor, part: Tensor) -> Tensor:
+    kept = whole - part
+    kept[1:] += part[:-1]
+    return kept
+
+
+def read(
+    grid: Grid,
+    frame: Frame,
+    tables: list[Tensor],
+    out: Tensor,
+    use: Callable[[Slices, list[Tensor]], Tensor],
+) -> None:
+    """Functions given at the nodes, at the weights.
+
+    Args:
+        grid: the nodes.
+        frame: the weights.
+        tables: each ``(nodes,)``.
+        out: shaped as the weights, for the results.
+        use: from a block and the tables' values at its weights, float64, to the result there.
+    """
+    slopes = [torch.cat([table.diff(), table.new_zeros(1)]) for table in tables]
+    for block in frame.blocks():
+        positions = frame.positions(block, grid.cells * _BELOW_ONE)
+        shape = positions.shape
+        node, share = grid.locate(positions, block[0].start)
+        values = [
+            torch.addcmul(t.index_select(0, node), s.index_select(0, node), share).view(shape)
+            for t, s in zip(tables, slopes, strict=True)
+        ]
+        out[block] = use(block, values)

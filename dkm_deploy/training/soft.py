@@ -1,0 +1,177 @@
+"""The soft palette of one weight: the parametrization that a prepared model trains with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dkm_deploy.clustering.collapse import forecast, separated, variances
+from dkm_deploy.clustering.kmeans import assign, kmeans
+from dkm_deploy.clustering.layout import from_vectors, to_palette, to_vectors
+from dkm_deploy.errors import DkmError
+from dkm_deploy.palette import Palette
+from dkm_deploy.recipe import PaletteSpec, Schedule
+from dkm_deploy.training.methods import Method
+
+_HALVINGS = 20  # of a temperature that is too high, before giving up
+_SAMPLE = 1 << 12  # vectors in which enough distinct ones are sought first
+_EVERY = 10  # steps between two looks at the gap, which costs a pass over the weight
+
+
+class SoftPalette(nn.Module):
+    """Parametrization of one weight.
+
+    Training mode gives the soft weight and moves the centroids; eval mode gives the hard weight
+    that :func:`dkm_deploy.freeze` will write.
+
+    Buffers, so that a ``state_dict`` holds all that a resumed run needs:
+        centroids: ``(groups, 2**bits, cluster_dim)``, where the next forward pass starts.
+        started: where the last one did, for activation checkpointing, which repeats it.
+        step: counted by ``dkm.advance``.
+        eased: factor on the method's temperature, below 1 where that would merge centroids.
+        cooling: factor on the temperature, from the schedule.
+        first_gap: soft-hard gap at step 0, for a schedule that anneals it.
+        repaired: centroids that ran into another one and were sent off again.
+    """
+
+    centroids: Tensor
+    started: Tensor
+    step: Tensor
+    eased: Tensor
+    cooling: Tensor
+    first_gap: Tensor
+    repaired: Tensor
+
+    def __init__(
+        self, weight: Tensor, spec: PaletteSpec, method: Method, schedule: Schedule | None
+    ) -> None:
+        super().__init__()
+        self.spec, self.method, self.schedule = spec, method, schedule
+        vectors = to_vectors(weight.detach(), spec)
+        _check_distinct(vectors, spec)
+        zero = torch.zeros((), device=weight.device)
+        precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+        self.register_buffer("centroids", kmeans(precise, 1 << spec.bits))
+        self.register_buffer("started", self.centroids.clone())
+        self.register_buffer("step", zero.to(torch.int64))
+        self.register_buffer("eased", zero + 1)
+        self.register_buffer("cooling", zero + 1)
+        self.register_buffer("first_gap", zero.clone())
+        self.register_buffer("repaired", zero.to(torch.int64))
+        self._fit_temperature(vectors)
+        if schedule is not None and schedule.gap is not None:
+            self.first_gap.fill_(self.gap(weight.detach()))
+
+    def tau(self, variance: Tensor) -> Tensor:
+        """Temperature of each group in squared weight units, from its variance; ``(groups,)``."""
+        return self.method.tau(variance, self.spec) * self.eased * self.cooling
+
+    def soft(self, weight: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The soft weight, shaped as ``weight``, and the centroids that made it.
+
+        Args:
+            weight: of any rank.
+            start: centroids to start from; the next forward pass's if left out.
+        """
+        vectors = to_vectors(weight, self.spec)
+        start = self.centroids if start is None else start
+        tau = self.tau(variances(vectors))
+        softened, centroids = self.method.soften(vectors, start, tau)
+        return from_vectors(softened, weight.shape, self.spec), centroids
+
+    def hard(self, weight: Tensor) -> Tensor:
+        """The weight with every vector at its nearest centroid."""
+        vectors = to_vectors(weight, self.spec)
+        nearest = assign(vectors, self.centroids).unsqueeze(-1).expand_as(vectors)
+        chosen = self.centroids.to(weight.dtype).gather(1, nearest)
+        return from_vectors(chosen, weight.shape, self.spec)
+
+    def palette(self, weight: Tensor) -> Palette:
+        """The hard palette of ``weight`` with today's centroids."""
+        nearest = assign(to_vectors(weight, self.spec), self.centroids)
+        return to_palette(nearest, self.centroids.to(weight.dtype), weight.shape, self.spec)
+
+    @torch.no_grad()
+    def gap(self, weight: Tensor) -> Tensor:
+        """``|soft - hard| / |weight|``, Frobenius norms; a scalar."""
+        distance = (self.soft(weight)[0] - self.hard(weight)).float().norm()
+        size: Tensor = weight.float().norm()
+        return torch.div(distance, size.clamp(min=torch.finfo(torch.float32).tiny))
+
+    def advance(self, weight: Tensor, steps: int) -> None:
+        """Count steps and move the temperature along the schedule."""
+        before = self.step // _EVERY
+        self.step += steps
+        if self.schedule is None:
+            return
+        progress = (self.step / self.schedule.steps).clamp(max=1)
+        if self.schedule.end is not None:
+            self.cooling.copy_(self.schedule.end**progress)
+        elif self.schedule.gap is not None and self.step // _EVERY > before:
+            wanted = self.first_gap ** (1 - progress) * self.schedule.gap**progress
+            # The gap grows about with the root of tau; small steps keep the way steady.
+            self.cooling.mul_((wanted / self.gap(weight).clamp(min=1e-12)).clamp(0.5, 1.5))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The weight as the model's forward pass uses it."""
+        if not self.training:
+            return self.hard(weight)
+        with torch.autocast(weight.device.type, enabled=False):
+            if _repeating():
+                return self.soft(weight, self.started)[0]
+            soft, centroids = self.soft(weight)
+            self._carry(weight.detach(), centroids)
+        return soft
+
+    @torch.no_grad()
+    def _carry(self, weight: Tensor, centroids: Tensor) -> None:
+        """Keep the centroids for the next step, apart from each other, and never NaN."""
+        vectors = to_vectors(weight, self.spec)
+        apart, moved = separated(centroids, vectors, variances(vectors), self.step)
+        finite = torch.isfinite(apart).all()
+        self.started.copy_(self.centroids)
+        self.centroids.copy_(torch.where(finite, apart, self.centroids))
+        self.repaired.add_(torch.where(finite, moved, 0))
+
+    def _fit_temperature(self, vectors: Tensor) -> None:
+        """Ease a temperature at which centroids would run together; refuse it if the user set it.
+
+        A schedule that cools is judged by where it ends.
+        """
+        end = self.schedule.end if self.schedule and self.schedule.end else 1.0
+        tau = self.method.tau(variances(vectors), self.spec) * min(1.0, end)
+        problem = self._forecast(vectors, tau)
+        if problem is None:
+            return
+        lower = (0.5**i for i in range(1, _HALVINGS) if not self._forecast(vectors, 0.5**i * tau))
+        factor = next(lower, 0.5**_HALVINGS)
+        if self.method.automatic:
+            self.eased.fill_(factor)
+            return
+        relative = (tau.mean() / variances(vectors).mean()).item()
+        raise DkmError(
+            f"the temperature {relative:.3g} (tau over the variance) is too high for "
+            f"{self.spec.bits} bits: {problem}; {factor * relative:.2g} is low enough"
+        )
+
+    def _forecast(self, vectors: Tensor, tau: Tensor) -> str | None:
+        return forecast(vectors, self.centroids, lambda v, c: self.method.soften(v, c, tau))
+
+
+def _repeating() -> bool:
+    """Whether a backward pass runs this forward pass again, as activation checkpointing does."""
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def _check_distinct(vectors: Tensor, spec: PaletteSpec) -> None:
+    for group in vectors:
+        few = group[:: max(1, len(group) // _SAMPLE)]
+        if len(torch.unique(few, dim=0)) >= 1 << spec.bits:
+            continue
+        distinct = len(torch.unique(group, dim=0))
+        if distinct < 1 << spec.bits:
+            raise DkmError(
+                f"{1 << spec.bits} clusters for {distinct} distinct "
+                f"{'values' if spec.cluster_dim == 1 else 'vectors'}; use at most "
+                f"{max(distinct, 1).bit_length() - 1} bits, or skip it"
+            )
