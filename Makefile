@@ -14,7 +14,7 @@ demo: $(READY)
 	$(BIN)/dkm-deploy demo --out out/demo
 
 test: check
-	$(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
 	$(MAKE) wheel
 
 check: $(READY)

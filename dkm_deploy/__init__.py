@@ -9,6 +9,7 @@ from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, Schedule
 from dkm_deploy.targets import ledger, read_palettes
 from dkm_deploy.training.attach import advance, prepare
 from dkm_deploy.training.checkpoint import load, save
+from dkm_deploy.training.fit import FitResult, fit
 from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
 from dkm_deploy.training.methods import DKM, HardSTE
 from dkm_deploy.training.status import status
@@ -24,7 +25,9 @@ __all__ = [
     # Train with palettes, or make them afterwards.
     "DKM",
     "HardSTE",
+    "FitResult",
     "advance",
+    "fit",
     "freeze",
     "palettize",
     "prepare",

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import track as bar
 
 _T = TypeVar("_T")
 
 _LINES = 5  # plain lines for one long step
+_NOTED_LINES = 10  # plain lines for one whose note is worth reading
 
 
 def track(items: Sequence[_T], what: str, console: Console) -> Iterator[_T]:
@@ -22,3 +25,44 @@ def track(items: Sequence[_T], what: str, console: Console) -> Iterator[_T]:
         yield item
         if number * _LINES // len(items) > (number - 1) * _LINES // len(items):
             console.print(f"{what}: {number} of {len(items)}", highlight=False)
+
+
+@contextmanager
+def meter(
+    what: str, total: float, console: Console, *, done: float = 0
+) -> Iterator[Callable[[float, str], None]]:
+    """Give a function that shows how much of ``total`` is done, and a note such as the loss.
+
+    Args:
+        what: the long step.
+        total: what ``done`` is when the step is finished; above 0.
+        console: where to show it.
+        done: what is done at the start.
+    """
+    if not console.is_terminal:
+        yield _lines(what, total, console, done)
+        return
+    columns = [
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    ]
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task(what, total=total, note="")
+        progress.update(task, completed=done)
+        yield lambda done, note: progress.update(task, completed=done, note=note)
+
+
+def _lines(what: str, total: float, console: Console, done: float) -> Callable[[float, str], None]:
+    shown = int(done * _NOTED_LINES / total)
+
+    def _show(done: float, note: str) -> None:
+        nonlocal shown
+        part = int(done * _NOTED_LINES / total)
+        if part > shown:
+            shown = part
+            console.print(f"{what}: {done / total:.0%}, {note}", highlight=False)
+
+    return _show

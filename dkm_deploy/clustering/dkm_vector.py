@@ -29,7 +29,8 @@ Three gradients of the centroids:
   amplified more than 50 times: exact up to an eigenvalue of 0.98, bounded beyond.
 
 Precision: an error of the logits is a relative error of the attention, and logits have the size
-of the vectors' variance over tau. Passes are in float32 where that ratio permits, else in float64.
+of the vectors' variance over tau. Passes are in float32 where that ratio permits and products of
+float32 are exact to float32, else in float64.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ from torch.nn.functional import pad
 
 from dkm_deploy.clustering.krylov import capped_resolvent
 
-_SHARP = 50.0  # variance of the vectors over tau from which logits need float64
+_SHARP = 50.0  # squared distance from the mean over tau from which logits need float64
 _CUT = {torch.float32: 60.0, torch.float64: 600.0}  # logits this far below the best are -infinity
 _FAINT = 1e-20  # sum of attention below which a centroid lives on what float32 cuts off
 _BLOCK = 1 << 17  # attentions at a time on a CPU: what its cache holds
@@ -211,7 +212,10 @@ class _Passes:
         spread = variance.double().sum(2, keepdim=True)
         tau = tau.double()[:, None, None]
         floor = (spread * torch.finfo(torch.float64).eps).clamp(min=1e-200)
-        wide = wide or bool((spread > _SHARP * tau).any())
+        # Root mean square, not mean: a few vectors far out have most of the gradient's error.
+        size = (vectors.to(narrow) - centre).square().sum(2, keepdim=True).double()
+        sharp = size.square().mean(1, keepdim=True).sqrt() > _SHARP * tau
+        wide = wide or _coarse_products(vectors.device) or bool(sharp.any())
         dtype = torch.float64 if wide else narrow
         slope = torch.where(tau > floor, 2 / tau.clamp(min=1e-200), 0)
         return cls(vectors, dtype, centre.to(dtype), torch.maximum(tau, floor), slope)
@@ -292,6 +296,13 @@ class _Passes:
         for place in _places(self.vectors, centroids.shape[1]):
             x = self.vectors[place].to(self.dtype) - self.centre[place[0]]
             yield place, x, _softmax_(torch.baddbmm(bias[place[0]], x, keys[place[0]]))
+
+
+def _coarse_products(device: torch.device) -> bool:
+    """Whether the user lets float32 matrix products round to TF32 or bfloat16."""
+    backend = torch.backends.mkldnn if device.type == "cpu" else torch.backends.cuda
+    # Not torch.get_float32_matmul_precision(): it raises where this setting was used.
+    return backend.matmul.fp32_precision not in ("none", "ieee")
 
 
 def _softmax_(logits: Tensor) -> Tensor:

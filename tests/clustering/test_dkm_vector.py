@@ -77,6 +77,24 @@ def test_sums_are_kept_and_ones_come_back(temperature):
     torch.testing.assert_close(gradient, torch.ones_like(gradient), rtol=0, atol=1e-7)
 
 
+@pytest.fixture
+def coarse_products():
+    products = torch.backends.mkldnn.matmul
+    before, products.fp32_precision = products.fp32_precision, "bf16"
+    yield
+    products.fp32_precision = before
+
+
+def test_coarse_matrix_products_and_autocast_change_nothing(coarse_products):
+    case = _case("gaussian", 3000, 8, 64, 0.2)
+    with torch.autocast("cpu", torch.bfloat16):
+        soft, gradient, _ = _both(soft_cluster, *case[:3], 3, case[3])
+    torch.backends.mkldnn.matmul.fp32_precision = "ieee"
+    expected, expected_gradient, _ = _both(soft_cluster, *case[:3], 3, case[3])
+    torch.testing.assert_close(soft, expected, rtol=0, atol=1e-6)
+    assert (gradient - expected_gradient).norm() <= 1e-4 * expected_gradient.norm()
+
+
 def test_one_step_is_the_last_iteration_alone():
     vectors, centroids, tau, upstream = _case("gaussian", 2000, 3, 8, 0.05, torch.float64)
     _, before = soft_cluster(vectors, centroids, tau, 2)

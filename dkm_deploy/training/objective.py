@@ -1,0 +1,123 @@
+"""What a training step minimises: a loss on labels, distillation from a teacher, or both."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dkm_deploy.errors import DkmError
+
+Loss = Callable[[Any, Any], Tensor]
+"""``loss(outputs, labels)``, a scalar tensor."""
+
+
+@dataclass(frozen=True)
+class Objective:
+    """The loss of one batch.
+
+    Attributes:
+        loss: of outputs and labels; None is cross entropy.
+        teacher: distil from it; None leaves the loss on labels alone.
+        temperature: by which the scores of both are divided before their softmax.
+        teacher_weight: share of distillation where there are labels too; the rest is the loss on
+            labels. A batch without labels is distilled alone.
+        class_dim: the dimension of the outputs that holds the classes.
+    """
+
+    loss: Loss | None
+    teacher: nn.Module | None
+    temperature: float
+    teacher_weight: float
+    class_dim: int
+
+    def __post_init__(self) -> None:
+        if not 0 < self.temperature < float("inf"):
+            raise DkmError(f"temperature is {self.temperature}; it must be above 0")
+        if not 0 < self.teacher_weight <= 1:
+            raise DkmError(
+                f"teacher_weight is {self.teacher_weight}; it must be above 0 and at most 1 "
+                "(without distillation give no teacher)"
+            )
+
+    def __call__(self, model: nn.Module, inputs: Any, labels: Any) -> Tensor:
+        """Run the model, and the teacher without gradients; a scalar.
+
+        Raises:
+            DkmError: there are neither labels nor a teacher, the loss is not a scalar, or the
+                outputs are not scores.
+        """
+        outputs = call(model, inputs)
+        if self.teacher is None:
+            if labels is None:
+                raise DkmError("a batch has no labels: give (inputs, labels) or a teacher")
+            return _scalar(self._on_labels(outputs, labels))
+        with torch.no_grad():
+            taught = call(self.teacher, inputs)
+        distilled = distillation(
+            _scores(outputs), _scores(taught), self.temperature, self.class_dim
+        )
+        if labels is None or self.teacher_weight == 1:
+            return distilled
+        on_labels = _scalar(self._on_labels(outputs, labels))
+        return self.teacher_weight * distilled + (1 - self.teacher_weight) * on_labels
+
+    def _on_labels(self, outputs: Any, labels: Any) -> Tensor:
+        if self.loss is not None:
+            return self.loss(outputs, labels)
+        return functional.cross_entropy(_scores(outputs).movedim(self.class_dim, 1), labels)
+
+
+def distillation(student: Tensor, teacher: Tensor, temperature: float, class_dim: int) -> Tensor:
+    """``T**2 * KL(softmax(teacher / T) || softmax(student / T))``, mean over all but the classes.
+
+    As Hinton et al. 2015 have it: the factor keeps the gradient's size when T changes.
+
+    Args:
+        student: scores, of any rank.
+        teacher: scores of the same shape.
+        temperature: T.
+        class_dim: the dimension that holds the classes.
+
+    Raises:
+        DkmError: the shapes differ.
+    """
+    if student.shape != teacher.shape:
+        raise DkmError(
+            f"the teacher's outputs have shape {tuple(teacher.shape)}, the model's "
+            f"{tuple(student.shape)}; they must be alike"
+        )
+    ours, theirs = ((s / temperature).log_softmax(class_dim) for s in (student, teacher))
+    total = functional.kl_div(ours, theirs, reduction="sum", log_target=True)
+    return total * (temperature**2 * student.shape[class_dim] / student.numel())
+
+
+def call(model: nn.Module, inputs: Any) -> Any:
+    """Run a model on a tensor, on a tuple of arguments or on a mapping of keyword arguments."""
+    if isinstance(inputs, Mapping):
+        return model(**inputs)
+    if isinstance(inputs, (tuple, list)):
+        return model(*inputs)
+    return model(inputs)
+
+
+def _scores(outputs: Any) -> Tensor:
+    """The scores themselves, or the ``logits`` of a record as Hugging Face models return it."""
+    scores = getattr(outputs, "logits", outputs)
+    if not isinstance(scores, Tensor):
+        raise DkmError(
+            f"the model returns a {type(outputs).__name__}, not scores or a record with logits; "
+            "without a teacher give loss=, with one wrap both models"
+        )
+    return scores
+
+
+def _scalar(loss: Tensor) -> Tensor:
+    if not isinstance(loss, Tensor) or loss.numel() != 1:
+        what = f"a tensor of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else repr(loss)
+        raise DkmError(f"loss returned {what}; it must be a tensor with one value")
+    return loss
