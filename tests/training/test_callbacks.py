@@ -6,6 +6,7 @@ import csv
 import importlib
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -128,7 +129,7 @@ class TestLightning:
     def test_the_palettes_are_logged(self, train, lightning, tmp_path):
         logger = lightning.loggers.CSVLogger(tmp_path)
         _, module = train(logger=logger)
-        with open(f"{logger.log_dir}/metrics.csv", newline="") as file:
+        with Path(logger.log_dir, "metrics.csv").open(newline="") as file:
             rows = list(csv.DictReader(file))
         assert len(rows) == STEPS // 2
         expected = max(layer.soft_hard_gap for layer in dkm.status(module).values())
