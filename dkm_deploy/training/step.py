@@ -68,7 +68,9 @@ class Step:
 
     def _guard_gradients(self, number: int) -> None:
         """Clip the gradients, after a look at them while the weights are still good."""
-        gradients = {n: p.grad for n, p in named(self.model).items() if p.grad is not None}
+        found = {n: p.grad for n, p in named(self.model).items() if p.grad is not None}
+        # A sparse embedding's gradient: there is no norm but of its values.
+        gradients = {n: g.coalesce().values() if g.is_sparse else g for n, g in found.items()}
         norm = get_total_norm(gradients.values())
         if not torch.isfinite(norm):
             raise DkmError(

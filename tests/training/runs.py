@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 import dkm_deploy as dkm
 from dkm_deploy.training.fit import fit
 
+QUIET = Console(file=io.StringIO())
 EPOCHS, BATCHES = 3, 5
 STEPS = EPOCHS * BATCHES
 RECIPE = dkm.Recipe(dkm.PaletteSpec(2), schedule=dkm.Schedule(steps=STEPS, end=0.5))
@@ -89,10 +90,44 @@ def run(checkpoint=None, *, data="global", seed=0, after_step=None, rate=0.01, *
         scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS),
         checkpoint=checkpoint,
         after_step=after_step,
-        console=Console(file=io.StringIO()),
+        console=QUIET,
         **options,
     )
     return model, result
+
+
+class Killed(Exception):  # noqa: N818
+    """Stands for a kill inside one process."""
+
+
+def kill_at(last):
+    def after_step(step, loss):
+        if step == last:
+            raise Killed
+
+    return after_step
+
+
+def assert_same(ours, theirs):
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        assert torch.equal(ours[name], theirs[name]), name
+
+
+def linear(seed=0):
+    torch.manual_seed(seed)
+    return dkm.prepare(nn.Linear(16, 4), dkm.Recipe.uniform(2))
+
+
+def batches(count=4, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    made = torch.randn(count, 8, 16, generator=generator)
+    return [(batch, batch[:, :4].argmax(1)) for batch in made]
+
+
+def fit_quietly(model, data, **options):
+    optimizer = torch.optim.SGD(model.parameters(), lr=options.pop("lr", 0.1))
+    return fit(model, data, **({"epochs": 1, "optimizer": optimizer, "console": QUIET} | options))
 
 
 if __name__ == "__main__":
