@@ -90,9 +90,13 @@ def validate(
     """
     paths = [existing(Path(file)) for file in files]
     task = _task(reference, original, inputs, labels, metric or accuracy, limits or Limits())
-    models = {f"original ({_precision(original)})": original} if original else {}
-    models |= {**(also or {}), "frozen (hard)": reference}
-    rows = [_model_row(name, model, task) for name, model in models.items()]
+    rows = []
+    if original and task.original:
+        name = f"original ({_precision(original)})"
+        rows.append(_model_row(name, original, task.original, task))
+    for name, model in (also or {}).items():
+        rows.append(_model_row(name, model, run_model(model, inputs), task))
+    rows.append(_model_row("frozen (hard)", reference, task.reference, task))
     rows += [_file_row(path, task) for path in paths]
     named = getattr(metric, "__name__", "metric") if metric else "top-1 accuracy, %"
     return Report(
@@ -131,8 +135,7 @@ def _task(
     )
 
 
-def _model_row(name: str, model: nn.Module, task: _Task) -> Model:
-    outputs = run_model(model, task.inputs)
+def _model_row(name: str, model: nn.Module, outputs: Outputs, task: _Task) -> Model:
     size = tensor_bytes(model)
     return Model(
         name=name,
