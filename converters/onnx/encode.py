@@ -44,7 +44,15 @@ class Encoding:
     tensors: tuple[TensorProto, ...]
 
 
-def encode(weight: str, palette: Palette, *, flat: str = "") -> Encoding:
+def encode(
+    weight: str,
+    palette: Palette,
+    *,
+    flat: str = "",
+    lut: str = "",
+    into: str = "",
+    shape: tuple[int, ...] = (),
+) -> Encoding:
     """The decoding of ``palette`` into a value called ``weight``.
 
     Args:
@@ -52,6 +60,9 @@ def encode(weight: str, palette: Palette, *, flat: str = "") -> Encoding:
         palette: of any layout.
         flat: name of a value of the graph that is ``[-1]`` in every run but no constant, which
             keeps runtimes from decoding once for all; left out, they may.
+        lut: name of a value with the LUT's shape to decode with in place of the LUT.
+        into: name of the result, if not the weight's.
+        shape: of the result, if not the weight's.
     """
     order = Order.of(palette)
     together = _together(palette, order.members)
@@ -61,7 +72,8 @@ def encode(weight: str, palette: Palette, *, flat: str = "") -> Encoding:
         _codes(graph, _flattened(graph, plane.name, flat), len(stored), plane)
         for plane in _stored(graph, stored, palette.bits)
     ]
-    count, lut = prod(palette.groups), graph.tensor(f"{weight}.lut", palette.lut)
+    stored_lut = graph.tensor(f"{weight}.lut", palette.lut)
+    count, lut = prod(palette.groups), lut or stored_lut
     alone = together == 1 and palette.cluster_dim == 1
     symbols = _added(graph, planes, [count, -1] if count > 1 or alone else [-1])
     if alone:
@@ -73,7 +85,7 @@ def encode(weight: str, palette: Palette, *, flat: str = "") -> Encoding:
         if count > 1:
             symbols = graph.node("Add", symbols, _firsts(graph, count, rows))
         values = graph.node("Gather", table, symbols, axis=0)
-    _into_place(graph, values, order, weight)
+    _into_place(graph, values, order, into or weight, shape or order.shape)
     return _finished(graph)
 
 
@@ -245,12 +257,14 @@ def _firsts(graph: Builder, count: int, rows: int) -> str:
     return graph.node("Reshape", firsts, graph.int64([count, 1]), into=f"{firsts}_column")
 
 
-def _into_place(graph: Builder, values: str, order: Order, weight: str) -> None:
+def _into_place(
+    graph: Builder, values: str, order: Order, into: str, shape: tuple[int, ...]
+) -> None:
     """From the order of the groups to the weight's own."""
     if order.permutation:
         values = graph.node("Reshape", values, graph.int64(order.split))
         values = graph.node("Transpose", values, perm=order.permutation)
-    graph.node("Reshape", values, graph.int64(order.shape), into=weight)
+    graph.node("Reshape", values, graph.int64(shape), into=into)
 
 
 def _finished(graph: Builder) -> Encoding:

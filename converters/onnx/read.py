@@ -18,7 +18,9 @@ from onnx import ModelProto, numpy_helper
 
 from converters.onnx.decodes import Decode, find_decodes
 from converters.onnx.evaluate import evaluate
+from converters.onnx.kernel import ZERO
 from converters.onnx.load import load
+from dkm_deploy.clustering.lut_grid import step_of
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.palette import Palette
 
@@ -59,18 +61,32 @@ def _palette(decode: Decode) -> Palette:
     limit = _SMALL + _VALUES_A_BYTE * sum(array.nbytes for array in known.values())
     if lut.size > limit:
         raise DkmError(f"its LUT of shape {lut.shape} is larger than its indices can use")
-    counts = np.float32 if lut.size < 1 << 24 else np.float64
-    positions = np.arange(lut.size, dtype=counts).reshape(lut.shape)
     places, dense = (
-        evaluate(decode.nodes, known | {decode.lut.name: values}, limit)[decode.end]
-        for values in (positions, lut)
+        evaluate(decode.nodes, known | values, limit)[decode.end]
+        for values in (_places(decode, lut), {decode.lut.name: lut})
     )
     if decode.ids:
         places, dense = (values.reshape(len(values), -1) for values in (places, dense))
+    if decode.lut_codes:
+        places = places.reshape(len(places), -1)
+        dense = (dense.astype(np.float32).reshape(places.shape) - ZERO) * step_of(lut)
+        lut = lut.astype(np.float32)
     if dense.ndim != lut.ndim - 2:
         raise DkmError(f"a LUT of shape {lut.shape} does not give a weight of shape {dense.shape}")
+    return _explained(places.astype(np.int64), dense, lut)
+
+
+def _places(decode: Decode, lut: Array) -> dict[str, Array]:
+    """The place of every LUT value, for the value that the graph decodes with."""
+    counts = np.float32 if lut.size < 1 << 24 else np.float64
+    places = np.arange(lut.size, dtype=counts).reshape(lut.shape)
+    return {decode.lut.name: lut, decode.lut_codes or decode.lut.name: places}
+
+
+def _explained(places: Array, dense: Array, lut: Array) -> Palette:
+    """The palette that decodes to ``dense``, whose values come from ``places`` in the LUT."""
     for axis in _axes(lut, dense.shape):
-        indices = _indices(places.astype(np.int64), lut, axis)
+        indices = _indices(places, lut, axis)
         if indices is None:
             continue
         palette = Palette(indices, lut, axis)
