@@ -1,8 +1,9 @@
 """ONNX files with palettes against the dense file of the same model, in ONNX Runtime.
 
-Run ``python -m benchmarks.onnx_files [--quick]``. Files are made in a process
-of their own and each measured in fresh ones; every round measures each file once, the dense one first, and ratios are medians of the
-rounds' own ratios. Memory is Linux only.
+Run ``python -m benchmarks.onnx_files [--quick]``. The files of a model are made in a process of
+their own. Each is measured in fresh ones, with one thread, in rounds: every round measures each
+file once, the dense one first, and ratios are medians of the rounds' own ratios. Linux only, for
+the memory.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from benchmarks.onnx_build import MODELS, OPTIONS, PEERS, path_of
-from benchmarks.process import in_process, machine
+from benchmarks.process import cpu, in_process, versions
 
 _WIDTHS = [f"{bits} bit{'s' * (bits > 1)}" for bits in range(1, 9)]
 _QUICK = "small MLP"
@@ -78,7 +79,8 @@ def main() -> None:
     arguments = parser.parse_args()
     large = [name for name in MODELS if name != _QUICK]
     names = [_QUICK] if arguments.quick else arguments.models or large
-    print(machine("torch", "onnx", "onnxruntime", "numpy"), "\n1 intra-op thread; batch 1")
+    packages = versions("torch", "onnx", "onnxruntime", "numpy")
+    print(f"{cpu()}, one thread used; {packages}; batch 1, {arguments.rounds} rounds")
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
             files = _measured(name, Path(folder, name), arguments.rounds)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a measurement in a process of its own, and the machine's name."""
+"""What benchmarks share: a measurement in a process of its own; the machine and versions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from typing import Any
 
 
 def in_process(
-    module: str, arguments: Sequence[str], *, threads: int | None = None, timeout_s: float = 1800
+    module: str,
+    arguments: Sequence[str],
+    *,
+    threads: int | None = None,
+    timeout_s: float | None = None,
 ) -> Any:
     """Run ``python -m module arguments`` and give the JSON in the last line that it prints.
 
@@ -22,7 +26,7 @@ def in_process(
         module: run from the project's root.
         arguments: of its command line.
         threads: that OpenMP and MKL may use; None leaves them alone.
-        timeout_s: after which it is stopped.
+        timeout_s: after which it is stopped; None waits.
 
     Returns:
         The value, or None if it took too long.
@@ -46,14 +50,17 @@ def in_process(
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def machine(*packages: str) -> str:
-    """The CPU, its cores, and the versions of Python and of these packages."""
-    versions = ", ".join(f"{name} {version(name)}" for name in packages)
-    return f"{_cpu()}, {os.cpu_count()} cores; Python {platform.python_version()}, {versions}"
-
-
-def _cpu() -> str:
+def cpu() -> str:
+    """The processor and its cores."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else []
     models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return models[0] if models else platform.processor() or platform.machine()
+    name = models[0] if models else platform.processor() or platform.machine()
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def versions(*packages: str) -> str:
+    """Of Python and these packages."""
+    return ", ".join(
+        [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in packages)]
+    )

@@ -12,13 +12,12 @@ from __future__ import annotations
 import argparse
 import json
 import platform
-import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.runtimes.runtimes import Outcome, Runtime, runtimes
+from benchmarks.runtimes.runtimes import InstallError, Outcome, Runtime, runtimes
 from benchmarks.runtimes.suite_files import write_suite
 
 _FOLDINGS = ("off", "on")
@@ -94,7 +93,7 @@ def _row(runtime: Runtime, out: Path, models: list[str], *, install: bool) -> Ro
         try:
             runtime.install(out)
             reason = runtime.missing(out)
-        except (subprocess.SubprocessError, OSError) as error:
+        except InstallError as error:
             reason = f"{reason}, and installing it failed: {error}"
     return Row(runtime.name, reason) if reason else _results(runtime, runtime.run(out), models)
 

@@ -24,6 +24,10 @@ class Outcome:
     trouble: str | None
 
 
+class InstallError(Exception):
+    """A runtime cannot be installed."""
+
+
 class Runtime(Protocol):
     """One row of the table. ``out`` is the folder with ``suite`` and ``tools``."""
 
@@ -35,7 +39,7 @@ class Runtime(Protocol):
         """Why it cannot run, or None."""
 
     def install(self, out: Path) -> None:
-        """Fetch it into ``out/tools``. Raises CalledProcessError."""
+        """Fetch it into ``out/tools``. Raises InstallError."""
 
     def run(self, out: Path) -> Outcome:
         """Run the suite."""
@@ -68,7 +72,7 @@ class PythonRuntime:
             _call([sys.executable, "-m", "venv", str(folder)])
             pip = [str(self._python(out)), "-m", "pip", "install", "--quiet"]
             _call([*pip, "--only-binary=:all:", *self.packages])
-        except subprocess.CalledProcessError:
+        except InstallError:
             shutil.rmtree(folder, ignore_errors=True)
             raise
 
@@ -114,7 +118,7 @@ class NodeRuntime(_Npm):
 class WebRuntime(_Npm):
     """onnxruntime-web, its wasm build, in headless Chromium."""
 
-    name = "onnxruntime-web, wasm in Chromium"
+    name = "onnxruntime-web (wasm, Chromium)"
 
     def missing(self, out: Path) -> str | None:
         """None if a Chromium and the package are there."""
@@ -131,14 +135,14 @@ class WebRuntime(_Npm):
 def runtimes() -> list[Runtime]:
     """All, the oldest first; 1.17 is the oldest ONNX Runtime that files are promised to run in."""
     old = [
-        PythonRuntime("ONNX Runtime, Python", "run_onnxruntime.py", packages)
+        PythonRuntime("ONNX Runtime for Python", "run_onnxruntime.py", packages)
         for packages in [
             ("onnxruntime==1.17.3", "numpy==1.26.4"),
             ("onnxruntime==1.20.1", "numpy==2.2.6"),
             ("onnxruntime==1.23.2", "numpy==2.2.6"),
         ]
     ]
-    ours = PythonRuntime("ONNX Runtime, Python", "run_onnxruntime.py")
+    ours = PythonRuntime("ONNX Runtime for Python", "run_onnxruntime.py")
     openvino = PythonRuntime("OpenVINO", "run_openvino.py", ("openvino==2026.4.1", "numpy==2.2.6"))
     return [*old, ours, NodeRuntime(), WebRuntime(), openvino]
 
@@ -158,7 +162,20 @@ def _missing_package(out: Path, package: str) -> str | None:
 
 
 def _call(command: list[str], cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
-    subprocess.run(command, check=True, cwd=cwd, env=env, timeout=_TIMEOUT_S)
+    try:
+        subprocess.run(
+            command,
+            check=True,
+            cwd=cwd,
+            env=env,
+            timeout=_TIMEOUT_S,
+            capture_output=True,
+            text=True,
+        )
+    except subprocess.CalledProcessError as error:
+        raise InstallError(" ".join(error.stderr.split())[-200:]) from error
+    except (subprocess.TimeoutExpired, OSError) as error:
+        raise InstallError(str(error)) from error
 
 
 def _outcome(command: list[str], cwd: Path) -> Outcome:
