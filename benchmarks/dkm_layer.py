@@ -8,18 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
+
+from benchmarks.process import cpu, in_process, versions
 
 _SIGMA = 0.05  # of the weights, for which the peer's fixed tau of 1e-4 is a sensible 0.04 * Var
 _TAU = 1e-4
@@ -72,7 +68,7 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(_measure(**json.loads(arguments.measure))))
         return
-    print(_machine())
+    print(f"{cpu()}, one thread used; {versions('torch', 'coremltools', 'numpy')}")
     print(
         "At 8 bits the peer ran on a smaller layer: its seconds are multiplied, its RSS is not.\n"
     )
@@ -89,22 +85,10 @@ def main() -> None:
 
 def _in_process(row: Row, who: str) -> dict[str, float] | None:
     """A measurement in a fresh process, or None if it took too long."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.dkm_layer", "--measure"]
     case = json.dumps({"who": who, **asdict(row)})
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            [*command, case],
-            env=environment,
-            timeout=_TIMEOUT_S,
-            check=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, float] | None = in_process(
+        "benchmarks.dkm_layer", ["--measure", case], threads=1, timeout_s=_TIMEOUT_S
+    )
     return found
 
 
@@ -254,17 +238,6 @@ def _line(
         for key, digits in [("kept", 2), ("rss", 0)]
     ]
     return "| " + " | ".join([row.label, *seconds, ratio, target, base, *pairs]) + " |"
-
-
-def _machine() -> str:
-    names = ("torch", "coremltools", "numpy")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cpu = models[0] if models else platform.processor() or platform.machine()
-    python = platform.python_version()
-    return f"{cpu}, {os.cpu_count()} cores, one thread used; Python {python}, {versions}"
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ import json
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import dkm_deploy as dkm
+from benchmarks.process import in_process
 
 _GOAL = 30  # percent that DKM may add
 RECIPE = dkm.Recipe(
@@ -86,11 +86,9 @@ def main() -> None:
 
 
 def _in_process(name: str, kind: str, steps: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.model_step", "--one", name, kind]
-    done = subprocess.run(
-        [*command, "--steps", str(steps)], capture_output=True, text=True, check=True
+    result: dict[str, float] = in_process(
+        "benchmarks.model_step", ["--one", name, kind, "--steps", str(steps)]
     )
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 
