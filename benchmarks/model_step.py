@@ -68,14 +68,19 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(_measure(*arguments.one, arguments.steps)))
         return
+    print_table(arguments.steps, arguments.rounds)
+
+
+def print_table(steps: int, rounds: int) -> None:
+    """Measure every model ``rounds`` times, plain and with DKM in turns, and print as it goes."""
     print(f"{platform.platform()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print("| model | weights | plain step, CPU s | with DKM, CPU s | added | goal | peak memory |")
     print("|---|---|---|---|---|---|---|")
     for name in MODELS:
         found: dict[str, list[dict[str, float]]] = {"plain": [], "dkm": []}
-        for _ in range(arguments.rounds):
+        for _ in range(rounds):
             for kind, results in found.items():
-                results.append(_in_process(name, kind, arguments.steps))
+                results.append(_in_process(name, kind, steps))
         plain, ours = (statistics.median(r["cpu_s"] for r in found[k]) for k in found)
         memory = " to ".join(f"{max(r['peak_gb'] for r in found[k]):.1f}" for k in found)
         weights = found["plain"][0]["weights"] / 1e6
