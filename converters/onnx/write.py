@@ -26,7 +26,12 @@ OLDEST_OPSET = 18
 
 
 def write(
-    exported: Exported, path: Path, *, opset: int = OLDEST_OPSET, decode: Decode = "load"
+    exported: Exported,
+    path: Path,
+    *,
+    opset: int | None = None,
+    decode: Decode = "load",
+    runtime: str | None = None,
 ) -> None:
     """Write ``exported`` to ``path``; the same program gives the same bytes.
 
