@@ -28,9 +28,19 @@ class OnnxTarget:
         """None if ``spec`` fits ``shape``: the encoding holds all bits, axes and groupings."""
         return spec.refuse(shape)
 
-    def write(self, exported: Exported, path: Path, *, opset: int = OLDEST_OPSET) -> None:
-        """Write one file with operators of version ``opset``; see :func:`write`."""
-        write(exported, path, opset=opset)
+    def write(
+        self,
+        exported: Exported,
+        path: Path,
+        *,
+        opset: int = OLDEST_OPSET,
+        storage_dtype: str = "float32",
+        external_data: bool | None = None,
+    ) -> tuple[str, ...]:
+        """Write the file, and its data file if there is to be one; see :func:`write`."""
+        return write(
+            exported, path, opset=opset, storage_dtype=storage_dtype, external_data=external_data
+        )
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """The palettes that the file's own graph decodes, by weight name."""

@@ -124,7 +124,9 @@ def _lut(graph: _Graph, entries: str) -> TensorProto | None:
     reshape = graph.producer(entries)
     if reshape is None or reshape.op_type != "Reshape":
         return None
-    lut = graph.tensors.get(reshape.input[0])
+    cast = graph.producer(reshape.input[0])  # from a narrower type that the LUTs are stored in
+    stored = cast.input[0] if cast and cast.op_type == "Cast" else reshape.input[0]
+    lut = graph.tensors.get(stored)
     fits = lut is not None and lut.data_type in _FLOATS and len(lut.dims) >= _LUT_RANK
     return lut if fits else None
 

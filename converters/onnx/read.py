@@ -18,7 +18,7 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from converters.onnx.decodes import Decode, find_decodes
-from converters.onnx.load import load
+from converters.onnx.load import fill, load
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.palette import Palette
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 
+_SMALL = 65536  # bytes of a tensor that is read at once; dense weights may be larger than memory
+
 
 def read_palettes(path: Path) -> dict[str, Palette]:
     """The palettes of the file at ``path`` by weight name; empty where all weights are dense.
@@ -34,9 +36,10 @@ def read_palettes(path: Path) -> dict[str, Palette]:
     Raises:
         DkmError: the file is damaged or not ONNX, or a decode in it is no palette.
     """
-    model = load(path)
+    model = load(path, largest=_SMALL)
     palettes = {}
     for decode in find_decodes(model):
+        fill(decode.tensors, path)
         try:
             palettes[decode.weight] = _palette(model, decode)
         except DkmError as error:
@@ -53,8 +56,10 @@ def _palette(model: ModelProto, decode: Decode) -> Palette:
         )
     axis = _axis(lut, before.shape[: decode.entry % before.ndim + 1], dense.shape)
     palette = Palette(_indices(rows, lut, axis, dense.shape), lut, axis)
-    decoded = palette.decode()
-    if decoded.dtype != dense.dtype or decoded.tobytes() != dense.tobytes():
+    # A LUT may be stored in a narrower type than the graph computes in.
+    decoded = palette.decode().astype(dense.dtype, copy=False)
+    exact = np.can_cast(lut.dtype, dense.dtype, "safe")
+    if not exact or decoded.tobytes() != dense.tobytes():
         raise DkmError("the graph does not decode its LUT and indices as a palette does")
     return palette
 

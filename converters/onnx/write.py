@@ -1,4 +1,4 @@
-"""Write an exported program as one ONNX file with n-bit palettes."""
+"""Write an exported program as an ONNX file with n-bit palettes, and a data file if it is large."""
 
 from __future__ import annotations
 
@@ -10,61 +10,115 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped] 
 from onnx import helper
 from onnx_ir.passes import common as passes
 
-from converters.onnx.encode import encode, merged
+from converters.onnx.encode import Encoding, encode, merged
+from converters.onnx.half import cast_back, to_float16
 from converters.onnx.trace import DOMAIN, trace
 from dkm_deploy._version import __version__
 from dkm_deploy.errors import DkmError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from dkm_deploy.export import Exported
-    from dkm_deploy.palette import Palette
 
 OLDEST_OPSET = 18
 
+_STORAGE = ("float32", "float16")
+_SMALL = 1024  # bytes; shapes must lie in the model, and tiny pieces in another file help nobody
+_LARGEST = 2**31 - 2**24  # bytes of tensors, which leaves 16 MiB of 2 GiB for the graph
 
-def write(exported: Exported, path: Path, *, opset: int = OLDEST_OPSET) -> None:
+
+def write(
+    exported: Exported,
+    path: Path,
+    *,
+    opset: int = OLDEST_OPSET,
+    storage_dtype: str = "float32",
+    external_data: bool | None = None,
+) -> tuple[str, ...]:
     """Write ``exported`` to ``path``; the same program gives the same bytes.
 
     Args:
         exported: the program and its palettes.
-        path: the file to write.
+        path: the file to write. Its data goes to a file of this name and ``.data`` beside it.
         opset: version of the ONNX operators; the IR version is the lowest that goes with it.
+        storage_dtype: "float16" stores the LUTs and dense weights in half the bytes where their
+            values survive it; the model computes in float32 all the same.
+        external_data: whether tensors of more than 1 KiB lie in a data file. None: if the model
+            would be too large for one file, which is 2 GiB.
+
+    Returns:
+        A line for every tensor that stays float32 against ``storage_dtype``, with the reason.
 
     Raises:
-        DkmError: the opset is out of range, or the model has no valid ONNX form.
+        DkmError: an option is out of range, or the model has no valid ONNX form.
     """
-    newest = onnx.defs.onnx_opset_version()
-    if not isinstance(opset, int) or not OLDEST_OPSET <= opset <= newest:
-        raise DkmError(f"opset is {opset}; it must be {OLDEST_OPSET} to {newest}")
-    model = with_palettes(trace(exported, opset), exported.palettes)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-        path.write_bytes(model.SerializeToString(deterministic=True))
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = " ".join(str(error).split())
-        raise DkmError(f"{path}: the model has no valid ONNX form: {reason}") from error
-    except (EncodeError, ValueError) as error:
-        raise DkmError(f"{path}: larger than 2 GiB, the most an ONNX file can hold") from error
-
-
-def with_palettes(model: ir.Model, palettes: Mapping[str, Palette]) -> onnx.ModelProto:
-    """The model with each ``LutToDense`` node replaced by the decoding of its palette."""
+    _check_options(opset, storage_dtype, external_data)
+    model = trace(exported, opset)
     weights = _take_out(model)
     _tidy(model)
     _check_free(model, weights)
+    encoding = merged(encode(weight, exported.palettes[weight]) for weight in weights)
+    _add_tensors(model.graph, encoding)
+    narrowed: list[str] = []
+    notes: list[str] = []
+    if storage_dtype == "float16":
+        narrowed, notes = to_float16(model.graph, [f"{weight}.lut" for weight in weights])
+    if external_data or (external_data is None and _too_large(model.graph)):
+        ir.external_data.unload_from_model(
+            model, path.parent, f"{path.name}.data", size_threshold_bytes=_SMALL
+        )
+    _save(_assembled(model, encoding, narrowed), path)
+    return tuple(notes)
+
+
+def _check_options(opset: int, storage_dtype: str, external_data: bool | None) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    if not isinstance(opset, int) or not OLDEST_OPSET <= opset <= newest:
+        raise DkmError(f"opset is {opset}; it must be {OLDEST_OPSET} to {newest}")
+    if storage_dtype not in _STORAGE:
+        raise DkmError(f"storage_dtype is {storage_dtype!r}; it must be {' or '.join(_STORAGE)}")
+    if external_data not in (True, False, None):
+        raise DkmError(f"external_data is {external_data!r}; it must be true or false")
+
+
+def _add_tensors(graph: ir.Graph, encoding: Encoding) -> None:
+    for tensor in encoding.tensors:
+        values = ir.serde.deserialize_tensor(tensor)
+        graph.register_initializer(ir.Value(name=tensor.name, const_value=values))
+
+
+def _too_large(graph: ir.Graph) -> bool:
+    values = (value.const_value for value in graph.initializers.values())
+    return sum(tensor.nbytes for tensor in values if tensor is not None) > _LARGEST
+
+
+def _assembled(model: ir.Model, encoding: Encoding, narrowed: list[str]) -> onnx.ModelProto:
+    """The model with the decoding of its palettes and the casts of ``narrowed`` tensors."""
     proto = ir.to_proto(model)
-    encoding = merged(encode(weight, palettes[weight]) for weight in weights)
-    nodes = [*encoding.nodes, *proto.graph.node]
+    casts = cast_back(proto.graph, narrowed)
+    nodes = [*casts, *encoding.nodes, *proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
-    proto.graph.initializer.extend(encoding.tensors)
     del proto.graph.value_info[:]  # every reader infers them again
     proto.ir_version = helper.find_min_ir_version_for(list(proto.opset_import), True)
     proto.producer_name, proto.producer_version = "dkm-deploy", __version__
     return proto
+
+
+def _save(proto: onnx.ModelProto, path: Path) -> None:
+    try:
+        path.write_bytes(proto.SerializeToString(deterministic=True))
+        # By its path, for the checker copies a model that it is given.
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())
+        raise DkmError(f"{path}: the model has no valid ONNX form: {reason}") from error
+    except (EncodeError, ValueError) as error:
+        raise DkmError(
+            f"{path}: larger than 2 GiB, the most an ONNX file can hold; its weights need a file "
+            "of their own (external_data=True)"
+        ) from error
 
 
 def _check_free(model: ir.Model, weights: list[str]) -> None:

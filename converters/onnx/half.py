@@ -1,0 +1,158 @@
+"""Which float32 tensors of a model can be stored as float16, and the Cast that brings them back.
+
+Compute stays float32: a runtime casts each stored tensor once when it loads the file. A tensor is
+stored as float16 if that makes the file smaller, if all that uses it bears the rounding, and if
+rounding is all that its values lose:
+
+- Vectors (biases, parameters of normalisations): each value keeps its 11 significant bits.
+- Matrices, tables and LUTs: the same, but for values far below the tensor's root mean square, whose
+  error may be that of a value of this size. They are summed or looked up with the others.
+- Whole numbers (positions, counts) stay whole: all or none of them survive unchanged.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import onnx_ir as ir
+from onnx import NodeProto, TensorProto, helper
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+    from onnx import GraphProto
+
+SUFFIX = ".float16"
+
+# The Cast node and the longer name take about 100 bytes; 2 bytes a value are saved.
+_SMALLEST = 64
+_ROUNDING = 2.0**-11
+_BLOCK = 2**20
+
+# Inputs of operators that bear the rounding of a vector, and of a tensor of more dimensions.
+_VECTORS = {
+    "Add": (0, 1),
+    "BatchNormalization": (1, 2, 3, 4),
+    "Conv": (2,),
+    "ConvTranspose": (2,),
+    "Gemm": (2,),
+    "GRU": (3,),
+    "GroupNormalization": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "LSTM": (3,),
+    "LayerNormalization": (1, 2),
+    "PRelu": (1,),
+    "RNN": (3,),
+}
+_MOVING = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
+_MATRICES = {
+    "Add": (0, 1),
+    "Conv": (1,),
+    "ConvTranspose": (1,),
+    "GRU": (1, 2, 3),
+    "Gather": (0,),
+    "Gemm": (0, 1),
+    "LSTM": (1, 2, 3),
+    "MatMul": (0, 1),
+    "PRelu": (1,),
+    "RNN": (1, 2, 3),
+}
+
+
+def to_float16(graph: ir.Graph, luts: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Give float32 initializers of ``graph`` float16 values, where these survive.
+
+    Their names and users are left as they are, for :func:`cast_back`.
+
+    Args:
+        graph: changed in place.
+        luts: names of initializers that hold LUTs; their users need not be in the graph yet.
+
+    Returns:
+        The names of the changed initializers; and, a line each, why others that would have made
+        the file smaller stay float32.
+    """
+    tables = set(luts)
+    changed: list[str] = []
+    kept: list[str] = []
+    for name, value in graph.initializers.items():
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < _SMALLEST:
+            continue
+        vector = name not in tables and tensor.size == max(tensor.shape.numpy())
+        user = None if name in tables else _exacting_user(value, vector=vector)
+        reason = f"{user} needs its precision" if user else _loss(tensor, vector=vector)
+        if reason:
+            kept.append(f"{name} stays float32: {reason}")
+            continue
+        value.const_value = _rounded(tensor)
+        changed.append(name)
+    return changed, kept
+
+
+def cast_back(graph: GraphProto, names: Iterable[str]) -> list[NodeProto]:
+    """Store the initializers in ``names`` under a name of their own; the nodes that cast them.
+
+    The float32 value keeps the name, so that nothing else in ``graph`` changes.
+    """
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = []
+    for name in names:
+        tensors[name].name = name + SUFFIX
+        nodes.append(helper.make_node("Cast", [name + SUFFIX], [name], to=TensorProto.FLOAT))
+    return nodes
+
+
+def _exacting_user(value: ir.Value, *, vector: bool) -> str | None:
+    """The first operator that may need more than 11 bits of ``value``, or None."""
+    bearing = _VECTORS if vector else _MATRICES
+    for node, index in value.uses():
+        if node.op_type in _MOVING and index == 0:
+            exacting = _exacting_user(node.outputs[0], vector=vector)
+            if exacting:
+                return exacting
+        elif index not in bearing.get(node.op_type, ()):
+            return node.op_type
+    return None
+
+
+def _loss(tensor: ir.TensorProtocol, *, vector: bool) -> str | None:
+    """What float16 would take from the values beyond its rounding, or None."""
+    whole, changed, squares = True, False, 0.0
+    for values in _blocks(tensor):
+        if not np.isfinite(values).all():
+            return "it holds NaN or infinity"
+        largest = float(np.abs(values).max())
+        if largest > float(np.finfo(np.float16).max):
+            return f"{largest:.4g} is larger than float16 holds"
+        whole = whole and bool((values == np.rint(values)).all())
+        changed = changed or bool((values != values.astype(np.float16)).any())
+        squares += float(np.square(values, dtype=np.float64).sum())
+    if whole:
+        return "its whole numbers need more than 11 bits" if changed else None
+    floor = 0.0 if vector else (squares / tensor.size) ** 0.5
+    for values in _blocks(tensor):
+        error = np.abs(values - values.astype(np.float16).astype(np.float32))
+        lost = error > _ROUNDING * np.maximum(np.abs(values), np.float32(floor))
+        if lost.any():
+            return f"{values[lost][0]:.4g} is too small for float16"
+    return None
+
+
+def _blocks(tensor: ir.TensorProtocol) -> Iterator[NDArray[np.float32]]:
+    """The values in pieces: a tensor may be as large as half the memory."""
+    flat = tensor.numpy().reshape(-1)
+    for start in range(0, flat.size, _BLOCK):
+        yield flat[start : start + _BLOCK]
+
+
+def _rounded(tensor: ir.TensorProtocol) -> ir.LazyTensor:
+    """The float16 tensor, made when it is written."""
+
+    def make() -> Any:
+        return ir.Tensor(tensor.numpy().astype(np.float16))
+
+    shape = ir.Shape(tensor.shape.numpy())
+    return ir.LazyTensor(make, ir.DataType.FLOAT16, shape, name=tensor.name)
