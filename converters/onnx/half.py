@@ -1,13 +1,13 @@
 """Which float32 tensors of a model can be stored as float16, and the Cast that brings them back.
 
 Compute stays float32: a runtime casts each stored tensor once when it loads the file. A tensor is
-stored as float16 if that makes the file smaller, if all that uses it bears the rounding, and if
-rounding is all that its values lose:
+stored as float16 if that makes the file smaller, if every operator that takes it is known to bear
+the rounding, and if rounding is all that its values lose:
 
-- Vectors (biases, parameters of normalisations): each value keeps its 11 significant bits.
-- Matrices, tables and LUTs: the same, but for values far below the tensor's root mean square, whose
-  error may be that of a value of this size. They are summed or looked up with the others.
-- Whole numbers (positions, counts) stay whole: all or none of them survive unchanged.
+- Weights, tables, LUTs and biases are summed or looked up with others: each value keeps its 11
+  significant bits, but values far below the tensor's root mean square may have the error of it.
+- Factors (scales and variances of normalisations) keep the 11 bits of every value.
+- Whole numbers (positions, counts) stay whole: either all survive unchanged, or none is stored so.
 """
 
 from __future__ import annotations
@@ -31,34 +31,39 @@ _SMALLEST = 64
 _ROUNDING = 2.0**-11
 _BLOCK = 2**20
 
-# Inputs of operators that bear the rounding of a vector, and of a tensor of more dimensions.
-_VECTORS = {
-    "Add": (0, 1),
-    "BatchNormalization": (1, 2, 3, 4),
-    "Conv": (2,),
-    "ConvTranspose": (2,),
-    "Gemm": (2,),
-    "GRU": (3,),
-    "GroupNormalization": (1, 2),
-    "InstanceNormalization": (1, 2),
-    "LSTM": (3,),
-    "LayerNormalization": (1, 2),
-    "PRelu": (1,),
-    "RNN": (3,),
-}
-_MOVING = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
-_MATRICES = {
-    "Add": (0, 1),
+# Inputs of operators that are known to bear the rounding, by what they do with it.
+_Inputs = dict[str, tuple[int, ...]]
+_WEIGHTS: _Inputs = {
     "Conv": (1,),
     "ConvTranspose": (1,),
-    "GRU": (1, 2, 3),
+    "GRU": (1, 2),
     "Gather": (0,),
     "Gemm": (0, 1),
-    "LSTM": (1, 2, 3),
+    "LSTM": (1, 2),
     "MatMul": (0, 1),
-    "PRelu": (1,),
-    "RNN": (1, 2, 3),
+    "RNN": (1, 2),
 }
+_BIASES: _Inputs = {
+    "Add": (0, 1),
+    "BatchNormalization": (2, 3),
+    "Conv": (2,),
+    "ConvTranspose": (2,),
+    "GRU": (3,),
+    "Gemm": (2,),
+    "GroupNormalization": (2,),
+    "InstanceNormalization": (2,),
+    "LSTM": (3,),
+    "LayerNormalization": (2,),
+    "RNN": (3,),
+}
+_FACTORS: _Inputs = {
+    "BatchNormalization": (1, 4),
+    "GroupNormalization": (1,),
+    "InstanceNormalization": (1,),
+    "LayerNormalization": (1,),
+    "PRelu": (1,),
+}
+_MOVING = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
 def to_float16(graph: ir.Graph, luts: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -81,9 +86,12 @@ def to_float16(graph: ir.Graph, luts: Iterable[str]) -> tuple[list[str], list[st
         tensor = value.const_value
         if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < _SMALLEST:
             continue
-        vector = name not in tables and tensor.size == max(tensor.shape.numpy())
-        user = None if name in tables else _exacting_user(value, vector=vector)
-        reason = f"{user} needs its precision" if user else _loss(tensor, vector=vector)
+        uses = [] if name in tables else list(_uses(value))
+        # A single row as a MatMul's operand is not summed: frequencies times positions, say.
+        bearing = (_BIASES, _FACTORS) if _is_vector(tensor) else (_WEIGHTS, _BIASES, _FACTORS)
+        exacting = [op for op, place in uses if not any(_has(t, op, place) for t in bearing)]
+        each = any(_has(_FACTORS, op, place) for op, place in uses)
+        reason = f"{exacting[0]} may need its precision" if exacting else _loss(tensor, each=each)
         if reason:
             kept.append(f"{name} stays float32: {reason}")
             continue
@@ -105,21 +113,31 @@ def cast_back(graph: GraphProto, names: Iterable[str]) -> list[NodeProto]:
     return nodes
 
 
-def _exacting_user(value: ir.Value, *, vector: bool) -> str | None:
-    """The first operator that may need more than 11 bits of ``value``, or None."""
-    bearing = _VECTORS if vector else _MATRICES
-    for node, index in value.uses():
-        if node.op_type in _MOVING and index == 0:
-            exacting = _exacting_user(node.outputs[0], vector=vector)
-            if exacting:
-                return exacting
-        elif index not in bearing.get(node.op_type, ()):
-            return node.op_type
-    return None
+def _uses(value: ir.Value) -> Iterator[tuple[str, int]]:
+    """Operators that take ``value``, moved or not, and as which input."""
+    for node, place in value.uses():
+        if node.op_type in _MOVING and place == 0:
+            yield from _uses(node.outputs[0])
+        else:
+            yield node.op_type, place
 
 
-def _loss(tensor: ir.TensorProtocol, *, vector: bool) -> str | None:
-    """What float16 would take from the values beyond its rounding, or None."""
+def _has(inputs: _Inputs, op: str, place: int) -> bool:
+    return place in inputs.get(op, ())
+
+
+def _is_vector(tensor: ir.TensorProtocol) -> bool:
+    """Whether all values lie along one dimension."""
+    return bool(tensor.size == max(tensor.shape.numpy()))
+
+
+def _loss(tensor: ir.TensorProtocol, *, each: bool) -> str | None:
+    """What float16 would take from the values beyond its rounding, or None.
+
+    Args:
+        tensor: float32.
+        each: whether every value counts by itself, however small beside the others.
+    """
     whole, changed, squares = True, False, 0.0
     for values in _blocks(tensor):
         if not np.isfinite(values).all():
@@ -132,7 +150,7 @@ def _loss(tensor: ir.TensorProtocol, *, vector: bool) -> str | None:
         squares += float(np.square(values, dtype=np.float64).sum())
     if whole:
         return "its whole numbers need more than 11 bits" if changed else None
-    floor = 0.0 if vector else (squares / tensor.size) ** 0.5
+    floor = 0.0 if each else (squares / tensor.size) ** 0.5
     for values in _blocks(tensor):
         error = np.abs(values - values.astype(np.float16).astype(np.float32))
         lost = error > _ROUNDING * np.maximum(np.abs(values), np.float32(floor))

@@ -178,11 +178,11 @@ def _size(what: str, tensor: TensorProto) -> int:
     if any(length < 0 for length in tensor.dims):
         raise DkmError(f"{what}: its shape {list(tensor.dims)} is no shape")
     try:
-        bits: int = ir.DataType(tensor.data_type).bitwidth
+        bits = ir.DataType(tensor.data_type).bitwidth
     except (ValueError, TypeError) as error:  # unknown, or strings
         reason = f"values of type {tensor.data_type} cannot lie in another file"
         raise DkmError(f"{what}: {reason}") from error
-    return -(-prod(tensor.dims) * bits // 8)
+    return int(-(-prod(tensor.dims) * bits // 8))
 
 
 def _number(what: str, key: str, text: str) -> int:
