@@ -107,7 +107,7 @@ class _Graph:
 
 
 def _decode(graph: _Graph, gather: NodeProto) -> Decode | None:
-    lut = _lut(graph, gather.input[0])
+    lut = _lut(graph, gather.input[0]) if len(gather.input) > 1 else None
     rows = graph.constant_part(gather.input[1]) if lut else None
     planes = [t.name for t in rows[1] if t.data_type == TensorProto.UINT8] if rows else []
     if lut is None or not planes:
@@ -122,10 +122,10 @@ def _decode(graph: _Graph, gather: NodeProto) -> Decode | None:
 
 def _lut(graph: _Graph, entries: str) -> TensorProto | None:
     reshape = graph.producer(entries)
-    if reshape is None or reshape.op_type != "Reshape":
+    if reshape is None or reshape.op_type != "Reshape" or not reshape.input:
         return None
     cast = graph.producer(reshape.input[0])  # from a narrower type that the LUTs are stored in
-    stored = cast.input[0] if cast and cast.op_type == "Cast" else reshape.input[0]
+    stored = cast.input[0] if cast and cast.op_type == "Cast" and cast.input else reshape.input[0]
     lut = graph.tensors.get(stored)
     fits = lut is not None and lut.data_type in _FLOATS and len(lut.dims) >= _LUT_RANK
     return lut if fits else None

@@ -16,15 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
-from onnx import NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
     from onnx import GraphProto
-
-SUFFIX = ".float16"
 
 # The Cast node and the longer name take about 100 bytes; 2 bytes a value are saved.
 _SMALLEST = 64
@@ -66,51 +64,87 @@ _FACTORS: _Inputs = {
 _MOVING = ("Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze")
 
 
-def to_float16(graph: ir.Graph, luts: Iterable[str]) -> tuple[list[str], list[str]]:
+def narrow_weights(graph: ir.Graph) -> tuple[list[str], list[str]]:
     """Give float32 initializers of ``graph`` float16 values, where these survive.
 
-    Their names and users are left as they are, for :func:`cast_back`.
-
-    Args:
-        graph: changed in place.
-        luts: names of initializers that hold LUTs; their users need not be in the graph yet.
+    Their names and users are left as they are, for :func:`cast_weights`.
 
     Returns:
         The names of the changed initializers; and, a line each, why others that would have made
         the file smaller stay float32.
     """
-    tables = set(luts)
     changed: list[str] = []
-    kept: list[str] = []
+    notes: list[str] = []
     for name, value in graph.initializers.items():
         tensor = value.const_value
         if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < _SMALLEST:
             continue
-        uses = [] if name in tables else list(_uses(value))
-        # A single row as a MatMul's operand is not summed: frequencies times positions, say.
-        bearing = (_BIASES, _FACTORS) if _is_vector(tensor) else (_WEIGHTS, _BIASES, _FACTORS)
-        exacting = [op for op, place in uses if not any(_has(t, op, place) for t in bearing)]
-        each = any(_has(_FACTORS, op, place) for op, place in uses)
-        reason = f"{exacting[0]} may need its precision" if exacting else _loss(tensor, each=each)
+        reason = _reason(tensor, list(_uses(value)))
         if reason:
-            kept.append(f"{name} stays float32: {reason}")
+            notes.append(f"{name} stays float32: {reason}")
             continue
         value.const_value = _rounded(tensor)
         changed.append(name)
-    return changed, kept
+    return changed, notes
 
 
-def cast_back(graph: GraphProto, names: Iterable[str]) -> list[NodeProto]:
-    """Store the initializers in ``names`` under a name of their own; the nodes that cast them.
+def cast_weights(graph: GraphProto, names: Iterable[str]) -> None:
+    """Store initializers of float16 values under names of their own, and cast them to float32.
 
-    The float32 value keeps the name, so that nothing else in ``graph`` changes.
+    The cast value has the initializer's name, so that nothing else in ``graph`` changes.
     """
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    nodes = []
     for name in names:
-        tensors[name].name = name + SUFFIX
-        nodes.append(helper.make_node("Cast", [name + SUFFIX], [name], to=TensorProto.FLOAT))
-    return nodes
+        tensors[name].name = f"{name}.float16"
+    _put_first(graph, [_cast(f"{name}.float16", name) for name in names])
+
+
+def narrow_luts(graph: GraphProto, names: Iterable[str]) -> list[str]:
+    """Store LUTs as float16, where their values survive, and cast them to float32.
+
+    They keep their names, by which they are read back, and the cast values get others.
+
+    Returns:
+        As :func:`narrow_weights`, the reasons why some stay float32.
+    """
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    changed: dict[str, str] = {}
+    notes: list[str] = []
+    for name in names:
+        values = numpy_helper.to_array(tensors[name])
+        if values.dtype != np.float32 or values.size < _SMALLEST:
+            continue
+        reason = _loss(values, each=False)
+        if reason:
+            notes.append(f"{name} stays float32: {reason}")
+            continue
+        tensors[name].CopyFrom(numpy_helper.from_array(values.astype(np.float16), name))
+        changed[name] = f"{name}.float32"
+    for node in graph.node:
+        node.input[:] = [changed.get(source, source) for source in node.input]
+    _put_first(graph, [_cast(name, value) for name, value in changed.items()])
+    return notes
+
+
+def _cast(stored: str, value: str) -> NodeProto:
+    return helper.make_node("Cast", [stored], [value], to=TensorProto.FLOAT)
+
+
+def _put_first(graph: GraphProto, nodes: list[NodeProto]) -> None:
+    nodes = [*nodes, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)
+
+
+def _reason(tensor: ir.TensorProtocol, uses: list[tuple[str, int]]) -> str | None:
+    """Why a dense tensor stays float32, or None."""
+    # A single row as a MatMul's operand is not summed: frequencies times positions, say.
+    single = tensor.size == max(tensor.shape.numpy())
+    bearing = (_BIASES, _FACTORS) if single else (_WEIGHTS, _BIASES, _FACTORS)
+    for op, place in uses:
+        if not any(_has(inputs, op, place) for inputs in bearing):
+            return f"{op} may need its precision"
+    return _loss(tensor.numpy(), each=any(_has(_FACTORS, op, place) for op, place in uses))
 
 
 def _uses(value: ir.Value) -> Iterator[tuple[str, int]]:
@@ -126,20 +160,15 @@ def _has(inputs: _Inputs, op: str, place: int) -> bool:
     return place in inputs.get(op, ())
 
 
-def _is_vector(tensor: ir.TensorProtocol) -> bool:
-    """Whether all values lie along one dimension."""
-    return bool(tensor.size == max(tensor.shape.numpy()))
-
-
-def _loss(tensor: ir.TensorProtocol, *, each: bool) -> str | None:
+def _loss(array: NDArray[np.float32], *, each: bool) -> str | None:
     """What float16 would take from the values beyond its rounding, or None.
 
     Args:
-        tensor: float32.
+        array: of any shape.
         each: whether every value counts by itself, however small beside the others.
     """
     whole, changed, squares = True, False, 0.0
-    for values in _blocks(tensor):
+    for values in _blocks(array):
         if not np.isfinite(values).all():
             return "it holds NaN or infinity"
         largest = float(np.abs(values).max())
@@ -150,8 +179,8 @@ def _loss(tensor: ir.TensorProtocol, *, each: bool) -> str | None:
         squares += float(np.square(values, dtype=np.float64).sum())
     if whole:
         return "its whole numbers need more than 11 bits" if changed else None
-    floor = 0.0 if each else (squares / tensor.size) ** 0.5
-    for values in _blocks(tensor):
+    floor = 0.0 if each else (squares / array.size) ** 0.5
+    for values in _blocks(array):
         error = np.abs(values - values.astype(np.float16).astype(np.float32))
         lost = error > _ROUNDING * np.maximum(np.abs(values), np.float32(floor))
         if lost.any():
@@ -159,9 +188,9 @@ def _loss(tensor: ir.TensorProtocol, *, each: bool) -> str | None:
     return None
 
 
-def _blocks(tensor: ir.TensorProtocol) -> Iterator[NDArray[np.float32]]:
+def _blocks(array: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
     """The values in pieces: a tensor may be as large as half the memory."""
-    flat = tensor.numpy().reshape(-1)
+    flat = array.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
         yield flat[start : start + _BLOCK]
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped]  # no type hints
+from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]  # no hints
 from onnx import ModelProto, TensorProto
 
 from dkm_deploy.errors import DkmError, MissingFileError
@@ -60,6 +60,8 @@ def load(path: Path, *, largest: int | None = None) -> ModelProto:
                 f"{path}: opset {opset.version}; the installed onnx {onnx.__version__} reads "
                 f"1 to {newest}: update it, or export the model at one of these"
             )
+    if _has_broken_text(model):
+        raise DkmError(f"{path}: a name in it is not valid text (UTF-8)")
     inside = [tensor for tensor, region in outside(model, path) if _within(region, largest)]
     fill(inside, path)
     return model
@@ -108,6 +110,20 @@ def _parse(path: Path) -> ModelProto:
         raise DkmError(f"{path}: cannot be read: {error.strerror}") from error
     except DecodeError as error:
         raise DkmError(f"{path}: not an ONNX model, or cut short: {error}") from error
+
+
+def _has_broken_text(message: Message) -> bool:
+    """Whether a name or another text is no UTF-8; protobuf gives bytes in place of such a one."""
+    if isinstance(message, TensorProto):  # without its values, which may be large
+        entries = [text for entry in message.external_data for text in (entry.key, entry.value)]
+        return any(isinstance(text, bytes) for text in (message.name, message.doc_string, *entries))
+    for field, value in message.ListFields():
+        values = value if field.is_repeated else [value]
+        if field.type == field.TYPE_STRING and any(isinstance(text, bytes) for text in values):
+            return True
+        if field.type == field.TYPE_MESSAGE and any(_has_broken_text(part) for part in values):
+            return True
+    return False
 
 
 def _within(region: Region, largest: int | None) -> bool:
@@ -169,7 +185,7 @@ def _data_file(what: str, location: str, folder: Path) -> Path:
             "put it there, and not as a link"
         )
     if not there:
-        raise MissingFileError(f"{what}: refers to {file}, which is not there")
+        raise MissingFileError(f"{what}: refers to {str(file)!r}, which is not there")
     return file
 
 

@@ -10,21 +10,23 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped] 
 from onnx import helper
 from onnx_ir.passes import common as passes
 
-from converters.onnx.encode import Encoding, encode, merged
-from converters.onnx.half import cast_back, to_float16
+from converters.onnx.encode import encode, merged
+from converters.onnx.external import move_palettes_out, move_weights_out, total_bytes
+from converters.onnx.half import cast_weights, narrow_luts, narrow_weights
 from converters.onnx.trace import DOMAIN, trace
 from dkm_deploy._version import __version__
 from dkm_deploy.errors import DkmError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from dkm_deploy.export import Exported
+    from dkm_deploy.palette import Palette
 
 OLDEST_OPSET = 18
 
 _STORAGE = ("float32", "float16")
-_SMALL = 1024  # bytes; shapes must lie in the model, and tiny pieces in another file help nobody
 _LARGEST = 2**31 - 2**24  # bytes of tensors, which leaves 16 MiB of 2 GiB for the graph
 
 
@@ -58,17 +60,19 @@ def write(
     weights = _take_out(model)
     _tidy(model)
     _check_free(model, weights)
-    encoding = merged(encode(weight, exported.palettes[weight]) for weight in weights)
-    _add_tensors(model.graph, encoding)
-    narrowed: list[str] = []
-    notes: list[str] = []
-    if storage_dtype == "float16":
-        narrowed, notes = to_float16(model.graph, [f"{weight}.lut" for weight in weights])
-    if external_data or (external_data is None and _too_large(model.graph)):
-        ir.external_data.unload_from_model(
-            model, path.parent, f"{path.name}.data", size_threshold_bytes=_SMALL
-        )
-    _save(_assembled(model, encoding, narrowed), path)
+    half = storage_dtype == "float16"
+    narrowed, notes = narrow_weights(model.graph) if half else ([], [])
+    if external_data is None:
+        external_data = total_bytes(model.graph, exported.palettes.values()) > _LARGEST
+    if external_data:
+        move_weights_out(model, path)
+    proto = with_palettes(model, {weight: exported.palettes[weight] for weight in weights})
+    if half:
+        cast_weights(proto.graph, narrowed)
+        notes += narrow_luts(proto.graph, [f"{weight}.lut" for weight in weights])
+    if external_data:
+        move_palettes_out(proto.graph, path)
+    _save(proto, path)
     return tuple(notes)
 
 
@@ -82,24 +86,14 @@ def _check_options(opset: int, storage_dtype: str, external_data: bool | None) -
         raise DkmError(f"external_data is {external_data!r}; it must be true or false")
 
 
-def _add_tensors(graph: ir.Graph, encoding: Encoding) -> None:
-    for tensor in encoding.tensors:
-        values = ir.serde.deserialize_tensor(tensor)
-        graph.register_initializer(ir.Value(name=tensor.name, const_value=values))
-
-
-def _too_large(graph: ir.Graph) -> bool:
-    values = (value.const_value for value in graph.initializers.values())
-    return sum(tensor.nbytes for tensor in values if tensor is not None) > _LARGEST
-
-
-def _assembled(model: ir.Model, encoding: Encoding, narrowed: list[str]) -> onnx.ModelProto:
-    """The model with the decoding of its palettes and the casts of ``narrowed`` tensors."""
+def with_palettes(model: ir.Model, palettes: Mapping[str, Palette]) -> onnx.ModelProto:
+    """The model with the decoding of ``palettes`` into the values that are called after them."""
     proto = ir.to_proto(model)
-    casts = cast_back(proto.graph, narrowed)
-    nodes = [*casts, *encoding.nodes, *proto.graph.node]
+    encoding = merged(encode(weight, palette) for weight, palette in palettes.items())
+    nodes = [*encoding.nodes, *proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(encoding.tensors)
     del proto.graph.value_info[:]  # every reader infers them again
     proto.ir_version = helper.find_min_ir_version_for(list(proto.opset_import), True)
     proto.producer_name, proto.producer_version = "dkm-deploy", __version__

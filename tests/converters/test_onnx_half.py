@@ -7,7 +7,7 @@ import onnx_ir as ir
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from converters.onnx.half import cast_back, to_float16
+from converters.onnx.half import cast_weights, narrow_luts, narrow_weights
 
 RANDOM = np.random.default_rng(0)
 
@@ -46,7 +46,7 @@ STORED = {
 def test_what_survives_is_stored_in_half(what):
     values, use = STORED[what]
     made = graph(values, use)
-    assert to_float16(made, []) == (["w"], [])
+    assert narrow_weights(made) == (["w"], [])
     stored = made.initializers["w"].const_value
     assert stored.tobytes() == values.astype(np.float32).astype(np.float16).tobytes()
     assert stored.dtype == ir.DataType.FLOAT16
@@ -75,7 +75,7 @@ KEPT = {
 def test_what_does_not_survive_stays_and_is_told(what):
     values, use, reason = KEPT[what]
     made = graph(values, use)
-    changed, notes = to_float16(made, [])
+    changed, notes = narrow_weights(made)
     assert changed == []
     assert len(notes) == 1
     assert notes[0].startswith("w stays float32: ")
@@ -85,26 +85,43 @@ def test_what_does_not_survive_stays_and_is_told(what):
 
 def test_every_user_is_asked_and_moves_are_followed():
     values = normal(64, 64)
-    assert to_float16(graph(values, ("MatMul", 1), ("Sin", 0)), [])[0] == []
-    made = graph(values, ("Transpose", 0))
-    made.append(ir.Node("", "MatMul", [None, made.node(0).outputs[0]]))
-    assert to_float16(made, [])[0] == ["w"]
-    made.append(ir.Node("", "Exp", [made.node(0).outputs[0]]))
-    assert to_float16(graph(values, ("Transpose", 0)), [])[0] == ["w"]
+    assert narrow_weights(graph(values, ("MatMul", 1), ("Sin", 0)))[0] == []
+    for op, stored in (("MatMul", ["w"]), ("Sin", [])):
+        made = graph(values, ("Transpose", 0))
+        made.append(ir.Node("", op, [made.node(0).outputs[0]]))
+        assert narrow_weights(made)[0] == stored
 
 
-def test_luts_need_no_users_and_small_or_other_tensors_are_left_alone():
-    assert to_float16(graph(normal(1, 1, 128, 1)), ["w"]) == (["w"], [])
-    assert to_float16(graph(normal(1, 1, 16, 1)), ["w"]) == ([], [])
+def test_small_tensors_and_other_types_are_left_alone():
+    assert narrow_weights(graph(normal(4, 8), ("MatMul", 1))) == ([], [])
     made = graph(np.zeros(100), ("Add", 1))
     made.initializers["w"].const_value = ir.tensor(np.zeros(100, np.int64))
-    assert to_float16(made, []) == ([], [])
+    assert narrow_weights(made) == ([], [])
 
 
-def test_the_values_in_use_keep_their_names():
+def test_a_weight_in_use_keeps_its_name():
     tensors = [numpy_helper.from_array(np.zeros(4, np.float16), name) for name in ("a", "b")]
-    proto = helper.make_graph([], "g", [], [], initializer=tensors)
-    (node,) = cast_back(proto, ["b"])
+    use = helper.make_node("Relu", ["b"], ["y"])
+    proto = helper.make_graph([use], "g", [], [], initializer=tensors)
+    cast_weights(proto, ["b"])
     assert [tensor.name for tensor in proto.initializer] == ["a", "b.float16"]
-    assert (node.op_type, *node.input, *node.output) == ("Cast", "b.float16", "b")
-    assert node.attribute[0].i == TensorProto.FLOAT
+    assert [(n.op_type, *n.input, *n.output) for n in proto.node] == [
+        ("Cast", "b.float16", "b"),
+        ("Relu", "b", "y"),
+    ]
+    assert proto.node[0].attribute[0].i == TensorProto.FLOAT
+
+
+def test_a_stored_lut_keeps_its_name():
+    luts = {"a.lut": normal(1, 1, 128, 1), "b.lut": normal(1, 16, 1), "c.lut": normal(1, 128, 1)}
+    luts["c.lut"][0, 3] = 1e6
+    tensors = [numpy_helper.from_array(v.astype(np.float32), name) for name, v in luts.items()]
+    uses = [helper.make_node("Relu", [name], [f"{name}:0"]) for name in luts]
+    proto = helper.make_graph(uses, "g", [], [], initializer=tensors)
+    assert narrow_luts(proto, luts) == ["c.lut stays float32: 1e+06 is larger than float16 holds"]
+    kinds = {tensor.name: tensor.data_type for tensor in proto.initializer}
+    assert kinds == dict.fromkeys(luts, TensorProto.FLOAT) | {"a.lut": TensorProto.FLOAT16}
+    assert [(n.op_type, *n.input, *n.output) for n in proto.node[:2]] == [
+        ("Cast", "a.lut", "a.lut.float32"),
+        ("Relu", "a.lut.float32", "a.lut:0"),
+    ]
