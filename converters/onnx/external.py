@@ -21,16 +21,16 @@ _SMALL = 1024
 
 def total_bytes(graph: ir.Graph, palettes: Iterable[Palette]) -> int:
     """Bytes of all tensors of a model: what is in ``graph``, and ``palettes`` once encoded."""
-    dense = [value.const_value for value in graph.initializers.values()]
     packed = sum(p.indices.size * p.bits // 8 + p.lut.nbytes for p in palettes)
-    return packed + sum(tensor.nbytes for tensor in dense if tensor is not None)
+    return packed + sum(_sizes(graph))
 
 
 def move_weights_out(model: ir.Model, path: Path) -> None:
     """Write the large initializers of ``model`` to the data file of ``path``, one at a time."""
-    ir.external_data.unload_from_model(
-        model, path.parent, _data_file(path).name, size_threshold_bytes=_SMALL
-    )
+    if max(_sizes(model.graph), default=0) > _SMALL:  # else it would write an empty file
+        ir.external_data.unload_from_model(
+            model, path.parent, _data_file(path).name, size_threshold_bytes=_SMALL
+        )
 
 
 def move_palettes_out(graph: GraphProto, path: Path) -> None:
@@ -44,6 +44,11 @@ def move_palettes_out(graph: GraphProto, path: Path) -> None:
             place = data.tell()
             set_external_data(tensor, file.name, offset=place, length=data.write(tensor.raw_data))
             tensor.ClearField("raw_data")
+
+
+def _sizes(graph: ir.Graph) -> list[int]:
+    tensors = (value.const_value for value in graph.initializers.values())
+    return [tensor.nbytes for tensor in tensors if tensor is not None]
 
 
 def _data_file(path: Path) -> Path:

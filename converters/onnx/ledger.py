@@ -111,7 +111,7 @@ def _message(data: memoryview, start: int, end: int, kind: Any, names: Names) ->
             yield ("metadata", name), size
         elif tensor and name in _PAYLOAD:
             yield tensor, size
-        elif known and known.message_type:
+        elif known and known.message_type and field.sized:  # else protobuf does not know it either
             yield from _message(data, field.content, field.end, known.message_type, names)
         else:
             yield ("graph", _PARTS.get(kind.name, "model")), size

@@ -58,6 +58,12 @@ def test_bytes_that_onnx_does_not_know_are_counted(path):
     assert target.ledger(path).total_bytes == path.stat().st_size
 
 
+def test_a_number_where_a_message_belongs_is_no_message(path):
+    """Protobuf takes it for a field that it does not know."""
+    path.write_bytes(path.read_bytes() + b"\x38\x05")  # field 7, the graph, as the number 5
+    assert target.ledger(path).total_bytes == path.stat().st_size
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [

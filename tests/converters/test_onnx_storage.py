@@ -162,6 +162,11 @@ class TestDataFile:
         dkm.convert(frozen, IDS, tmp_path / "m.onnx")
         assert (tmp_path / "m.onnx.data").exists()
 
+    def test_there_is_none_if_nothing_is_large(self, tmp_path):
+        path = tmp_path / "m.onnx"
+        dkm.convert(nn.Linear(3, 2).eval(), torch.ones(1, 3), path, external_data=True)
+        assert list(tmp_path.iterdir()) == [path]
+
     def test_one_that_no_longer_belongs_goes_and_others_stay(self, frozen, pair, tmp_path):
         path = tmp_path / "m.onnx"
         model = onnx.load(pair)
