@@ -157,7 +157,7 @@ def _row_ends(graph: _Graph, lut: str) -> list[str]:
     ends, waiting = [], [lut]
     while waiting:
         for node in graph.consumers.get(waiting.pop(), []):
-            value = node.output[0]
+            value = next(iter(node.output), "")
             if node.op_type == "Reshape" and graph.part(value).ids:
                 ends.append(value)
             elif node.op_type in ("Reshape", "Gather", "Cast"):
