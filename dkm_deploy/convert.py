@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,7 @@ def convert(
     _check_palettes(target, exported)
     with written_whole(path, force=force) as temporary:
         target.write(exported, temporary, **target_options)
-        _check_written(target, exported, temporary)
+        check_written(target, exported.palettes, temporary)
     return Artifact(path, target.name, target.ledger(path))
 
 
@@ -105,10 +106,14 @@ def spec_of(palette: Palette) -> PaletteSpec:
     return PaletteSpec(palette.bits, palette.cluster_dim, palette.axis, size)
 
 
-def _check_written(target: Target, exported: Exported, path: Path) -> None:
-    """The file is the witness: compare what its bytes decode to, not what was meant."""
+def check_written(target: Target, palettes: Mapping[str, Palette], path: Path) -> None:
+    """The file is the witness: compare what its bytes decode to, not what was meant.
+
+    Raises:
+        RuntimeError: the file at ``path`` holds other palettes; the target is at fault.
+    """
     stored = target.read_palettes(path)
-    for name, palette in exported.palettes.items():
+    for name, palette in palettes.items():
         wrong = difference(palette, stored[name]) if name in stored else "not in the file"
         if wrong:
             raise RuntimeError(f"{name}: target {target.name} wrote a wrong file: {wrong}")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.onnx.ledger import ledger
+from converters.onnx.palettize import palettize
 from converters.onnx.read import read_palettes
 from converters.onnx.write import OLDEST_OPSET, write
-from dkm_deploy.targets import Target
+from dkm_deploy.targets import Rewriter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
     from dkm_deploy.export import Exported
     from dkm_deploy.ledger import Ledger
     from dkm_deploy.palette import Palette
-    from dkm_deploy.recipe import PaletteSpec
+    from dkm_deploy.recipe import PaletteSpec, Recipe
+    from dkm_deploy.rewrite import Rewrite
 
 
 class OnnxTarget:
-    """Writes, reads back and weighs ``.onnx`` files."""
+    """Writes, palettizes, reads back and weighs ``.onnx`` files."""
 
     name = "onnx"
     suffixes: tuple[str, ...] = (".onnx",)
@@ -36,9 +38,13 @@ class OnnxTarget:
         """The palettes that the file's own graph decodes, by weight name."""
         return read_palettes(path)
 
+    def palettize(self, path: Path, out: Path, recipe: Recipe) -> Rewrite:
+        """Cluster the weights of the file at ``path`` and write it to ``out``."""
+        return palettize(path, out, recipe)
+
     def ledger(self, path: Path) -> Ledger:
         """Every byte of the file."""
         return ledger(path)
 
 
-target: Target = OnnxTarget()
+target: Rewriter = OnnxTarget()

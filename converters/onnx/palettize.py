@@ -1,0 +1,246 @@
+"""From an ONNX file to an ONNX file: its weights become palettes, the rest stays the user's."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import onnx
+import torch
+from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # no type hints
+from onnx import ModelProto, TensorProto, numpy_helper
+
+from converters.onnx.decodes import find_decodes
+from converters.onnx.encode import Encoding, encode, merged
+from converters.onnx.load import load
+from converters.onnx.values import (
+    DEFAULT_DOMAINS,
+    Values,
+    graphs,
+    held_by_functions,
+    op_name,
+    values_of,
+)
+from converters.onnx.weights import find_weights
+from dkm_deploy.errors import DkmError
+from dkm_deploy.ledger import size_on_disk
+from dkm_deploy.rewrite import Rewrite
+from dkm_deploy.training.freeze import cluster
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from dkm_deploy.palette import Palette
+    from dkm_deploy.recipe import PaletteSpec, Recipe
+
+# Range, which makes the unpacking tables, came with 11; the other operators are older.
+OLDEST_OPSET = 11
+# Before it, every initializer had to be an input of the graph too.
+_OLDEST_IR = 4
+# Of the values that the decodings of several weights share.
+_SHARED = "dkm:"
+
+
+def palettize(path: Path, out: Path, recipe: Recipe) -> Rewrite:
+    """Cluster the weights of the model at ``path`` by exact k-means and write it to ``out``.
+
+    A weight (see :mod:`converters.onnx.weights`) is replaced by the decoding of its palette under
+    its own name, in the main graph, where that takes fewer bytes. Opset, names, shapes, metadata,
+    functions and other nodes are kept; so is the IR version, unless it is below 4. Tensors that
+    the input keeps in other files are written into ``out``. The same file gives the same bytes.
+
+    Raises:
+        DkmError: the file is damaged or not ONNX, its opset or IR version is too old or too new,
+            it is palettized already or for training, a name is taken, the recipe does not fit it,
+            or nothing in it can be palettized.
+    """
+    model = load(path)
+    try:
+        _check_model(model)
+        found = find_weights(model)
+        specs, skipped = _assigned(recipe, found.tensors)
+        palettes, too_small = _clustered(found.tensors, specs)
+        dense = {**found.dense, **skipped, **too_small}
+        if not palettes:
+            raise DkmError(f"there is nothing to palettize: {_first(dense)}")
+        encodings = {weight: encode(weight, palette) for weight, palette in palettes.items()}
+        _check_free(encodings, values_of(model))
+    except DkmError as error:
+        raise DkmError(f"{path}: {error}") from error
+    _replace(model, set(palettes), merged(encodings.values()))
+    _save(model, out)
+    return Rewrite(palettes, dense, tuple(_unchecked(model, path, out)), _bytes_on_disk(path))
+
+
+def _check_model(model: ModelProto) -> None:
+    """Raise DkmError if the model is none that palettes can be put into."""
+    opset = max((o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS), default=0)
+    newest = onnx.defs.onnx_opset_version()
+    if opset < OLDEST_OPSET:
+        raise DkmError(
+            f"its opset is {opset or 'not given'}, and decoding palettes needs {OLDEST_OPSET} or "
+            "newer; convert it with onnx.version_converter"
+        )
+    for what, version, known in (
+        ("opset", opset, newest),
+        ("IR", model.ir_version, onnx.IR_VERSION),
+    ):
+        if version > known:
+            raise DkmError(
+                f"its {what} version is {version}, and onnx {onnx.__version__} knows up to {known}"
+            )
+    if model.training_info:
+        raise DkmError("it is a training graph; export the model for inference")
+    palettized = [decode.weight for decode in find_decodes(model)]
+    if palettized:
+        raise DkmError(f"palettized already ({_some(palettized)}); start from the dense model")
+
+
+def _assigned(
+    recipe: Recipe, tensors: Mapping[str, TensorProto]
+) -> tuple[Mapping[str, PaletteSpec], Mapping[str, str]]:
+    """What the recipe says of each weight: its spec, or the reason to stay dense."""
+    if not tensors:
+        return {}, {}
+    shapes = {name: torch.empty(*t.dims, device="meta") for name, t in tensors.items()}
+    assignment = recipe.assign(shapes)
+    return assignment.specs, assignment.dense
+
+
+def _clustered(
+    tensors: Mapping[str, TensorProto], specs: Mapping[str, PaletteSpec]
+) -> tuple[dict[str, Palette], dict[str, str]]:
+    """Palettes of the weights that get smaller, and the reason of the others.
+
+    The largest comes first, and bears the bytes of what the decodings of others share with it.
+    """
+    palettes: dict[str, Palette] = {}
+    dense: dict[str, str] = {}
+    there: dict[str, int] = {}
+    for name in sorted(specs, key=lambda name: -tensors[name].ByteSize()):
+        palette = _cluster(name, tensors[name], specs[name])
+        sizes = _sizes(encode(name, palette))
+        size = sum(sizes[part] for part in sizes.keys() - there.keys())
+        dense_size = tensors[name].ByteSize()
+        if size < dense_size:
+            palettes[name] = palette
+            there.update(sizes)
+        else:
+            dense[name] = f"{palette.size} values: {dense_size} bytes now, {size} as a palette"
+    in_order = {name: palettes[name] for name in specs if name in palettes}
+    return in_order, {name: dense[name] for name in specs if name in dense}
+
+
+def _cluster(name: str, tensor: TensorProto, spec: PaletteSpec) -> Palette:
+    # A copy: torch must not see a read-only array.
+    weight = torch.from_numpy(numpy_helper.to_array(tensor).copy())
+    try:
+        return cluster(weight, spec)
+    except DkmError as error:
+        raise DkmError(f"{name}: {error}") from error
+
+
+def _sizes(encoding: Encoding) -> dict[str, int]:
+    """Bytes of each node, by the value that it makes, and of each tensor."""
+    nodes = {node.output[0]: node.ByteSize() for node in encoding.nodes}
+    return nodes | {tensor.name: tensor.ByteSize() for tensor in encoding.tensors}
+
+
+def _check_free(encodings: Mapping[str, Encoding], values: Values) -> None:
+    """Raise DkmError if the model uses a name that a decoding needs."""
+    taken = values.definitions.keys() | values.uses.keys()
+    for weight, encoding in encodings.items():
+        if weight.startswith(_SHARED):
+            raise DkmError(f"{weight}: names with {_SHARED} belong to the decoding; rename it")
+        made = {tensor.name for tensor in encoding.tensors}
+        made.update(node.output[0] for node in encoding.nodes)
+        for name in sorted(made - {weight}):
+            if name in taken:
+                raise DkmError(
+                    f"{name}: decoding {weight} needs a value of this name, and the model has one; "
+                    "rename either"
+                )
+
+
+def _replace(model: ModelProto, weights: set[str], encoding: Encoding) -> None:
+    """Put the decoding into the main graph, in place of the tensors called ``weights``."""
+    for graph, place in list(graphs(model.graph)):
+        _remove(graph.initializer, lambda tensor: tensor.name in weights)
+        _remove(graph.node, lambda node: op_name(node) == "Constant" and node.output[0] in weights)
+        if place:  # the value is no longer this graph's own
+            _remove(graph.value_info, lambda value: value.name in weights)
+    nodes = [*encoding.nodes, *model.graph.node]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    model.graph.initializer.extend(encoding.tensors)
+    model.ir_version = max(model.ir_version, _OLDEST_IR)
+
+
+def _remove(messages: Any, where: Callable[[Any], bool]) -> None:
+    """Delete messages of a repeated field in place, which copies none of the others."""
+    for place in reversed([i for i, message in enumerate(messages) if where(message)]):
+        del messages[place]
+
+
+def _save(model: ModelProto, out: Path) -> None:
+    try:
+        out.write_bytes(model.SerializeToString(deterministic=True))
+    except (EncodeError, ValueError) as error:
+        raise DkmError(
+            "palettized, it is still larger than 2 GiB, the most one ONNX file can hold; use fewer "
+            "bits or palettize more of it"
+        ) from error
+
+
+def _bytes_on_disk(path: Path) -> int:
+    """Bytes of the model at ``path`` and of the files that its tensors lie in."""
+    model = onnx.load(path, format="protobuf", load_external_data=False)
+    held = [*values_of(model).held, *held_by_functions(model)]
+    entries = [entry for each in held if each.tensor for entry in each.tensor.external_data]
+    files = {path.parent / entry.value for entry in entries if entry.key == "location"}
+    return size_on_disk(path) + sum(size_on_disk(file) for file in files)
+
+
+def _unchecked(model: ModelProto, path: Path, out: Path) -> Iterator[str]:
+    """Check the written file; what could not be checked.
+
+    Raises:
+        RuntimeError: the input is valid ONNX and the result is not; this project is at fault.
+    """
+    problem = _problem(out)
+    before = _problem(path) if problem else None
+    if problem and not before:
+        raise RuntimeError(f"{path}: palettizing it gave an invalid file: {problem}; please report")
+    if before:
+        yield f"onnx.checker refuses the input ({before}), so it did not check the result"
+    unknown = list(dict.fromkeys(_unknown_operators(model)))
+    if unknown:
+        yield f"onnx does not know {_some(unknown)}, so it did not check what they take and give"
+
+
+def _problem(path: Path) -> str | None:
+    try:
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        return " ".join(str(error).split())
+    return None
+
+
+def _unknown_operators(model: ModelProto) -> Iterator[str]:
+    own = {(function.domain, function.name) for function in model.functions}
+    for graph, _ in graphs(model.graph):
+        for node in graph.node:
+            known = (node.domain, node.op_type) in own or node.domain in DEFAULT_DOMAINS
+            if not known and not onnx.defs.has(node.op_type, node.domain):
+                yield op_name(node)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _first(dense: Mapping[str, str]) -> str:
+    """The first reasons why weights stay dense."""
+    if not dense:
+        return "it has no tensor of rank 2 or more"
+    return "; ".join(f"{name}: {reason}" for name, reason in list(dense.items())[:3])
