@@ -132,6 +132,8 @@ def palettize_checkpoint(
 
 def _check_output(out: Path, source: Path, *, force: bool) -> None:
     """Raise DkmError if ``out`` is the input or may not be replaced."""
+    if out.is_dir():
+        raise DkmError(f"{out}: this is a folder; give the name of a file")
     if out.exists() and out.samefile(source):
         raise DkmError(f"{out}: this is the input, which is never changed; give another name")
     check_writable(out, force=force)

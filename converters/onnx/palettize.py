@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import onnx
 import torch
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # no type hints
-from onnx import ModelProto, TensorProto, numpy_helper
+from onnx import ModelProto, TensorProto
 
 from converters.onnx.decodes import find_decodes
 from converters.onnx.encode import Encoding, encode, merged
@@ -20,7 +20,7 @@ from converters.onnx.values import (
     op_name,
     values_of,
 )
-from converters.onnx.weights import find_weights
+from converters.onnx.weights import array_of, find_weights
 from dkm_deploy.errors import DkmError
 from dkm_deploy.ledger import size_on_disk
 from dkm_deploy.rewrite import Rewrite
@@ -133,7 +133,7 @@ def _clustered(
 
 def _cluster(name: str, tensor: TensorProto, spec: PaletteSpec) -> Palette:
     # A copy: torch must not see a read-only array.
-    weight = torch.from_numpy(numpy_helper.to_array(tensor).copy())
+    weight = torch.from_numpy(array_of(name, tensor).copy())
     try:
         return cluster(weight, spec)
     except DkmError as error:
@@ -187,8 +187,8 @@ def _save(model: ModelProto, out: Path) -> None:
         out.write_bytes(model.SerializeToString(deterministic=True))
     except (EncodeError, ValueError) as error:
         raise DkmError(
-            "palettized, it is still larger than 2 GiB, the most one ONNX file can hold; use fewer "
-            "bits or palettize more of it"
+            f"{out}: palettized, it is still larger than 2 GiB, the most one ONNX file can hold; "
+            "use fewer bits or palettize more of it"
         ) from error
 
 

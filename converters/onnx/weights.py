@@ -20,11 +20,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from converters.onnx.values import Held, Use, Values, held_by_functions, op_name, values_of
+from dkm_deploy.errors import DkmError, first_line
 
 _FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
 _LINEAR = {
@@ -48,7 +51,7 @@ _MOVING = {
     *("Slice", "Split"),
 }
 _SHAPE_ONLY = ("Shape", "Size")
-_QUANTISED = ("Quantize", "QLinear", "Integer", "NBits", "QGemm", "QAttention", "QMoE")
+_QUANTISED = ("quantize", "qlinear", "integer", "nbits", "qgemm", "qattention", "qmoe")
 
 
 @dataclass(frozen=True)
@@ -105,14 +108,29 @@ def _not_a_weight(held: Held, values: Values) -> str | None:
             return reason
     if not prod(held.dims):
         return "it has no elements"
-    if not np.isfinite(numpy_helper.to_array(held.tensor)).all():
+    if not np.isfinite(array_of(held.name, held.tensor)).all():
         return "it holds NaN or infinity"
     return None
 
 
+def array_of(name: str, tensor: TensorProto) -> NDArray[Any]:
+    """The values of a tensor.
+
+    Raises:
+        DkmError: they do not fill its shape.
+    """
+    try:
+        array = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError) as error:
+        raise DkmError(f"{name}: its values cannot be read: {first_line(error)}") from error
+    if array.shape != tuple(tensor.dims):
+        raise DkmError(f"{name}: its shape is {list(tensor.dims)}, and its values are not")
+    return array
+
+
 def _not_float(tensor: TensorProto, uses: list[Use]) -> str:
     kind = TensorProto.DataType.Name(tensor.data_type).lower()
-    ops = [use.op for use in uses if any(part in use.op for part in _QUANTISED)]
+    ops = [use.op for use in uses if any(part in use.op.lower() for part in _QUANTISED)]
     if ops:
         return f"{kind}, an input of {ops[0]}: quantised already"
     return f"{kind}: palettes are float16, float32 or float64"
