@@ -166,7 +166,9 @@ def _replace(model: ModelProto, weights: set[str], encoding: Encoding) -> None:
     """Put the decoding into the main graph, in place of the tensors called ``weights``."""
     for graph, place in list(graphs(model.graph)):
         _remove(graph.initializer, lambda tensor: tensor.name in weights)
-        _remove(graph.node, lambda node: op_name(node) == "Constant" and node.output[0] in weights)
+        _remove(
+            graph.node, lambda node: op_name(node) == "Constant" and weights.issuperset(node.output)
+        )
         if place:  # the value is no longer this graph's own
             _remove(graph.value_info, lambda value: value.name in weights)
     nodes = [*encoding.nodes, *model.graph.node]
@@ -221,7 +223,12 @@ def _unchecked(model: ModelProto, path: Path, out: Path) -> Iterator[str]:
 def _problem(path: Path) -> str | None:
     try:
         onnx.checker.check_model(path, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+    # A message that quotes a damaged name is not even text.
+    except (
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+        UnicodeDecodeError,
+    ) as error:
         return " ".join(str(error).split())
     return None
 

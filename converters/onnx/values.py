@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
@@ -63,6 +64,11 @@ class Values:
     producers: Mapping[str, NodeProto]
     uses: Mapping[str, Sequence[Use]]
 
+    @cached_property
+    def by_name(self) -> Mapping[str, Held]:
+        """The tensor that each name stands for."""
+        return {each.name: each for each in self.held}
+
 
 def values_of(model: ModelProto) -> Values:
     """Collect the tensors, names and uses of all graphs of ``model``."""
@@ -107,7 +113,7 @@ def _subgraphs(nodes: Iterable[NodeProto], place: str) -> Iterator[tuple[GraphPr
     for node in nodes:
         for attribute in node.attribute:
             inside = [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]
-            label = f"{attribute.name} of {node.output[0]}" if inside else ""
+            label = f"{attribute.name} of {', '.join(node.output[:1])}"
             for graph in inside:
                 yield from graphs(graph, f"{label} in {place}" if place else label)
 
@@ -124,7 +130,7 @@ def _held(graph: GraphProto, place: str) -> Iterator[Held]:
 
 def _constants(nodes: Iterable[NodeProto], place: str) -> Iterator[Held]:
     for node in nodes:
-        if node.op_type != "Constant" or node.domain not in DEFAULT_DOMAINS:
+        if op_name(node) != "Constant" or not node.output:
             continue
         for attribute in node.attribute:
             if attribute.HasField("t"):

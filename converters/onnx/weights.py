@@ -129,7 +129,8 @@ def array_of(name: str, tensor: TensorProto) -> NDArray[Any]:
 
 
 def _not_float(tensor: TensorProto, uses: list[Use]) -> str:
-    kind = TensorProto.DataType.Name(tensor.data_type).lower()
+    known = tensor.data_type in TensorProto.DataType.values()
+    kind = TensorProto.DataType.Name(tensor.data_type).lower() if known else "of an unknown type"
     ops = [use.op for use in uses if any(part in use.op.lower() for part in _QUANTISED)]
     if ops:
         return f"{kind}, an input of {ops[0]}: quantised already"
@@ -141,14 +142,11 @@ def _not_linear(use: Use, held: Held, values: Values) -> str | None:
         return "an output of the model or of a subgraph"
     if use.op not in _ALL_INPUTS and use.position not in _LINEAR.get(use.op, ()):
         return f"input {use.position} of {use.op}: not the weight of a linear operator"
-    if use.op == "Gather" and _constant_reads(use.node.input[1], values) > held.dims[0]:
-        return "a lookup table already: constant indices read from it"
+    if use.op == "Gather":
+        indices = [values.by_name[n] for n in use.node.input[1:2] if n in values.by_name]
+        if sum(prod(each.dims) for each in indices) > held.dims[0]:
+            return "a lookup table already: constant indices read from it"
     return None
-
-
-def _constant_reads(indices: str, values: Values) -> int:
-    """How many indices there are, if they are a tensor of the model; else 0."""
-    return next((prod(held.dims) for held in values.held if held.name == indices), 0)
 
 
 def _moves(node: NodeProto, position: int, values: Values) -> bool:
@@ -160,12 +158,19 @@ def _moves(node: NodeProto, position: int, values: Values) -> bool:
 
 
 def _constant(name: str, values: Values) -> bool:
-    """Whether a value is a tensor of the model, perhaps moved or cast."""
-    node = values.producers.get(name)
-    if node is None or op_name(node) == "Constant":
-        return any(held.name == name and not held.replaceable for held in values.held)
-    moved = node.input if op_name(node) == "Concat" else node.input[:1]
-    return op_name(node) in (*_MOVING, "Concat") and all(_constant(n, values) for n in moved)
+    """Whether a value is made of nothing but tensors of the model, moved or cast."""
+    seen, waiting = {name}, [name]
+    while waiting:
+        name = waiting.pop()
+        if name in values.by_name and not values.by_name[name].replaceable:
+            continue
+        node = values.producers.get(name)
+        if node is None or op_name(node) not in (*_MOVING, "Concat"):
+            return False
+        sources = node.input if op_name(node) == "Concat" else node.input[:1]
+        waiting += [source for source in sources if source not in seen]
+        seen.update(sources)
+    return True
 
 
 def _final_uses(name: str, values: Values) -> Iterator[Use]:
