@@ -9,6 +9,7 @@ import torch
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # no type hints
 from onnx import ModelProto, TensorProto
 
+from converters.onnx.checked import first_names, unchecked
 from converters.onnx.decodes import find_decodes
 from converters.onnx.encode import Encoding, encode, merged
 from converters.onnx.load import load
@@ -27,7 +28,7 @@ from dkm_deploy.rewrite import Rewrite
 from dkm_deploy.training.freeze import cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from dkm_deploy.palette import Palette
@@ -69,7 +70,7 @@ def palettize(path: Path, out: Path, recipe: Recipe) -> Rewrite:
         raise DkmError(f"{path}: {error}") from error
     _replace(model, set(palettes), merged(encodings.values()))
     _save(model, out)
-    return Rewrite(palettes, dense, tuple(_unchecked(model, path, out)), _bytes_on_disk(path))
+    return Rewrite(palettes, dense, tuple(unchecked(model, path, out)), _bytes_on_disk(path))
 
 
 def _check_model(model: ModelProto) -> None:
@@ -93,7 +94,9 @@ def _check_model(model: ModelProto) -> None:
         raise DkmError("it is a training graph; export the model for inference")
     palettized = [decode.weight for decode in find_decodes(model)]
     if palettized:
-        raise DkmError(f"palettized already ({_some(palettized)}); start from the dense model")
+        raise DkmError(
+            f"palettized already ({first_names(palettized)}); start from the dense model"
+        )
 
 
 def _assigned(
@@ -201,49 +204,6 @@ def _bytes_on_disk(path: Path) -> int:
     entries = [entry for each in held if each.tensor for entry in each.tensor.external_data]
     files = {path.parent / entry.value for entry in entries if entry.key == "location"}
     return size_on_disk(path) + sum(size_on_disk(file) for file in files)
-
-
-def _unchecked(model: ModelProto, path: Path, out: Path) -> Iterator[str]:
-    """Check the written file; what could not be checked.
-
-    Raises:
-        RuntimeError: the input is valid ONNX and the result is not; this project is at fault.
-    """
-    problem = _problem(out)
-    before = _problem(path) if problem else None
-    if problem and not before:
-        raise RuntimeError(f"{path}: palettizing it gave an invalid file: {problem}; please report")
-    if before:
-        yield f"onnx.checker refuses the input ({before}), so it did not check the result"
-    unknown = list(dict.fromkeys(_unknown_operators(model)))
-    if unknown:
-        yield f"onnx does not know {_some(unknown)}, so it did not check what they take and give"
-
-
-def _problem(path: Path) -> str | None:
-    try:
-        onnx.checker.check_model(path, full_check=True)
-    # A message that quotes a damaged name is not even text.
-    except (
-        onnx.checker.ValidationError,
-        onnx.shape_inference.InferenceError,
-        UnicodeDecodeError,
-    ) as error:
-        return " ".join(str(error).split())
-    return None
-
-
-def _unknown_operators(model: ModelProto) -> Iterator[str]:
-    own = {(function.domain, function.name) for function in model.functions}
-    for graph, _ in graphs(model.graph):
-        for node in graph.node:
-            known = (node.domain, node.op_type) in own or node.domain in DEFAULT_DOMAINS
-            if not known and not onnx.defs.has(node.op_type, node.domain):
-                yield op_name(node)
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _first(dense: Mapping[str, str]) -> str:
