@@ -132,7 +132,7 @@ def test_palettize_an_onnx_file(dense_onnx, tmp_path, capsys, how):
     assert main(["palettize", f"{dense_onnx}", *layout, "-o", f"{out}"]) == 0
     printed = capsys.readouterr().out
     assert "input 1 of Add: not the weight of a linear operator" in printed
-    sizes = f"{out.stat().st_size:,} bytes, ", f" of {dense_onnx.stat().st_size:,}; 1 palettes"
+    sizes = f"{out.stat().st_size:,} bytes, ", f" of {dense_onnx.stat().st_size:,}; palettized: 1"
     assert all(size in printed for size in sizes)
     palette = dkm.read_palettes(out)["w"]
     assert (palette.bits, palette.cluster_dim, palette.groups) == (3, 2, (8, 1))

@@ -27,5 +27,5 @@ def show_rewritten(result: Rewritten, console: Console) -> None:
 def _sizes(result: Rewritten) -> Text:
     share = 100 * result.bytes_after / result.bytes_before
     line = f": {result.bytes_after:,} bytes, {share:.1f} % of {result.bytes_before:,}; "
-    counts = f"{len(result.palettes)} palettes, {len(result.dense)} left dense"
+    counts = f"palettized: {len(result.palettes)}, left dense: {len(result.dense)}"
     return safe(result.path, style="bold").append(line + counts, style="not bold")

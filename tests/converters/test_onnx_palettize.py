@@ -174,6 +174,31 @@ def test_weights_in_and_around_the_branches_of_an_if(tmp_path):
     }
 
 
+def test_weights_in_the_body_of_a_loop(tmp_path):
+    body = graph(
+        [
+            constant("bias", values(1, 64)),
+            helper.make_node("MatMul", ["state", "inner"], ["product"]),
+            helper.make_node("MatMul", ["product", "outer"], ["raw"]),
+            helper.make_node("Add", ["raw", "bias"], ["sum"]),
+            helper.make_node("Tanh", ["sum"], ["next"]),
+            helper.make_node("Identity", ["go"], ["go_on"]),
+        ],
+        [tensor("inner", values(64, 32))],
+        inputs=[value("i", [], TensorProto.INT64), value("go", [], TensorProto.BOOL), "state"],
+        outputs=[value("go_on", [], TensorProto.BOOL), "next"],
+        name="body",
+    )
+    nodes = [
+        constant("times", np.array(3, np.int64)),
+        helper.make_node("Loop", ["times", "", "x"], ["y"], body=body),
+    ]
+    proto = model(nodes, [tensor("outer", values(32, 64))])
+    result, _ = check(tmp_path, proto, {"x": X}, tolerance=1e-5)
+    assert [*result.palettes] == ["outer", "inner"]
+    assert result.dense == {"bias": "input 1 of Add: not the weight of a linear operator"}
+
+
 def lstm(nodes=(), weight="w"):
     tensors = [
         tensor("w", values(1, 64, 24)),
