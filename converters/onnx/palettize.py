@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import torch
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # no type hints
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto, TensorProto, helper
 
 from converters.onnx.checked import first_names, unchecked
 from converters.onnx.decodes import find_decodes
@@ -22,8 +24,10 @@ from converters.onnx.values import (
     values_of,
 )
 from converters.onnx.weights import array_of, find_weights
+from dkm_deploy.clustering.layout import group_count
 from dkm_deploy.errors import DkmError
 from dkm_deploy.ledger import size_on_disk
+from dkm_deploy.palette import Palette
 from dkm_deploy.rewrite import Rewrite
 from dkm_deploy.training.freeze import cluster
 
@@ -31,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from dkm_deploy.palette import Palette
     from dkm_deploy.recipe import PaletteSpec, Recipe
 
 # Range, which makes the unpacking tables, came with 11; the other operators are older.
@@ -60,15 +63,18 @@ def palettize(path: Path, out: Path, recipe: Recipe) -> Rewrite:
         _check_model(model)
         found = find_weights(model)
         specs, skipped = _assigned(recipe, found.tensors)
-        palettes, too_small = _clustered(found.tensors, specs)
+        planned = {name: _planned(name, found.tensors[name], spec) for name, spec in specs.items()}
+        too_small = _too_small(found.tensors, planned)
         dense = {**found.dense, **skipped, **too_small}
-        if not palettes:
+        smaller = [name for name in specs if name not in too_small]
+        if not smaller:
             raise DkmError(f"there is nothing to palettize: {_first(dense)}")
-        encodings = {weight: encode(weight, palette) for weight, palette in palettes.items()}
-        _check_free(encodings, values_of(model))
+        _check_free({name: planned[name] for name in smaller}, values_of(model))
+        palettes = {name: _cluster(name, found.tensors[name], specs[name]) for name in smaller}
     except DkmError as error:
         raise DkmError(f"{path}: {error}") from error
-    _replace(model, set(palettes), merged(encodings.values()))
+    encodings = (encode(weight, palette) for weight, palette in palettes.items())
+    _replace(model, set(palettes), merged(encodings))
     _save(model, out)
     return Rewrite(palettes, dense, tuple(unchecked(model, path, out)), _bytes_on_disk(path))
 
@@ -110,28 +116,35 @@ def _assigned(
     return assignment.specs, assignment.dense
 
 
-def _clustered(
-    tensors: Mapping[str, TensorProto], specs: Mapping[str, PaletteSpec]
-) -> tuple[dict[str, Palette], dict[str, str]]:
-    """Palettes of the weights that get smaller, and the reason of the others.
+def _planned(name: str, tensor: TensorProto, spec: PaletteSpec) -> Encoding:
+    """The decoding that a weight will get, of other values: good for its names and sizes."""
+    dims, groups = list(tensor.dims), [1] * len(tensor.dims)
+    groups[spec.axis] = group_count(dims, spec)
+    dims[spec.axis] //= spec.cluster_dim
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    lut = np.zeros((*groups, 1 << spec.bits, spec.cluster_dim), dtype)
+    return encode(name, Palette(np.zeros(dims, np.uint8), lut, spec.axis))
+
+
+def _too_small(
+    tensors: Mapping[str, TensorProto], planned: Mapping[str, Encoding]
+) -> dict[str, str]:
+    """The weights that a palette does not make smaller, and the sizes.
 
     The largest comes first, and bears the bytes of what the decodings of others share with it.
     """
-    palettes: dict[str, Palette] = {}
     dense: dict[str, str] = {}
-    there: dict[str, int] = {}
-    for name in sorted(specs, key=lambda name: -tensors[name].ByteSize()):
-        palette = _cluster(name, tensors[name], specs[name])
-        sizes = _sizes(encode(name, palette))
-        size = sum(sizes[part] for part in sizes.keys() - there.keys())
+    there: set[str] = set()
+    for name in sorted(planned, key=lambda name: -tensors[name].ByteSize()):
+        sizes = _sizes(planned[name])
+        size = sum(sizes[part] for part in sizes.keys() - there)
         dense_size = tensors[name].ByteSize()
         if size < dense_size:
-            palettes[name] = palette
             there.update(sizes)
         else:
-            dense[name] = f"{palette.size} values: {dense_size} bytes now, {size} as a palette"
-    in_order = {name: palettes[name] for name in specs if name in palettes}
-    return in_order, {name: dense[name] for name in specs if name in dense}
+            elements = prod(tensors[name].dims)
+            dense[name] = f"{elements} values: {dense_size} bytes now, {size} as a palette"
+    return {name: dense[name] for name in planned if name in dense}
 
 
 def _cluster(name: str, tensor: TensorProto, spec: PaletteSpec) -> Palette:
