@@ -66,7 +66,13 @@ def _run(model: ModelProto, decode: Decode) -> tuple[Array, Array, Array]:
         for name in (decode.rows, decode.before, decode.weight)
     ]
     graph = helper.make_graph(decode.nodes, "decode", [], outputs, initializer=decode.tensors)
-    part = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+    # "ai.onnx" is another name of the default domain, but the evaluator does not know it.
+    imports = [
+        helper.make_opsetid("", opset.version)
+        for opset in model.opset_import
+        if opset.domain in ("", "ai.onnx")
+    ]
+    part = helper.make_model(graph, opset_imports=imports, ir_version=model.ir_version)
     try:
         with np.errstate(all="raise"):
             results: Any = ReferenceEvaluator(part).run(None, {})

@@ -81,6 +81,13 @@ def test_every_opset_is_kept_and_runs(tmp_path, opset):
     assert result.bytes_after < 0.3 * result.bytes_before
 
 
+def test_the_other_name_of_the_default_domain(tmp_path):
+    proto = linear()
+    proto.opset_import[0].domain = "ai.onnx"
+    _, small = check(tmp_path, proto, {"x": X})
+    assert small.opset_import == proto.opset_import
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_other_float_types(tmp_path, dtype):
     check(tmp_path, linear(dtype=dtype), {"x": X.astype(dtype)}, tolerance=1e-3)
