@@ -223,6 +223,19 @@ def test_matrices_of_an_lstm_and_not_its_biases(tmp_path):
     assert result.dense == {"b": "input 3 of LSTM: not the weight of a linear operator"}
 
 
+def test_nodes_whose_first_output_is_left_out(tmp_path):
+    nodes = [
+        helper.make_node("LSTM", ["x", weight, "r"], ["", f"last_{weight}"], hidden_size=16)
+        for weight in ("v", "w")
+    ]
+    nodes.append(helper.make_node("Add", ["last_v", "last_w"], ["y"]))
+    tensors = [tensor(name, values(1, 64, 24)) for name in ("v", "w")]
+    ends = {"inputs": [value("x", any_shape(3))], "outputs": [value("y", any_shape(3))]}
+    proto = model(nodes, [*tensors, tensor("r", values(1, 64, 16))], **ends)
+    result, _ = check(tmp_path, proto, {"x": values(5, 2, 24)}, tolerance=1e-5)
+    assert [*result.palettes] == ["v", "w", "r"]
+
+
 def test_gates_that_an_exporter_sorts_with_slice_and_concat(tmp_path):
     ends = [constant(f"c{i}", np.array([i], np.int64)) for i in (0, 16, 64)]
     parts = [
