@@ -15,7 +15,7 @@ from dkm_deploy.export import Exported, Inputs, export
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
 from dkm_deploy.recipe import PaletteSpec
-from dkm_deploy.targets import Target, target_for
+from dkm_deploy.targets import Accompanied, Target, target_for
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,17 @@ def convert(
     """Write a frozen model to a file. The suffix of ``path`` chooses the target.
 
     The palettes are decoded from the written file and compared with the frozen ones before the
-    file gets its name, so a file that exists holds these weights.
+    file gets its name, so a file that exists holds these weights. If the target makes a second
+    file beside it, as ``.ort`` does, that one is complete before either gets its name, and gets
+    its own first: a model that exists has its companion.
 
     Args:
         frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``.
         example_inputs: a tensor, a tuple of positional or a mapping of keyword inputs; they fix
             the shapes that ``dynamic_shapes`` does not free.
-        path: ``.onnx`` or ``.mlpackage``, or the suffix of another installed target.
+        path: ``.onnx``, ``.ort`` or ``.mlpackage``, or the suffix of another installed target.
         dynamic_shapes: as ``torch.export.export`` takes it.
-        force: replace what is at ``path``.
+        force: replace what is at ``path``, and its companion.
         **target_options: such as ``opset=18`` or ``minimum_deployment_target="iOS17"``.
 
     Raises:
@@ -73,11 +75,17 @@ def convert(
     target = target_for(path)
     _check_options(target, target_options)
     check_writable(path, force=force)
+    if isinstance(target, Accompanied):
+        check_writable(path.with_suffix(target.companion_suffix), force=force)
     exported = export(frozen, example_inputs, dynamic_shapes=dynamic_shapes)
     _check_palettes(target, exported)
     with written_whole(path, force=force) as temporary:
         target.write(exported, temporary, **target_options)
         _check_written(target, exported, temporary)
+        if isinstance(target, Accompanied):
+            beside = path.with_suffix(target.companion_suffix)
+            with written_whole(beside, force=force) as companion:
+                companion.write_text(target.companion(temporary), encoding="utf-8", newline="\n")
     return Artifact(path, target.name, target.ledger(path))
 
 

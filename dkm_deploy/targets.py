@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from dkm_deploy.errors import DkmError, MissingFileError
 
@@ -50,6 +50,21 @@ class Target(Reader, Protocol):
 
     def write(self, exported: Exported, path: Path, *args: Any, **options: Any) -> None:
         """Write the program to ``path``, which does not exist yet and is renamed afterwards."""
+        ...
+
+
+@runtime_checkable
+class Accompanied(Protocol):
+    """A target that gives each of its files a second, small one: what a build or a tool must know.
+
+    It is always written and lies beside the first, under the same name with another suffix, so
+    that no option has to be known to get it and no path can be given that separates the two.
+    """
+
+    companion_suffix: str
+
+    def companion(self, path: Path) -> str:
+        """The text of the second file, made from the finished first one at ``path``."""
         ...
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -54,14 +54,16 @@ def ledger(path: Path) -> Ledger:
     data = memoryview(path.read_bytes())
     sizes: Counter[Key] = Counter()
     try:
-        for key, size in _message(data, 0, len(data), ModelProto.DESCRIPTOR, _palettes(model)):
+        for key, size in _message(
+            data, 0, len(data), ModelProto.DESCRIPTOR, palette_tensors(model)
+        ):
             sizes[key] += size
     except ValueError as error:
         raise DkmError(f"{path}: {error}") from error
     return balanced(path, [Entry(kind, name, size) for (kind, name), size in sizes.items()])
 
 
-def _palettes(model: ModelProto) -> Names:
+def palette_tensors(model: ModelProto) -> Names:
     """Kind and weight of the initializers that palettes are decoded from."""
     names: Names = {}
     for decode in find_decodes(model):
@@ -95,8 +97,13 @@ def _tensor(data: memoryview, names: Names) -> Key:
         raise DkmError(
             f"{tensor.name} lies in another file; save the model as one file to weigh it"
         )
-    if tensor.name in names:
-        return names[tensor.name]
-    elements = prod(tensor.dims)
-    small = elements <= _SMALL and tensor.data_type in _INTEGERS
-    return ("graph", "constants") if small or elements == 1 else ("dense", tensor.name)
+    return payload(tensor.name, tensor.dims, tensor.data_type, names)
+
+
+def payload(name: str, dims: Sequence[int], data_type: int, names: Names) -> Key:
+    """What the values of the tensor called ``name`` are, if ``names`` are a palette's."""
+    if name in names:
+        return names[name]
+    elements = prod(dims)
+    small = elements <= _SMALL and data_type in _INTEGERS
+    return ("graph", "constants") if small or elements == 1 else ("dense", name)

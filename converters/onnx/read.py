@@ -34,7 +34,19 @@ def read_palettes(path: Path) -> dict[str, Palette]:
     Raises:
         DkmError: the file is damaged or not ONNX, or a decode in it is no palette.
     """
-    model = load(path)
+    return palettes_of(load(path), path)
+
+
+def palettes_of(model: ModelProto, path: Path) -> dict[str, Palette]:
+    """The palettes that the graph of ``model`` decodes, by weight name.
+
+    Args:
+        model: with all its tensors.
+        path: the file it was read from, for errors.
+
+    Raises:
+        DkmError: a decode in it is no palette.
+    """
     palettes = {}
     for decode in find_decodes(model):
         try:
