@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import onnx
+
 from converters.ort.flatbuffer import Document, read
 from converters.ort.model import model_of
 from dkm_deploy.errors import DkmError, MissingFileError
@@ -11,10 +13,8 @@ from dkm_deploy.errors import DkmError, MissingFileError
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from onnx import ModelProto
 
-
-def load(path: Path) -> tuple[Document, ModelProto]:
+def load(path: Path) -> tuple[Document, onnx.ModelProto]:
     """The file's tables with their places, and the model that they describe.
 
     Raises:
@@ -24,6 +24,11 @@ def load(path: Path) -> tuple[Document, ModelProto]:
         raise MissingFileError(f"{path}: no such file")
     try:
         document = read(memoryview(path.read_bytes()))
-        return document, model_of(document.root)
+        model = model_of(document.root)
+        onnx.checker.check_model(model)
     except DkmError as error:
         raise DkmError(f"{path}: {error}") from error
+    except (onnx.checker.ValidationError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise DkmError(f"{path}: its model is not valid: {reason}") from error
+    return document, model

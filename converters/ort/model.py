@@ -7,7 +7,16 @@ from heapq import heappop, heappush
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, TypeProto, helper
+from onnx import (
+    AttributeProto,
+    GraphProto,
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TypeProto,
+    ValueInfoProto,
+    helper,
+)
 
 from dkm_deploy.errors import DkmError
 
@@ -142,23 +151,26 @@ def _tensor(tensor: Table) -> TensorProto:
     return TensorProto(name=name, dims=dims, data_type=kind, **content)
 
 
-def _value(name: bytes, type_: Table | None) -> Any:
-    info = helper.make_empty_tensor_value_info(_text(name))
-    if type_ is not None:
-        info.type.CopyFrom(_type(type_))
-    return info
+def _value(name: bytes, kind: Table | None) -> ValueInfoProto:
+    return ValueInfoProto(name=_text(name), type=_type(kind))
 
 
-def _type(type_: Table) -> TypeProto:
-    value = type_["value"]
-    if value is None or value.kind != "TensorTypeAndShape":
-        return TypeProto()
+def _type(kind: Table | None) -> TypeProto:
     proto = TypeProto()
-    proto.tensor_type.elem_type = value["elem_type"]
-    if value["shape"] is not None:
-        proto.tensor_type.shape.SetInParent()
-        for dim in value["shape"]["dim"]:
-            _dim(dim["value"], proto.tensor_type.shape.dim.add())
+    value = None if kind is None else kind["value"]
+    if value is None:
+        return proto
+    if value.kind == "SequenceType":
+        proto.sequence_type.elem_type.CopyFrom(_type(value["elem_type"]))
+    elif value.kind == "MapType":
+        proto.map_type.key_type = value["key_type"]
+        proto.map_type.value_type.CopyFrom(_type(value["value_type"]))
+    else:
+        proto.tensor_type.elem_type = value["elem_type"]
+        if value["shape"] is not None:
+            proto.tensor_type.shape.SetInParent()
+            for dim in value["shape"]["dim"]:
+                _dim(dim["value"], proto.tensor_type.shape.dim.add())
     return proto
 
 
