@@ -63,7 +63,7 @@ def _kinds(span: Span, owner: Table | None, names: Names) -> Iterator[tuple[Key,
     elif owner.kind == "StringStringEntry":
         yield ("metadata", "metadata_props"), size
     elif owner.kind == "Tensor" and span.part in ("raw_data", "string_data"):
-        name = owner["name"].decode()
+        name = owner["name"].decode(errors="replace")  # a tensor that nothing uses may have any
         yield payload(name, owner["dims"], owner["data_type"], names), size - _LENGTH
         yield ("graph", "tensor headers"), _LENGTH
     else:

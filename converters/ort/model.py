@@ -136,7 +136,7 @@ def _attribute(attribute: Table) -> AttributeProto:
 def _tensor(tensor: Table) -> TensorProto:
     name, dims, kind = _text(tensor["name"]), tensor["dims"], tensor["data_type"]
     if tensor["external_data_offset"] >= 0:
-        raise DkmError(f"{name} lies in another file")
+        raise DkmError(f"tensor {name!r} lies in another file")
     if not TensorProto.UNDEFINED < kind <= _LAST_TYPE or any(dim < 0 for dim in dims):
         raise DkmError(f"tensor {name!r} of type {kind} and shape {dims} is none of this format")
     if kind == TensorProto.STRING:
@@ -182,7 +182,7 @@ def _dim(value: Table | None, into: Any) -> None:
 
 
 def _text(name: bytes) -> str:
-    try:
-        return name.decode()
-    except UnicodeDecodeError as error:
-        raise DkmError(f"the name {name[:40]!r} is no text") from error
+    text = name.decode(errors="replace")
+    if "\ufffd" in text or not text.isprintable():
+        raise DkmError(f"the name {name[:40]!r} is no text")
+    return text

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from onnx import AttributeProto
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -19,7 +21,7 @@ def required_operators(session: Table) -> str:
     """Text for ``build.sh --include_ops_by_config``: lines ``domain;version;operator,..``.
 
     Args:
-        session: the outermost table of a file.
+        session: the outermost table of a file whose model has been read.
     """
     needed: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
     for node in _nodes(session["model"]["graph"]):
@@ -37,6 +39,8 @@ def _nodes(graph: Table) -> Iterator[Table]:
     for node in graph["nodes"]:
         yield node
         for attribute in node["attributes"]:
-            for inner in (attribute["g"], *attribute["graphs"]):
-                if inner is not None:
+            if attribute["type"] == AttributeProto.GRAPH:
+                yield from _nodes(attribute["g"])
+            elif attribute["type"] == AttributeProto.GRAPHS:
+                for inner in attribute["graphs"]:
                     yield from _nodes(inner)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor, nn
@@ -55,13 +57,16 @@ def every_layout() -> tuple[nn.Module, Exported]:
     return frozen, export(frozen, torch.randint(0, 20, (2, 6)))
 
 
-def small_file(path: Path) -> bytes:
-    """Write one linear layer of 3 bits in two groups to ``path``; its bytes."""
+@cache
+def small_file() -> bytes:
+    """A file with one linear layer, ``0``, of 3 bits in two groups."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(6, 8)).eval()
     recipe = Recipe(PaletteSpec(bits=3, group_size=4))
-    target.write(export(palettize(model, recipe), torch.ones(1, 6)), path)
-    return path.read_bytes()
+    program = export(palettize(model, recipe), torch.ones(1, 6))
+    with TemporaryDirectory() as folder:
+        target.write(program, Path(folder) / "m.ort")
+        return (Path(folder) / "m.ort").read_bytes()
 
 
 def root_of(data: bytes) -> Table:

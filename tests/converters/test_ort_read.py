@@ -20,10 +20,10 @@ from dkm_deploy.runtimes.onnx_runtime import runtime
 from tests.converters.ort_files import graph_of, rebuilt, root_of, small_file
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+@pytest.fixture
+def whole():
     """The bytes of a small file; its weight is ``0.weight``."""
-    return small_file(tmp_path_factory.mktemp("ort") / "m.ort")
+    return small_file()
 
 
 @pytest.fixture
@@ -180,6 +180,7 @@ FAULTS = {
     "no graph": (lambda r: r["model"].values.pop("graph"), "it has no model"),
     "no outputs": (lambda r: graph_of(r).values.update(outputs=()), "one without outputs"),
     "a name that is no text": (lambda r: tensor_of(r).update(name=b"\xff\n"), "is no text"),
+    "a name of two lines": (lambda r: tensor_of(r).update(name=b"a\nb"), "is no text"),
     "a shape too large": (lambda r: tensor_of(r).update(dims=(1 << 62,)), "of shape .* has 32 of"),
     "a negative shape": (lambda r: tensor_of(r).update(dims=(-8,)), "is none of this format"),
     "a type of later days": (lambda r: tensor_of(r).update(data_type=21), "type 21 .* is none"),
@@ -213,6 +214,19 @@ def test_an_attribute_without_a_known_value_is_refused(root, tmp_path, attribute
     node["attributes"][0].values.update(attribute)
     with pytest.raises(DkmError, match="attribute 'a.*' has (type 99|no value)"):
         target.read_palettes(rebuilt(root, tmp_path / "m.ort"))
+
+
+def test_what_an_attribute_does_not_use_is_only_weighed(root, tmp_path):
+    """Values of other types than the attribute's own; nothing reads them, and they have names."""
+    node = next(node for node in graph_of(root)["nodes"] if node["attributes"])
+    tensor = Table("Tensor", {"name": b"\xff", "dims": (400,), "raw_data": memoryview(bytes(400))})
+    inner = Table("Node", {"op_type": b"\xff"})
+    node["attributes"][0].values.update(t=tensor, g=Table("Graph", {"nodes": (inner,)}))
+    path = rebuilt(root, tmp_path / "m.ort")
+    assert target.read_palettes(path).keys() == {"0.weight"}
+    assert "\ufffd" not in target.companion(path)
+    sizes = {entry.name: entry.size_bytes for entry in target.ledger(path).entries}
+    assert sizes["\ufffd"] == 400
 
 
 def test_graphs_that_double_at_every_level_are_refused(tmp_path):
