@@ -39,7 +39,7 @@ NUMBERS = st.sampled_from([0, 1, 4, 0x7FFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFF0, 
 
 
 @given(edits=EDITS)
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_flipped_bits(whole, path, edits):
     content = bytearray(whole)
     for place, bit in edits:
@@ -48,14 +48,14 @@ def test_flipped_bits(whole, path, edits):
 
 
 @given(start=st.integers(0), end=st.integers(0), into=st.integers(0))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_spliced_parts(whole, path, start, end, into):
     start, end, into = start % len(whole), end % len(whole), into % len(whole)
     survives(path, whole[:into] + whole[start:end] + whole[into:])
 
 
 @given(part=st.integers(0), word=st.integers(0), number=NUMBERS | st.integers(0, 0xFFFFFFFF))
-@settings(max_examples=70, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_other_offsets_lengths_and_layouts(whole, path, part, word, number):
     """Words of the parts that hold the file together; data is left as it is."""
     spans = [span for span in read(memoryview(whole)).spans if span.part != "raw_data"]
@@ -67,7 +67,7 @@ def test_other_offsets_lengths_and_layouts(whole, path, part, word, number):
 
 
 @given(content=st.binary(max_size=200))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_random_bytes_behind_the_right_identifier(path, content):
     path.write_bytes(content[:4].ljust(4, b"\x08") + b"ORTM" + content[4:])
     with pytest.raises(DkmError):

@@ -221,7 +221,9 @@ def test_what_an_attribute_does_not_use_is_only_weighed(root, tmp_path):
     node = next(node for node in graph_of(root)["nodes"] if node["attributes"])
     tensor = Table("Tensor", {"name": b"\xff", "dims": (400,), "raw_data": memoryview(bytes(400))})
     inner = Table("Node", {"op_type": b"\xff"})
-    node["attributes"][0].values.update(t=tensor, g=Table("Graph", {"nodes": (inner,)}))
+    unused = {"t": tensor, "g": Table("Graph", {"nodes": (inner,)})}
+    attribute, *others = node["attributes"]
+    node.values["attributes"] = (Table("Attribute", attribute.values | unused), *others)
     path = rebuilt(root, tmp_path / "m.ort")
     assert target.read_palettes(path).keys() == {"0.weight"}
     assert "\ufffd" not in target.companion(path)

@@ -65,17 +65,6 @@ def test_onnx_runtime_decodes_in_every_run(written, tmp_path):
     assert stored.count("Gather") > len(program.palettes)
 
 
-def test_the_graph_is_that_of_the_onnx_file(written, tmp_path):
-    _, program, path = written
-    onnx_target.write(program, tmp_path / "m.onnx")
-    ours, theirs = load(path)[1], onnx.load(tmp_path / "m.onnx")
-    assert [n.op_type for n in ours.graph.node] == [n.op_type for n in theirs.graph.node]
-    assert {t.name for t in ours.graph.initializer} == {t.name for t in theirs.graph.initializer}
-    assert sum(len(t.raw_data) for t in ours.graph.initializer) == sum(
-        len(t.raw_data) for t in theirs.graph.initializer
-    )
-
-
 def test_the_ledger_adds_up_and_has_no_dense_weight(written):
     _, program, path = written
     ledger = target.ledger(path)
@@ -92,12 +81,17 @@ def test_the_ledger_adds_up_and_has_no_dense_weight(written):
     assert 0 < kinds["padding"] < 16 * len(load(path)[0].tables)
 
 
-def test_a_large_model_is_within_one_percent_of_the_onnx_file(tmp_path):
+def test_a_file_is_the_onnx_file_in_another_form(tmp_path):
+    """The same operators and tensors, and within one percent of its size for a million weights."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(1024, 1024)).eval()
     program = export(palettize(model, Recipe.uniform(4)), torch.ones(1, 1024))
-    for writer, suffix in ((target, ".ort"), (onnx_target, ".onnx")):
-        writer.write(program, tmp_path / f"m{suffix}")
+    target.write(program, tmp_path / "m.ort")
+    onnx_target.write(program, tmp_path / "m.onnx")
+    ours, theirs = load(tmp_path / "m.ort")[1].graph, onnx.load(tmp_path / "m.onnx").graph
+    assert [node.op_type for node in ours.node] == [node.op_type for node in theirs.node]
+    stored = [{t.name: t.SerializeToString() for t in g.initializer} for g in (ours, theirs)]
+    assert stored[0] == stored[1]
     size, other = (tmp_path / "m.ort").stat().st_size, (tmp_path / "m.onnx").stat().st_size
     assert 1024 * 1024 // 2 < size < 1.01 * other
 
