@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from converters.onnx.insert import Decode
 from converters.onnx.ledger import ledger
 from converters.onnx.read import read_palettes
 from converters.onnx.write import OLDEST_OPSET, write
@@ -28,9 +29,16 @@ class OnnxTarget:
         """None if ``spec`` fits ``shape``: the encoding holds all bits, axes and groupings."""
         return spec.refuse(shape)
 
-    def write(self, exported: Exported, path: Path, *, opset: int = OLDEST_OPSET) -> None:
-        """Write one file with operators of version ``opset``; see :func:`write`."""
-        write(exported, path, opset=opset)
+    def write(
+        self,
+        exported: Exported,
+        path: Path,
+        *,
+        opset: int = OLDEST_OPSET,
+        decode: Decode = "load",
+    ) -> None:
+        """Write one file; see :func:`converters.onnx.write.write` for the options."""
+        write(exported, path, opset=opset, decode=decode)
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """The palettes that the file's own graph decodes, by weight name."""

@@ -1,25 +1,23 @@
 """Find the places where an ONNX graph decodes a palette, from its structure alone.
 
-A decode is a Gather from LUTs (a float initializer of rank 3 or more, reshaped) by rows that are
-computed from constants only, packed bytes among them. What follows is part of it: nothing for
-scalar entries and one LUT, else an optional Transpose and a Reshape to the weight's shape. No name
-and no metadata is trusted, but that the dense value is called after its weight.
+A decode starts at a LUT, a float initializer of rank 3 or more called ``<weight>.lut``, and is
+computed from it, packed bytes and constants. It ends in one of three ways: in the dense value that
+is called ``<weight>``; in ``<weight>.codes``, 8-bit codes for a kernel; or, where only rows of the
+weight are decoded, in the value made from bytes that a Gather takes by row numbers of the caller's.
+No metadata is trusted.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from math import prod
-from typing import TYPE_CHECKING
 
 from onnx import ModelProto, NodeProto, TensorProto
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-_FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
-_LUT_RANK = 3
+FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
+_LUT, _LUT_RANK = ".lut", 3
+CODES, LUT_CODES = ".codes", ".lut_codes"
 
 
 @dataclass(frozen=True)
@@ -27,33 +25,41 @@ class Decode:
     """The part of a graph that decodes one weight.
 
     Attributes:
-        weight: name of the dense value.
-        lut: name of the initializer with the LUTs.
-        planes: names of the initializers with packed bytes.
-        rows: value with the row of every index in the LUTs laid end to end.
-        before: value that the last Reshape takes; the dense value itself where there is none.
-        entry: dimension of ``before`` that holds the values of a LUT entry; -1 is the last.
-        nodes: all nodes that the dense value depends on, in an order that runs.
+        weight: its name.
+        lut: the initializer with the LUTs.
+        planes: the initializers with packed bytes.
+        end: the value that the part gives.
+        ids: the value with the numbers of the rows that are decoded; None where all are.
+        lut_codes: the value with the LUT as 8-bit codes, if these are decoded; else None.
+        nodes: all nodes that ``end`` depends on, without those that ``ids`` depends on, in an
+            order that runs.
         tensors: all initializers that it depends on.
+        inputs: inputs of the graph that it depends on, if not only for ``ids``: an anchor, which
+            keeps runtimes from decoding once for all.
     """
 
     weight: str
-    lut: str
-    planes: tuple[str, ...]
-    rows: str
-    before: str
-    entry: int
+    lut: TensorProto
+    planes: tuple[TensorProto, ...]
+    end: str
+    ids: str | None
+    lut_codes: str | None
     nodes: tuple[NodeProto, ...]
-    tensors: tuple[TensorProto, ...]
+    tensors: Mapping[str, TensorProto]
+    inputs: tuple[str, ...]
 
 
 def find_decodes(model: ModelProto) -> Iterator[Decode]:
-    """All decodes of the main graph, in the order of its nodes."""
+    """All decodes of the main graph, in the order of its initializers; rows at each use."""
     graph = _Graph(model)
-    for node in model.graph.node:
-        decode = _decode(graph, node) if node.op_type == "Gather" else None
-        if decode:
-            yield decode
+    for tensor in model.graph.initializer:
+        if _is_lut(tensor) and tensor.name not in graph.inputs:
+            yield from _decodes(graph, tensor)
+
+
+def _is_lut(tensor: TensorProto) -> bool:
+    named = tensor.name.endswith(_LUT)
+    return named and tensor.data_type in FLOATS and len(tensor.dims) >= _LUT_RANK
 
 
 class _Graph:
@@ -67,83 +73,92 @@ class _Graph:
 
     @cached_property
     def producers(self) -> dict[str, int]:
-        return {name: i for i, node in enumerate(self.nodes) for name in node.output}
+        return {name: i for i, node in enumerate(self.nodes) for name in node.output if name}
 
     @cached_property
     def consumers(self) -> dict[str, list[NodeProto]]:
         found: dict[str, list[NodeProto]] = {}
         for node in self.nodes:
-            for name in node.input:
+            for name in set(node.input):
                 found.setdefault(name, []).append(node)
         return found
 
-    def producer(self, value: str) -> NodeProto | None:
-        place = self.producers.get(value)
-        return None if place is None else self.nodes[place]
+    def is_rows(self, node: NodeProto) -> bool:
+        """Whether a node gathers packed bytes by row numbers that are no constant."""
+        if node.op_type != "Gather" or len(node.input) != 2 or node.input[0] not in self.tensors:
+            return False
+        plane = self.tensors[node.input[0]]
+        known = node.input[1] in self.tensors
+        return plane.data_type == TensorProto.UINT8 and len(plane.dims) == 2 and not known
 
-    def next(self, value: str, op: str) -> NodeProto | None:
-        """The only node that takes ``value``, if it is an ``op`` and takes it first."""
-        nodes = self.consumers.get(value, [])
-        fits = len(nodes) == 1 and nodes[0].op_type == op and nodes[0].input[0] == value
-        return nodes[0] if fits else None
-
-    def constant_part(self, value: str) -> tuple[list[NodeProto], list[TensorProto]] | None:
-        """Nodes and initializers that ``value`` depends on; None if an input is among them."""
+    def part(self, end: str) -> _Part:
+        """What a value depends on, up to the row numbers."""
         places: set[int] = set()
-        tensors: dict[str, TensorProto] = {}
-        waiting = [value]
+        found = _Part(end, [], {}, set(), set())
+        waiting, seen = [end], {end}
         while waiting:
             name = waiting.pop()
             if name in self.inputs:
-                return None
-            if name in self.tensors:
-                tensors[name] = self.tensors[name]
-            elif name in self.producers and self.producers[name] not in places:
+                found.inputs.add(name)
+            elif name in self.tensors:
+                found.tensors[name] = self.tensors[name]
+            elif name in self.producers:
+                node = self.nodes[self.producers[name]]
                 places.add(self.producers[name])
-                waiting += [source for source in self.nodes[self.producers[name]].input if source]
-            elif name not in self.producers:
-                return None
-        return [self.nodes[place] for place in sorted(places)], list(tensors.values())
+                if self.is_rows(node):
+                    found.ids.add(node.input[1])
+                sources = node.input[:1] if self.is_rows(node) else node.input
+                fresh = [source for source in sources if source and source not in seen]
+                seen.update(fresh)
+                waiting += fresh
+            else:  # a value of an outer graph, or a damaged file
+                found.inputs.add(name)
+        found.nodes.extend(self.nodes[place] for place in sorted(places))
+        return found
 
 
-def _decode(graph: _Graph, gather: NodeProto) -> Decode | None:
-    lut = _lut(graph, gather.input[0])
-    rows = graph.constant_part(gather.input[1]) if lut else None
-    planes = [t.name for t in rows[1] if t.data_type == TensorProto.UINT8] if rows else []
-    if lut is None or not planes:
-        return None
-    before, weight, entry = _ends(graph, gather, lut)
-    part = graph.constant_part(weight)
-    if part is None:
-        return None
-    nodes, tensors = tuple(part[0]), tuple(part[1])
-    return Decode(weight, lut.name, tuple(planes), gather.input[1], before, entry, nodes, tensors)
+@dataclass(frozen=True)
+class _Part:
+    end: str
+    nodes: list[NodeProto]
+    tensors: dict[str, TensorProto]
+    inputs: set[str]
+    ids: set[str]
+
+    def planes(self) -> list[TensorProto]:
+        return [t for t in self.tensors.values() if t.data_type == TensorProto.UINT8]
 
 
-def _lut(graph: _Graph, entries: str) -> TensorProto | None:
-    reshape = graph.producer(entries)
-    if reshape is None or reshape.op_type != "Reshape":
-        return None
-    lut = graph.tensors.get(reshape.input[0])
-    fits = lut is not None and lut.data_type in _FLOATS and len(lut.dims) >= _LUT_RANK
-    return lut if fits else None
+def _decodes(graph: _Graph, lut: TensorProto) -> Iterator[Decode]:
+    weight = lut.name.removesuffix(_LUT)
+    named = [end for end in (weight, weight + CODES) if end in graph.producers]
+    ends = named or _row_ends(graph, lut.name)
+    for end in ends:
+        part = graph.part(end)
+        planes = tuple(part.planes())
+        if lut.name not in part.tensors or not planes or len(part.ids) > 1:
+            continue
+        yield Decode(
+            weight,
+            lut,
+            planes,
+            end,
+            next(iter(part.ids), None),
+            weight + LUT_CODES if end == weight + CODES else None,
+            tuple(part.nodes),
+            part.tensors,
+            tuple(sorted(part.inputs)),
+        )
 
 
-def _ends(graph: _Graph, gather: NodeProto, lut: TensorProto) -> tuple[str, str, int]:
-    """The value before the last Reshape, the dense value, and where an entry lies in the first."""
-    value = gather.output[0]
-    width, groups = lut.dims[-1], prod(lut.dims[:-2])
-    if width == 1 and groups == 1:
-        return value, value, -1
-    transpose = graph.next(value, "Transpose") if width > 1 else None
-    before = transpose.output[0] if transpose else value
-    reshape = graph.next(before, "Reshape")
-    return before, reshape.output[0] if reshape else before, _moved(transpose)
-
-
-def _moved(transpose: NodeProto | None) -> int:
-    """Where a Transpose, if any, brings the last dimension."""
-    if transpose is None:
-        return -1
-    permutation = next((list(a.ints) for a in transpose.attribute if a.name == "perm"), [0])
-    return permutation.index(max(permutation))
+def _row_ends(graph: _Graph, lut: str) -> list[str]:
+    """Values that hold decoded rows: behind the lookup, the Reshape that ends it."""
+    ends, waiting = [], [lut]
+    while waiting:
+        for node in graph.consumers.get(waiting.pop(), []):
+            value = node.output[0]
+            if node.op_type == "Reshape" and graph.part(value).ids:
+                ends.append(value)
+            elif node.op_type in ("Reshape", "Gather", "Cast"):
+                waiting.append(value)
+    return ends

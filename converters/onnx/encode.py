@@ -1,30 +1,36 @@
 """A palette as ONNX nodes and initializers: standard operators, none of them on bits.
 
-The indices of a weight are stored as planes of 8, 4, 2 and 1 bits, after the binary form of
-``bits`` (7 = 4 + 2 + 1), the lowest bits first. Each plane is an initializer of packed bytes:
-``<weight>.indices``, or ``<weight>.indices.0``, ``.1``, .. where there are several. The graph turns
-a byte into its 8/k indices with a table of 256 rows, which it computes itself from a Range and all
-weights share: the file holds ``bits`` bits an index and no table. ``<weight>.lut`` holds the LUTs
-as they are in the palette, of rank K + 2. The dense weight is the value ``<weight>``.
+Several indices make a symbol, and the graph decodes a symbol at a time: ``Gather(T, symbol)``,
+where row ``x`` of the table T holds the LUT entries of all indices in symbol ``x``. The graph makes
+T from the LUT and a table of indices, which it computes itself from a Range and all weights of a
+width share. So the file holds ``bits`` bits an index, the LUT, and no table.
+
+Symbols are stored as planes of 8, 4, 2 and 1 bits, after the binary form of their width (a symbol
+of two 7-bit indices has 14 = 8 + 4 + 2), the lowest bits first. Each plane is an initializer of
+packed bytes: ``<weight>.indices``, or ``<weight>.indices.0``, ``.1``, .. where there are several.
+Indices lie in the order of their groups: first all of the first LUT. ``<weight>.lut`` holds the
+LUTs as they are in the palette, of rank K + 2. The dense weight is the value ``<weight>``.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass
 from math import prod
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto
 
+from converters.onnx.builder import Builder
+from converters.onnx.order import Order, by_group
 from dkm_deploy.packing import pack
+from dkm_deploy.palette import Palette
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
-
-    from numpy.typing import NDArray
-
-    from dkm_deploy.palette import Palette
+# Indices in a symbol by bits, the best first; a table of more entries does not pay.
+_TOGETHER = {1: (8,), 2: (4,), 3: (4, 2), 4: (2,), 5: (2,), 6: (2,), 7: (2,), 8: ()}
+_SMALL_TABLE = 2048
+_TABLE_SHARE = 8  # weights for each entry of a larger table
 
 
 @dataclass(frozen=True)
@@ -38,22 +44,88 @@ class Encoding:
     tensors: tuple[TensorProto, ...]
 
 
-def encode(weight: str, palette: Palette) -> Encoding:
-    """The decoding of ``palette`` into a value called ``weight``."""
-    graph = _Builder(weight)
+def encode(
+    weight: str,
+    palette: Palette,
+    *,
+    flat: str = "",
+    lut: str = "",
+    into: str = "",
+    shape: tuple[int, ...] = (),
+) -> Encoding:
+    """The decoding of ``palette`` into a value called ``weight``.
+
+    Args:
+        weight: name of the parameter.
+        palette: of any layout.
+        flat: name of a value of the graph that is ``[-1]`` in every run but no constant, which
+            keeps runtimes from decoding once for all; left out, they may.
+        lut: name of a value with the LUT's shape to decode with in place of the LUT.
+        into: name of the result, if not the weight's.
+        shape: of the result, if not the weight's.
+    """
+    order = Order.of(palette)
+    together = _together(palette, order.members)
+    graph = Builder(weight)
+    stored = by_group(palette).reshape(-1, together)
+    planes = [
+        _codes(graph, _flattened(graph, plane.name, flat), len(stored), plane)
+        for plane in _stored(graph, stored, palette.bits)
+    ]
+    stored_lut = graph.tensor(f"{weight}.lut", palette.lut)
+    count, lut = prod(palette.groups), lut or stored_lut
+    alone = together == 1 and palette.cluster_dim == 1
+    symbols = _added(graph, planes, [count, -1] if count > 1 or alone else [-1])
+    if alone:
+        # Several times as fast as Gather, which copies slices.
+        tables = graph.node("Reshape", lut, graph.int64([count, -1]))
+        values = graph.node("GatherElements", tables, symbols, axis=1)
+    else:
+        table, rows = _table(graph, lut, palette, together)
+        if count > 1:
+            symbols = graph.node("Add", symbols, _firsts(graph, count, rows))
+        values = graph.node("Gather", table, symbols, axis=0)
+    _into_place(graph, values, order, into or weight, shape or order.shape)
+    return _finished(graph)
+
+
+def holds_rows(palette: Palette) -> bool:
+    """Whether rows of a palette's weight can be decoded on their own: see :func:`encode_rows`."""
+    if len(palette.shape) != 2 or prod(palette.groups) > 1:
+        return False
+    if palette.cluster_dim > 1 and palette.axis == 0:
+        return False
+    row = palette.indices.shape[1]
+    symbols = row // _together(palette, row)
+    widths = _planes(palette.bits * _together(palette, row))
+    return all(symbols * width % 8 == 0 for width, _ in widths)
+
+
+def encode_rows(weight: str, palette: Palette, ids: str, rank: int, into: str) -> Encoding:
+    """``Gather(weight, ids, axis=0)`` without the whole weight: packed rows are gathered.
+
+    Args:
+        weight: name of the parameter.
+        palette: one that :func:`holds_rows`.
+        ids: name of the value with row numbers, of shape ``(..)``.
+        rank: of ``ids``.
+        into: name of the result, of shape ``(.., columns)``.
+    """
+    rows, row = palette.indices.shape
+    together = _together(palette, row)
+    graph = Builder(weight, unique=into)
+    leading = [0] * rank  # a dimension as it is
+    planes = []
+    for plane in _stored(graph, palette.indices.reshape(-1, together), palette.bits, rows):
+        data = graph.node("Gather", plane.name, ids, axis=0)
+        codes = graph.node("Cast", data, to=TensorProto.INT32)
+        planes.append(_unpacked(graph, codes, plane))
+    symbols = _added(graph, planes, [*leading, row // together])
     lut = graph.tensor(f"{weight}.lut", palette.lut)
-    width = palette.cluster_dim
-    entries = graph.node("Reshape", lut, graph.int64([-1] if width == 1 else [-1, width]))
-    grouped = prod(palette.groups) > 1
-    rows = _rows(graph, palette)
-    if width == 1 and not grouped:
-        graph.node("Gather", entries, rows, into=weight, axis=0)
-        return graph.encoding()
-    vectors = graph.node("Gather", entries, rows, axis=0)
-    if width > 1 and palette.axis + 1 < len(palette.shape):
-        vectors = graph.node("Transpose", vectors, perm=_entry_to_axis(palette))
-    graph.node("Reshape", vectors, graph.int64(palette.shape), into=weight)
-    return graph.encoding()
+    table, _ = _table(graph, lut, palette, together)
+    values = graph.node("Gather", table, symbols, axis=0)
+    graph.node("Reshape", values, graph.int64([*leading, palette.shape[1]]), into=into)
+    return _finished(graph)
 
 
 def merged(encodings: Iterable[Encoding]) -> Encoding:
@@ -66,107 +138,134 @@ def merged(encodings: Iterable[Encoding]) -> Encoding:
     return Encoding(tuple(nodes.values()), tuple(tensors.values()))
 
 
-def planes(bits: int) -> list[tuple[int, int]]:
-    """Width and lowest bit of each plane of an index: 7 bits give (4, 0), (2, 4), (1, 6)."""
+@dataclass(frozen=True)
+class _Plane:
+    """An initializer with ``width`` bits of every symbol, of weight ``2**shift``."""
+
+    name: str
+    width: int
+    shift: int
+
+
+def _planes(bits: int) -> list[tuple[int, int]]:
+    """Width and lowest bit of each plane of a symbol: 7 bits give (4, 0), (2, 4), (1, 6)."""
     widths = [width for width in (8, 4, 2, 1) if bits & width]
     return [(width, sum(widths[:i])) for i, width in enumerate(widths)]
 
 
-@dataclass
-class _Builder:
-    """Collects the nodes and initializers of one weight."""
-
-    weight: str
-    nodes: list[NodeProto] = field(default_factory=list)
-    tensors: dict[str, TensorProto] = field(default_factory=dict)
-
-    def tensor(self, name: str, values: NDArray[Any]) -> str:
-        self.tensors[name] = numpy_helper.from_array(values, name)
-        return name
-
-    def int64(self, values: Sequence[int]) -> str:
-        """A shape, shared by value; int64 is what Reshape and Slice ask for."""
-        return self.tensor("dkm:shape_" + "_".join(map(str, values)), np.array(values, np.int64))
-
-    def int32(self, values: int | Sequence[int]) -> str:
-        """A constant of index arithmetic, shared by value."""
-        name = str(values) if isinstance(values, int) else "_".join(map(str, ["", *values]))
-        return self.tensor(f"dkm:int{name}", np.array(values, np.int32))
-
-    def node(self, op: str, *inputs: str, into: str = "", **attributes: Any) -> str:
-        """Add a node and give its output; a name in ``into`` that is there already is shared."""
-        name = into or f"{self.weight}:{len(self.nodes)}"
-        if all(name != node.output[0] for node in self.nodes):
-            self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
-        return name
-
-    def encoding(self) -> Encoding:
-        return Encoding(tuple(self.nodes), tuple(self.tensors.values()))
+def _together(palette: Palette, divisor: int) -> int:
+    """Indices in a symbol: a divisor of ``divisor`` whose table is worth its entries."""
+    entries = prod(palette.groups) * palette.cluster_dim
+    worth = max(_SMALL_TABLE, palette.size // _TABLE_SHARE)
+    for together in _TOGETHER[palette.bits]:
+        if divisor % together == 0 and (entries * together << palette.bits * together) <= worth:
+            return together
+    return 1
 
 
-def _rows(graph: _Builder, palette: Palette) -> str:
-    """int32 rows of the LUTs laid end to end, each grouped dimension n split into (g, n / g)."""
-    shape, offset_shape = _split(palette)
-    widths = planes(palette.bits)
-    rows = ""
+def _stored(
+    graph: Builder, indices: NDArray[np.uint8], bits: int, rows: int | None = None
+) -> list[_Plane]:
+    """Initializers with the symbols of ``indices``, ``(symbols, together)``.
+
+    Planes have shape ``(bytes,)``, or ``(rows, bytes)``.
+    """
+    symbols = np.zeros(len(indices), np.uint16)
+    for place, column in enumerate(indices.T):
+        symbols |= column.astype(np.uint16) << np.uint16(bits * place)
+    widths = _planes(bits * indices.shape[1])
+    found = []
     for number, (width, shift) in enumerate(widths):
-        plane = palette.indices >> np.uint8(shift) & np.uint8((1 << width) - 1)
         name = f"{graph.weight}.indices" + (f".{number}" if len(widths) > 1 else "")
-        codes = _codes(graph, graph.tensor(name, pack(plane, width)), plane.size, width, shift)
-        codes = graph.node("Reshape", codes, graph.int64(shape))
-        rows = graph.node("Add", rows, codes) if rows else codes
-    count, entries = prod(palette.groups), 1 << palette.bits
-    if count == 1:
-        return rows
-    return graph.node("Add", rows, _offsets(graph, count, entries, offset_shape))
+        plane = (symbols >> np.uint16(shift) & np.uint16((1 << width) - 1)).astype(np.uint8)
+        data = pack(plane, width)
+        graph.tensor(name, data if rows is None else data.reshape(rows, -1))
+        found.append(_Plane(name, width, shift))
+    return found
 
 
-def _codes(graph: _Builder, plane: str, count: int, width: int, shift: int) -> str:
-    """The ``count`` indices of a packed plane, each times ``2**shift``, as int32."""
+def _flattened(graph: Builder, plane: str, flat: str) -> str:
+    return graph.node("Reshape", plane, flat) if flat else plane
+
+
+def _codes(graph: Builder, data: str, count: int, plane: _Plane) -> str:
+    """The ``count`` numbers of a packed plane, each times ``2**shift``, as int32."""
     # int32: half the work of int64, and uint8 arithmetic is missing or wrong in some runtimes.
-    data = graph.node("Cast", plane, to=TensorProto.INT32)
-    if width == 8:
-        return data
-    codes = graph.node("Gather", _table(graph, width, shift), data, axis=0)
-    if count * width % 8 == 0:
+    codes = _unpacked(graph, graph.node("Cast", data, to=TensorProto.INT32), plane)
+    if count * plane.width % 8 == 0:
         return codes
-    flat = graph.node("Reshape", codes, graph.int64([-1]))
-    return graph.node("Slice", flat, graph.int64([0]), graph.int64([count]))
+    whole = graph.node("Reshape", codes, graph.int64([-1]))
+    return graph.node("Slice", whole, graph.int64([0]), graph.int64([count]))
 
 
-def _table(graph: _Builder, width: int, shift: int) -> str:
-    """int32 ``(256, 8 / width)``: the indices in every byte value, times ``2**shift``; shared."""
-    bounds = graph.int32(0), graph.int32(256), graph.int32(1)
-    values = graph.node("Range", *bounds, into="dkm:bytes")
-    column = graph.node("Reshape", values, graph.int64([256, 1]), into="dkm:byte_column")
-    powers = graph.int32([1 << low for low in range(0, 8, width)])
-    shifted = graph.node("Div", column, powers, into=f"dkm:bytes_by_{width}")
-    table = graph.node("Mod", shifted, graph.int32(1 << width), into=f"dkm:table_{width}")
-    if not shift:
-        return table
-    return graph.node("Mul", table, graph.int32(1 << shift), into=f"dkm:table_{width}_at_{shift}")
+def _unpacked(graph: Builder, data: str, plane: _Plane) -> str:
+    """The numbers in bytes ``data``, in a new last dimension unless a byte is one number."""
+    if plane.width == 8:
+        return data
+    table = _numbers(graph, plane.width, 8 // plane.width)
+    if plane.shift:
+        factor = graph.int32(1 << plane.shift)
+        table = graph.node("Mul", table, factor, into=f"{table}_at_{plane.shift}")
+    return graph.node("Gather", table, data, axis=0)
 
 
-def _offsets(graph: _Builder, count: int, entries: int, shape: Sequence[int]) -> str:
-    """int32 first row of each LUT, shaped to be added to the rows; shared."""
-    bounds = graph.int32(0), graph.int32(count * entries), graph.int32(entries)
-    firsts = graph.node("Range", *bounds, into=f"dkm:offsets_{count}_{entries}")
-    name = f"{firsts}_as_" + "_".join(map(str, shape))
-    return graph.node("Reshape", firsts, graph.int64(shape), into=name)
+def _added(graph: Builder, planes: list[str], shape: list[int]) -> str:
+    """The sum of planes, each brought to ``shape``; one alone may be of any, if that is flat."""
+    if len(planes) == 1 and shape == [-1]:
+        return planes[0]
+    total = ""
+    for plane in planes:
+        part = graph.node("Reshape", plane, graph.int64(shape))
+        total = graph.node("Add", total, part) if total else part
+    return total
 
 
-def _split(palette: Palette) -> tuple[list[int], list[int]]:
-    """Shape of the indices with grouped dimensions split, and that of the offsets beside it."""
-    shape: list[int] = []
-    offsets: list[int] = []
-    for length, groups in zip(palette.indices.shape, palette.groups, strict=True):
-        shape += [length] if groups == 1 else [groups, length // groups]
-        offsets += [1] if groups == 1 else [groups, 1]
-    return shape, offsets
+def _numbers(graph: Builder, bits: int, together: int) -> str:
+    """int32 ``(2**(bits * together), together)``: the numbers in every symbol; shared."""
+    rows, name = 1 << bits * together, f"dkm:numbers_{bits}x{together}"
+    bounds = graph.int32(0), graph.int32(rows), graph.int32(1)
+    values = graph.node("Range", *bounds, into=f"dkm:range_{rows}")
+    column = graph.node("Reshape", values, graph.int64([rows, 1]), into=f"dkm:column_{rows}")
+    powers = graph.int32([1 << bits * place for place in range(together)])
+    shifted = graph.node("Div", column, powers, into=f"{name}_shifted")
+    return graph.node("Mod", shifted, graph.int32(1 << bits), into=name)
 
 
-def _entry_to_axis(palette: Palette) -> list[int]:
-    """The permutation that brings the last dimension, a LUT entry's, to right behind the axis."""
-    rank = len(palette.shape) + sum(groups > 1 for groups in palette.groups)
-    before = palette.axis + 1 + sum(groups > 1 for groups in palette.groups[: palette.axis + 1])
-    return [*range(before), rank, *range(before, rank)]
+def _table(graph: Builder, lut: str, palette: Palette, together: int) -> tuple[str, int]:
+    """The LUT entries of every symbol, one LUT's after the other's; and the rows of one."""
+    count, entries, width = prod(palette.groups), 1 << palette.bits, palette.cluster_dim
+    if count == 1:
+        flat = graph.node("Reshape", lut, graph.int64([-1] if width == 1 else [-1, width]))
+        if together == 1:
+            return flat, entries
+        numbers = _numbers(graph, palette.bits, together)
+        return graph.node("Gather", flat, numbers, axis=0), 1 << palette.bits * together
+    if together == 1:
+        return graph.node("Reshape", lut, graph.int64([-1, width])), entries
+    tables = graph.node("Reshape", lut, graph.int64([count, entries, width]))
+    rows = graph.node("Gather", tables, _numbers(graph, palette.bits, together), axis=1)
+    return (
+        graph.node("Reshape", rows, graph.int64([-1, together * width])),
+        1 << palette.bits * together,
+    )
+
+
+def _firsts(graph: Builder, count: int, rows: int) -> str:
+    """int32 ``(count, 1)``: the first row of each LUT's table; shared."""
+    bounds = graph.int32(0), graph.int32(count * rows), graph.int32(rows)
+    firsts = graph.node("Range", *bounds, into=f"dkm:firsts_{count}_{rows}")
+    return graph.node("Reshape", firsts, graph.int64([count, 1]), into=f"{firsts}_column")
+
+
+def _into_place(
+    graph: Builder, values: str, order: Order, into: str, shape: tuple[int, ...]
+) -> None:
+    """From the order of the groups to the weight's own."""
+    if order.permutation:
+        values = graph.node("Reshape", values, graph.int64(order.split))
+        values = graph.node("Transpose", values, perm=order.permutation)
+    graph.node("Reshape", values, graph.int64(shape), into=into)
+
+
+def _finished(graph: Builder) -> Encoding:
+    return Encoding(tuple(graph.nodes), tuple(graph.tensors.values()))

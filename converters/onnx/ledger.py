@@ -67,8 +67,8 @@ def palette_tensors(model: ModelProto) -> Names:
     """Kind and weight of the initializers that palettes are decoded from."""
     names: Names = {}
     for decode in find_decodes(model):
-        names[decode.lut] = ("lut", decode.weight)
-        names.update(dict.fromkeys(decode.planes, ("indices", decode.weight)))
+        names[decode.lut.name] = ("lut", decode.weight)
+        names.update({plane.name: ("indices", decode.weight) for plane in decode.planes})
     return names
 
 

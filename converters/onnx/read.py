@@ -1,31 +1,33 @@
 """Read the palettes of an ONNX file back from its bytes and its graph.
 
-The graph of each decode is run, and the palette is what explains the result: its LUTs are the
-stored ones, its indices are the rows that the graph computes, and decoding it gives the graph's
-dense weight bit for bit. A file whose graph says something else is not read as what was meant.
+The graph of each decode is run twice: with its LUT, for the dense weight, and with the places of
+the LUT's values in place of the values, which tells where every weight comes from, however the
+graph finds it. The palette is what explains both: decoding it gives the graph's dense weight bit
+for bit. A file whose graph says something else is not read as what was meant.
 """
 
 from __future__ import annotations
 
-from itertools import accumulate
-from math import prod
-from operator import mul
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+from onnx import ModelProto, numpy_helper
 
 from converters.onnx.decodes import Decode, find_decodes
+from converters.onnx.evaluate import evaluate
+from converters.onnx.kernel import ZERO
 from converters.onnx.load import load
+from dkm_deploy.clustering.lut_grid import step_of
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.palette import Palette
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 Array = NDArray[Any]
+
+_SMALL = 1 << 20  # elements of a value that any file may have
+_VALUES_A_BYTE = 256  # a bit stands for a vector of 16 weights; as many again for the work
 
 
 def read_palettes(path: Path) -> dict[str, Palette]:
@@ -38,78 +40,93 @@ def read_palettes(path: Path) -> dict[str, Palette]:
 
 
 def palettes_of(model: ModelProto, path: Path) -> dict[str, Palette]:
-    """The palettes that the graph of ``model`` decodes, by weight name.
-
-    Args:
-        model: with all its tensors.
-        path: the file it was read from, for errors.
-
-    Raises:
-        DkmError: a decode in it is no palette.
-    """
-    palettes = {}
+    """The palettes of a model that came from ``path``, which errors name."""
+    palettes: dict[str, Palette] = {}
     for decode in find_decodes(model):
         try:
-            palettes[decode.weight] = _palette(model, decode)
+            palette = _palette(decode)
+            if palettes.setdefault(decode.weight, palette) != palette:
+                raise DkmError("the graph decodes it in two ways that differ")
         except DkmError as error:
             raise DkmError(f"{path}: {decode.weight}: {error}") from error
     return palettes
 
 
-def _palette(model: ModelProto, decode: Decode) -> Palette:
-    rows, before, dense = _run(model, decode)
-    lut = next(numpy_helper.to_array(t) for t in decode.tensors if t.name == decode.lut)
-    if dense.ndim != lut.ndim - 2 or dense.size != rows.size * lut.shape[-1]:
-        raise DkmError(
-            f"its {rows.size} indices and LUT of shape {lut.shape} do not give shape {dense.shape}"
-        )
-    axis = _axis(lut, before.shape[: decode.entry % before.ndim + 1], dense.shape)
-    palette = Palette(_indices(rows, lut, axis, dense.shape), lut, axis)
-    decoded = palette.decode()
-    if decoded.dtype != dense.dtype or decoded.tobytes() != dense.tobytes():
-        raise DkmError("the graph does not decode its LUT and indices as a palette does")
-    return palette
+def _palette(decode: Decode) -> Palette:
+    lut = _array(decode.lut)
+    known = {name: _array(t) for name, t in decode.tensors.items() if name != decode.lut.name}
+    known |= {name: np.zeros((1,), np.int64) for name in decode.inputs}
+    if decode.ids:
+        known[decode.ids] = _all_rows(decode, known)
+    limit = _SMALL + _VALUES_A_BYTE * sum(array.nbytes for array in known.values())
+    if lut.size > limit:
+        raise DkmError(f"its LUT of shape {lut.shape} is larger than its indices can use")
+    places, dense = (
+        evaluate(decode.nodes, known | values, limit)[decode.end]
+        for values in (_places(decode, lut), {decode.lut.name: lut})
+    )
+    if decode.ids:
+        places, dense = (values.reshape(len(values), -1) for values in (places, dense))
+    if decode.lut_codes:
+        places = places.reshape(len(places), -1)
+        dense = (dense.astype(np.float32).reshape(places.shape) - ZERO) * step_of(lut)
+        lut = lut.astype(np.float32)
+    if dense.ndim != lut.ndim - 2:
+        raise DkmError(f"a LUT of shape {lut.shape} does not give a weight of shape {dense.shape}")
+    return _explained(places.astype(np.int64), dense, lut)
 
 
-def _run(model: ModelProto, decode: Decode) -> tuple[Array, Array, Array]:
-    """The rows, the value before the last Reshape and the dense weight, as the graph has them."""
-    outputs = [
-        helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None)
-        for name in (decode.rows, decode.before, decode.weight)
-    ]
-    graph = helper.make_graph(decode.nodes, "decode", [], outputs, initializer=decode.tensors)
-    part = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
+def _places(decode: Decode, lut: Array) -> dict[str, Array]:
+    """The place of every LUT value, for the value that the graph decodes with."""
+    counts = np.float32 if lut.size < 1 << 24 else np.float64
+    places = np.arange(lut.size, dtype=counts).reshape(lut.shape)
+    return {decode.lut.name: lut, decode.lut_codes or decode.lut.name: places}
+
+
+def _explained(places: Array, dense: Array, lut: Array) -> Palette:
+    """The palette that decodes to ``dense``, whose values come from ``places`` in the LUT."""
+    for axis in _axes(lut, dense.shape):
+        indices = _indices(places, lut, axis)
+        if indices is None:
+            continue
+        palette = Palette(indices, lut, axis)
+        # A float16 LUT may be cast to the dtype that the model computes in.
+        if palette.decode().astype(dense.dtype).tobytes() == dense.tobytes():
+            return palette
+    raise DkmError("the graph does not decode its LUT and indices as a palette does")
+
+
+def _all_rows(decode: Decode, known: dict[str, Array]) -> Array:
+    """Every row number, in the rank of the numbers in the graph: its last Reshape adds one."""
+    rank = known[decode.nodes[-1].input[1]].size - 1
+    count = min(plane.dims[0] for plane in decode.planes)
+    return np.arange(count).reshape(count, *[1] * (rank - 1))
+
+
+def _array(tensor: Any) -> Array:
+    """The values of an initializer. Raises DkmError if its bytes do not fit its shape."""
     try:
-        with np.errstate(all="raise"):
-            results: Any = ReferenceEvaluator(part).run(None, {})
-    # A damaged graph can fail in any way that numpy and the evaluator can.
+        return numpy_helper.to_array(tensor)
+    # A damaged tensor can fail in any way that onnx and numpy can.
     except Exception as error:
-        raise DkmError(f"its decoding cannot be run: {first_line(error)}") from error
-    rows, before, dense = results
-    return rows, before, dense
+        raise DkmError(f"{tensor.name} cannot be read: {first_line(error)}") from error
 
 
-def _axis(lut: Array, leading: tuple[int, ...], shape: tuple[int, ...]) -> int:
-    """The dimension of ``shape`` that a LUT entry fills.
-
-    Args:
-        lut: rank K + 2. If its entries have one value, any axis will do: the grouped one, or 0.
-        leading: dimensions up to the entry's own, just before they become those up to the axis.
-        shape: of the dense weight.
-    """
+def _axes(lut: Array, shape: tuple[int, ...]) -> Iterator[int]:
+    """The dimensions that a LUT entry may fill; of one value, the grouped one or 0."""
     if lut.shape[-1] == 1:
-        return next((dim for dim, count in enumerate(lut.shape[:-2]) if count > 1), 0)
-    sizes = list(accumulate(shape, mul))
-    if prod(leading) not in sizes:
-        raise DkmError(f"its LUT entries do not fill one dimension of shape {shape}")
-    return sizes.index(prod(leading))
+        yield next((dim for dim, count in enumerate(lut.shape[:-2]) if count > 1), 0)
+        return
+    yield from (dim for dim, length in enumerate(shape) if length % lut.shape[-1] == 0)
 
 
-def _indices(rows: Array, lut: Array, axis: int, shape: tuple[int, ...]) -> NDArray[np.uint8]:
-    """Indices from rows of the LUTs laid end to end; LUTs start at multiples of their entries."""
-    dims = list(shape)
-    if dims[axis] % lut.shape[-1]:
-        raise DkmError(f"LUT entries of {lut.shape[-1]} values do not divide dimension {axis}")
-    dims[axis] //= lut.shape[-1]
-    indices: NDArray[np.uint8] = (rows.reshape(dims) % lut.shape[-2]).astype(np.uint8)
+def _indices(places: Array, lut: Array, axis: int) -> NDArray[np.uint8] | None:
+    """Indices from places in the LUT, or None if its entries do not lie along ``axis``."""
+    width = lut.shape[-1]
+    dims = list(places.shape)
+    dims[axis : axis + 1] = [dims[axis] // width, width]
+    entries = np.moveaxis(places.reshape(dims), axis + 1, -1)
+    if (entries % width != np.arange(width)).any() or np.ptp(entries // width, axis=-1).any():
+        return None
+    indices: NDArray[np.uint8] = (entries[..., 0] // width % lut.shape[-2]).astype(np.uint8)
     return indices

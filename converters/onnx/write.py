@@ -10,7 +10,7 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped] 
 from onnx import helper
 from onnx_ir.passes import common as passes
 
-from converters.onnx.encode import encode, merged
+from converters.onnx.insert import Decode, insert
 from converters.onnx.trace import DOMAIN, trace
 from dkm_deploy._version import __version__
 from dkm_deploy.errors import DkmError
@@ -25,13 +25,16 @@ if TYPE_CHECKING:
 OLDEST_OPSET = 18
 
 
-def write(exported: Exported, path: Path, *, opset: int = OLDEST_OPSET) -> None:
+def write(
+    exported: Exported, path: Path, *, opset: int = OLDEST_OPSET, decode: Decode = "load"
+) -> None:
     """Write ``exported`` to ``path``; the same program gives the same bytes.
 
     Args:
         exported: the program and its palettes.
         path: the file to write.
         opset: version of the ONNX operators; the IR version is the lowest that goes with it.
+        decode: when runtimes decode the palettes; see :func:`converters.onnx.insert.insert`.
 
     Raises:
         DkmError: the opset is out of range, or the model has no valid ONNX form.
@@ -39,7 +42,7 @@ def write(exported: Exported, path: Path, *, opset: int = OLDEST_OPSET) -> None:
     newest = onnx.defs.onnx_opset_version()
     if not isinstance(opset, int) or not OLDEST_OPSET <= opset <= newest:
         raise DkmError(f"opset is {opset}; it must be {OLDEST_OPSET} to {newest}")
-    model = with_palettes(trace(exported, opset), exported.palettes)
+    model = with_palettes(trace(exported, opset), exported.palettes, decode)
     try:
         onnx.checker.check_model(model, full_check=True)
         path.write_bytes(model.SerializeToString(deterministic=True))
@@ -50,30 +53,18 @@ def write(exported: Exported, path: Path, *, opset: int = OLDEST_OPSET) -> None:
         raise DkmError(f"{path}: larger than 2 GiB, the most an ONNX file can hold") from error
 
 
-def with_palettes(model: ir.Model, palettes: Mapping[str, Palette]) -> onnx.ModelProto:
+def with_palettes(
+    model: ir.Model, palettes: Mapping[str, Palette], decode: Decode = "load"
+) -> onnx.ModelProto:
     """The model with each ``LutToDense`` node replaced by the decoding of its palette."""
     weights = _take_out(model)
     _tidy(model)
-    _check_free(model, weights)
     proto = ir.to_proto(model)
-    encoding = merged(encode(weight, palettes[weight]) for weight in weights)
-    nodes = [*encoding.nodes, *proto.graph.node]
-    del proto.graph.node[:]
-    proto.graph.node.extend(nodes)
-    proto.graph.initializer.extend(encoding.tensors)
+    insert(proto, {weight: palettes[weight] for weight in weights}, decode)
     del proto.graph.value_info[:]  # every reader infers them again
     proto.ir_version = helper.find_min_ir_version_for(list(proto.opset_import), True)
     proto.producer_name, proto.producer_version = "dkm-deploy", __version__
     return proto
-
-
-def _check_free(model: ir.Model, weights: list[str]) -> None:
-    """Raise DkmError if a weight has the name of another value."""
-    made = {value.name for node in model.graph.all_nodes() for value in node.outputs}
-    taken = made | {value.name for value in model.graph.inputs}
-    for weight in weights:
-        if weight in taken:
-            raise DkmError(f"{weight}: an input or a step of the model has this name; rename one")
 
 
 def _tidy(model: ir.Model) -> None:

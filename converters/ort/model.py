@@ -15,6 +15,7 @@ from onnx import (
     TensorProto,
     TypeProto,
     ValueInfoProto,
+    defs,
     helper,
 )
 
@@ -108,14 +109,26 @@ def _reads(node: NodeProto) -> set[str]:
 
 
 def _node(node: Table) -> NodeProto:
+    domain, operator = _text(node["domain"]), _text(node["op_type"])
+    # ONNX Runtime writes attributes that have their default values too.
+    defaults = _defaults(operator, domain, node["since_version"])
+    attributes = [_attribute(attribute) for attribute in node["attributes"]]
     return NodeProto(
         name=_text(node["name"]),
-        domain=_text(node["domain"]),
-        op_type=_text(node["op_type"]),
+        domain=domain,
+        op_type=operator,
         input=[_text(name) for name in node["inputs"]],
         output=[_text(name) for name in node["outputs"]],
-        attribute=[_attribute(attribute) for attribute in node["attributes"]],
+        attribute=[each for each in attributes if each != defaults.get(each.name)],
     )
+
+
+def _defaults(operator: str, domain: str, version: int) -> dict[str, AttributeProto]:
+    """Attributes of an operator with their default values; none of one that ONNX does not have."""
+    if version < 1 or not defs.has(operator, version, domain):
+        return {}
+    schema = defs.get_schema(operator, version, domain)
+    return {name: attribute.default_value for name, attribute in schema.attributes.items()}
 
 
 def _attribute(attribute: Table) -> AttributeProto:

@@ -149,13 +149,13 @@ def _cluster(frame: Frame, start: Tensor, tau: Tensor, iterations: int, out: Ten
     grid = _table(frame, levels)
     for _ in range(_REBUILDS):
         points = _points(frame, grid)[0]
-        path = iterate(points, start, tau, iterations)
+        path, band = iterate(points, start, tau, iterations)
         if grid is None or (_levels(frame, path, tau, _NEAR) <= levels).all():
             break
         levels = torch.maximum(levels, _levels(frame, path, tau))
         grid = _table(frame, levels)
     low, span = frame.low[:, None], frame.span[:, None]
-    values = [soft_values(points, path, tau)]
+    values = [soft_values(band, path[-1])]
     _at_weights(frame, grid, values, out, lambda block, at: low[block[0]] + span[block[0]] * at[0])
     return path
 

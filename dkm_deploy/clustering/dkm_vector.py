@@ -229,7 +229,8 @@ class _Passes:
         """The means that each centroid attends to, and its sum of attention."""
         totals = self._totals(centroids, self.vectors.shape[-1] + 1)
         for place, x, attention in self._blocks(centroids):
-            totals[place[0]] += attention.mT @ pad(x, (0, 1), value=1.0)
+            # Many equal vectors round alike: their float32 sum would be off by 1e-5 of the range.
+            totals[place[0]] += attention.double().mT @ pad(x.double(), (0, 1), value=1.0)
         mass = totals[..., -1:]
         alive = mass > torch.finfo(self.dtype).tiny
         means = totals[..., :-1] / torch.where(alive, mass, 1) + self.centre

@@ -118,15 +118,15 @@ def update(points: Points, band: Band, centroids: Tensor) -> tuple[Tensor, Tenso
     return torch.where(alive, centroids + moves, centroids), torch.where(alive, mass, 0)
 
 
-def iterate(points: Points, centroids: Tensor, tau: Tensor, iterations: int) -> Tensor:
-    """All centroids on the way, ``(iterations + 1, groups, clusters)``."""
+def iterate(points: Points, centroids: Tensor, tau: Tensor, iterations: int) -> tuple[Tensor, Band]:
+    """All centroids on the way, ``(iterations + 1, groups, clusters)``, and the last attention."""
     path = [centroids]
     for _ in range(iterations):
-        path.append(update(points, attend(points, path[-1], tau), path[-1])[0])
-    return torch.stack(path)
+        band = attend(points, path[-1], tau)
+        path.append(update(points, band, path[-1])[0])
+    return torch.stack(path), band
 
 
-def soft_values(points: Points, path: Tensor, tau: Tensor) -> Tensor:
+def soft_values(band: Band, moved: Tensor) -> Tensor:
     """What a weight at each point becomes: the last centroids by the attention that made them."""
-    band = attend(points, path[-2], tau)
-    return (band.weights * band.take(path[-1])).sum(0)
+    return (band.weights * band.take(moved)).sum(0)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+_BLOCK = 1 << 20  # vectors whose attention is held at a time; autograd makes it anew
 
 
 def dense_soft_cluster(
@@ -19,11 +22,30 @@ def dense_soft_cluster(
     """
     tau = tau.clamp(min=torch.finfo(tau.dtype).tiny)[:, None, None]
     centroids = centroids.detach()
+    blocks = vectors.split(_BLOCK, dim=1)
     for _ in range(iterations):
-        gaps = vectors[:, :, None, :] - centroids[:, None, :, :]
-        attention = torch.softmax(-gaps.square().sum(-1) / tau, dim=-1)
-        mass = attention.sum(1)[..., None]
+        start = centroids
+        sums = [_again(_sums, block, start, tau) for block in blocks]
+        mass, totals = (torch.stack(parts).sum(0) for parts in zip(*sums, strict=True))
         alive = mass > torch.finfo(mass.dtype).tiny
-        means = attention.mT @ vectors / torch.where(alive, mass, 1)
-        centroids = torch.where(alive, means, centroids)
-    return attention @ centroids, centroids.detach()
+        centroids = torch.where(alive, totals / torch.where(alive, mass, 1), centroids)
+    soft = [_again(_mixed, block, start, tau, centroids) for block in blocks]
+    return torch.cat(soft, dim=1), centroids.detach()
+
+
+def _again(function, *inputs):
+    return checkpoint(function, *inputs, use_reentrant=False)
+
+
+def _attention(vectors: Tensor, centroids: Tensor, tau: Tensor) -> Tensor:
+    gaps = vectors[:, :, None, :] - centroids[:, None, :, :]
+    return torch.softmax(-gaps.square().sum(-1) / tau, dim=-1)
+
+
+def _sums(vectors: Tensor, centroids: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    attention = _attention(vectors, centroids, tau)
+    return attention.sum(1)[..., None], attention.mT @ vectors
+
+
+def _mixed(vectors: Tensor, centroids: Tensor, tau: Tensor, moved: Tensor) -> Tensor:
+    return _attention(vectors, centroids, tau) @ moved

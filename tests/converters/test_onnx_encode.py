@@ -111,13 +111,22 @@ def test_other_opsets_decode_the_same(tmp_path, opset):
 
 
 def test_weights_of_the_same_width_share_one_table(tmp_path):
-    stored = {f"w{i}": palette_of((8, 8), 3, seed=i) for i in range(3)}
+    stored = {f"w{i}": palette_of((8, 8), 4, seed=i) for i in range(3)}
     model = save(tmp_path / "w.onnx", stored)
     made = [node.op_type for node in model.graph.node]
-    assert made.count("Range") == 1
-    assert made.count("Mod") == 2  # a table of 2 bits and one of 1 bit
-    assert made.count("Gather") == 3 * (2 + 1)  # a plane each of 2 and 1 bits, and the LUT
+    assert made.count("Range") == made.count("Mod") == 1
+    assert made.count("Gather") == 3 * 2  # the LUT's entries by symbol, and the symbols
     check(tmp_path / "w.onnx", stored)
+
+
+def test_a_table_is_no_larger_than_pays(tmp_path):
+    """Of 3 bits, four indices make a symbol of 12 bits where there are weights enough for it."""
+    for size, planes in [((64, 64), [4, 2]), ((512, 512), [8, 4])]:
+        model = save(tmp_path / "w.onnx", {"w": palette_of(size, 3)})
+        together = sum(planes) // 3
+        stored = [len(t.raw_data) for t in model.graph.initializer if t.data_type == 2]
+        assert stored == [size[0] * size[1] // together * width // 8 for width in planes]
+        check(tmp_path / "w.onnx", {"w": palette_of(size, 3)})
 
 
 @pytest.mark.parametrize("bits", range(1, 9))

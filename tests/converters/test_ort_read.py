@@ -212,7 +212,7 @@ def test_a_changed_table_is_refused_in_one_line(root, tmp_path, fault):
 def test_an_attribute_without_a_known_value_is_refused(root, tmp_path, attribute):
     node = next(node for node in graph_of(root)["nodes"] if node["attributes"])
     node["attributes"][0].values.update(attribute)
-    with pytest.raises(DkmError, match="attribute 'a.*' has (type 99|no value)"):
+    with pytest.raises(DkmError, match="attribute '.*' has (type 99|no value)"):
         target.read_palettes(rebuilt(root, tmp_path / "m.ort"))
 
 

@@ -1,0 +1,140 @@
+"""Run the part of a graph that decodes a palette, in numpy.
+
+Only the integer and moving operators that decodes are made of, in exact arithmetic and with a
+bound on memory: the file may be anybody's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from math import prod
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper
+
+from dkm_deploy.errors import DkmError, first_line
+
+Array = NDArray[Any]
+_Run = Callable[..., Array]
+
+
+def evaluate(
+    nodes: Iterable[NodeProto], known: Mapping[str, Array], limit: int
+) -> dict[str, Array]:
+    """The values of all nodes.
+
+    Args:
+        nodes: in an order that runs.
+        known: initializers, and values to take in place of what nodes give.
+        limit: elements that a value may have.
+
+    Raises:
+        DkmError: an operator is none of a decode's, or its inputs do not fit or are too large.
+    """
+    values = dict(known)
+    for node in nodes:
+        name = node.output[0]
+        if name in known:
+            continue
+        run = _OPERATORS.get(node.op_type)
+        if run is None or node.domain:
+            raise DkmError(f"{name} is computed by {node.op_type}, which no decoding uses")
+        inputs = [values[source] for source in node.input]
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        try:
+            with np.errstate(all="raise"):
+                values[name] = run(limit, *inputs, **attributes)
+        # A damaged graph can fail in any way that numpy can.
+        except (ArithmeticError, IndexError, KeyError, MemoryError, TypeError, ValueError) as error:
+            raise DkmError(f"{name} ({node.op_type}) cannot be run: {first_line(error)}") from error
+    return values
+
+
+def _bounded(count: int, limit: int) -> None:
+    if count > limit:
+        raise ValueError(f"{count} elements are more than the file can stand for")
+
+
+def _cast(_: int, data: Array, to: int = 0) -> Array:
+    if to in (TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8):
+        return data.astype(helper.tensor_dtype_to_np_dtype(to))
+    if to in (TensorProto.FLOAT, TensorProto.DOUBLE) and data.dtype.kind == "f":
+        return data.astype(np.result_type(data.dtype, helper.tensor_dtype_to_np_dtype(to)))
+    raise TypeError(f"a cast from {data.dtype} to type {to}")
+
+
+def _reshape(_: int, data: Array, shape: Array, allowzero: int = 0) -> Array:
+    if allowzero:
+        raise ValueError("allowzero is set")
+    sizes = [data.shape[i] if size == 0 else int(size) for i, size in enumerate(shape)]
+    return data.reshape(sizes)
+
+
+def _gather(limit: int, data: Array, indices: Array, axis: int = 0) -> Array:
+    _bounded(data.size // max(data.shape[axis], 1) * indices.size, limit)
+    return data.take(indices, axis=axis)
+
+
+def _gather_elements(_: int, data: Array, indices: Array, axis: int = 0) -> Array:
+    return np.take_along_axis(data, indices.astype(np.intp, copy=False), axis)
+
+
+def _range(limit: int, start: Array, stop: Array, step: Array) -> Array:
+    _bounded((int(stop) - int(start)) // int(step), limit)
+    return np.arange(int(start), int(stop), int(step), dtype=start.dtype)
+
+
+def _slice(_: int, data: Array, starts: Array, ends: Array) -> Array:
+    return data[tuple(slice(int(a), int(b)) for a, b in zip(starts, ends, strict=True))]
+
+
+def _transpose(_: int, data: Array, perm: list[int] | None = None) -> Array:
+    return data.transpose(perm)
+
+
+def _binary(function: Callable[[Array, Array], Array]) -> _Run:
+    def run(limit: int, left: Array, right: Array) -> Array:
+        _bounded(prod(np.broadcast_shapes(left.shape, right.shape)), limit)
+        return function(left, right)
+
+    return run
+
+
+def _divide(left: Array, right: Array) -> Array:
+    quotient: Array = left / right if left.dtype.kind == "f" else left // right
+    return quotient
+
+
+def _round(_: int, data: Array) -> Array:
+    rounded: Array = np.rint(data)
+    return rounded
+
+
+def _identity(_: int, data: Array) -> Array:
+    return data
+
+
+def _size(_: int, data: Array) -> Array:
+    return np.array(data.size, np.int64)
+
+
+_OPERATORS: dict[str, _Run] = {
+    "Add": _binary(np.add),
+    "Cast": _cast,
+    "Div": _binary(_divide),
+    "Gather": _gather,
+    "GatherElements": _gather_elements,
+    "Identity": _identity,
+    "Min": _binary(np.minimum),
+    "Mod": _binary(np.mod),
+    "Mul": _binary(np.multiply),
+    "Range": _range,
+    "Reshape": _reshape,
+    "Round": _round,
+    "Size": _size,
+    "Slice": _slice,
+    "Sub": _binary(np.subtract),
+    "Transpose": _transpose,
+}

@@ -1,0 +1,147 @@
+"""Embeddings decoded by row, and files that no runtime decodes at load."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from torch import nn
+
+import dkm_deploy as dkm
+from dkm_deploy.runtimes.onnx_runtime import quiet_options, runtime
+from tests.models import TiedNet, images, small_net
+
+
+class Ids(nn.Module):
+    """Token and position embeddings: ids ``(n, t)`` to ``(n, t, 24)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(50, 24)
+        self.places = nn.Embedding(16, 24)
+
+    def forward(self, ids):
+        return self.tokens(ids) + self.places(torch.arange(ids.shape[1]))
+
+
+def converted(model, recipe, inputs, path, **options):
+    frozen = dkm.palettize(model.eval(), recipe)
+    dkm.convert(frozen, inputs, path, **options)
+    assert dkm.read_palettes(path) == dkm.palettes(frozen)
+    return frozen
+
+
+def optimised(path):
+    """The graph that ONNX Runtime runs."""
+    options = quiet_options()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(path.with_suffix(".optimised.onnx"))
+    onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return onnx.load(options.optimized_model_filepath)
+
+
+def floats_of(model, size):
+    """Names of the float initializers with ``size`` values."""
+    return [t.name for t in model.graph.initializer if t.data_type == 1 and np.prod(t.dims) == size]
+
+
+@pytest.mark.parametrize("bits", range(1, 9))
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_an_embedding_gathers_packed_rows_and_is_exact(tmp_path, bits, rank):
+    torch.manual_seed(0)
+    ids = torch.randint(0, 50, (2, 3, 4)[:rank])
+    path = tmp_path / "m.onnx"
+    frozen = converted(nn.Embedding(50, 24), dkm.Recipe.uniform(bits), ids, path)
+    rows = runtime.load(path).run({"input": ids.numpy()})["output"]
+    assert rows.tobytes() == frozen(ids).numpy().tobytes()
+    assert not floats_of(optimised(path), 50 * 24)  # not decoded as a whole
+
+
+def test_an_embedding_of_vectors_along_the_row_gathers_rows(tmp_path):
+    recipe = dkm.Recipe.uniform(4, cluster_dim=4, axis=1)
+    ids = torch.randint(0, 200, (2, 5))
+    frozen = converted(nn.Embedding(200, 64), recipe, ids, tmp_path / "m.onnx")
+    rows = runtime.load(tmp_path / "m.onnx").run({"input": ids.numpy()})["output"]
+    assert np.array_equal(rows, frozen(ids).numpy())
+    assert not floats_of(optimised(tmp_path / "m.onnx"), 200 * 64)
+
+
+@pytest.mark.parametrize(
+    "options", [{"cluster_dim": 2}, {"group_size": 10}, {"group_size": 4, "axis": 1}]
+)
+def test_rows_that_cannot_be_decoded_alone_are_decoded_whole(tmp_path, options):
+    ids = torch.randint(0, 50, (2, 5))
+    frozen = converted(
+        nn.Embedding(50, 24), dkm.Recipe.uniform(3, **options), ids, tmp_path / "m.onnx"
+    )
+    rows = runtime.load(tmp_path / "m.onnx").run({"input": ids.numpy()})["output"]
+    assert np.array_equal(rows, frozen(ids).numpy())
+    assert floats_of(optimised(tmp_path / "m.onnx"), 50 * 24)
+
+
+def test_ids_that_are_constants_need_no_rows(tmp_path):
+    torch.manual_seed(0)
+    ids = torch.randint(0, 50, (2, 5))
+    frozen = converted(Ids(), dkm.Recipe.uniform(3), ids, tmp_path / "m.onnx")
+    found = runtime.load(tmp_path / "m.onnx").run({"ids": ids.numpy()})["output"]
+    assert np.array_equal(found, frozen(ids).numpy())
+
+
+@pytest.mark.parametrize("decode", ["load", "packed"])
+def test_a_tied_weight_is_decoded_once_and_whole(tmp_path, decode):
+    ids = torch.randint(0, 20, (2, 5))
+    path = tmp_path / "m.onnx"
+    frozen = converted(TiedNet(), dkm.Recipe.uniform(3), ids, path, decode=decode)
+    found = runtime.load(path).run({"ids": ids.numpy()})["output"]
+    np.testing.assert_allclose(found, frozen(ids).detach().numpy(), atol=1e-5)
+    nodes = onnx.load(path).graph.node
+    assert sum(node.output[0] == "embed.weight" for node in nodes) == 1
+
+
+@pytest.mark.parametrize("bits", [1, 3, 4, 8])
+def test_packed_files_are_not_decoded_at_load(tmp_path, bits):
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 64)), torch.randn(3, 64)
+    recipe = dkm.Recipe.uniform(bits)
+    sizes = {}
+    for decode in ("load", "packed"):
+        path = tmp_path / f"{decode}.onnx"
+        frozen = converted(model, recipe, x, path, decode=decode)
+        found = runtime.load(path).run({"input": x.numpy()})["output"]
+        np.testing.assert_allclose(found, frozen(x).detach().numpy(), atol=1e-5)
+        sizes[decode] = len(floats_of(optimised(path), 64 * 64))
+    assert sizes == {"load": 2, "packed": 0}
+
+
+def test_a_packed_file_takes_any_batch_and_any_value(tmp_path):
+    shapes = ({0: torch.export.Dim("batch")},)
+    options = {"decode": "packed", "dynamic_shapes": shapes}
+    frozen = converted(small_net(), dkm.Recipe.uniform(2), images(), tmp_path / "m.onnx", **options)
+    session = runtime.load(tmp_path / "m.onnx")
+    for x in (images(7), images(1).fill_(torch.inf), images(2).fill_(torch.nan)):
+        found = session.run({"x": x.numpy()})["output"]
+        np.testing.assert_allclose(found, frozen(x).detach().numpy(), atol=1e-5, equal_nan=True)
+
+
+class NoInput(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self):
+        return self.fc(torch.ones(1, 4))
+
+
+def test_packed_without_an_input_is_refused(tmp_path):
+    frozen = dkm.palettize(NoInput(), dkm.Recipe.uniform(2))
+    with pytest.raises(dkm.DkmError, match="needs a model with a tensor input"):
+        dkm.convert(frozen, (), tmp_path / "m.onnx", decode="packed")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_way_to_decode_is_refused(tmp_path):
+    frozen = dkm.palettize(small_net(), dkm.Recipe.uniform(2))
+    with pytest.raises(dkm.DkmError, match="decode is 'never'; it must be one of load, packed"):
+        dkm.convert(frozen, images(), tmp_path / "m.onnx", decode="never")
