@@ -9,13 +9,13 @@ from typing import Any
 
 from torch import nn
 
-from dkm_deploy.atomic import check_writable, written_whole
+from dkm_deploy.atomic import check_writable, remove, written_whole
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Exported, Inputs, export
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
 from dkm_deploy.recipe import PaletteSpec
-from dkm_deploy.targets import Accompanied, Target, target_for
+from dkm_deploy.targets import Target, target_for
 
 
 @dataclass(frozen=True)
@@ -25,12 +25,14 @@ class Artifact:
     Attributes:
         path: the file or folder.
         target: name of the target that wrote it.
-        ledger: every byte of it.
+        ledger: every byte of it, and of its data files.
+        notes: what to know of it, a line each, such as a weight that could not be stored as asked.
     """
 
     path: Path
     target: str
     ledger: Ledger
+    notes: tuple[str, ...] = ()
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -53,9 +55,7 @@ def convert(
     """Write a frozen model to a file. The suffix of ``path`` chooses the target.
 
     The palettes are decoded from the written file and compared with the frozen ones before the
-    file gets its name, so a file that exists holds these weights. If the target makes a second
-    file beside it, as ``.ort`` does, that one is complete before either gets its name, and gets
-    its own first: a model that exists has its companion.
+    file gets its name, so a file that exists holds these weights.
 
     Args:
         frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``.
@@ -63,7 +63,7 @@ def convert(
             the shapes that ``dynamic_shapes`` does not free.
         path: ``.onnx``, ``.ort`` or ``.mlpackage``, or the suffix of another installed target.
         dynamic_shapes: as ``torch.export.export`` takes it.
-        force: replace what is at ``path``, and its companion.
+        force: replace what is at ``path``.
         **target_options: such as ``opset=18`` or ``minimum_deployment_target="iOS17"``.
 
     Raises:
@@ -75,18 +75,25 @@ def convert(
     target = target_for(path)
     _check_options(target, target_options)
     check_writable(path, force=force)
-    if isinstance(target, Accompanied):
-        check_writable(path.with_suffix(target.companion_suffix), force=force)
     exported = export(frozen, example_inputs, dynamic_shapes=dynamic_shapes)
     _check_palettes(target, exported)
+    replaced = _companions(target, path)
     with written_whole(path, force=force) as temporary:
-        target.write(exported, temporary, **target_options)
+        notes = target.write(exported, temporary, **target_options)
         _check_written(target, exported, temporary)
-        if isinstance(target, Accompanied):
-            beside = path.with_suffix(target.companion_suffix)
-            with written_whole(beside, force=force) as companion:
-                companion.write_text(target.companion(temporary), encoding="utf-8", newline="\n")
-    return Artifact(path, target.name, target.ledger(path))
+    ledger = target.ledger(path)
+    for file in replaced.difference(ledger.companions):
+        remove(file)
+    return Artifact(path, target.name, ledger, tuple(notes or ()))
+
+
+def _companions(target: Target, path: Path) -> set[Path]:
+    """Files that an older ``path`` keeps data in, and no other file, going by their names."""
+    try:
+        files = target.ledger(path).companions if path.exists() else ()
+    except DkmError:  # not a file of this target; what is beside it is not ours
+        files = ()
+    return {file for file in files if file.name.startswith(f"{path.name}.")}
 
 
 def _check_options(target: Target, options: dict[str, Any]) -> None:

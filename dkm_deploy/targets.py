@@ -7,11 +7,11 @@ registers under ``dkm_deploy.readers``. Nothing here knows any of them by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dkm_deploy.errors import DkmError, MissingFileError
 
@@ -48,23 +48,16 @@ class Target(Reader, Protocol):
         """Why a weight of ``shape`` cannot be held with ``spec``, or None if it can."""
         ...
 
-    def write(self, exported: Exported, path: Path, *args: Any, **options: Any) -> None:
-        """Write the program to ``path``, which does not exist yet and is renamed afterwards."""
-        ...
+    def write(
+        self, exported: Exported, path: Path, *args: Any, **options: Any
+    ) -> Sequence[str] | None:
+        """Write the program to ``path``, alone in a new folder, and moved from there afterwards.
 
+        Other files that belong to it are written beside it, under names that start with its own.
 
-@runtime_checkable
-class Accompanied(Protocol):
-    """A target that gives each of its files a second, small one: what a build or a tool must know.
-
-    It is always written and lies beside the first, under the same name with another suffix, so
-    that no option has to be known to get it and no path can be given that separates the two.
-    """
-
-    companion_suffix: str
-
-    def companion(self, path: Path) -> str:
-        """The text of the second file, made from the finished first one at ``path``."""
+        Returns:
+            What the user should know of it, a line each; None is nothing.
+        """
         ...
 
 

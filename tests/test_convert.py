@@ -101,15 +101,6 @@ class TestTheCompanion:
         assert [path.name for path in tmp_path.iterdir()] == [COMPANION]
         assert (tmp_path / COMPANION).read_text() == "mine"
 
-    def test_a_failure_to_make_it_leaves_neither(self, tmp_path, monkeypatch):
-        def fail(self, path):
-            raise dkm.DkmError("no text")
-
-        monkeypatch.setattr(type(targets()["ort"]), "companion", fail)
-        with pytest.raises(dkm.DkmError, match="no text"):
-            dkm.convert(dkm.palettize(small_net(), MIXED), images(1), tmp_path / "model.ort")
-        assert list(tmp_path.iterdir()) == []
-
 
 class _Uncommon(nn.Module):
     """An operation that neither converter has."""

@@ -16,6 +16,7 @@ from functools import cached_property
 from onnx import ModelProto, NodeProto, TensorProto
 
 FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
+_PACKED = (TensorProto.UINT8, TensorProto.UINT4, TensorProto.UINT2)
 _LUT, _LUT_RANK = ".lut", 3
 CODES, LUT_CODES = ".codes", ".lut_codes"
 
@@ -126,7 +127,7 @@ class _Part:
     ids: set[str]
 
     def planes(self) -> list[TensorProto]:
-        return [t for t in self.tensors.values() if t.data_type == TensorProto.UINT8]
+        return [t for t in self.tensors.values() if t.data_type in _PACKED]
 
 
 def _decodes(graph: _Graph, lut: TensorProto) -> Iterator[Decode]:
@@ -156,7 +157,7 @@ def _row_ends(graph: _Graph, lut: str) -> list[str]:
     ends, waiting = [], [lut]
     while waiting:
         for node in graph.consumers.get(waiting.pop(), []):
-            value = node.output[0]
+            value = next(iter(node.output), "")
             if node.op_type == "Reshape" and graph.part(value).ids:
                 ends.append(value)
             elif node.op_type in ("Reshape", "Gather", "Cast"):

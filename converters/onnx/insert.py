@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal, get_args
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TypeProto, helper, numpy_helper
 
 from converters.onnx.encode import Encoding, encode, encode_rows, holds_rows, merged
 from converters.onnx.kernel import DOMAIN, encode_product, product_users
+from converters.onnx.options import Decode
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
-
-Decode = Literal["load", "packed", "int8"]
-"""When a runtime decodes: once, when it loads the file, in every run, or once to 8 bits."""
-DECODES: tuple[Decode, ...] = get_args(Decode)
 
 FLAT = "dkm:flat"
 _SHARED = "dkm:"  # start of the names of values that several weights use
 
 
-def insert(model: ModelProto, palettes: Mapping[str, Palette], decode: Decode = "load") -> None:
+def insert(
+    model: ModelProto,
+    palettes: Mapping[str, Palette],
+    decode: Decode = "load",
+    narrow: Collection[int] = (),
+) -> None:
     """Decode ``palettes`` in the graph of a model, in place.
 
     A weight that nodes only gather rows of (an embedding) is not decoded as a whole where its
@@ -34,14 +35,13 @@ def insert(model: ModelProto, palettes: Mapping[str, Palette], decode: Decode = 
             keeps them from it, for the least memory: weights are decoded in every run; "int8"
             gives matrix products to a kernel of ONNX Runtime with 8-bit weights (not in browsers),
             and decodes the others at load.
+        narrow: widths to store as ONNX's own types; see :func:`converters.onnx.encode.encode`.
 
     Raises:
         DkmError: an input or a step of the model is called like a weight, ``decode`` is "packed"
             and the model has no input, or it is "int8" and a LUT does not lie on an 8-bit grid.
     """
     graph = model.graph
-    if decode not in DECODES:
-        raise DkmError(f"decode is {decode!r}; it must be one of {', '.join(DECODES)}")
     _check_names(graph, palettes)
     ranks = _ranks(graph)
     anchor = _anchor(graph) if decode == "packed" else Encoding((), ())
@@ -55,7 +55,7 @@ def insert(model: ModelProto, palettes: Mapping[str, Palette], decode: Decode = 
                 for node in product_users(graph, weight, palette)
             ]
         if not uses:
-            whole.append(encode(weight, palette, flat=flat))
+            whole.append(encode(weight, palette, flat=flat, narrow=narrow))
         for node, encoding in uses:
             _replace(graph, node, encoding.nodes)
             inner.append(encoding)

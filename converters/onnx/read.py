@@ -19,13 +19,14 @@ from onnx import ModelProto, numpy_helper
 from converters.onnx.decodes import Decode, find_decodes
 from converters.onnx.evaluate import evaluate
 from converters.onnx.kernel import ZERO
-from converters.onnx.load import load
+from converters.onnx.load import fill, load
 from dkm_deploy.clustering.lut_grid import step_of
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.palette import Palette
 
 Array = NDArray[Any]
 
+_AT_ONCE = 65536  # bytes of a tensor that is read at once; dense weights may exceed the memory
 _SMALL = 1 << 20  # elements of a value that any file may have
 _VALUES_A_BYTE = 256  # a bit stands for a vector of 16 weights; as many again for the work
 
@@ -36,13 +37,14 @@ def read_palettes(path: Path) -> dict[str, Palette]:
     Raises:
         DkmError: the file is damaged or not ONNX, or a decode in it is no palette.
     """
-    return palettes_of(load(path), path)
+    return palettes_of(load(path, largest=_AT_ONCE), path)
 
 
 def palettes_of(model: ModelProto, path: Path) -> dict[str, Palette]:
     """The palettes of a model that came from ``path``, which errors name."""
     palettes: dict[str, Palette] = {}
     for decode in find_decodes(model):
+        fill(decode.tensors.values(), path)
         try:
             palette = _palette(decode)
             if palettes.setdefault(decode.weight, palette) != palette:
@@ -90,8 +92,9 @@ def _explained(places: Array, dense: Array, lut: Array) -> Palette:
         if indices is None:
             continue
         palette = Palette(indices, lut, axis)
-        # A float16 LUT may be cast to the dtype that the model computes in.
-        if palette.decode().astype(dense.dtype).tobytes() == dense.tobytes():
+        # A LUT may be stored in a narrower type than the graph computes in.
+        exact = np.can_cast(lut.dtype, dense.dtype, "safe")
+        if exact and palette.decode().astype(dense.dtype).tobytes() == dense.tobytes():
             return palette
     raise DkmError("the graph does not decode its LUT and indices as a palette does")
 

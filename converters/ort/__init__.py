@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from converters.onnx.read import palettes_of
-from converters.onnx.write import OLDEST_OPSET
 from converters.ort.ledger import ledger
 from converters.ort.load import load
-from converters.ort.operators import required_operators
 from converters.ort.write import write
 from dkm_deploy.targets import Target
 
@@ -26,20 +24,14 @@ class OrtTarget:
 
     name = "ort"
     suffixes: tuple[str, ...] = (".ort",)
-    companion_suffix = ".required_operators.config"
 
     def refuse(self, spec: PaletteSpec, shape: tuple[int, ...]) -> str | None:
         """None if ``spec`` fits ``shape``: the encoding holds all bits, axes and groupings."""
         return spec.refuse(shape)
 
-    def write(self, exported: Exported, path: Path, *, opset: int = OLDEST_OPSET) -> None:
-        """Write one file with operators of version ``opset``; see :func:`write`."""
+    def write(self, exported: Exported, path: Path, *, opset: int | None = None) -> None:
+        """Write the file, and the operators that it needs beside it; see :func:`write`."""
         write(exported, path, opset=opset)
-
-    def companion(self, path: Path) -> str:
-        """The operators that a reduced build of ONNX Runtime must have to run the file."""
-        document, _ = load(path)
-        return required_operators(document.root)
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """The palettes that the file's own graph decodes, by weight name."""

@@ -8,16 +8,19 @@ from typing import TYPE_CHECKING
 
 from flatbuffers.builder import BuilderSizeError
 
-from converters.onnx.write import OLDEST_OPSET
+from converters.onnx.options import Options
 from converters.onnx.write import write as write_onnx
 from converters.ort.build import build
 from converters.ort.flatbuffer import Table, read
+from converters.ort.load import load
+from converters.ort.operators import required_operators
 from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes.onnx_runtime import quiet_options, runtime
 
 if TYPE_CHECKING:
     from dkm_deploy.export import Exported
 
+OPERATORS = ".required_operators.config"
 # ONNX Runtime keeps these in hash maps, whose order changes from process to process.
 _SORTED_BY = {
     "opset_import": "domain",
@@ -29,7 +32,7 @@ _SORTED_BY = {
 }
 
 
-def write(exported: Exported, path: Path, *, opset: int = OLDEST_OPSET) -> None:
+def write(exported: Exported, path: Path, *, opset: int | None = None) -> None:
     """Write ``exported`` to ``path``; the same program gives the same bytes.
 
     ONNX Runtime makes the file from the ONNX form of the program, with no optimisation: constant
@@ -37,10 +40,14 @@ def write(exported: Exported, path: Path, *, opset: int = OLDEST_OPSET) -> None:
     Its tables are then put in a fixed order and written anew, equal parts once, and ONNX Runtime
     has to open the result.
 
+    The operators that a reduced build of ONNX Runtime needs for it are written beside it, always:
+    to ``model.required_operators.config``, the name that ONNX Runtime's own script gives it. So
+    the two appear together or not at all, and no option can separate them.
+
     Args:
         exported: the program and its palettes.
         path: the file to write.
-        opset: version of the ONNX operators.
+        opset: version of the ONNX operators; the oldest that will do if None.
 
     Raises:
         DkmError: the model has no ONNX form at this opset, ONNX Runtime cannot run it, or the file
@@ -48,7 +55,7 @@ def write(exported: Exported, path: Path, *, opset: int = OLDEST_OPSET) -> None:
     """
     with TemporaryDirectory() as folder:
         source, made = Path(folder) / "model.onnx", Path(folder) / "model.ort"
-        write_onnx(exported, source, opset=opset)
+        write_onnx(exported, source, Options(opset, external_data=False))
         _convert(source, made)
         session = read(memoryview(made.read_bytes())).root
     try:
@@ -56,6 +63,9 @@ def write(exported: Exported, path: Path, *, opset: int = OLDEST_OPSET) -> None:
     except BuilderSizeError as error:
         raise DkmError(f"{path}: larger than 2 GiB, the most a .ort file can hold") from error
     runtime.load(path)
+    document, _ = load(path)
+    operators = required_operators(document.root)
+    path.with_suffix(OPERATORS).write_text(operators, encoding="utf-8", newline="\n")
 
 
 def _convert(source: Path, path: Path) -> None:

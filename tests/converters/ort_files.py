@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from converters.ort import target
 from converters.ort.build import build
 from converters.ort.flatbuffer import Table, read
+from converters.ort.load import load
+from converters.ort.operators import required_operators
 from dkm_deploy.export import Exported, export
 from dkm_deploy.recipe import PaletteSpec, Recipe, Rule
 from dkm_deploy.training.freeze import palettize
@@ -72,6 +74,11 @@ def small_file() -> bytes:
 def root_of(data: bytes) -> Table:
     """The outermost table of a file."""
     return read(memoryview(data)).root
+
+
+def operators(path: Path) -> str:
+    """The operators that the file at ``path`` needs."""
+    return required_operators(load(path)[0].root)
 
 
 def graph_of(root: Table) -> Table:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from converters.ort import target
 from converters.ort.flatbuffer import read
 from dkm_deploy.errors import DkmError
-from tests.converters.ort_files import small_file
+from tests.converters.ort_files import operators, small_file
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def path(tmp_path_factory):
 def survives(path, content: bytes) -> None:
     """Each reader gives an answer, or one line that names the file."""
     path.write_bytes(content)
-    for reader in (target.read_palettes, target.ledger, target.companion):
+    for reader in (target.read_palettes, target.ledger, operators):
         try:
             reader(path)
         except DkmError as error:

@@ -17,7 +17,7 @@ from converters.ort.flatbuffer import Table, read
 from converters.ort.load import load
 from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.runtimes.onnx_runtime import runtime
-from tests.converters.ort_files import graph_of, rebuilt, root_of, small_file
+from tests.converters.ort_files import graph_of, operators, rebuilt, root_of, small_file
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_a_file_with_folded_weights_has_no_palette(whole, tmp_path):
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_the_operators_are_those_that_onnx_runtimes_own_script_finds(whole, tmp_path):
     (tmp_path / "m.ort").write_bytes(whole)
-    (tmp_path / "ours.config").write_text(target.companion(tmp_path / "m.ort"))
+    (tmp_path / "ours.config").write_text(operators(tmp_path / "m.ort"))
     create_config_from_models([tmp_path / "m.ort"], tmp_path / "theirs.config", False)
     ours, theirs = (parse_config(str(tmp_path / f"{n}.config"))[0] for n in ("ours", "theirs"))
     assert ours == theirs
@@ -128,7 +128,7 @@ def test_graphs_strings_and_sequences_come_through(tmp_path):
     assert results[0][1].tolist() == results[1][1].tolist()
     ledger = target.ledger(path)
     assert ledger.by_kind()["metadata"] > len("a note")
-    assert "Mul" in target.companion(path)
+    assert "Mul" in operators(path)
 
 
 def test_constants_that_a_caller_may_replace_stay_inputs(tmp_path):
@@ -201,7 +201,7 @@ def test_a_changed_table_is_refused_in_one_line(root, tmp_path, fault):
     assert target.read_palettes(rebuilt(root, tmp_path / "m.ort")).keys() == {"0.weight"}
     change(root)
     path = rebuilt(root, tmp_path / "m.ort")
-    for reader in (target.read_palettes, target.ledger, target.companion):
+    for reader in (target.read_palettes, target.ledger, operators):
         with pytest.raises(DkmError, match=reason) as caught:
             reader(path)
         assert str(caught.value).startswith(f"{path}: ")
@@ -226,7 +226,7 @@ def test_what_an_attribute_does_not_use_is_only_weighed(root, tmp_path):
     node.values["attributes"] = (Table("Attribute", attribute.values | unused), *others)
     path = rebuilt(root, tmp_path / "m.ort")
     assert target.read_palettes(path).keys() == {"0.weight"}
-    assert "\ufffd" not in target.companion(path)
+    assert "\ufffd" not in operators(path)
     sizes = {entry.name: entry.size_bytes for entry in target.ledger(path).entries}
     assert sizes["\ufffd"] == 400
 

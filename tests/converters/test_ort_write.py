@@ -20,7 +20,13 @@ from dkm_deploy.export import export
 from dkm_deploy.recipe import PaletteSpec, Recipe
 from dkm_deploy.runtimes.onnx_runtime import runtime
 from dkm_deploy.training.freeze import palettize
-from tests.converters.ort_files import every_layout, graph_of, in_another_process, small_file
+from tests.converters.ort_files import (
+    every_layout,
+    graph_of,
+    in_another_process,
+    operators,
+    small_file,
+)
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +157,7 @@ def test_weights_of_inner_graphs(tmp_path):
         with torch.no_grad():
             expected = frozen(x).numpy()
         assert np.abs(session.run({"x": x.numpy()})["output"] - expected).max() < 1e-5
-    assert "If" in target.companion(tmp_path / "m.ort")
+    assert "If" in operators(tmp_path / "m.ort")
 
 
 def test_what_onnx_runtime_cannot_run_is_refused(tmp_path, capfd):
