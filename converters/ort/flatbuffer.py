@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _HEADER = 8  # offset of the root, identifier
 _DEPTH = 64  # as FlatBuffers' own verifier has it
-# Content with shared parts written out, against the file: ours have 3 to 6 times.
+# Content with shared parts written out, against the file: ours have 2 to 3 times.
 _REPEATS = 16
 _ALWAYS = 1 << 20
 
