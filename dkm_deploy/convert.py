@@ -62,7 +62,7 @@ def convert(
         frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``.
         example_inputs: a tensor, a tuple of positional or a mapping of keyword inputs; they fix
             the shapes that ``dynamic_shapes`` does not free.
-        path: ``.onnx`` or ``.mlpackage``, or the suffix of another installed target.
+        path: ``.onnx``, ``.ort`` or ``.mlpackage``, or the suffix of another installed target.
         dynamic_shapes: as ``torch.export.export`` takes it.
         force: replace what is at ``path``.
         **target_options: such as ``opset=18`` or ``minimum_deployment_target="iOS17"``.
