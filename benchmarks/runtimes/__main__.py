@@ -2,9 +2,11 @@
 
 Run ``python -m benchmarks.runtimes --out out/runtimes --install`` from the project's root. It
 writes the models to ``suite`` in that folder, what it prints to ``results.md``, and fetches
-runtimes to ``tools``, once; without ``--install`` a runtime that is missing is reported as not run. A model passes if its outputs are
-PyTorch's within float32 rounding and its dense weights have the palettes' bits, with constant
-folding (all graph optimisations) off and on. Exit code 1 says that something did not pass.
+runtimes to ``tools``, once; without ``--install``, one that is missing is reported as not run.
+
+A model passes if its outputs are PyTorch's within float32 rounding and its dense weights have the
+palettes' bits, with constant folding (all graph optimisations) off and on. Exit code 1 says that
+something did not pass.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from benchmarks.runtimes.runtimes import InstallError, Outcome, Runtime, runtime
 from benchmarks.runtimes.suite_files import write_suite
 
 _FOLDINGS = ("off", "on")
+_PRINTED = 20  # failures; the file has all
 
 
 @dataclass(frozen=True)
@@ -82,7 +85,10 @@ def main() -> int:
             row = _row(runtime, arguments.out, models, install=arguments.install)
             say(str(row))
             failures += row.failures()
-        say("\n" + "\n".join(f"- {line}" for line in failures) if failures else "\nNo failure.")
+        file.write("".join(f"\n- {line}" for line in failures))
+    for line in failures[:_PRINTED]:
+        print(f"- {line}")
+    print(f"{len(failures)} failures, all of them in {arguments.out / 'results.md'}")
     return 1 if failures else 0
 
 
