@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.runtimes import __main__ as command
 from benchmarks.runtimes.__main__ import Row, results
 from benchmarks.runtimes.runtimes import Outcome, PythonRuntime
 
@@ -68,9 +69,9 @@ def suite(tmp_path):
     return write
 
 
-def error(command: list[str]) -> str | None:
+def error(runner: list[str]) -> str | None:
     """What the last line of a runner says of the model."""
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    done = subprocess.run(runner, capture_output=True, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])["error"]
 
 
@@ -116,3 +117,24 @@ def test_a_missing_runtime_is_not_run(tmp_path):
     runtime = PythonRuntime("R", "run.py", ("package==1.0",))
     assert runtime.missing(tmp_path) == "package==1.0 is not installed"
     assert str(Row("R", "x")) == "| R | not run: x | |"
+
+
+def test_the_command_prints_the_table_and_keeps_it(tmp_path, monkeypatch, capsys):
+    wrong = {"model": "b", "folding": "on", "error": "y[0] is 1, expected 2"}
+    found = lines({"version": "1.0", "foldings": ["on"]}, wrong)
+    runtime = PythonRuntime("R", "run.py")
+    monkeypatch.setattr(PythonRuntime, "run", lambda self, out: Outcome(found, None))
+    missing = PythonRuntime("S", "run.py", ("package==1.0",))
+    monkeypatch.setattr(command, "runtimes", lambda: [runtime, missing])
+    monkeypatch.setattr(command, "write_suite", lambda folder, options: ["b"])
+    monkeypatch.setattr(sys, "argv", ["runtimes", "--out", str(tmp_path), "--option", "opset=21"])
+    assert command.main() == 1
+    printed, kept = capsys.readouterr().out, (tmp_path / "results.md").read_text()
+    for line in (
+        "converted with {'opset': 21}",
+        "| R 1.0 | always folds | 0/1 |",
+        "| S | not run: package==1.0 is not installed | |",
+        "- R 1.0: b, folding on: y[0] is 1, expected 2",
+    ):
+        assert line in printed
+        assert line in kept
