@@ -23,12 +23,22 @@ def _mlp(width: int, layers: int) -> nn.Module:
     return nn.Sequential(*(part for linear in linears for part in (linear, nn.ReLU())))
 
 
+def _resnet50() -> nn.Module:
+    """With BatchNorm values that differ: the exporter stores equal tensors once."""
+    model = ResNet50()
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            for values in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+                nn.init.uniform_(values, 0.5, 1.5)  # type: ignore[arg-type]  # it has all four
+    return model
+
+
 # Weights are random: what is measured does not depend on their values. A Linear layer is a Gemm
 # in ONNX if its input has two dimensions, else a MatMul.
 MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
     "MLP, 25 M, Gemm": lambda: (_mlp(2048, 6), torch.randn(1, 2048)),
     "MLP, 25 M, MatMul": lambda: (_mlp(2048, 6), torch.randn(1, 1, 2048)),
-    "ResNet-50": lambda: (ResNet50(), torch.randn(1, 3, 224, 224)),
+    "ResNet-50": lambda: (_resnet50(), torch.randn(1, 3, 224, 224)),
     "small MLP": lambda: (_mlp(512, 4), torch.randn(1, 1, 512)),
 }
 # Those that are a palette with an option of dkm.convert.

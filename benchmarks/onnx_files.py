@@ -134,14 +134,14 @@ def _sizes(files: Mapping[str, File]) -> Iterator[str]:
 
 
 def _runs(files: Mapping[str, File]) -> Iterator[str]:
-    """What loading and running each file took."""
-    yield "| file | MB | load, ms | peak, MB | steady, MB | latency, ms |"
-    yield "|---|---|---|---|---|---|"
+    """What loading and running each file took; steady is without what malloc keeps."""
+    yield "| file | MB | load, ms | peak, MB | after runs, MB | steady, MB | latency, ms |"
+    yield "|---|---|---|---|---|---|---|"
     for kind, file in files.items():
         if "refused" in file.facts:
-            yield f"| {kind} | not run: {file.facts['refused']} | | | | |"
+            yield f"| {kind} | not run: {file.facts['refused']} | | | | | |"
             continue
-        memory = [f"{file.median(what) / 1e6:.0f}" for what in ("peak", "steady")]
+        memory = [f"{file.median(what) / 1e6:.0f}" for what in ("peak", "after", "steady")]
         load, latency = (1e3 * file.median(what) for what in ("load", "latency"))
         size = f"{file.facts['bytes'] / 1e6:.2f}"
         yield f"| {kind} | {size} | {load:.0f} | {' | '.join(memory)} | {latency:.2f} |"

@@ -48,7 +48,8 @@ class ResNet50(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Scores of an image."""
-        return self.head(self.features(image).mean((2, 3)))
+        scores: Tensor = self.head(self.features(image).mean((2, 3)))
+        return scores
 
 
 def _conv(channels: int, out: int, kernel: int, stride: int = 1) -> nn.Sequential:

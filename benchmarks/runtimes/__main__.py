@@ -1,10 +1,12 @@
 """Run the suite of small ONNX models in every runtime that is there, and tell what passes.
 
 Run ``python -m benchmarks.runtimes --out out/runtimes --install`` from the project's root. It
-writes the models to ``suite`` in that folder and fetches runtimes to ``tools``, once; without
-``--install`` a runtime that is missing is reported as not run. A model passes if its outputs are
-PyTorch's within float32 rounding and its dense weights have the palettes' bits, with constant
-folding (all graph optimisations) off and on. Exit code 1 says that something did not pass.
+writes the models to ``suite`` in that folder, what it prints to ``results.md``, and fetches
+runtimes to ``tools``, once; without ``--install``, one that is missing is reported as not run.
+
+A model passes if its outputs are PyTorch's within float32 rounding and its dense weights have the
+palettes' bits, with constant folding (all graph optimisations) off and on. Exit code 1 says that
+something did not pass.
 """
 
 from __future__ import annotations
@@ -17,10 +19,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.process import cpu, versions
 from benchmarks.runtimes.runtimes import InstallError, Outcome, Runtime, runtimes
 from benchmarks.runtimes.suite_files import write_suite
 
 _FOLDINGS = ("off", "on")
+_PRINTED = 20  # failures; the file has all
 
 
 @dataclass(frozen=True)
@@ -67,14 +71,24 @@ def main() -> int:
     arguments = parser.parse_args()
     options = dict(_option(text) for text in arguments.option)
     models = write_suite(arguments.out / "suite", options)
-    print(f"{platform.platform()}, Python {platform.python_version()}; {len(models)} models")
-    print("\n| runtime | folding off | folding on |\n|---|---|---|")
-    rows = []
-    for runtime in runtimes():
-        rows.append(_row(runtime, arguments.out, models, install=arguments.install))
-        print(rows[-1], flush=True)
-    failures = [line for row in rows for line in row.failures()]
-    print("", *failures, sep="\n")
+    failures: list[str] = []
+    with (arguments.out / "results.md").open("w") as file:
+
+        def say(line: str) -> None:
+            print(line, flush=True)
+            print(line, file=file, flush=True)
+
+        say(f"{cpu()}, {platform.system()}, {versions('torch', 'onnx')}; {len(models)} models,")
+        say(f"converted with {options or 'no options'}\n")
+        say("| runtime | folding off | folding on |\n|---|---|---|")
+        for runtime in runtimes():
+            row = _row(runtime, arguments.out, models, install=arguments.install)
+            say(str(row))
+            failures += row.failures()
+        file.write("".join(f"\n- {line}" for line in failures))
+    for line in failures[:_PRINTED]:
+        print(f"- {line}")
+    print(f"{len(failures)} failures, all of them in {arguments.out / 'results.md'}")
     return 1 if failures else 0
 
 
@@ -95,10 +109,10 @@ def _row(runtime: Runtime, out: Path, models: list[str], *, install: bool) -> Ro
             reason = runtime.missing(out)
         except InstallError as error:
             reason = f"{reason}, and installing it failed: {error}"
-    return Row(runtime.name, reason) if reason else _results(runtime, runtime.run(out), models)
+    return Row(runtime.name, reason) if reason else results(runtime, runtime.run(out), models)
 
 
-def _results(runtime: Runtime, outcome: Outcome, models: list[str]) -> Row:
+def results(runtime: Runtime, outcome: Outcome, models: list[str]) -> Row:
     """Results of all models; one that is not in the lines has not passed."""
     if not outcome.lines:
         return Row(runtime.name, outcome.trouble or "it printed nothing")
