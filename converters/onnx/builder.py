@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,8 @@ class Builder:
     """Nodes and initializers; constants and tables are shared between weights by their names.
 
     Attributes:
-        weight: name of the parameter, the start of its own values' names.
-        unique: the same for a weight that is decoded in several places.
+        weight: name of the parameter.
+        unique: another name, for a weight that is decoded in several places.
     """
 
     weight: str
@@ -41,7 +42,12 @@ class Builder:
 
     def node(self, op: str, *inputs: str, into: str = "", **attributes: Any) -> str:
         """Add a node and give its output; a name in ``into`` that is there already is shared."""
-        name = into or f"{self.unique or self.weight}:{len(self.nodes)}"
+        name = into or f"{self._stem}:{len(self.nodes)}"
         if all(name != node.output[0] for node in self.nodes):
             self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
         return name
+
+    @property
+    def _stem(self) -> str:
+        """Start of the names of steps; short, for a deep model's names outweigh one-bit layers."""
+        return f"w{zlib.crc32((self.unique or self.weight).encode()):08x}"

@@ -90,11 +90,16 @@ def encode(
     symbols = _added(graph, planes, [count, -1] if count > 1 or alone else [-1])
     if alone:
         values = _looked_up(graph, lut, symbols, count)
+    elif count == 1:
+        # Along the dimension of the entries: the LUT needs no Reshape.
+        axis = palette.lut.ndim - 2
+        numbers = _numbers(graph, palette.bits, together) if together > 1 else ""
+        table = graph.node("Gather", lut, numbers, axis=axis) if numbers else lut
+        values = graph.node("Gather", table, symbols, axis=axis)
     else:
         table, rows = _table(graph, lut, palette, together)
-        if count > 1:
-            symbols = graph.node("Add", symbols, _firsts(graph, count, rows))
-        values = graph.node("Gather", table, symbols, axis=0)
+        symbols = graph.node("Add", symbols, _firsts(graph, count, rows))
+        values = graph.node("Gather", table, symbols)
     _into_place(graph, values, order, into or weight, shape or order.shape)
     return _finished(graph)
 
@@ -129,7 +134,7 @@ def holds_rows(palette: Palette) -> bool:
 
 
 def encode_rows(weight: str, palette: Palette, ids: str, rank: int, into: str) -> Encoding:
-    """``Gather(weight, ids, axis=0)`` without the whole weight: packed rows are gathered.
+    """``Gather(weight, ids)`` without the whole weight: packed rows are gathered.
 
     Args:
         weight: name of the parameter.
@@ -144,13 +149,13 @@ def encode_rows(weight: str, palette: Palette, ids: str, rank: int, into: str) -
     leading = [0] * rank  # a dimension as it is
     planes = []
     for plane in _stored(graph, palette.indices.reshape(-1, together), palette.bits, rows):
-        data = graph.node("Gather", plane.name, ids, axis=0)
+        data = graph.node("Gather", plane.name, ids)
         codes = graph.node("Cast", data, to=TensorProto.INT32)
         planes.append(_unpacked(graph, codes, plane))
     symbols = _added(graph, planes, [*leading, row // together])
     lut = graph.tensor(f"{weight}.lut", palette.lut)
     table, _ = _table(graph, lut, palette, together)
-    values = graph.node("Gather", table, symbols, axis=0)
+    values = graph.node("Gather", table, symbols)
     graph.node("Reshape", values, graph.int64([*leading, palette.shape[1]]), into=into)
     return _finished(graph)
 
@@ -233,7 +238,7 @@ def _unpacked(graph: Builder, data: str, plane: _Plane) -> str:
     if plane.shift:
         factor = graph.int32(1 << plane.shift)
         table = graph.node("Mul", table, factor, into=f"{table}_at_{plane.shift}")
-    return graph.node("Gather", table, data, axis=0)
+    return graph.node("Gather", table, data)
 
 
 def _added(graph: Builder, planes: list[str], shape: list[int]) -> str:
@@ -266,7 +271,7 @@ def _table(graph: Builder, lut: str, palette: Palette, together: int) -> tuple[s
         if together == 1:
             return flat, entries
         numbers = _numbers(graph, palette.bits, together)
-        return graph.node("Gather", flat, numbers, axis=0), 1 << palette.bits * together
+        return graph.node("Gather", flat, numbers), 1 << palette.bits * together
     if together == 1:
         return graph.node("Reshape", lut, graph.int64([-1, width])), entries
     tables = graph.node("Reshape", lut, graph.int64([count, entries, width]))

@@ -154,9 +154,9 @@ def _cluster(frame: Frame, start: Tensor, tau: Tensor, iterations: int, out: Ten
             break
         levels = torch.maximum(levels, _levels(frame, path, tau))
         grid = _table(frame, levels)
-    low, span = frame.low[:, None], frame.span[:, None]
-    values = [soft_values(band, path[-1])]
-    _at_weights(frame, grid, values, out, lambda block, at: low[block[0]] + span[block[0]] * at[0])
+    low, span = (of_groups.index_select(0, points.rows) for of_groups in (frame.low, frame.span))
+    values = torch.addcmul(low, span, soft_values(band, path[-1]))
+    _at_weights(frame, grid, [values], out, lambda _, at: at[0])
     return path
 
 

@@ -230,7 +230,7 @@ class _Passes:
         totals = self._totals(centroids, self.vectors.shape[-1] + 1)
         for place, x, attention in self._blocks(centroids):
             # Many equal vectors round alike: their float32 sum would be off by 1e-5 of the range.
-            totals[place[0]] += attention.double().mT @ pad(x.double(), (0, 1), value=1.0)
+            totals[place[0]] += _pooled(attention.double(), pad(x.double(), (0, 1), value=1.0))
         mass = totals[..., -1:]
         alive = mass > torch.finfo(self.dtype).tiny
         means = totals[..., :-1] / torch.where(alive, mass, 1) + self.centre
@@ -238,7 +238,7 @@ class _Passes:
 
     def read(self, centroids: Tensor, values: Tensor) -> Tensor:
         """``sum_j a_ij values_j`` of each vector, in the vectors' dtype."""
-        relative = (values - self.centre).to(self.dtype)
+        relative = _turned((values - self.centre).to(self.dtype))
         out = torch.empty_like(self.vectors, memory_format=torch.contiguous_format)
         for place, _, attention in self._blocks(centroids):
             out[place] = attention @ relative[place[0]] + self.centre[place[0]]
@@ -248,7 +248,7 @@ class _Passes:
         """``sum_i a_ij rows_i`` of each centroid."""
         totals = self._totals(centroids, rows.shape[-1])
         for place, _, attention in self._blocks(centroids):
-            totals[place[0]] += attention.mT @ rows[place].to(self.dtype)
+            totals[place[0]] += _pooled(attention, rows[place].to(self.dtype))
         return totals
 
     def pull_back(
@@ -268,7 +268,7 @@ class _Passes:
         # p_ij is a product of rows [x_i, 1, g_i] and columns [u_j, -u_j . c'_j, c'_j].
         offset = -(share * after).sum(-1, keepdim=True)
         parts = [share, offset] if grad is None else [share, offset, after]
-        columns, keys = torch.cat(parts, -1).to(self.dtype), before.to(self.dtype)
+        columns, keys = (_turned(t.to(self.dtype)) for t in (torch.cat(parts, -1), before))
         scale, dim = self.slope.to(self.dtype), keys.shape[-1]
         totals = self._totals(before, dim + 1)
         for place, x, attention in self._blocks(step.before):
@@ -280,7 +280,7 @@ class _Passes:
             pull = torch.baddbmm(-expected, rows, columns[group].mT).mul_(attention)
             if out is not None:
                 out[place] += torch.baddbmm(means[..., :dim], pull * scale[group], keys[group])
-            totals[group] += pull.mT @ padded
+            totals[group] += _pooled(pull, padded)
         moved = self.slope * (totals[..., :-1] - before * totals[..., -1:])
         return moved + torch.where(alive, 0, adjoint)
 
@@ -293,10 +293,20 @@ class _Passes:
         relative = centroids - self.centre
         # |x|^2 is the same for all centroids, so that softmax does not need it.
         bias = (-relative.square().sum(-1)[:, None] / self.tau).to(self.dtype)
-        keys = (relative * (2 / self.tau)).to(self.dtype).mT
+        keys = (relative * (2 / self.tau)).to(self.dtype).mT.contiguous()
         for place in _places(self.vectors, centroids.shape[1]):
             x = self.vectors[place].to(self.dtype) - self.centre[place[0]]
             yield place, x, _softmax_(torch.baddbmm(bias[place[0]], x, keys[place[0]]))
+
+
+def _pooled(attention: Tensor, rows: Tensor) -> Tensor:
+    """``attention.mT @ rows``, in the order that MKL is four times as fast in."""
+    return (rows.mT @ attention).mT
+
+
+def _turned(columns: Tensor) -> Tensor:
+    """The same values, laid out for a product from the right: twice as fast in MKL."""
+    return columns.mT.contiguous().mT
 
 
 def _coarse_products(device: torch.device) -> bool:
@@ -309,10 +319,12 @@ def _coarse_products(device: torch.device) -> bool:
 def _softmax_(logits: Tensor) -> Tensor:
     """Softmax over the last dimension, with exact zeros for what is next to nothing.
 
-    Without the cut, denormal numbers make the products with the attention 15 times slower.
+    Without the cut, denormal numbers make the products with the attention 15 times slower. In
+    float64 they are too rare to slow the softmax itself.
     """
     cut = _CUT[logits.dtype]
-    logits.sub_(logits.amax(-1, keepdim=True)).clamp_(min=-cut)
+    if logits.dtype != torch.float64:
+        logits.sub_(logits.amax(-1, keepdim=True)).clamp_(min=-cut)
     attention = torch.softmax(logits, dim=-1)
     return torch.threshold_(attention, math.exp(0.1 - cut), 0.0)
 

@@ -13,12 +13,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_BLOCK = {"cpu": 1 << 15}  # weights at a time: they stay in a core's cache
+_BLOCK = {"cpu": 1 << 16}  # weights at a time: they stay in a core's cache
 _WIDE_BLOCK = 1 << 24
 _LEVELS = 13  # a cell has up to 2**12 parts
 _STEP = 0.1  # a part, at most, in widths of a turn: keeps the gradient within 1e-3
 _FINE_STEP = 0.012  # the same, over the root of a turn's height: keeps values within 4e-6
 REACH = 16.0  # widths to either side of a turn; beyond, its tail is below e**-16
+_FINE_CELLS = 1 << 17  # of an even grid that weights are located on: a table of them is 1 MiB
 _BELOW_ONE = 1 - 2.0**-50  # keeps the greatest weight inside the last cell after rounding
 
 Slices = tuple[slice, slice]
@@ -31,7 +32,7 @@ class Grid:
     Attributes:
         cells: of a group.
         parts: float64, ``(groups * cells,)``.
-        first: int64, ``(groups * cells,)``: the node where a cell starts.
+        first: int32, ``(groups * cells,)``: the node where a cell starts.
         nodes: float64, ``(nodes,)``.
         rows: int64, ``(nodes,)``: the group of a node.
     """
@@ -56,14 +57,15 @@ class Grid:
             group: the first of these groups.
 
         Returns:
-            int64 and float64, both flat.
+            int32 and float64, both flat.
         """
-        cell = positions.long()
+        # int32: AVX2 converts from it and to it many at a time, and not from int64.
+        cell = positions.int()
         share = positions.sub_(cell).flatten()
-        groups = torch.arange(group, group + len(cell), device=cell.device)
+        groups = torch.arange(group, group + len(cell), device=cell.device, dtype=torch.int32)
         cell = cell.add_(groups[:, None] * self.cells).flatten()
         share = share.mul_(self.parts.index_select(0, cell))
-        part = share.long()
+        part = share.int()
         # A share that rounds up to a whole cell names its last node and nothing of the next.
         return part.add(self.first.index_select(0, cell)), share.sub_(part)
 
@@ -78,7 +80,7 @@ def make_grid(levels: Tensor) -> Grid:
     cell = torch.repeat_interleave(nodes)
     within = torch.arange(len(cell), device=levels.device) - first[cell]
     positions = (cell % cells + within / parts[cell]) / cells
-    return Grid(cells, parts.double(), first, positions, cell // cells)
+    return Grid(cells, parts.double(), first.int(), positions, cell // cells)
 
 
 def levels_for(centroids: Tensor, tau: Tensor, cells: int, reach: float = REACH) -> Tensor:
@@ -130,10 +132,11 @@ class Frame:
 
     def positions(self, block: Slices, scale: float = 1) -> Tensor:
         """Positions of a block of weights times ``scale``, float64."""
+        wide = self.weights[block].to(torch.float64, copy=True)
+        if len(self.low) == 1:
+            return wide.sub_(self.low).mul_(scale / self.span)
         rows = block[0]
-        factor = (scale / self.span[rows])[:, None]
-        shifted = self.weights[block].to(torch.float64, copy=True).sub_(self.low[rows, None])
-        return shifted.mul_(factor)
+        return wide.sub_(self.low[rows, None]).mul_((scale / self.span[rows])[:, None])
 
     def blocks(self) -> Iterator[Slices]:
         """Slices of groups and weights that cover all, few enough to stay in cache."""
@@ -153,19 +156,72 @@ def frame_of(weights: Tensor) -> Frame:
     return Frame(weights, low, torch.where(high > low, high - low, 1))
 
 
+@dataclass(frozen=True)
+class Even:
+    """An even grid that holds all nodes of one group's grid: weights are located on it at once.
+
+    A function that is linear between the nodes is linear between these too, so that both ways
+    through it give what the grid itself gives.
+
+    Attributes:
+        cells: of it.
+        node: int32, ``(cells + 1,)``: the grid's node at or below each of its own.
+        share: float64, ``(cells + 1,)``: of the next one.
+    """
+
+    cells: int
+    node: Tensor
+    share: Tensor
+
+    @classmethod
+    def of(cls, grid: Grid, count: int) -> Even | None:
+        """The even grid for ``count`` weights, or None where it would not be much smaller."""
+        cells = grid.cells * int(grid.parts.max())
+        if len(grid.parts) > grid.cells or cells > min(_FINE_CELLS, count // 4):
+            return None
+        places = torch.arange(cells + 1, device=grid.nodes.device, dtype=torch.float64)
+        node, share = grid.locate((places * (grid.cells / cells))[None, :-1], 0)
+        last = node.new_full((1,), len(grid.nodes) - 1)
+        return cls(cells, torch.cat([node, last]), torch.cat([share, share.new_zeros(1)]))
+
+    def locate(self, positions: Tensor, group: int) -> tuple[Tensor, Tensor]:
+        """As :meth:`Grid.locate`, on this grid."""
+        cell = positions.int()
+        return cell.flatten(), positions.sub_(cell).flatten()
+
+    def values(self, table: Tensor) -> Tensor:
+        """A function given at the grid's nodes, at these."""
+        slope = torch.cat([table.diff(), table.new_zeros(1)])
+        return torch.addcmul(
+            table.index_select(0, self.node), slope.index_select(0, self.node), self.share
+        )
+
+    def sums(self, sums: Tensor, nodes: int) -> Tensor:
+        """Sums at these nodes, at the grid's."""
+        part = self.share * sums
+        whole = sums.new_zeros(nodes).index_add_(0, self.node, sums)
+        return _to_both(whole, sums.new_zeros(nodes).index_add_(0, self.node, part))
+
+
 def spread(grid: Grid, frame: Frame, *values: Tensor) -> list[Tensor]:
     """Sums at the nodes: of the weights' count, then of each of ``values``, shaped as weights."""
-    size = len(grid.nodes)
+    even = Even.of(grid, frame.weights.shape[1])
+    places = even or grid
+    size = len(grid.nodes) if even is None else even.cells + 1
     sums = [frame.low.new_zeros(size) for _ in range(2 * len(values) + 2)]
+    ones = frame.low.new_ones(0)
     for block in frame.blocks():
-        node, share = grid.locate(frame.positions(block, grid.cells * _BELOW_ONE), block[0].start)
-        sums[0].index_add_(0, node, torch.ones_like(share))
+        positions = frame.positions(block, places.cells * _BELOW_ONE)
+        node, share = places.locate(positions, block[0].start)
+        ones = torch.ones_like(share) if len(ones) != len(share) else ones
+        sums[0].index_add_(0, node, ones)
         sums[1].index_add_(0, node, share)
         for i, value in enumerate(values, 1):
             amount = value[block].double().flatten()
             sums[2 * i].index_add_(0, node, amount)
             sums[2 * i + 1].index_add_(0, node, share * amount)
-    return [_to_both(whole, part) for whole, part in zip(sums[::2], sums[1::2], strict=True)]
+    found = [_to_both(whole, part) for whole, part in zip(sums[::2], sums[1::2], strict=True)]
+    return found if even is None else [even.sums(one, len(grid.nodes)) for one in found]
 
 
 def _to_both(whole: Tensor, part: Tensor) -> Tensor:
@@ -190,11 +246,15 @@ def read(
         out: shaped as the weights, for the results.
         use: from a block and the tables' values at its weights, float64, to the result there.
     """
+    even = Even.of(grid, frame.weights.shape[1])
+    places = even or grid
+    if even is not None:
+        tables = [even.values(table) for table in tables]
     slopes = [torch.cat([table.diff(), table.new_zeros(1)]) for table in tables]
     for block in frame.blocks():
-        positions = frame.positions(block, grid.cells * _BELOW_ONE)
+        positions = frame.positions(block, places.cells * _BELOW_ONE)
         shape = positions.shape
-        node, share = grid.locate(positions, block[0].start)
+        node, share = places.locate(positions, block[0].start)
         values = [
             torch.addcmul(t.index_select(0, node), s.index_select(0, node), share).view(shape)
             for t, s in zip(tables, slopes, strict=True)

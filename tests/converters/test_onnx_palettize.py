@@ -1,7 +1,7 @@
 """From an ONNX file to an ONNX file: every output is run and compared with its dense twin."""
 
 import hashlib
-import sys
+import importlib
 import warnings
 
 import numpy as np
@@ -494,7 +494,7 @@ class TestTheFiles:
 
     def test_a_wrong_encoding_is_found_out_and_leaves_no_file(self, tmp_path, monkeypatch):
         source = save(tmp_path / "model.onnx", linear())
-        module = sys.modules["converters.onnx.insert"]
+        module = importlib.import_module("converters.onnx.insert")
 
         def wrong(weight, palette, **options):
             other = dkm.Palette(palette.indices ^ 1, palette.lut, palette.axis)
