@@ -102,7 +102,8 @@ def spec_of(palette: Palette) -> PaletteSpec:
     """The spec that gives palettes of this layout."""
     groups = palette.groups[palette.axis]
     size = None if groups == 1 else palette.shape[palette.axis] // groups
-    return PaletteSpec(palette.bits, palette.cluster_dim, palette.axis, size)
+    scaled = palette.scale is not None
+    return PaletteSpec(palette.bits, palette.cluster_dim, palette.axis, size, scaled)
 
 
 def _check_written(target: Target, exported: Exported, path: Path) -> None:

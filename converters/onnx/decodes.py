@@ -3,7 +3,8 @@
 A decode starts at a LUT, a float initializer of rank 3 or more called ``<weight>.lut``, and is
 computed from it, packed bytes and constants. It ends in one of two ways: in the dense value that
 is called ``<weight>``, or, where only rows of the weight are decoded, in the value made from bytes
-that a Gather takes by row numbers of the caller's. No metadata is trusted.
+that a Gather takes by row numbers of the caller's. Either may be the product of decoded values
+and a per-channel scale, ``<weight>.scale``. No metadata is trusted.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
 _LUT, _LUT_RANK = ".lut", 3
+_SCALE = ".scale"
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,7 @@ class Decode:
     Attributes:
         weight: its name.
         lut: the initializer with the LUTs.
+        scale: the initializer with the scale of the channels; None where there is none.
         planes: the initializers with packed bytes.
         end: the value that the part gives.
         ids: the value with the numbers of the rows that are decoded; None where all are.
@@ -37,6 +40,7 @@ class Decode:
 
     weight: str
     lut: TensorProto
+    scale: TensorProto | None
     planes: tuple[TensorProto, ...]
     end: str
     ids: str | None
@@ -80,12 +84,12 @@ class _Graph:
         return found
 
     def is_rows(self, node: NodeProto) -> bool:
-        """Whether a node gathers packed bytes by row numbers that are no constant."""
+        """Whether a node gathers packed bytes or scales by row numbers that are no constant."""
         if node.op_type != "Gather" or len(node.input) != 2 or node.input[0] not in self.tensors:
             return False
-        plane = self.tensors[node.input[0]]
-        known = node.input[1] in self.tensors
-        return plane.data_type == TensorProto.UINT8 and len(plane.dims) == 2 and not known
+        data = self.tensors[node.input[0]]
+        by_row = data.data_type == TensorProto.UINT8 or data.name.endswith(_SCALE)
+        return by_row and len(data.dims) == 2 and node.input[1] not in self.tensors
 
     def part(self, end: str) -> _Part:
         """What a value depends on, up to the row numbers."""
@@ -136,6 +140,7 @@ def _decodes(graph: _Graph, lut: TensorProto) -> Iterator[Decode]:
         yield Decode(
             weight,
             lut,
+            part.tensors.get(weight + _SCALE),
             planes,
             end,
             next(iter(part.ids), None),
@@ -146,13 +151,20 @@ def _decodes(graph: _Graph, lut: TensorProto) -> Iterator[Decode]:
 
 
 def _row_ends(graph: _Graph, lut: str) -> list[str]:
-    """Values that hold decoded rows: behind the lookup, the Reshape that ends it."""
+    """Values that hold decoded rows: behind the lookup, the Reshape or the scale that ends it."""
     ends, waiting = [], [lut]
     while waiting:
         for node in graph.consumers.get(waiting.pop(), []):
             value = node.output[0]
             if node.op_type == "Reshape" and graph.part(value).ids:
-                ends.append(value)
+                ends += _scaled(graph, value, lut.removesuffix(_LUT) + _SCALE) or [value]
             elif node.op_type in ("Reshape", "Gather", "Cast"):
                 waiting.append(value)
     return ends
+
+
+def _scaled(graph: _Graph, rows: str, scale: str) -> list[str]:
+    """The products of decoded rows and their channels' scales."""
+    scales = {node.output[0] for node in graph.consumers.get(scale, []) if graph.is_rows(node)}
+    users = graph.consumers.get(rows, [])
+    return [n.output[0] for n in users if n.op_type == "Mul" and scales.intersection(n.input)]

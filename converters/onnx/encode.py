@@ -9,7 +9,8 @@ Symbols are stored as planes of 8, 4, 2 and 1 bits, after the binary form of the
 of two 7-bit indices has 14 = 8 + 4 + 2), the lowest bits first. Each plane is an initializer of
 packed bytes: ``<weight>.indices``, or ``<weight>.indices.0``, ``.1``, .. where there are several.
 Indices lie in the order of their groups: first all of the first LUT. ``<weight>.lut`` holds the
-LUTs as they are in the palette, of rank K + 2. The dense weight is the value ``<weight>``.
+LUTs as they are in the palette, of rank K + 2. The dense weight is the value ``<weight>``. The
+per-channel scale of a palette that has one is ``<weight>.scale``, and a last Mul applies it.
 """
 
 from __future__ import annotations
@@ -73,7 +74,11 @@ def encode(weight: str, palette: Palette, *, flat: str = "") -> Encoding:
         if count > 1:
             symbols = graph.node("Add", symbols, _firsts(graph, count, rows))
         values = graph.node("Gather", table, symbols, axis=0)
-    _into_place(graph, values, order, weight)
+    dense = "" if palette.scale is not None else weight
+    dense = _into_place(graph, values, order, dense)
+    if palette.scale is not None:
+        scale = graph.tensor(f"{weight}.scale", palette.scale)
+        graph.node("Mul", dense, scale, into=weight)
     return _finished(graph)
 
 
@@ -112,7 +117,13 @@ def encode_rows(weight: str, palette: Palette, ids: str, rank: int, into: str) -
     lut = graph.tensor(f"{weight}.lut", palette.lut)
     table, _ = _table(graph, lut, palette, together)
     values = graph.node("Gather", table, symbols, axis=0)
-    graph.node("Reshape", values, graph.int64([*leading, palette.shape[1]]), into=into)
+    shape = graph.int64([*leading, palette.shape[1]])
+    if palette.scale is None:
+        graph.node("Reshape", values, shape, into=into)
+        return _finished(graph)
+    dense = graph.node("Reshape", values, shape)
+    scales = graph.node("Gather", graph.tensor(f"{weight}.scale", palette.scale), ids, axis=0)
+    graph.node("Mul", dense, scales, into=into)
     return _finished(graph)
 
 
@@ -245,12 +256,12 @@ def _firsts(graph: Builder, count: int, rows: int) -> str:
     return graph.node("Reshape", firsts, graph.int64([count, 1]), into=f"{firsts}_column")
 
 
-def _into_place(graph: Builder, values: str, order: Order, weight: str) -> None:
+def _into_place(graph: Builder, values: str, order: Order, into: str) -> str:
     """From the order of the groups to the weight's own."""
     if order.permutation:
         values = graph.node("Reshape", values, graph.int64(order.split))
         values = graph.node("Transpose", values, perm=order.permutation)
-    graph.node("Reshape", values, graph.int64(order.shape), into=weight)
+    return graph.node("Reshape", values, graph.int64(order.shape), into=into)
 
 
 def _finished(graph: Builder) -> Encoding:

@@ -44,7 +44,8 @@ def evaluate(
         inputs = [values[source] for source in node.input]
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         try:
-            with np.errstate(all="raise"):
+            # A LUT value times a small scale may be subnormal, or zero, as in any runtime.
+            with np.errstate(all="raise", under="ignore"):
                 values[name] = run(limit, *inputs, **attributes)
         # A damaged graph can fail in any way that numpy can.
         except (ArithmeticError, IndexError, KeyError, MemoryError, TypeError, ValueError) as error:

@@ -1,9 +1,9 @@
 """Read the palettes of an ONNX file back from its bytes and its graph.
 
 The graph of each decode is run twice: with its LUT, for the dense weight, and with the places of
-the LUT's values in place of the values, which tells where every weight comes from, however the
-graph finds it. The palette is what explains both: decoding it gives the graph's dense weight bit
-for bit. A file whose graph says something else is not read as what was meant.
+the LUT's values in place of the values (and a scale of ones), which tells where every weight comes
+from, however the graph finds it. The palette is what explains both: decoding it gives the graph's
+dense weight bit for bit. A file whose graph says something else is not read as what was meant.
 """
 
 from __future__ import annotations
@@ -61,9 +61,11 @@ def _palette(decode: Decode) -> Palette:
         raise DkmError(f"its LUT of shape {lut.shape} is larger than its indices can use")
     counts = np.float32 if lut.size < 1 << 24 else np.float64
     positions = np.arange(lut.size, dtype=counts).reshape(lut.shape)
+    scale = None if decode.scale is None else known[decode.scale.name]
+    ones = {} if decode.scale is None else {decode.scale.name: np.ones_like(scale, counts)}
     places, dense = (
-        evaluate(decode.nodes, known | {decode.lut.name: values}, limit)[decode.end]
-        for values in (positions, lut)
+        evaluate(decode.nodes, known | values, limit)[decode.end]
+        for values in ({decode.lut.name: positions} | ones, {decode.lut.name: lut})
     )
     if decode.ids:
         places, dense = (values.reshape(len(values), -1) for values in (places, dense))
@@ -73,7 +75,7 @@ def _palette(decode: Decode) -> Palette:
         indices = _indices(places.astype(np.int64), lut, axis)
         if indices is None:
             continue
-        palette = Palette(indices, lut, axis)
+        palette = Palette(indices, lut, axis, scale=scale)
         # A float16 LUT may be cast to the dtype that the model computes in.
         if palette.decode().astype(dense.dtype).tobytes() == dense.tobytes():
             return palette
@@ -82,7 +84,8 @@ def _palette(decode: Decode) -> Palette:
 
 def _all_rows(decode: Decode, known: dict[str, Array]) -> Array:
     """Every row number, in the rank of the numbers in the graph: its last Reshape adds one."""
-    rank = known[decode.nodes[-1].input[1]].size - 1
+    last = next(node for node in reversed(decode.nodes) if node.op_type == "Reshape")
+    rank = known[last.input[1]].size - 1
     count = min(plane.dims[0] for plane in decode.planes)
     return np.arange(count).reshape(count, *[1] * (rank - 1))
 

@@ -57,7 +57,7 @@ def with_palettes(
     model: ir.Model, palettes: Mapping[str, Palette], decode: Decode = "load"
 ) -> onnx.ModelProto:
     """The model with each ``LutToDense`` node replaced by the decoding of its palette."""
-    weights = _take_out(model)
+    weights = _take_out(model, palettes)
     _tidy(model)
     proto = ir.to_proto(model)
     insert(proto, {weight: palettes[weight] for weight in weights}, decode)
@@ -76,21 +76,43 @@ def _tidy(model: ir.Model) -> None:
         value.metadata_props.clear()
 
 
-def _take_out(model: ir.Model) -> list[str]:
-    """Remove the ``LutToDense`` nodes, leave values named after their weights; those names."""
+def _take_out(model: ir.Model, palettes: Mapping[str, Palette]) -> list[str]:
+    """Remove the ``LutToDense`` nodes and the Mul nodes that multiply what they give with a scale.
+
+    Values named after the weights are left.
+
+    Returns:
+        Those names.
+    """
     values: dict[str, ir.Value] = {}
     for graph in (model.graph, *model.graph.subgraphs()):
         for node in [node for node in graph if node.domain == DOMAIN]:
             weight = node.attributes["weight"].as_string()
             value = values.setdefault(weight, ir.Value(name=weight))
-            dense = node.outputs[0]
-            if dense.is_graph_output():  # an output keeps its own name
-                identity = _renaming(value, dense)
-                graph.insert_before(node, identity)
-                value = identity.outputs[0]
-            ir.convenience.replace_all_uses_with(dense, value, replace_graph_outputs=True)
-            graph.remove(node, safe=True)
+            ends = _scalings(node, weight) if palettes[weight].scale is not None else [node]
+            for end in ends:
+                dense, seen = end.outputs[0], value
+                if dense.is_graph_output():  # an output keeps its own name
+                    identity = _renaming(value, dense)
+                    graph.insert_before(node, identity)
+                    seen = identity.outputs[0]
+                ir.convenience.replace_all_uses_with(dense, seen, replace_graph_outputs=True)
+            graph.remove({node, *ends}, safe=True)
     return list(values)
+
+
+def _scalings(decode: ir.Node, weight: str) -> list[ir.Node]:
+    """The Mul nodes behind a ``LutToDense``, which is used in no other way.
+
+    Raises:
+        RuntimeError: it is; the exporter's optimiser has taken the multiplication apart.
+    """
+    users = [use.node for use in decode.outputs[0].uses()]
+    others = [user for user in users if user.op_type != "Mul"]
+    if others or decode.outputs[0].is_graph_output():
+        what = others[0].op_type if others else "the output"
+        raise RuntimeError(f"{weight}: its scale is not applied before {what}; please report")
+    return users
 
 
 def _renaming(value: ir.Value, like: ir.Value) -> ir.Node:
