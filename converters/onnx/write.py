@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # no type hints
@@ -18,6 +19,8 @@ from dkm_deploy.errors import DkmError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from dkm_deploy.export import Exported
     from dkm_deploy.palette import Palette
@@ -89,7 +92,7 @@ def _take_out(model: ir.Model, palettes: Mapping[str, Palette]) -> list[str]:
         for node in [node for node in graph if node.domain == DOMAIN]:
             weight = node.attributes["weight"].as_string()
             value = values.setdefault(weight, ir.Value(name=weight))
-            ends = _scalings(node, weight) if palettes[weight].scale is not None else [node]
+            ends = _scalings(node, weight, palettes[weight].scale)
             for end in ends:
                 dense, seen = end.outputs[0], value
                 if dense.is_graph_output():  # an output keeps its own name
@@ -101,18 +104,30 @@ def _take_out(model: ir.Model, palettes: Mapping[str, Palette]) -> list[str]:
     return list(values)
 
 
-def _scalings(decode: ir.Node, weight: str) -> list[ir.Node]:
-    """The Mul nodes behind a ``LutToDense``, which is used in no other way.
+def _scalings(decode: ir.Node, weight: str, scale: NDArray[Any] | None) -> list[ir.Node]:
+    """The nodes that end the decoding of a weight: the Mul nodes behind it, if it has a scale.
 
     Raises:
-        RuntimeError: it is; the exporter's optimiser has taken the multiplication apart.
+        RuntimeError: something else uses the weight; the exporter's optimiser has moved the Mul.
     """
+    if scale is None:
+        return [decode]
     users = [use.node for use in decode.outputs[0].uses()]
-    others = [user for user in users if user.op_type != "Mul"]
+    others = [user.op_type for user in users if not _multiplies(user, scale)]
     if others or decode.outputs[0].is_graph_output():
-        what = others[0].op_type if others else "the output"
-        raise RuntimeError(f"{weight}: its scale is not applied before {what}; please report")
+        what = others[0] if others else "an output"
+        raise RuntimeError(f"{weight}: {what} uses it before its scale is applied; please report")
     return users
+
+
+def _multiplies(node: ir.Node, scale: NDArray[Any]) -> bool:
+    """Whether a node is a Mul by the constant ``scale``."""
+    constants = [value.const_value for value in node.inputs if value is not None]
+    return node.op_type == "Mul" and any(
+        np.array_equal(constant.numpy().astype(scale.dtype), scale)
+        for constant in constants
+        if constant is not None
+    )
 
 
 def _renaming(value: ir.Value, like: ir.Value) -> ir.Node:
