@@ -1,25 +1,22 @@
 """CPU time and memory of DKM on one layer, in turns with coremltools' FakePalettize.
 
 Run ``python -m benchmarks.dkm_layer [--quick]``. Every measurement is a process of its own with
-one thread, so that CPU time is work and not waiting.
+one thread, so that CPU time is work and not waiting. After the layers come whole models: see
+``benchmarks.model_step``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import resource
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import version
-from pathlib import Path
 from typing import Any
+
+from benchmarks.process import cpu, in_process, versions
 
 _SIGMA = 0.05  # of the weights, for which the peer's fixed tau of 1e-4 is a sensible 0.04 * Var
 _TAU = 1e-4
@@ -40,7 +37,8 @@ class Row:
         peer: measure the peer.
         part: the peer gets a layer this many times smaller, and its time is multiplied: at 8
             bits it would keep 39 GB.
-        target: how many times faster than the peer to be.
+        groups: LUTs of the layer.
+        target: what to reach, against the peer.
     """
 
     label: str
@@ -50,17 +48,19 @@ class Row:
     init: bool = False
     peer: bool = True
     part: int = 1
-    target: float | None = None
+    groups: int = 1
+    target: str = "-"
 
 
 ROWS = [
-    Row("4 M, 4 bits, 3 iterations", 1 << 22, 4, target=40),
-    Row("4 M, 8 bits, 3 iterations", 1 << 22, 8, part=16, target=100),
-    Row("4 M, 8 bits, vectors of 8", 1 << 22, 8, dim=8, part=4),
-    Row("4 M, 4 bits, initialisation", 1 << 22, 4, init=True),
+    Row("4 M, 4 bits, 3 iterations", 1 << 22, 4, target="40x"),
+    Row("4 M, 8 bits, 3 iterations", 1 << 22, 8, part=16, target="100x"),
+    Row("4 M, 8 bits, vectors of 8", 1 << 22, 8, dim=8, part=4, target="2x, 1/20 memory"),
+    Row("4 M, 4 bits, initialisation", 1 << 22, 4, init=True, target="0.3 s"),
     Row("16 M, 4 bits, 3 iterations", 1 << 24, 4, peer=False),
+    Row("4 M, 4 bits, 128 LUTs, 3 iterations", 1 << 22, 4, groups=128, peer=False),
 ]
-QUICK = [Row("64 K, 4 bits, 3 iterations", 1 << 16, 4, target=40)]
+QUICK = [Row("64 K, 4 bits, 3 iterations", 1 << 16, 4, target="40x")]
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
     if arguments.measure:
         print(json.dumps(_measure(**json.loads(arguments.measure))))
         return
-    print(_machine())
+    print(f"{cpu()}, one thread used; {versions('torch', 'coremltools', 'numpy')}")
     print(
         "At 8 bits the peer ran on a smaller layer: its seconds are multiplied, its RSS is not.\n"
     )
@@ -85,26 +85,19 @@ def main() -> None:
         ours = _in_process(row, "ours")
         peer = _in_process(row, "peer") if row.peer else None
         print(_line(row, ours, peer, _in_process(row, "floor")), flush=True)
+    if not arguments.quick:
+        from benchmarks.model_step import print_table
+
+        print()
+        print_table(steps=3, rounds=2)
 
 
 def _in_process(row: Row, who: str) -> dict[str, float] | None:
     """A measurement in a fresh process, or None if it took too long."""
-    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.dkm_layer", "--measure"]
     case = json.dumps({"who": who, **asdict(row)})
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    try:
-        done = subprocess.run(
-            [*command, case],
-            env=environment,
-            timeout=_TIMEOUT_S,
-            check=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-    except subprocess.TimeoutExpired:
-        return None
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, float] | None = in_process(
+        "benchmarks.dkm_layer", ["--measure", case], threads=1, timeout_s=_TIMEOUT_S
+    )
     return found
 
 
@@ -170,7 +163,7 @@ def _weight(row: Row) -> Any:
 def _start(weight: Any, row: Row) -> Any:
     from dkm_deploy.clustering.kmeans import kmeans
 
-    vectors = weight.detach().reshape(1, -1, row.dim)[:, : 1 << 15]
+    vectors = weight.detach().reshape(row.groups, -1, row.dim)[:, : 1 << 15]
     return kmeans(vectors, 1 << row.bits, iterations=10)
 
 
@@ -184,12 +177,12 @@ def _ours(row: Row) -> tuple[Callable[[], Any], int]:
     if row.init:
 
         def initialise() -> None:
-            kmeans(weight.detach().reshape(1, -1, row.dim), 1 << row.bits)
+            kmeans(weight.detach().reshape(row.groups, -1, row.dim), 1 << row.bits)
 
         return initialise, 3
-    start, tau = _start(weight, row), torch.tensor([_TAU])
+    start, tau = _start(weight, row), torch.full((row.groups,), _TAU)
     return (
-        lambda: soft_cluster(weight.reshape(1, -1, row.dim), start, tau, _ITERATIONS)[0],
+        lambda: soft_cluster(weight.reshape(row.groups, -1, row.dim), start, tau, _ITERATIONS)[0],
         2 if row.dim > 1 else 5,
     )
 
@@ -247,24 +240,12 @@ def _line(
     ratio = f"{peer['seconds'] / ours['seconds']:.0f}x" if peer and ours else "-"
     if not row.peer:
         seconds[1] = "-"
-    target = f"{row.target:.0f}x" if row.target else "-"
     base = f"{floor['seconds']:.4f}" if floor else late
     pairs = [
         " / ".join(f"{found[key]:.{digits}f}" if found else "-" for found in (ours, peer))
         for key, digits in [("kept", 2), ("rss", 0)]
     ]
-    return "| " + " | ".join([row.label, *seconds, ratio, target, base, *pairs]) + " |"
-
-
-def _machine() -> str:
-    names = ("torch", "coremltools", "numpy")
-    versions = ", ".join(f"{name} {version(name)}" for name in names)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    cpu = models[0] if models else platform.processor() or platform.machine()
-    python = platform.python_version()
-    return f"{cpu}, {os.cpu_count()} cores, one thread used; Python {python}, {versions}"
+    return "| " + " | ".join([row.label, *seconds, ratio, row.target, base, *pairs]) + " |"
 
 
 if __name__ == "__main__":

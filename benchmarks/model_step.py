@@ -12,7 +12,6 @@ import json
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 import dkm_deploy as dkm
+from benchmarks.process import in_process
 
 _GOAL = 30  # percent that DKM may add
 RECIPE = dkm.Recipe(
@@ -68,14 +68,19 @@ def main() -> None:
     if arguments.one:
         print(json.dumps(_measure(*arguments.one, arguments.steps)))
         return
+    print_table(arguments.steps, arguments.rounds)
+
+
+def print_table(steps: int, rounds: int) -> None:
+    """Measure every model ``rounds`` times, plain and with DKM in turns, and print as it goes."""
     print(f"{platform.platform()}, {torch.get_num_threads()} threads, torch {torch.__version__}\n")
     print("| model | weights | plain step, CPU s | with DKM, CPU s | added | goal | peak memory |")
     print("|---|---|---|---|---|---|---|")
     for name in MODELS:
         found: dict[str, list[dict[str, float]]] = {"plain": [], "dkm": []}
-        for _ in range(arguments.rounds):
+        for _ in range(rounds):
             for kind, results in found.items():
-                results.append(_in_process(name, kind, arguments.steps))
+                results.append(_in_process(name, kind, steps))
         plain, ours = (statistics.median(r["cpu_s"] for r in found[k]) for k in found)
         memory = " to ".join(f"{max(r['peak_gb'] for r in found[k]):.1f}" for k in found)
         weights = found["plain"][0]["weights"] / 1e6
@@ -86,11 +91,9 @@ def main() -> None:
 
 
 def _in_process(name: str, kind: str, steps: int) -> dict[str, float]:
-    command = [sys.executable, "-m", "benchmarks.model_step", "--one", name, kind]
-    done = subprocess.run(
-        [*command, "--steps", str(steps)], capture_output=True, text=True, check=True
+    result: dict[str, float] = in_process(
+        "benchmarks.model_step", ["--one", name, kind, "--steps", str(steps)]
     )
-    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 
 

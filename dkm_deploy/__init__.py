@@ -12,6 +12,7 @@ from dkm_deploy.training.checkpoint import load, save
 from dkm_deploy.training.fit import FitResult, fit
 from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
 from dkm_deploy.training.methods import DKM, HardSTE
+from dkm_deploy.training.round_luts import round_luts
 from dkm_deploy.training.status import status
 from dkm_deploy.validation.record import Limits, Report
 from dkm_deploy.validation.verdict import validate
@@ -31,6 +32,7 @@ __all__ = [
     "freeze",
     "palettize",
     "prepare",
+    "round_luts",
     "soft_copy",
     "status",
     # What comes out, and its checkpoint.

@@ -1,4 +1,4 @@
-"""Write a file or a folder whole or not at all."""
+"""Write a file or a folder, and the files that belong to it, whole or not at all."""
 
 from __future__ import annotations
 
@@ -10,19 +10,27 @@ from pathlib import Path
 
 from dkm_deploy.errors import DkmError, OutputExistsError
 
+_OLD = ".old"
+
 
 @contextmanager
 def written_whole(path: Path, *, force: bool = False) -> Iterator[Path]:
-    """Give a path beside ``path`` to write to, and rename it to ``path`` when all went well.
+    """Give a path to write to, and move what was written to ``path`` when all went well.
 
-    If the block raises, or the process is killed in it, ``path`` is as it was before.
+    The path given has the name of ``path`` and lies alone in a new folder beside it, called
+    ``.<name>.<8 digits>``. Other files that the block writes there, such as one with the
+    weights, belong to it and are moved beside ``path`` with it.
+
+    If the block raises, all is as it was before. If the process is killed, ``path`` is the old one,
+    the new one or, between two of the renames that several files need, not there: never one file
+    with another's companions. The folder stays then, and holds what had been moved out of the way.
 
     Args:
         path: the file or folder to be made; parent folders are made too.
         force: replace what is there.
 
     Raises:
-        OutputExistsError: ``path`` exists and ``force`` is not set.
+        OutputExistsError: ``path`` or a companion exists and ``force`` is not set.
         DkmError: the parent cannot be made, or a folder and a file would replace each other.
     """
     check_writable(path, force=force)
@@ -30,19 +38,43 @@ def written_whole(path: Path, *, force: bool = False) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DkmError(f"{path.parent}: cannot make this folder: {error.strerror}") from error
-    # The suffix is kept: some writers look at it.
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    folder.mkdir()
     try:
-        yield temporary
-        if temporary.is_dir() and path.exists():
-            aside = temporary.with_name(temporary.name + ".old")
-            path.rename(aside)
-            temporary.rename(path)
-            remove(aside)
-        else:
-            temporary.replace(path)
+        yield folder / path.name
+        _publish(folder, path, force=force)
     finally:
-        remove(temporary)
+        remove(folder)
+
+
+def _publish(folder: Path, path: Path, *, force: bool) -> None:
+    """Move the new ``path`` and its companions out of ``folder``."""
+    companions = sorted(part.name for part in folder.iterdir() if part.name != path.name)
+    for name in companions:
+        check_writable(path.with_name(name), force=force)
+    main = folder / path.name
+    if path.exists() and path.is_dir() != main.is_dir():
+        raise DkmError(f"{path}: a file and a folder do not replace each other; remove it first")
+    if not companions and not main.is_dir():
+        main.replace(path)  # one step
+        return
+    names = [*companions, path.name]
+    old = folder / _OLD
+    old.mkdir()
+    try:
+        # The main file goes first and comes last: it is never there with another's companions.
+        for name in reversed(names):
+            if path.with_name(name).exists():
+                path.with_name(name).rename(old / name)
+        for name in names:
+            (folder / name).rename(path.with_name(name))
+    except BaseException:
+        for name in names:
+            if not (folder / name).exists():  # it was moved
+                remove(path.with_name(name))
+            if (old / name).exists():
+                (old / name).rename(path.with_name(name))
+        raise
 
 
 def check_writable(path: Path, *, force: bool) -> None:

@@ -23,6 +23,7 @@ See it work on handwritten digits, in about two minutes:
 _EPILOG = """\
 exit codes: 0 passed, 1 a limit was missed, 2 wrong use or bad input
 """
+_FLAGS = {"true": True, "false": False}
 _MODEL = "package.module:callable that returns a torch.nn.Module; the current folder is searched"
 
 
@@ -97,8 +98,8 @@ def _add_convert(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="option of the target: opset=18 (.onnx); minimum_deployment_target=iOS17, "
-        "compute_precision=float32 (.mlpackage)",
+        help="option of the target: opset=18, storage_dtype=float16, external_data=true (.onnx); "
+        "minimum_deployment_target=iOS17, compute_precision=float32 (.mlpackage)",
     )
     parser.add_argument("--force", action="store_true", help="replace files that exist")
     parser.set_defaults(run=_convert)
@@ -174,6 +175,8 @@ def _convert(arguments: argparse.Namespace, console: Console) -> int:
     for path in arguments.out:
         artifact = convert(frozen, inputs, path, force=arguments.force, **options)
         console.print(f"{artifact.path}: {artifact.size_bytes:,} bytes", soft_wrap=True)
+        for note in artifact.notes:
+            console.print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
     return 0
 
 
@@ -226,5 +229,5 @@ def _options(pairs: Sequence[str]) -> dict[str, Any]:
         name, found, value = pair.partition("=")
         if not found:
             raise DkmError(f"--option {pair!r}: write it as NAME=VALUE")
-        options[name] = int(value) if value.isdigit() else value
+        options[name] = int(value) if value.isdigit() else _FLAGS.get(value.lower(), value)
     return options

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from dkm_deploy.atomic import check_writable, written_whole
+from dkm_deploy.atomic import check_writable, remove, written_whole
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Exported, Inputs, export
 from dkm_deploy.ledger import Ledger
@@ -25,12 +25,14 @@ class Artifact:
     Attributes:
         path: the file or folder.
         target: name of the target that wrote it.
-        ledger: every byte of it.
+        ledger: every byte of it, and of its data files.
+        notes: what to know of it, a line each, such as a weight that could not be stored as asked.
     """
 
     path: Path
     target: str
     ledger: Ledger
+    notes: tuple[str, ...] = ()
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -75,10 +77,23 @@ def convert(
     check_writable(path, force=force)
     exported = export(frozen, example_inputs, dynamic_shapes=dynamic_shapes)
     _check_palettes(target, exported)
+    replaced = _companions(target, path)
     with written_whole(path, force=force) as temporary:
-        target.write(exported, temporary, **target_options)
+        notes = target.write(exported, temporary, **target_options)
         _check_written(target, exported, temporary)
-    return Artifact(path, target.name, target.ledger(path))
+    ledger = target.ledger(path)
+    for file in replaced.difference(ledger.companions):
+        remove(file)
+    return Artifact(path, target.name, ledger, tuple(notes or ()))
+
+
+def _companions(target: Target, path: Path) -> set[Path]:
+    """Files that an older ``path`` keeps data in, and no other file, going by their names."""
+    try:
+        files = target.ledger(path).companions if path.exists() else ()
+    except DkmError:  # not a file of this target; what is beside it is not ours
+        files = ()
+    return {file for file in files if file.name.startswith(f"{path.name}.")}
 
 
 def _check_options(target: Target, options: dict[str, Any]) -> None:

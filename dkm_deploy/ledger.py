@@ -22,7 +22,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The bytes of the file or folder at ``path``.
+    """The bytes of the file or folder at ``path``, and of files beside it that it keeps data in.
 
     Kinds: ``indices`` and ``lut`` of palettes, ``dense`` weights, ``graph`` (operations and what
     describes tensors), ``metadata`` (names, versions, manifests), ``padding`` (alignment and
@@ -31,6 +31,7 @@ class Ledger:
 
     path: Path
     entries: tuple[Entry, ...]
+    companions: tuple[Path, ...] = ()
 
     @property
     def total_bytes(self) -> int:
@@ -42,14 +43,14 @@ class Ledger:
         return {k: sum(e.size_bytes for e in self.entries if e.kind == k) for k in KINDS}
 
 
-def balanced(path: Path, entries: Iterable[Entry]) -> Ledger:
-    """A ledger whose entries add up to the bytes on disk.
+def balanced(path: Path, entries: Iterable[Entry], companions: Iterable[Path] = ()) -> Ledger:
+    """A ledger whose entries add up to the bytes on disk, those of ``companions`` with them.
 
     Raises:
         RuntimeError: they do not; a reader of this project has lost or counted a byte twice.
     """
-    ledger = Ledger(path, tuple(entry for entry in entries if entry.size_bytes))
-    on_disk = size_on_disk(path)
+    ledger = Ledger(path, tuple(e for e in entries if e.size_bytes), tuple(companions))
+    on_disk = sum(size_on_disk(part) for part in (path, *ledger.companions))
     if ledger.total_bytes != on_disk or any(e.size_bytes < 0 for e in ledger.entries):
         raise RuntimeError(
             f"{path}: the ledger adds up to {ledger.total_bytes} bytes of {on_disk}; please report"

@@ -7,7 +7,7 @@ registers under ``dkm_deploy.readers``. Nothing here knows any of them by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -48,8 +48,16 @@ class Target(Reader, Protocol):
         """Why a weight of ``shape`` cannot be held with ``spec``, or None if it can."""
         ...
 
-    def write(self, exported: Exported, path: Path, *args: Any, **options: Any) -> None:
-        """Write the program to ``path``, which does not exist yet and is renamed afterwards."""
+    def write(
+        self, exported: Exported, path: Path, *args: Any, **options: Any
+    ) -> Sequence[str] | None:
+        """Write the program to ``path``, alone in a new folder, and moved from there afterwards.
+
+        Other files that belong to it are written beside it, under names that start with its own.
+
+        Returns:
+            What the user should know of it, a line each; None is nothing.
+        """
         ...
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.onnx.insert import Decode
 from converters.onnx.ledger import ledger
+from converters.onnx.options import Decode, Options
 from converters.onnx.read import read_palettes
-from converters.onnx.write import OLDEST_OPSET, write
+from converters.onnx.write import write
 from dkm_deploy.targets import Target
 
 if TYPE_CHECKING:
@@ -34,11 +34,15 @@ class OnnxTarget:
         exported: Exported,
         path: Path,
         *,
-        opset: int = OLDEST_OPSET,
+        opset: int | None = None,
         decode: Decode = "load",
-    ) -> None:
-        """Write one file; see :func:`converters.onnx.write.write` for the options."""
-        write(exported, path, opset=opset, decode=decode)
+        runtime: str | None = None,
+        storage_dtype: str = "float32",
+        external_data: bool | None = None,
+    ) -> tuple[str, ...]:
+        """Write the file, and its data file if there is to be one; see :class:`Options`."""
+        options = Options(opset, decode, runtime, storage_dtype, external_data)
+        return write(exported, path, options)
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """The palettes that the file's own graph decodes, by weight name."""

@@ -1,10 +1,11 @@
 """Find the places where an ONNX graph decodes a palette, from its structure alone.
 
 A decode starts at a LUT, a float initializer of rank 3 or more called ``<weight>.lut``, and is
-computed from it, packed bytes and constants. It ends in one of two ways: in the dense value that
-is called ``<weight>``, or, where only rows of the weight are decoded, in the value made from bytes
-that a Gather takes by row numbers of the caller's. Either may be the product of decoded values
-and a per-channel scale, ``<weight>.scale``. No metadata is trusted.
+computed from it, packed bytes and constants. It ends in one of three ways: in the dense value that
+is called ``<weight>``; in ``<weight>.codes``, 8-bit codes for a kernel; or, where only rows of the
+weight are decoded, in the value made from bytes that a Gather takes by row numbers of the caller's.
+A dense value and rows may be products with a per-channel scale, ``<weight>.scale``. No metadata is
+trusted.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from functools import cached_property
 from onnx import ModelProto, NodeProto, TensorProto
 
 FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
+_PACKED = (TensorProto.UINT8, TensorProto.UINT4, TensorProto.UINT2)
 _LUT, _LUT_RANK = ".lut", 3
 _SCALE = ".scale"
+CODES, LUT_CODES = ".codes", ".lut_codes"
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Decode:
         planes: the initializers with packed bytes.
         end: the value that the part gives.
         ids: the value with the numbers of the rows that are decoded; None where all are.
+        lut_codes: the value with the LUT as 8-bit codes, if these are decoded; else None.
         nodes: all nodes that ``end`` depends on, without those that ``ids`` depends on, in an
             order that runs.
         tensors: all initializers that it depends on.
@@ -44,6 +48,7 @@ class Decode:
     planes: tuple[TensorProto, ...]
     end: str
     ids: str | None
+    lut_codes: str | None
     nodes: tuple[NodeProto, ...]
     tensors: Mapping[str, TensorProto]
     inputs: tuple[str, ...]
@@ -126,12 +131,13 @@ class _Part:
     ids: set[str]
 
     def planes(self) -> list[TensorProto]:
-        return [t for t in self.tensors.values() if t.data_type == TensorProto.UINT8]
+        return [t for t in self.tensors.values() if t.data_type in _PACKED]
 
 
 def _decodes(graph: _Graph, lut: TensorProto) -> Iterator[Decode]:
     weight = lut.name.removesuffix(_LUT)
-    ends = [weight] if weight in graph.producers else _row_ends(graph, lut.name)
+    named = [end for end in (weight, weight + CODES) if end in graph.producers]
+    ends = named or _row_ends(graph, lut.name)
     for end in ends:
         part = graph.part(end)
         planes = tuple(part.planes())
@@ -144,6 +150,7 @@ def _decodes(graph: _Graph, lut: TensorProto) -> Iterator[Decode]:
             planes,
             end,
             next(iter(part.ids), None),
+            weight + LUT_CODES if end == weight + CODES else None,
             tuple(part.nodes),
             part.tensors,
             tuple(sorted(part.inputs)),

@@ -11,17 +11,20 @@ packed bytes: ``<weight>.indices``, or ``<weight>.indices.0``, ``.1``, .. where 
 Indices lie in the order of their groups: first all of the first LUT. ``<weight>.lut`` holds the
 LUTs as they are in the palette, of rank K + 2. The dense weight is the value ``<weight>``. The
 per-channel scale of a palette that has one is ``<weight>.scale``, and a last Mul applies it.
+
+For a runtime that is known to have them, indices of 4 or 2 bits can be one initializer of ONNX's
+own UINT4 or UINT2, which decodes without a table.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto
+from onnx import NodeProto, TensorProto, helper
 
 from converters.onnx.builder import Builder
 from converters.onnx.order import Order, by_group
@@ -45,7 +48,16 @@ class Encoding:
     tensors: tuple[TensorProto, ...]
 
 
-def encode(weight: str, palette: Palette, *, flat: str = "") -> Encoding:
+def encode(
+    weight: str,
+    palette: Palette,
+    *,
+    flat: str = "",
+    narrow: Collection[int] = (),
+    lut: str = "",
+    into: str = "",
+    shape: tuple[int, ...] = (),
+) -> Encoding:
     """The decoding of ``palette`` into a value called ``weight``.
 
     Args:
@@ -53,33 +65,56 @@ def encode(weight: str, palette: Palette, *, flat: str = "") -> Encoding:
         palette: of any layout.
         flat: name of a value of the graph that is ``[-1]`` in every run but no constant, which
             keeps runtimes from decoding once for all; left out, they may.
+        narrow: widths of indices that are stored as ONNX's own type of that width: 2, 4. Those of
+            vectors and of files that stay packed are not: Reshape has no kernel for these types.
+        lut: name of a value with the LUT's shape to decode with in place of the LUT.
+        into: name of the result, if not the weight's.
+        shape: of the result, if not the weight's.
     """
     order = Order.of(palette)
-    together = _together(palette, order.members)
     graph = Builder(weight)
+    if palette.bits in narrow and palette.cluster_dim == 1 and not flat:
+        symbols = _narrow(graph, palette, (prod(palette.groups), order.members))
+        lut = lut or graph.tensor(f"{weight}.lut", palette.lut)
+        values = _looked_up(graph, lut, symbols, prod(palette.groups))
+        _into_place(graph, values, order, palette, into or weight, shape or order.shape)
+        return _finished(graph)
+    together = _together(palette, order.members)
     stored = by_group(palette).reshape(-1, together)
     planes = [
         _codes(graph, _flattened(graph, plane.name, flat), len(stored), plane)
         for plane in _stored(graph, stored, palette.bits)
     ]
-    count, lut = prod(palette.groups), graph.tensor(f"{weight}.lut", palette.lut)
+    stored_lut = graph.tensor(f"{weight}.lut", palette.lut)
+    count, lut = prod(palette.groups), lut or stored_lut
     alone = together == 1 and palette.cluster_dim == 1
     symbols = _added(graph, planes, [count, -1] if count > 1 or alone else [-1])
     if alone:
-        # Several times as fast as Gather, which copies slices.
-        tables = graph.node("Reshape", lut, graph.int64([count, -1]))
-        values = graph.node("GatherElements", tables, symbols, axis=1)
+        values = _looked_up(graph, lut, symbols, count)
     else:
         table, rows = _table(graph, lut, palette, together)
         if count > 1:
             symbols = graph.node("Add", symbols, _firsts(graph, count, rows))
         values = graph.node("Gather", table, symbols, axis=0)
-    dense = "" if palette.scale is not None else weight
-    dense = _into_place(graph, values, order, dense)
-    if palette.scale is not None:
-        scale = graph.tensor(f"{weight}.scale", palette.scale)
-        graph.node("Mul", dense, scale, into=weight)
+    _into_place(graph, values, order, palette, into or weight, shape or order.shape)
     return _finished(graph)
+
+
+def _narrow(graph: Builder, palette: Palette, shape: tuple[int, int]) -> str:
+    """Indices ``(groups, members)`` as one initializer of their own width, cast to int32."""
+    kind = {2: TensorProto.UINT2, 4: TensorProto.UINT4}[palette.bits]
+    name = f"{graph.weight}.indices"
+    packed = pack(by_group(palette), palette.bits)
+    tensor = helper.make_tensor(name, kind, shape, packed.tobytes(), raw=True)
+    graph.tensors[name] = tensor
+    return graph.node("Cast", name, to=TensorProto.INT32)
+
+
+def _looked_up(graph: Builder, lut: str, indices: str, count: int) -> str:
+    """Scalars ``(count, members)`` by indices of that shape, one LUT a row."""
+    # Several times as fast as Gather, which copies slices.
+    tables = graph.node("Reshape", lut, graph.int64([count, -1]))
+    return graph.node("GatherElements", tables, indices, axis=1)
 
 
 def holds_rows(palette: Palette) -> bool:
@@ -256,12 +291,23 @@ def _firsts(graph: Builder, count: int, rows: int) -> str:
     return graph.node("Reshape", firsts, graph.int64([count, 1]), into=f"{firsts}_column")
 
 
-def _into_place(graph: Builder, values: str, order: Order, into: str) -> str:
-    """From the order of the groups to the weight's own."""
+def _into_place(
+    graph: Builder,
+    values: str,
+    order: Order,
+    palette: Palette,
+    into: str,
+    shape: tuple[int, ...],
+) -> None:
+    """From the order of the groups to the weight's own, and to the sizes of its channels."""
     if order.permutation:
         values = graph.node("Reshape", values, graph.int64(order.split))
         values = graph.node("Transpose", values, perm=order.permutation)
-    return graph.node("Reshape", values, graph.int64(order.shape), into=into)
+    if palette.scale is None:
+        graph.node("Reshape", values, graph.int64(shape), into=into)
+        return
+    dense = graph.node("Reshape", values, graph.int64(shape))
+    graph.node("Mul", dense, graph.tensor(f"{graph.weight}.scale", palette.scale), into=into)
 
 
 def _finished(graph: Builder) -> Encoding:

@@ -59,7 +59,7 @@ def _bounded(count: int, limit: int) -> None:
 
 
 def _cast(_: int, data: Array, to: int = 0) -> Array:
-    if to == TensorProto.INT32 or to == TensorProto.INT64:
+    if to in (TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8):
         return data.astype(helper.tensor_dtype_to_np_dtype(to))
     if to in (TensorProto.FLOAT, TensorProto.DOUBLE) and data.dtype.kind == "f":
         return data.astype(np.result_type(data.dtype, helper.tensor_dtype_to_np_dtype(to)))
@@ -103,6 +103,16 @@ def _binary(function: Callable[[Array, Array], Array]) -> _Run:
     return run
 
 
+def _divide(left: Array, right: Array) -> Array:
+    quotient: Array = left / right if left.dtype.kind == "f" else left // right
+    return quotient
+
+
+def _round(_: int, data: Array) -> Array:
+    rounded: Array = np.rint(data)
+    return rounded
+
+
 def _identity(_: int, data: Array) -> Array:
     return data
 
@@ -114,7 +124,7 @@ def _size(_: int, data: Array) -> Array:
 _OPERATORS: dict[str, _Run] = {
     "Add": _binary(np.add),
     "Cast": _cast,
-    "Div": _binary(np.floor_divide),
+    "Div": _binary(_divide),
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "Identity": _identity,
@@ -123,6 +133,7 @@ _OPERATORS: dict[str, _Run] = {
     "Mul": _binary(np.multiply),
     "Range": _range,
     "Reshape": _reshape,
+    "Round": _round,
     "Size": _size,
     "Slice": _slice,
     "Sub": _binary(np.subtract),

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Literal, get_args
+from collections.abc import Collection, Iterable, Mapping
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TypeProto, helper, numpy_helper
 
 from converters.onnx.encode import Encoding, encode, encode_rows, holds_rows, merged
+from converters.onnx.kernel import DOMAIN, encode_product, product_users
+from converters.onnx.options import Decode
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 
-Decode = Literal["load", "packed"]
-"""When a runtime decodes: once, when it loads the file, or in every run."""
-DECODES: tuple[Decode, ...] = get_args(Decode)
-
 FLAT = "dkm:flat"
+_SHARED = "dkm:"  # start of the names of values that several weights use
 
 
-def insert(model: ModelProto, palettes: Mapping[str, Palette], decode: Decode = "load") -> None:
+def insert(
+    model: ModelProto,
+    palettes: Mapping[str, Palette],
+    decode: Decode = "load",
+    narrow: Collection[int] = (),
+) -> None:
     """Decode ``palettes`` in the graph of a model, in place.
 
     A weight that nodes only gather rows of (an embedding) is not decoded as a whole where its
@@ -29,45 +32,56 @@ def insert(model: ModelProto, palettes: Mapping[str, Palette], decode: Decode = 
         model: its nodes use values called after the weights, which nothing gives yet.
         palettes: of these weights.
         decode: "load" lets runtimes decode at load, for the latency of the dense model; "packed"
-            keeps them from it, for the least memory: weights are decoded in every run.
+            keeps them from it, for the least memory: weights are decoded in every run; "int8"
+            gives matrix products to a kernel of ONNX Runtime with 8-bit weights (not in browsers),
+            and decodes the others at load.
+        narrow: widths to store as ONNX's own types; see :func:`converters.onnx.encode.encode`.
 
     Raises:
-        DkmError: an input or a step of the model is called like a weight, or ``decode`` is
-            "packed" and the model has no input.
+        DkmError: an input or a step of the model is called like a weight, ``decode`` is "packed"
+            and the model has no input, or it is "int8" and a LUT does not lie on an 8-bit grid.
     """
     graph = model.graph
-    if decode not in DECODES:
-        raise DkmError(f"decode is {decode!r}; it must be one of {', '.join(DECODES)}")
     _check_names(graph, palettes)
     ranks = _ranks(graph)
     anchor = _anchor(graph) if decode == "packed" else Encoding((), ())
     flat = FLAT if decode == "packed" else ""
-    encodings: list[Encoding] = []
+    whole, inner = [anchor], []
     for weight, palette in palettes.items():
-        users = _row_users(graph, weight, palette, ranks)
-        for node in users:
-            ids, into = node.input[1], node.output[0]
-            encodings.append(encode_rows(weight, palette, ids, ranks[ids], into))
-            _replace(graph, node, encodings[-1].nodes)
-        if not users:
-            encodings.append(encode(weight, palette, flat=flat))
-            anchor = merged([anchor, encodings[-1]])
-    nodes = [*_shared(encodings), *anchor.nodes, *graph.node]
+        uses = _uses_of_rows(graph, weight, palette, ranks)
+        if decode == "int8" and not uses:
+            uses = [
+                (node, encode_product(weight, palette, node))
+                for node in product_users(graph, weight, palette)
+            ]
+        if not uses:
+            whole.append(encode(weight, palette, flat=flat, narrow=narrow))
+        for node, encoding in uses:
+            _replace(graph, node, encoding.nodes)
+            inner.append(encoding)
+        if uses:
+            _remove_unused(graph, weight)
+    _finish(model, merged(whole), inner)
+
+
+def _finish(model: ModelProto, whole: Encoding, inner: list[Encoding]) -> None:
+    """Whole weights first, and before them what all share; parts stand where they are used."""
+    graph = model.graph
+    shared = [n for e in inner for n in e.nodes if n.output[0].startswith(_SHARED)]
+    nodes = {node.output[0]: node for node in (*graph.node, *whole.nodes, *shared)}
+    order = dict.fromkeys(n.output[0] for n in (*shared, *whole.nodes, *graph.node))
     del graph.node[:]
-    graph.node.extend(_once(nodes))
-    graph.initializer.extend(merged([anchor, *encodings]).tensors)
+    graph.node.extend(nodes[name] for name in order)
+    graph.initializer.extend(merged([whole, *inner]).tensors)
+    if any(node.domain == DOMAIN for node in graph.node):
+        model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
 
 
-def _shared(encodings: Iterable[Encoding]) -> list[NodeProto]:
-    """The nodes that several weights share; they depend on nothing else."""
-    return [n for e in encodings for n in e.nodes if n.output[0].startswith("dkm:")]
-
-
-def _once(nodes: Iterable[NodeProto]) -> list[NodeProto]:
-    found: dict[str, NodeProto] = {}
-    for node in nodes:
-        found.setdefault(node.output[0], node)
-    return list(found.values())
+def _remove_unused(graph: GraphProto, weight: str) -> None:
+    """Remove what turned a weight for products that no longer ask for it."""
+    kept = [node for node in graph.node if weight not in node.input]
+    del graph.node[:]
+    graph.node.extend(kept)
 
 
 def _check_names(graph: GraphProto, palettes: Mapping[str, Palette]) -> None:
@@ -89,9 +103,9 @@ def _has_shape(kind: TypeProto) -> bool:
     return bool(kind.HasField("tensor_type") and kind.tensor_type.HasField("shape"))
 
 
-def _row_users(
+def _uses_of_rows(
     graph: GraphProto, weight: str, palette: Palette, ranks: Mapping[str, int]
-) -> list[NodeProto]:
+) -> list[tuple[NodeProto, Encoding]]:
     """The nodes that use the weight, if each gathers rows by numbers that a run gives."""
     users = [node for node in graph.node if weight in node.input]
     constants = {tensor.name for tensor in graph.initializer}
@@ -104,8 +118,13 @@ def _row_users(
         and node.input[1] not in constants
         and all(attribute.name != "axis" or attribute.i == 0 for attribute in node.attribute)
     ]
-    alone = len(rows) == len(users) and not _elsewhere(graph, weight)
-    return rows if alone and holds_rows(palette) else []
+    if len(rows) < len(users) or _elsewhere(graph, weight) or not holds_rows(palette):
+        return []
+    return [
+        (node, encode_rows(weight, palette, ids, ranks[ids], node.output[0]))
+        for node in rows
+        for ids in [node.input[1]]
+    ]
 
 
 def _elsewhere(graph: GraphProto, weight: str) -> bool:
@@ -128,7 +147,7 @@ def _replace(graph: GraphProto, node: NodeProto, others: Iterable[NodeProto]) ->
     """Put nodes in place of a node; shared ones are left to the head of the graph."""
     place = next(i for i, one in enumerate(graph.node) if one is node)
     kept = list(graph.node)
-    kept[place : place + 1] = [o for o in others if not o.output[0].startswith("dkm:")]
+    kept[place : place + 1] = [o for o in others if not o.output[0].startswith(_SHARED)]
     del graph.node[:]
     graph.node.extend(kept)
 

@@ -1,4 +1,4 @@
-"""Every byte of an ONNX file: the file's own bytes are walked, field by field."""
+"""Every byte of an ONNX file and its data files: the file's bytes are walked, field by field."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import ModelProto, TensorProto
 
 from converters.onnx.decodes import find_decodes
-from converters.onnx.load import load
+from converters.onnx.load import load, outside
 from converters.onnx.wire import fields
 from dkm_deploy.errors import DkmError
 from dkm_deploy.ledger import Entry, Kind, Ledger, balanced
@@ -38,27 +38,35 @@ _INTEGERS = (TensorProto.INT32, TensorProto.INT64, TensorProto.BOOL)
 Key = tuple[Kind, str]
 Names = dict[str, Key]
 _Sizes = Iterator[tuple[Key, int]]
+_Region = tuple[int, int, Key]
 
 
 def ledger(path: Path) -> Ledger:
-    """Bytes of the file at ``path`` by tensor and kind.
+    """Bytes of the file at ``path``, and of its data files, by tensor and kind.
 
     ``indices`` and ``lut`` are the payloads that the graph decodes, under the weight's name, and
     ``dense`` those of all other tensors, but for scalars and small integer tensors, which are
-    ``graph``: like nodes, value infos, and the headers of tensors.
+    ``graph``: like nodes, value infos, and the headers of tensors. Bytes of a data file that no
+    tensor has are ``padding``.
 
     Raises:
-        DkmError: the file is damaged, not ONNX, or keeps tensors in other files.
+        DkmError: the file is damaged or not ONNX, or a data file is not there or too short.
     """
-    model = load(path)
+    model = load(path, largest=0)
+    names = _palettes(model)
     data = memoryview(path.read_bytes())
     sizes: Counter[Key] = Counter()
     try:
-        for key, size in _message(data, 0, len(data), ModelProto.DESCRIPTOR, _palettes(model)):
+        for key, size in _message(data, 0, len(data), ModelProto.DESCRIPTOR, names):
             sizes[key] += size
     except ValueError as error:
         raise DkmError(f"{path}: {error}") from error
-    return balanced(path, [Entry(kind, name, size) for (kind, name), size in sizes.items()])
+    files = _regions(model, path, names)
+    for file, regions in files.items():
+        for key, size in _laid_out(file, regions):
+            sizes[key] += size
+    entries = [Entry(kind, name, size) for (kind, name), size in sizes.items()]
+    return balanced(path, entries, files)
 
 
 def _palettes(model: ModelProto) -> Names:
@@ -72,9 +80,31 @@ def _palettes(model: ModelProto) -> Names:
     return names
 
 
+def _regions(model: ModelProto, path: Path, names: Names) -> dict[Path, list[_Region]]:
+    """What lies where in each data file."""
+    files: dict[Path, list[_Region]] = {}
+    for tensor, region in outside(model, path):
+        place = (region.offset, region.offset + region.length, _kind(tensor, names))
+        files.setdefault(region.file, []).append(place)
+    return files
+
+
+def _laid_out(file: Path, regions: list[_Region]) -> _Sizes:
+    """Sizes of all parts of a data file; bytes that tensors share are the first one's."""
+    end = 0
+    for start, stop, key in sorted(regions):
+        if start > end:
+            yield ("padding", file.name), start - end
+        yield key, max(stop - max(start, end), 0)
+        end = max(end, stop)
+    yield ("padding", file.name), file.stat().st_size - end
+
+
 def _message(data: memoryview, start: int, end: int, kind: Any, names: Names) -> _Sizes:
     """Sizes of all parts of the message in ``data[start:end]``; ``kind`` is its descriptor."""
-    tensor = _tensor(data[start:end], names) if kind.name == "TensorProto" else None
+    tensor = None
+    if kind.name == "TensorProto":
+        tensor = _kind(TensorProto.FromString(bytes(data[start:end])), names)
     for field in fields(data, start, end):
         known = kind.fields_by_number.get(field.number)
         name = known.name if known else "unknown fields"
@@ -83,20 +113,15 @@ def _message(data: memoryview, start: int, end: int, kind: Any, names: Names) ->
             yield ("metadata", name), size
         elif tensor and name in _PAYLOAD:
             yield tensor, size
-        elif known and known.message_type:
+        elif known and known.message_type and field.sized:  # else protobuf does not know it either
             yield from _message(data, field.content, field.end, known.message_type, names)
         else:
             yield ("graph", _PARTS.get(kind.name, "model")), size
         yield ("graph", _PARTS.get(kind.name, "model")), field.content - field.start
 
 
-def _tensor(data: memoryview, names: Names) -> Key:
-    """What the payload of the tensor in ``data`` is."""
-    tensor = TensorProto.FromString(bytes(data))
-    if tensor.data_location == TensorProto.EXTERNAL:
-        raise DkmError(
-            f"{tensor.name} lies in another file; save the model as one file to weigh it"
-        )
+def _kind(tensor: TensorProto, names: Names) -> Key:
+    """What the values of ``tensor`` are."""
     if tensor.name in names:
         return names[tensor.name]
     elements = prod(tensor.dims)

@@ -18,12 +18,15 @@ from onnx import ModelProto, numpy_helper
 
 from converters.onnx.decodes import Decode, find_decodes
 from converters.onnx.evaluate import evaluate
-from converters.onnx.load import load
+from converters.onnx.kernel import ZERO
+from converters.onnx.load import fill, load
+from dkm_deploy.clustering.lut_grid import step_of
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.palette import Palette
 
 Array = NDArray[Any]
 
+_AT_ONCE = 65536  # bytes of a tensor that is read at once; dense weights may exceed the memory
 _SMALL = 1 << 20  # elements of a value that any file may have
 _VALUES_A_BYTE = 256  # a bit stands for a vector of 16 weights; as many again for the work
 
@@ -34,13 +37,14 @@ def read_palettes(path: Path) -> dict[str, Palette]:
     Raises:
         DkmError: the file is damaged or not ONNX, or a decode in it is no palette.
     """
-    return palettes_of(load(path), path)
+    return palettes_of(load(path, largest=_AT_ONCE), path)
 
 
 def palettes_of(model: ModelProto, path: Path) -> dict[str, Palette]:
     """The palettes of a model that came from ``path``, which errors name."""
     palettes: dict[str, Palette] = {}
     for decode in find_decodes(model):
+        fill(decode.tensors.values(), path)
         try:
             palette = _palette(decode)
             if palettes.setdefault(decode.weight, palette) != palette:
@@ -59,25 +63,40 @@ def _palette(decode: Decode) -> Palette:
     limit = _SMALL + _VALUES_A_BYTE * sum(array.nbytes for array in known.values())
     if lut.size > limit:
         raise DkmError(f"its LUT of shape {lut.shape} is larger than its indices can use")
-    counts = np.float32 if lut.size < 1 << 24 else np.float64
-    positions = np.arange(lut.size, dtype=counts).reshape(lut.shape)
     scale = None if decode.scale is None else known[decode.scale.name]
-    ones = {} if decode.scale is None else {decode.scale.name: np.ones_like(scale, counts)}
     places, dense = (
         evaluate(decode.nodes, known | values, limit)[decode.end]
-        for values in ({decode.lut.name: positions} | ones, {decode.lut.name: lut})
+        for values in (_places(decode, lut, scale), {decode.lut.name: lut})
     )
     if decode.ids:
         places, dense = (values.reshape(len(values), -1) for values in (places, dense))
+    if decode.lut_codes:
+        places = places.reshape(len(places), -1)
+        dense = (dense.astype(np.float32).reshape(places.shape) - ZERO) * step_of(lut)
+        lut = lut.astype(np.float32)
     if dense.ndim != lut.ndim - 2:
         raise DkmError(f"a LUT of shape {lut.shape} does not give a weight of shape {dense.shape}")
+    return _explained(places.astype(np.int64), dense, lut, scale)
+
+
+def _places(decode: Decode, lut: Array, scale: Array | None) -> dict[str, Array]:
+    """The place of every LUT value, for the value that the graph decodes with, and unit scales."""
+    counts = np.float32 if lut.size < 1 << 24 else np.float64
+    places = np.arange(lut.size, dtype=counts).reshape(lut.shape)
+    ones = {} if decode.scale is None else {decode.scale.name: np.ones_like(scale, counts)}
+    return {decode.lut.name: lut, decode.lut_codes or decode.lut.name: places} | ones
+
+
+def _explained(places: Array, dense: Array, lut: Array, scale: Array | None) -> Palette:
+    """The palette that decodes to ``dense``, whose values come from ``places`` in the LUT."""
     for axis in _axes(lut, dense.shape):
-        indices = _indices(places.astype(np.int64), lut, axis)
+        indices = _indices(places, lut, axis)
         if indices is None:
             continue
         palette = Palette(indices, lut, axis, scale=scale)
-        # A float16 LUT may be cast to the dtype that the model computes in.
-        if palette.decode().astype(dense.dtype).tobytes() == dense.tobytes():
+        # A LUT may be stored in a narrower type than the graph computes in.
+        exact = np.can_cast(lut.dtype, dense.dtype, "safe")
+        if exact and palette.decode().astype(dense.dtype).tobytes() == dense.tobytes():
             return palette
     raise DkmError("the graph does not decode its LUT and indices as a palette does")
 

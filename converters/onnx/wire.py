@@ -17,12 +17,14 @@ class Field:
 
     Attributes:
         number: field number of the message's schema.
+        sized: whether it holds bytes, a text or a message, which start with their length.
         start: first byte, that of the tag.
         content: first byte behind the tag and, for bytes and messages, the length.
         end: one past the last byte.
     """
 
     number: int
+    sized: bool
     start: int
     content: int
     end: int
@@ -49,7 +51,7 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[Field]:
             raise ValueError(f"byte {start}: no field of a protobuf message starts here")
         if stop > end:
             raise ValueError(f"byte {start}: a field is longer than the message around it")
-        yield Field(tag >> 3, start, content, stop)
+        yield Field(tag >> 3, kind == _BYTES, start, content, stop)
         start = stop
 
 

@@ -1,4 +1,4 @@
-"""Write an exported program as one ONNX file with n-bit palettes."""
+"""Write an exported program as an ONNX file with n-bit palettes, and a data file if it is large."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped] 
 from onnx import helper
 from onnx_ir.passes import common as passes
 
-from converters.onnx.insert import Decode, insert
+from converters.onnx.external import move_palettes_out, move_weights_out, total_bytes
+from converters.onnx.half import cast_weights, narrow_luts, narrow_weights
+from converters.onnx.insert import insert
+from converters.onnx.options import Options
 from converters.onnx.trace import DOMAIN, trace
 from dkm_deploy._version import __version__
 from dkm_deploy.errors import DkmError
@@ -25,49 +28,70 @@ if TYPE_CHECKING:
     from dkm_deploy.export import Exported
     from dkm_deploy.palette import Palette
 
-OLDEST_OPSET = 18
+_LARGEST = 2**31 - 2**24  # bytes of tensors, which leaves 16 MiB of 2 GiB for the graph
 
 
-def write(
-    exported: Exported, path: Path, *, opset: int = OLDEST_OPSET, decode: Decode = "load"
-) -> None:
+def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
     """Write ``exported`` to ``path``; the same program gives the same bytes.
 
     Args:
         exported: the program and its palettes.
-        path: the file to write.
-        opset: version of the ONNX operators; the IR version is the lowest that goes with it.
-        decode: when runtimes decode the palettes; see :func:`converters.onnx.insert.insert`.
+        path: the file to write. Its data goes to a file of this name and ``.data`` beside it.
+        options: what is asked of the file.
+
+    Returns:
+        A line for every tensor that stays float32 against ``storage_dtype``, with the reason.
 
     Raises:
-        DkmError: the opset is out of range, or the model has no valid ONNX form.
+        DkmError: the model has no valid ONNX form, or one that the options ask for.
     """
-    newest = onnx.defs.onnx_opset_version()
-    if not isinstance(opset, int) or not OLDEST_OPSET <= opset <= newest:
-        raise DkmError(f"opset is {opset}; it must be {OLDEST_OPSET} to {newest}")
-    model = with_palettes(trace(exported, opset), exported.palettes, decode)
-    try:
-        onnx.checker.check_model(model, full_check=True)
-        path.write_bytes(model.SerializeToString(deterministic=True))
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        reason = " ".join(str(error).split())
-        raise DkmError(f"{path}: the model has no valid ONNX form: {reason}") from error
-    except (EncodeError, ValueError) as error:
-        raise DkmError(f"{path}: larger than 2 GiB, the most an ONNX file can hold") from error
+    model = trace(exported, options.opset_for({p.bits for p in exported.palettes.values()}))
+    weights = _take_out(model, exported.palettes)
+    _tidy(model)
+    half = options.storage_dtype == "float16"
+    narrowed, notes = narrow_weights(model.graph) if half else ([], [])
+    external = options.external_data
+    if external is None:
+        external = total_bytes(model.graph, exported.palettes.values()) > _LARGEST
+    if external:
+        move_weights_out(model, path)
+    proto = with_palettes(model, {name: exported.palettes[name] for name in weights}, options)
+    if half:
+        cast_weights(proto.graph, narrowed)
+        # A kernel's LUT lies on a grid that float16 would leave.
+        luts = [] if options.decode == "int8" else [f"{weight}.lut" for weight in weights]
+        notes += narrow_luts(proto.graph, luts)
+    if external:
+        move_palettes_out(proto.graph, path)
+    _save(proto, path)
+    return tuple(notes)
 
 
 def with_palettes(
-    model: ir.Model, palettes: Mapping[str, Palette], decode: Decode = "load"
+    model: ir.Model, palettes: Mapping[str, Palette], options: Options
 ) -> onnx.ModelProto:
-    """The model with each ``LutToDense`` node replaced by the decoding of its palette."""
-    weights = _take_out(model, palettes)
-    _tidy(model)
+    """The model with the decoding of ``palettes`` for the values that are called after them."""
     proto = ir.to_proto(model)
-    insert(proto, {weight: palettes[weight] for weight in weights}, decode)
+    insert(proto, palettes, options.decode, options.narrow)
     del proto.graph.value_info[:]  # every reader infers them again
     proto.ir_version = helper.find_min_ir_version_for(list(proto.opset_import), True)
     proto.producer_name, proto.producer_version = "dkm-deploy", __version__
     return proto
+
+
+def _save(proto: onnx.ModelProto, path: Path) -> None:
+    try:
+        path.write_bytes(proto.SerializeToString(deterministic=True))
+        # By its path, for the checker copies a model that it is given.
+        onnx.checker.check_model(path, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())
+        raise DkmError(f"{path}: the model has no valid ONNX form: {reason}") from error
+    except (EncodeError, ValueError) as error:
+        raise DkmError(
+            f"{path}: larger than 2 GiB, the most an ONNX file can hold; its weights need a file "
+            "of their own (external_data=True)"
+        ) from error
 
 
 def _tidy(model: ir.Model) -> None:

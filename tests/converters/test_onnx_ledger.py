@@ -8,7 +8,6 @@ from onnx import TensorProto, helper, numpy_helper
 from converters.onnx import target
 from converters.onnx.encode import encode, merged
 from converters.onnx.wire import fields
-from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 
 
@@ -59,6 +58,12 @@ def test_bytes_that_onnx_does_not_know_are_counted(path):
     assert target.ledger(path).total_bytes == path.stat().st_size
 
 
+def test_a_number_where_a_message_belongs_is_no_message(path):
+    """Protobuf takes it for a field that it does not know."""
+    path.write_bytes(path.read_bytes() + b"\x38\x05")  # field 7, the graph, as the number 5
+    assert target.ledger(path).total_bytes == path.stat().st_size
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
@@ -73,7 +78,63 @@ def test_bytes_that_are_no_message_are_refused(data, reason):
         list(fields(memoryview(data), 0, len(data)))
 
 
-def test_weights_in_other_files_are_refused(path):
-    onnx.save(onnx.load(path), path, save_as_external_data=True, size_threshold=0)
-    with pytest.raises(DkmError, match="another file"):
-        target.ledger(path)
+def kinds_and_names(ledger):
+    return {(e.kind, e.name): e.size_bytes for e in ledger.entries if e.kind in WEIGHTS}
+
+
+WEIGHTS = ("indices", "lut", "dense")
+
+
+@pytest.mark.parametrize("location", ["all.data", None])
+def test_weights_in_other_files_are_counted(path, location, tmp_path):
+    """In one data file, or in one for each tensor."""
+    whole = target.ledger(path)
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    onnx.save(
+        onnx.load(path),
+        folder / "m.onnx",
+        save_as_external_data=True,
+        all_tensors_to_one_file=location is not None,
+        location=location,
+        size_threshold=0,
+    )
+    ledger = target.ledger(folder / "m.onnx")
+    files = list(folder.iterdir())
+    assert {folder / "m.onnx", *ledger.companions} == set(files)
+    assert ledger.total_bytes == sum(file.stat().st_size for file in files)
+    assert kinds_and_names(ledger) == kinds_and_names(whole)
+
+
+def outside(path, *places):
+    """A model with a tensor of 4 floats at each (offset, length) of ``d.bin``, which has 64."""
+    tensors = []
+    for number, (offset, length) in enumerate(places):
+        tensor = TensorProto(name=f"t{number}", data_type=TensorProto.FLOAT, dims=[length // 4])
+        tensor.data_location = TensorProto.EXTERNAL
+        for key, value in (("location", "d.bin"), ("offset", offset), ("length", length)):
+            tensor.external_data.add(key=key, value=str(value))
+        tensors.append(tensor)
+    output = helper.make_tensor_value_info("t0", TensorProto.FLOAT, [4])
+    graph = helper.make_graph([], "g", [], [output], initializer=tensors)
+    onnx.save(helper.make_model(graph, ir_version=8), path)
+    (path.parent / "d.bin").write_bytes(bytes(64))
+
+
+@pytest.mark.parametrize(
+    ("places", "sizes", "padding"),
+    [
+        ([(0, 16), (16, 16)], [16, 16], 32),
+        ([(8, 16), (40, 16)], [16, 16], 32),
+        ([(0, 16), (0, 16)], [16, 0], 48),  # tied: the bytes are there once
+        ([(0, 64), (16, 16)], [64, 0], 0),
+        ([(0, 32), (16, 32)], [32, 16], 16),
+    ],
+)
+def test_gaps_and_shared_bytes_of_a_data_file_add_up(tmp_path, places, sizes, padding):
+    outside(tmp_path / "m.onnx", *places)
+    ledger = target.ledger(tmp_path / "m.onnx")
+    found = kinds_and_names(ledger)
+    assert [found.get(("dense", f"t{number}"), 0) for number in (0, 1)] == sizes
+    assert ledger.by_kind()["padding"] == padding
+    assert ledger.total_bytes == 64 + (tmp_path / "m.onnx").stat().st_size

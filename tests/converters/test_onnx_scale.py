@@ -104,6 +104,33 @@ def test_onnx_runtime_multiplies_once_when_it_loads_the_file(tmp_path):
     assert operators == ["Gemm"]
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"runtime": "1.24"},
+        {"storage_dtype": "float16"},
+        {"decode": "int8"},
+        {"external_data": True},
+    ],
+    ids=str,
+)
+def test_other_forms_of_a_file_hold_the_scale(tmp_path, options):
+    """Of 4 bits, for which ONNX has a type, and of 6, whose LUT would be smaller in float16."""
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(64, 300), nn.Linear(300, 16)), torch.randn(2, 64)
+    small = dkm.PaletteSpec(6, per_channel_scale=True)
+    recipe = dkm.Recipe(dkm.PaletteSpec(4, per_channel_scale=True), [dkm.Rule("1.*", small)])
+    frozen, path = dkm.palettize(model, recipe), tmp_path / "m.onnx"
+    artifact = dkm.convert(frozen, x, path, **options)
+    assert dkm.read_palettes(path) == dkm.palettes(frozen)
+    for level in LEVELS:
+        difference = np.abs(run_at(path, level, x) - frozen(x).detach().numpy()).max()
+        assert difference < (1e-3 if "storage_dtype" in options else 1e-5)  # biases are rounded
+    assert artifact.ledger.by_kind()["lut"] == 4 * (16 + 300 + 64 + 16)
+    notes = ("1.weight.lut stays float32: it has a per-channel scale",)
+    assert artifact.notes == (notes if "storage_dtype" in options else ())
+
+
 class Used(nn.Module):
     """Multiplies its weight itself, and gives it."""
 

@@ -1,0 +1,1 @@
+"""The suite of small ONNX models in many runtimes: ``python -m benchmarks.runtimes``."""
