@@ -162,7 +162,7 @@ def _row_ends(graph: _Graph, lut: str) -> list[str]:
     ends, waiting = [], [lut]
     while waiting:
         for node in graph.consumers.get(waiting.pop(), []):
-            value = node.output[0]
+            value = next(iter(node.output), "")
             if node.op_type == "Reshape" and graph.part(value).ids:
                 ends += _scaled(graph, value, lut.removesuffix(_LUT) + _SCALE) or [value]
             elif node.op_type in ("Reshape", "Gather", "Cast"):
@@ -172,6 +172,7 @@ def _row_ends(graph: _Graph, lut: str) -> list[str]:
 
 def _scaled(graph: _Graph, rows: str, scale: str) -> list[str]:
     """The products of decoded rows and their channels' scales."""
-    scales = {node.output[0] for node in graph.consumers.get(scale, []) if graph.is_rows(node)}
-    users = graph.consumers.get(rows, [])
-    return [n.output[0] for n in users if n.op_type == "Mul" and scales.intersection(n.input)]
+    gathers = [node for node in graph.consumers.get(scale, []) if graph.is_rows(node)]
+    scales = {name for node in gathers for name in node.output}
+    users = [node for node in graph.consumers.get(rows, []) if scales.intersection(node.input)]
+    return [name for node in users if node.op_type == "Mul" for name in node.output]

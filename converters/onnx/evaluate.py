@@ -35,21 +35,22 @@ def evaluate(
     """
     values = dict(known)
     for node in nodes:
-        name = node.output[0]
-        if name in known:
-            continue
-        run = _OPERATORS.get(node.op_type)
-        if run is None or node.domain:
-            raise DkmError(f"{name} is computed by {node.op_type}, which no decoding uses")
-        inputs = [values[source] for source in node.input]
-        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        # A damaged graph can fail in any way that protobuf and numpy can.
         try:
+            name = node.output[0]
+            if name in known:
+                continue
+            run = _OPERATORS.get(node.op_type)
+            if run is None or node.domain:
+                raise ValueError("no decoding uses this operator")
+            inputs = [values[source] for source in node.input]
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             # A LUT value times a small scale may be subnormal, or zero, as in any runtime.
             with np.errstate(all="raise", under="ignore"):
                 values[name] = run(limit, *inputs, **attributes)
-        # A damaged graph can fail in any way that numpy can.
-        except (ArithmeticError, IndexError, KeyError, MemoryError, TypeError, ValueError) as error:
-            raise DkmError(f"{name} ({node.op_type}) cannot be run: {first_line(error)}") from error
+        except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
+            what = f"{', '.join(node.output)!r} ({node.op_type!r})"
+            raise DkmError(f"{what} cannot be run: {first_line(error)}") from error
     return values
 
 
@@ -61,9 +62,10 @@ def _bounded(count: int, limit: int) -> None:
 def _cast(_: int, data: Array, to: int = 0) -> Array:
     if to in (TensorProto.INT32, TensorProto.INT64, TensorProto.UINT8):
         return data.astype(helper.tensor_dtype_to_np_dtype(to))
-    if to in (TensorProto.FLOAT, TensorProto.DOUBLE) and data.dtype.kind == "f":
-        return data.astype(np.result_type(data.dtype, helper.tensor_dtype_to_np_dtype(to)))
-    raise TypeError(f"a cast from {data.dtype} to type {to}")
+    wanted = helper.tensor_dtype_to_np_dtype(to)
+    if data.dtype.kind == "f" and np.can_cast(data.dtype, wanted, "safe"):
+        return data.astype(wanted)
+    raise TypeError(f"a cast from {data.dtype} to {wanted}, which loses digits")
 
 
 def _reshape(_: int, data: Array, shape: Array, allowzero: int = 0) -> Array:
