@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 from onnx import GraphProto, ModelProto, NodeProto, TypeProto, helper, numpy_helper
@@ -67,14 +67,18 @@ def insert(
 def _finish(model: ModelProto, whole: Encoding, inner: list[Encoding]) -> None:
     """Whole weights first, and before them what all share; parts stand where they are used."""
     graph = model.graph
-    shared = [n for e in inner for n in e.nodes if n.output[0].startswith(_SHARED)]
-    nodes = {node.output[0]: node for node in (*graph.node, *whole.nodes, *shared)}
-    order = dict.fromkeys(n.output[0] for n in (*shared, *whole.nodes, *graph.node))
+    shared = merged(Encoding(tuple(_shared_by(e.nodes)), ()) for e in inner).nodes
+    there = {node.output[0] for node in shared}
+    nodes = [*shared, *(node for node in whole.nodes if node.output[0] not in there), *graph.node]
     del graph.node[:]
-    graph.node.extend(nodes[name] for name in order)
+    graph.node.extend(nodes)
     graph.initializer.extend(merged([whole, *inner]).tensors)
     if any(node.domain == DOMAIN for node in graph.node):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
+
+
+def _shared_by(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
+    return (node for node in nodes if node.output[0].startswith(_SHARED))
 
 
 def _remove_unused(graph: GraphProto, weight: str) -> None:
@@ -144,10 +148,16 @@ def _elsewhere(graph: GraphProto, weight: str) -> bool:
 
 
 def _replace(graph: GraphProto, node: NodeProto, others: Iterable[NodeProto]) -> None:
-    """Put nodes in place of a node; shared ones are left to the head of the graph."""
+    """Put nodes in place of a node, those that are there already left out.
+
+    Shared ones are left to the head of the graph. Of two uses, the second finds the first's nodes.
+    """
     place = next(i for i, one in enumerate(graph.node) if one is node)
     kept = list(graph.node)
-    kept[place : place + 1] = [o for o in others if not o.output[0].startswith(_SHARED)]
+    made = {name for one in (*kept[:place], *kept[place + 1 :]) for name in one.output}
+    kept[place : place + 1] = [
+        one for one in others if one.output[0] not in made and not one.output[0].startswith(_SHARED)
+    ]
     del graph.node[:]
     graph.node.extend(kept)
 

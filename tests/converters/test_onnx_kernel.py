@@ -50,6 +50,28 @@ def test_products_run_on_the_kernel_within_its_rounding(tmp_path, shape, recipe)
     assert dkm.read_palettes(tmp_path / "m.onnx") == dkm.palettes(frozen)
 
 
+class Twice(nn.Module):
+    """One weight in two products."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(64, 64)
+
+    def forward(self, x):
+        return self.fc(torch.relu(self.fc(x)))
+
+
+def test_a_weight_of_two_products_is_decoded_once(tmp_path):
+    torch.manual_seed(0)
+    frozen, x = _rounded(Twice().eval(), bits=4), torch.randn(3, 64)
+    dkm.convert(frozen, x, tmp_path / "m.onnx", decode="int8")
+    nodes = onnx.load(tmp_path / "m.onnx").graph.node
+    assert [node.op_type for node in nodes].count("MatMulNBits") == 2
+    assert sum(node.output[0] == "fc.weight.codes" for node in nodes) == 1
+    found = runtime.load(tmp_path / "m.onnx").run({"x": x.numpy()})["output"]
+    np.testing.assert_allclose(found, frozen(x).detach().numpy(), atol=0.05)
+
+
 def test_what_the_kernel_cannot_hold_is_decoded_at_load(tmp_path):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Flatten(), nn.Linear(72, 16)).eval()
