@@ -6,6 +6,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, Schedule
+from dkm_deploy.rewrite import Rewritten, palettize_file
 from dkm_deploy.targets import ledger, read_palettes
 from dkm_deploy.training.attach import advance, prepare
 from dkm_deploy.training.checkpoint import load, save
@@ -43,8 +44,10 @@ __all__ = [
     # Files.
     "Artifact",
     "Ledger",
+    "Rewritten",
     "convert",
     "ledger",
+    "palettize_file",
     "read_palettes",
     # Weigh them.
     "Limits",

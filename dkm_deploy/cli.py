@@ -15,7 +15,7 @@ from dkm_deploy.errors import DkmError
 
 _DESCRIPTION = """\
 Make a PyTorch model small by clustering its weights into lookup tables (palettes),
-write it to Core ML (.mlpackage) and ONNX (.onnx), and check what was written.
+write it to Core ML (.mlpackage) and ONNX (.onnx, .ort), and check what was written.
 
 See it work on handwritten digits, in about two minutes:
   dkm-deploy demo --out out/demo
@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"dkm-deploy {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     _add_demo(commands)
+    _add_palettize(commands)
     _add_convert(commands)
     _add_validate(commands)
     _add_inspect(commands)
@@ -70,10 +71,34 @@ def _add_demo(commands: Any) -> None:
     parser.set_defaults(run=_demo)
 
 
+def _add_palettize(commands: Any) -> None:
+    parser = commands.add_parser(
+        "palettize",
+        help="make an .onnx file or a checkpoint small",
+        description="Cluster weights by k-means, without training. An .onnx file gives an .onnx "
+        "file and needs no Python model; a Python model with a plain checkpoint gives a packed "
+        "checkpoint. What stays dense is listed with the reason.",
+        epilog="examples: dkm-deploy palettize model.onnx --bits 4 -o small.onnx; dkm-deploy "
+        "palettize mynet:Net --weights net.safetensors --bits 4 -o net.palettes.safetensors",
+    )
+    parser.add_argument("source", help=f"an .onnx file, or {_MODEL}")
+    parser.add_argument("--weights", type=Path, help="safetensors checkpoint of a Python model")
+    how = parser.add_mutually_exclusive_group(required=True)
+    how.add_argument("--bits", type=int, help="the same for every weight, 1 to 8")
+    how.add_argument("--recipe", type=Path, help="a TOML recipe; its names are those in the file")
+    parser.add_argument("--cluster-dim", type=int, help="with --bits: values in one LUT entry")
+    parser.add_argument(
+        "--group-size", type=int, help="with --bits: channels along dimension 0 that share a LUT"
+    )
+    parser.add_argument("-o", "--out", type=Path, required=True, help="file to write")
+    parser.add_argument("--force", action="store_true", help="replace the file if it exists")
+    parser.set_defaults(run=_palettize)
+
+
 def _add_convert(commands: Any) -> None:
     parser = commands.add_parser(
         "convert",
-        help="write a model to .onnx or .mlpackage",
+        help="write a model to .onnx, .ort or .mlpackage",
         description="Convert a palettized checkpoint (from dkm.save), or palettize a plain one "
         "by k-means on the way. The palettes are read back from every file and compared.",
         epilog="example: dkm-deploy convert mynet:Net --weights net.safetensors --bits 4 "
@@ -142,7 +167,7 @@ def _add_inspect(commands: Any) -> None:
         help="palettes and bytes of a file",
         description="Show the palettes decoded from a file's bytes, and where every byte went.",
     )
-    parser.add_argument("file", type=Path, help=".onnx, .mlpackage or .safetensors")
+    parser.add_argument("file", type=Path, help=".onnx, .ort, .mlpackage or .safetensors")
     parser.set_defaults(run=_inspect)
 
 
@@ -157,6 +182,34 @@ def _demo(arguments: argparse.Namespace, console: Console) -> int:
     report = demo(arguments.out, console, force=arguments.force)
     console.print(f"report: {arguments.out / 'report.html'}", soft_wrap=True, highlight=False)
     return 0 if report else 1
+
+
+def _palettize(arguments: argparse.Namespace, console: Console) -> int:
+    from dkm_deploy.recipe import Recipe
+    from dkm_deploy.report.rewritten import show_rewritten
+    from dkm_deploy.rewrite import palettize_checkpoint, palettize_file
+
+    layout = {"cluster_dim": arguments.cluster_dim, "group_size": arguments.group_size}
+    layout = {name: value for name, value in layout.items() if value is not None}
+    if arguments.recipe and layout:
+        raise DkmError("--cluster-dim and --group-size go with --bits; a recipe has its own")
+    source, weights, out = arguments.source, arguments.weights, arguments.out
+    is_file = Path(source).exists() or ":" not in source
+    if is_file == (weights is not None):
+        raise DkmError(
+            f"{source}: --weights goes with package.module:callable, which needs it, and with "
+            "nothing else"
+        )
+    if arguments.recipe:
+        recipe = Recipe.load(arguments.recipe)
+    else:
+        recipe = Recipe.uniform(arguments.bits, **layout)
+    if is_file:
+        result = palettize_file(source, out, recipe, force=arguments.force)
+    else:
+        result = palettize_checkpoint(source, weights, out, recipe, force=arguments.force)
+    show_rewritten(result, console)
+    return 0
 
 
 def _convert(arguments: argparse.Namespace, console: Console) -> int:

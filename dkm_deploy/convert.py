@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ def convert(
         frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``.
         example_inputs: a tensor, a tuple of positional or a mapping of keyword inputs; they fix
             the shapes that ``dynamic_shapes`` does not free.
-        path: ``.onnx`` or ``.mlpackage``, or the suffix of another installed target.
+        path: ``.onnx``, ``.ort`` or ``.mlpackage``, or the suffix of another installed target.
         dynamic_shapes: as ``torch.export.export`` takes it.
         force: replace what is at ``path``.
         **target_options: such as ``opset=18`` or ``minimum_deployment_target="iOS17"``.
@@ -80,7 +81,7 @@ def convert(
     replaced = _companions(target, path)
     with written_whole(path, force=force) as temporary:
         notes = target.write(exported, temporary, **target_options)
-        _check_written(target, exported, temporary)
+        check_written(target, exported.palettes, temporary)
     ledger = target.ledger(path)
     for file in replaced.difference(ledger.companions):
         remove(file)
@@ -121,10 +122,14 @@ def spec_of(palette: Palette) -> PaletteSpec:
     return PaletteSpec(palette.bits, palette.cluster_dim, palette.axis, size, scaled)
 
 
-def _check_written(target: Target, exported: Exported, path: Path) -> None:
-    """The file is the witness: compare what its bytes decode to, not what was meant."""
+def check_written(target: Target, palettes: Mapping[str, Palette], path: Path) -> None:
+    """The file is the witness: compare what its bytes decode to, not what was meant.
+
+    Raises:
+        RuntimeError: the file at ``path`` holds other palettes; the target is at fault.
+    """
     stored = target.read_palettes(path)
-    for name, palette in exported.palettes.items():
+    for name, palette in palettes.items():
         wrong = difference(palette, stored[name]) if name in stored else "not in the file"
         if wrong:
             raise RuntimeError(f"{name}: target {target.name} wrote a wrong file: {wrong}")

@@ -200,11 +200,15 @@ class Recipe:
         with written_whole(Path(path), force=force) as temporary:
             temporary.write_text(tomli_w.dumps(table), "utf-8")
 
-    def assign(self, model: nn.Module) -> Assignment:
+    def assign(self, model: nn.Module | Mapping[str, Tensor]) -> Assignment:
         """Decide on every parameter of ``model``, tied ones once under their first name.
 
         Weights are floating-point parameters of rank 2 or more; the others (biases, norms) stay
         dense.
+
+        Args:
+            model: a module, or its parameters by name; only their shapes and dtypes are looked
+                at, so they may be on the meta device.
 
         Raises:
             DkmError: the pattern of a rule matches no weight's name, or a spec does not fit the
@@ -213,7 +217,8 @@ class Recipe:
         specs: dict[str, PaletteSpec] = {}
         dense: dict[str, str] = {}
         unused = set(self.rules)
-        for name, parameter in model.named_parameters():
+        named = model.named_parameters() if isinstance(model, nn.Module) else model.items()
+        for name, parameter in named:
             reason = not_a_weight(parameter)
             if reason:
                 dense[name] = reason

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from dkm_deploy.errors import DkmError, MissingFileError
 
@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from dkm_deploy.export import Exported
     from dkm_deploy.ledger import Ledger
     from dkm_deploy.palette import Palette
-    from dkm_deploy.recipe import PaletteSpec
+    from dkm_deploy.recipe import PaletteSpec, Recipe
+    from dkm_deploy.rewrite import Rewrite
 
 TARGETS = "dkm_deploy.targets"
 READERS = "dkm_deploy.readers"
@@ -61,6 +62,15 @@ class Target(Reader, Protocol):
         ...
 
 
+@runtime_checkable
+class Rewriter(Target, Protocol):
+    """A target that can also palettize a file of its own kind, without the model it came from."""
+
+    def palettize(self, path: Path, out: Path, recipe: Recipe) -> Rewrite:
+        """Write the file at ``path`` with palettes to ``out``, which does not exist yet."""
+        ...
+
+
 _R = TypeVar("_R", bound=Reader)
 
 
@@ -81,6 +91,12 @@ def target_named(name: str) -> Target:
 def target_for(path: Path) -> Target:
     """The target that writes files with the suffix of ``path``."""
     return _with_suffix(path, targets().values(), "written")
+
+
+def rewriter_for(path: Path) -> Rewriter:
+    """The target that palettizes files with the suffix of ``path``."""
+    able = [target for target in targets().values() if isinstance(target, Rewriter)]
+    return _with_suffix(path, able, "palettized")
 
 
 def reader_for(path: Path) -> Reader:

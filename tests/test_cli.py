@@ -8,13 +8,18 @@ import sys
 
 import pytest
 import torch
+from onnx import helper
 from safetensors.torch import save_file
 
 import dkm_deploy as dkm
 from dkm_deploy.cli import main
+from tests.converters.onnx_models import model as onnx_model
+from tests.converters.onnx_models import save as save_onnx
+from tests.converters.onnx_models import tensor, values
 from tests.models import MIXED, images, small_net
 
 MODEL = "tests.models:small_net"
+ROW = values(1, 32)
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +111,42 @@ def test_convert_palettizes_a_plain_checkpoint(folder, tmp_path, how):
     assert dkm.read_palettes(tmp_path / "m.onnx") == expected
 
 
+@pytest.fixture(scope="module")
+def dense_onnx(tmp_path_factory):
+    """An ONNX file with one weight and one table that is added."""
+    path = tmp_path_factory.mktemp("dense") / "dense.onnx"
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Add", ["h", "table"], ["y"]),
+    ]
+    return save_onnx(path, onnx_model(nodes, [tensor("w", values(64, 32)), tensor("table", ROW)]))
+
+
+@pytest.mark.parametrize("how", ["--bits", "--recipe"])
+def test_palettize_an_onnx_file(dense_onnx, tmp_path, capsys, how):
+    recipe = dkm.Recipe.uniform(3, cluster_dim=2, group_size=8)
+    recipe.save(tmp_path / "recipe.toml")
+    layout = ["--bits", "3", "--cluster-dim", "2", "--group-size", "8"]
+    layout = layout if how == "--bits" else ["--recipe", f"{tmp_path}/recipe.toml"]
+    out = tmp_path / "small.onnx"
+    assert main(["palettize", f"{dense_onnx}", *layout, "-o", f"{out}"]) == 0
+    printed = capsys.readouterr().out
+    assert "input 1 of Add: not the weight of a linear operator" in printed
+    sizes = f"{out.stat().st_size:,} bytes, ", f" of {dense_onnx.stat().st_size:,}; palettized: 1"
+    assert all(size in printed for size in sizes)
+    palette = dkm.read_palettes(out)["w"]
+    assert (palette.bits, palette.cluster_dim, palette.groups) == (3, 2, (8, 1))
+
+
+def test_palettize_a_checkpoint(folder, tmp_path, capsys):
+    out = tmp_path / "net.palettes.safetensors"
+    arguments = ["palettize", MODEL, "--weights", f"{folder}/plain.safetensors", "--bits", "3"]
+    assert main([*arguments, "-o", f"{out}"]) == 0
+    assert f"{out.stat().st_size:,} bytes" in capsys.readouterr().out
+    expected = dkm.palettes(dkm.palettize(small_net(), dkm.Recipe.uniform(3)))
+    assert dkm.palettes(dkm.load(out, small_net())) == expected
+
+
 def test_validate_passes_and_writes_reports(folder, tmp_path, capsys):
     more = ["--original", f"{folder}/plain.safetensors"]
     more += ["--json", f"{tmp_path}/r.json", "--html", f"{tmp_path}/r.html"]
@@ -183,6 +224,52 @@ class TestBadInput:
             arguments += [] if value is None else [flag, value.format(folder)]
         _fails(capsys, arguments, message)
         assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            ({"--bits": "9"}, "bits is 9; it must be 1 to 8"),
+            ({"--group-size": "7"}, "w: group_size 7 does not divide its 64 channels"),
+            ({"--bits": None, "--recipe": "{}/none.toml"}, "none.toml: no such recipe file"),
+            ({"--bits": None, "--recipe": "r.toml", "--cluster-dim": "2"}, "go with --bits"),
+            ({"source": "none.onnx"}, "none.onnx: no such file"),
+            ({"source": "{}/model.mlpackage"}, "cannot be palettized; known: .onnx"),
+            ({"source": "net.pt2"}, "a .pt2 program cannot be palettized yet"),
+            ({"source": "{}/model.onnx"}, "palettized already (stem.weight, head.weight)"),
+            ({"source": MODEL}, "--weights goes with package.module:callable, which needs it"),
+            ({"--weights": "{}/plain.safetensors"}, "--weights goes with package.module:callable"),
+            ({"-o": "{}/model.onnx"}, "already exists; use --force"),
+            ({"-o": "small.mlpackage"}, "gives a file with suffix .onnx"),
+        ],
+    )
+    def test_palettize(self, folder, dense_onnx, tmp_path, capsys, changes, message):
+        out = f"{tmp_path}/out.onnx"
+        settings = {"source": f"{dense_onnx}", "--bits": "2", "-o": out} | changes
+        arguments = ["palettize", settings.pop("source").format(folder)]
+        for flag, value in settings.items():
+            arguments += [] if value is None else [flag, value.format(folder)]
+        _fails(capsys, arguments, message)
+        assert list(tmp_path.iterdir()) == []
+
+    @pytest.mark.parametrize(
+        ("weights", "out", "message"),
+        [
+            ("packed.safetensors", "out.safetensors", "packed.safetensors: palettized already"),
+            ("none.safetensors", "out.safetensors", "none.safetensors: no such file"),
+            ("plain.safetensors", "out.onnx", "for other files there is dkm-deploy convert"),
+        ],
+    )
+    def test_palettize_a_checkpoint(self, folder, tmp_path, capsys, weights, out, message):
+        arguments = ["palettize", MODEL, "--weights", folder / weights, "--bits", "2"]
+        _fails(capsys, [*arguments, "-o", tmp_path / out], message)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_palettize_a_checkpoint_onto_itself(self, folder, capsys):
+        plain = folder / "plain.safetensors"
+        before = plain.read_bytes()
+        arguments = ["palettize", MODEL, "--weights", plain, "--bits", "2", "-o", plain, "--force"]
+        _fails(capsys, arguments, "this is the input")
+        assert plain.read_bytes() == before
 
     def test_convert_with_a_bad_recipe(self, folder, tmp_path, capsys):
         (tmp_path / "r.toml").write_text("[[rules]]\nmatch = 'nothing.*'\nskip = true\n")

@@ -12,10 +12,16 @@ import dkm_deploy as dkm
 from dkm_deploy.targets import targets
 from tests.models import MIXED, TiedNet, images, small_net
 
-SUFFIXES = [".onnx", ".mlpackage"]
+SUFFIXES = [".onnx", ".ort", ".mlpackage"]
+COMPANION = "model.required_operators.config"
 
 
-def test_both_targets_are_registered():
+def names(suffix: str) -> list[str]:
+    """The files that ``model`` with ``suffix`` comes as."""
+    return sorted([f"model{suffix}"] + [COMPANION] * (suffix == ".ort"))
+
+
+def test_all_targets_are_registered():
     assert {suffix for target in targets().values() for suffix in target.suffixes} == set(SUFFIXES)
 
 
@@ -25,7 +31,7 @@ def test_the_artifact_tells_what_was_written(tmp_path, suffix):
     artifact = dkm.convert(frozen, images(1), tmp_path / "deep" / f"model{suffix}")
     assert os.fspath(artifact) == str(tmp_path / "deep" / f"model{suffix}")
     assert artifact.size_bytes == dkm.ledger(artifact).total_bytes
-    assert [path.name for path in (tmp_path / "deep").iterdir()] == [f"model{suffix}"]
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == names(suffix)
     stored = dkm.read_palettes(artifact)
     dtype = stored["stem.weight"].lut.dtype
     assert stored == {name: p.astype(dtype) for name, p in dkm.palettes(frozen).items()}
@@ -60,7 +66,7 @@ class TestNothingHalfWritten:
             dkm.palettize(small_net(), dkm.Recipe.uniform(1)), images(1), path, force=True
         )
         assert again.ledger != first.ledger
-        assert list(tmp_path.iterdir()) == [path]
+        assert sorted(file.name for file in tmp_path.iterdir()) == names(suffix)
 
     def test_a_failure_leaves_nothing(self, tmp_path, suffix, monkeypatch):
         target = next(t for t in targets().values() if suffix in t.suffixes)
@@ -76,6 +82,24 @@ class TestNothingHalfWritten:
         with pytest.raises(dkm.DkmError):
             dkm.convert(frozen, torch.ones(1, 9, 8, 8), path, force=True)
         assert dkm.ledger(path) == first.ledger
+
+
+class TestTheCompanion:
+    def test_it_is_made_from_the_file_and_replaced_with_it(self, tmp_path):
+        dkm.convert(dkm.palettize(small_net(), MIXED), images(1), tmp_path / "model.ort")
+        text = (tmp_path / COMPANION).read_text()
+        assert "BatchNormalization" in text
+        frozen = dkm.palettize(nn.Sequential(nn.Linear(4, 4)).eval(), dkm.Recipe.uniform(2))
+        dkm.convert(frozen, torch.ones(1, 4), tmp_path / "model.ort", force=True)
+        assert (tmp_path / COMPANION).read_text() != text
+        assert "BatchNormalization" not in (tmp_path / COMPANION).read_text()
+
+    def test_one_that_is_there_is_kept_without_force(self, tmp_path):
+        (tmp_path / COMPANION).write_text("mine")
+        with pytest.raises(FileExistsError, match=f"{COMPANION}: already exists"):
+            dkm.convert(dkm.palettize(small_net(), MIXED), images(1), tmp_path / "model.ort")
+        assert [path.name for path in tmp_path.iterdir()] == [COMPANION]
+        assert (tmp_path / COMPANION).read_text() == "mine"
 
 
 class _Uncommon(nn.Module):
@@ -116,11 +140,13 @@ class TestBadInput:
     @pytest.mark.parametrize("read", [dkm.read_palettes, dkm.ledger])
     def test_reading_an_unknown_kind(self, tmp_path, read):
         (tmp_path / "notes.txt").write_text("x")
-        with pytest.raises(dkm.DkmError, match=r"'.txt' cannot be read; known: .mlpackage, .onnx"):
+        with pytest.raises(
+            dkm.DkmError, match=r"'.txt' cannot be read; known: .mlpackage, .onnx, "
+        ):
             read(tmp_path / "notes.txt")
 
     @pytest.mark.parametrize("read", [dkm.read_palettes, dkm.ledger])
-    @pytest.mark.parametrize("name", ["m.onnx", "m.mlpackage", "m.safetensors"])
+    @pytest.mark.parametrize("name", ["m.onnx", "m.ort", "m.mlpackage", "m.safetensors"])
     def test_reading_another_kind_under_the_suffix(self, tmp_path, read, name):
         (tmp_path / name).write_text("this is not a model")
         with pytest.raises(dkm.DkmError, match=name):

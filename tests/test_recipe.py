@@ -65,6 +65,12 @@ def test_a_size_that_no_layer_has_is_no_error():
     assert set(Recipe(PaletteSpec(2), rules).assign(small_net()).specs.values()) == {PaletteSpec(2)}
 
 
+def test_a_mapping_of_names_is_assigned_as_a_model_is():
+    model = small_net()
+    shapes = {name: p.detach().to("meta") for name, p in model.named_parameters()}
+    assert MIXED.assign(shapes) == MIXED.assign(model)
+
+
 def test_a_tied_weight_is_assigned_once():
     assert list(Recipe.uniform(4).assign(TiedNet()).specs) == ["embed.weight", "middle.weight"]
 

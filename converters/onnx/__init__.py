@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from converters.onnx.ledger import ledger
 from converters.onnx.options import Decode, Options
+from converters.onnx.palettize import palettize
 from converters.onnx.read import read_palettes
 from converters.onnx.write import write
-from dkm_deploy.targets import Target
+from dkm_deploy.targets import Rewriter
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
     from dkm_deploy.export import Exported
     from dkm_deploy.ledger import Ledger
     from dkm_deploy.palette import Palette
-    from dkm_deploy.recipe import PaletteSpec
+    from dkm_deploy.recipe import PaletteSpec, Recipe
+    from dkm_deploy.rewrite import Rewrite
 
 
 class OnnxTarget:
-    """Writes, reads back and weighs ``.onnx`` files."""
+    """Writes, palettizes, reads back and weighs ``.onnx`` files."""
 
     name = "onnx"
     suffixes: tuple[str, ...] = (".onnx",)
@@ -48,9 +50,13 @@ class OnnxTarget:
         """The palettes that the file's own graph decodes, by weight name."""
         return read_palettes(path)
 
+    def palettize(self, path: Path, out: Path, recipe: Recipe) -> Rewrite:
+        """Cluster the weights of the file at ``path`` and write it to ``out``."""
+        return palettize(path, out, recipe)
+
     def ledger(self, path: Path) -> Ledger:
         """Every byte of the file."""
         return ledger(path)
 
 
-target: Target = OnnxTarget()
+target: Rewriter = OnnxTarget()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
@@ -53,7 +53,7 @@ def ledger(path: Path) -> Ledger:
         DkmError: the file is damaged or not ONNX, or a data file is not there or too short.
     """
     model = load(path, largest=0)
-    names = _palettes(model)
+    names = palette_tensors(model)
     data = memoryview(path.read_bytes())
     sizes: Counter[Key] = Counter()
     try:
@@ -69,7 +69,7 @@ def ledger(path: Path) -> Ledger:
     return balanced(path, entries, files)
 
 
-def _palettes(model: ModelProto) -> Names:
+def palette_tensors(model: ModelProto) -> Names:
     """Kind and weight of the initializers that palettes are decoded from."""
     names: Names = {}
     for decode in find_decodes(model):
@@ -122,8 +122,13 @@ def _message(data: memoryview, start: int, end: int, kind: Any, names: Names) ->
 
 def _kind(tensor: TensorProto, names: Names) -> Key:
     """What the values of ``tensor`` are."""
-    if tensor.name in names:
-        return names[tensor.name]
-    elements = prod(tensor.dims)
-    small = elements <= _SMALL and tensor.data_type in _INTEGERS
-    return ("graph", "constants") if small or elements == 1 else ("dense", tensor.name)
+    return payload(tensor.name, tensor.dims, tensor.data_type, names)
+
+
+def payload(name: str, dims: Sequence[int], data_type: int, names: Names) -> Key:
+    """What the values of the tensor called ``name`` are, where ``names`` are those of palettes."""
+    if name in names:
+        return names[name]
+    elements = prod(dims)
+    small = elements <= _SMALL and data_type in _INTEGERS
+    return ("graph", "constants") if small or elements == 1 else ("dense", name)

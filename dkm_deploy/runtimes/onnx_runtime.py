@@ -19,7 +19,7 @@ _FATAL = 4
 
 
 class OnnxSession:
-    """An ONNX file loaded by ONNX Runtime."""
+    """A file loaded by ONNX Runtime."""
 
     def __init__(self, path: Path, session: InferenceSession) -> None:
         self._path = path
@@ -46,9 +46,9 @@ class OnnxSession:
 
 
 class OnnxRuntime:
-    """Runs ``.onnx`` files on the CPU; imports onnxruntime only when it does."""
+    """Runs ``.onnx`` and ``.ort`` files on the CPU; imports onnxruntime only when it does."""
 
-    suffixes: tuple[str, ...] = (".onnx",)
+    suffixes: tuple[str, ...] = (".onnx", ".ort")
     native = True
 
     def __init__(self) -> None:
@@ -63,6 +63,8 @@ class OnnxRuntime:
 
     def load(self, path: Path) -> OnnxSession:
         """Open a file with all optimisations on, as an app does by default.
+
+        Of a ``.ort`` file ONNX Runtime folds no constants even so.
 
         Raises:
             DkmError: the file is missing, or ONNX Runtime refuses it.

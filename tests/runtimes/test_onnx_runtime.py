@@ -32,7 +32,7 @@ def ones(rows, dtype=np.float32):
 
 def test_it_says_what_it_is():
     assert runtime.name == f"ONNX Runtime {onnxruntime.__version__}"
-    assert runtime.suffixes == (".onnx",)
+    assert runtime.suffixes == (".onnx", ".ort")
     assert runtime.native
     assert runtime.unavailable() is None
 

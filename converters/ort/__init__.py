@@ -1,0 +1,46 @@
+"""The ORT target: ONNX Runtime's own format, for its mobile and minimal builds, kept packed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from converters.onnx.read import palettes_of
+from converters.ort.ledger import ledger
+from converters.ort.load import load
+from converters.ort.write import write
+from dkm_deploy.targets import Target
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from dkm_deploy.export import Exported
+    from dkm_deploy.ledger import Ledger
+    from dkm_deploy.palette import Palette
+    from dkm_deploy.recipe import PaletteSpec
+
+
+class OrtTarget:
+    """Writes, reads back and weighs ``.ort`` files."""
+
+    name = "ort"
+    suffixes: tuple[str, ...] = (".ort",)
+
+    def refuse(self, spec: PaletteSpec, shape: tuple[int, ...]) -> str | None:
+        """None if ``spec`` fits ``shape``: the encoding holds all bits, axes and groupings."""
+        return spec.refuse(shape)
+
+    def write(self, exported: Exported, path: Path, *, opset: int | None = None) -> None:
+        """Write the file, and the operators that it needs beside it; see :func:`write`."""
+        write(exported, path, opset=opset)
+
+    def read_palettes(self, path: Path) -> dict[str, Palette]:
+        """The palettes that the file's own graph decodes, by weight name."""
+        _, model = load(path)
+        return palettes_of(model, path)
+
+    def ledger(self, path: Path) -> Ledger:
+        """Every byte of the file."""
+        return ledger(path)
+
+
+target: Target = OrtTarget()

@@ -1,0 +1,139 @@
+"""A file in, a smaller file out: a model file without its Python model, or a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from dkm_deploy.atomic import check_writable, written_whole
+from dkm_deploy.convert import check_written
+from dkm_deploy.errors import DkmError
+from dkm_deploy.ledger import size_on_disk
+from dkm_deploy.palette import Palette
+from dkm_deploy.recipe import Recipe
+from dkm_deploy.sources import plain_model
+from dkm_deploy.targets import existing, read_palettes, rewriter_for
+from dkm_deploy.training.checkpoint import is_palettized, save
+from dkm_deploy.training.freeze import palettize
+
+
+@dataclass(frozen=True)
+class Rewrite:
+    """What a target did with a file.
+
+    Attributes:
+        palettes: by weight name.
+        dense: reason of every other tensor of rank 2 or more by name.
+        unchecked: what could not be checked about the result, one sentence each.
+        bytes_before: of the input, with all files that it refers to.
+    """
+
+    palettes: Mapping[str, Palette]
+    dense: Mapping[str, str]
+    unchecked: tuple[str, ...]
+    bytes_before: int
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A palettized file. ``os.fspath`` of it is its path.
+
+    Attributes:
+        path: the file.
+        palettes: by weight name, as they were read back from the file.
+        dense: reason of every other tensor of rank 2 or more by name.
+        unchecked: what could not be checked about the file, one sentence each.
+        bytes_before: of the input, with all files that it refers to.
+        bytes_after: of the file.
+    """
+
+    path: Path
+    palettes: Mapping[str, Palette]
+    dense: Mapping[str, str]
+    unchecked: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+def palettize_file(
+    path: str | Path, out: str | Path, recipe: Recipe, *, force: bool = False
+) -> Rewritten:
+    """Cluster the weights of a model file by k-means and write a file of the same kind.
+
+    The palettes are decoded from the written file and compared with the clustered ones before it
+    gets its name. The input is never changed.
+
+    Args:
+        path: an ``.onnx`` file, or a file of another target that can do this.
+        out: the file to write; of the same kind, and not ``path``.
+        recipe: which weight gets which palette, by the names in the file.
+        force: replace what is at ``out``.
+
+    Raises:
+        DkmError: the file is missing, damaged or of a kind that cannot be palettized; the recipe
+            does not fit it; nothing in it can be palettized (with the first reasons); or ``out``
+            is the input, of another kind, or exists and ``force`` is not set. Nothing is written
+            then.
+    """
+    if Path(path).suffix == ".pt2":
+        raise DkmError(
+            f"{path}: a .pt2 program cannot be palettized yet; give an .onnx file, or on the "
+            "command line package.module:callable with --weights"
+        )
+    path, out = existing(path), Path(out)
+    target = rewriter_for(path)
+    if out.suffix not in target.suffixes:
+        kinds = " or ".join(target.suffixes)
+        raise DkmError(f"{out}: palettizing {path} gives a file with suffix {kinds}")
+    _check_output(out, path, force=force)
+    with written_whole(out, force=force) as temporary:
+        done = target.palettize(path, temporary, recipe)
+        check_written(target, done.palettes, temporary)
+    return Rewritten(
+        out, done.palettes, done.dense, done.unchecked, done.bytes_before, size_on_disk(out)
+    )
+
+
+def palettize_checkpoint(
+    model: str, weights: Path, out: Path, recipe: Recipe, *, force: bool = False
+) -> Rewritten:
+    """Cluster the weights of a plain checkpoint by k-means and write a packed one.
+
+    Args:
+        model: ``package.module:callable`` that makes the model of the checkpoint.
+        weights: the plain safetensors checkpoint.
+        out: the ``.safetensors`` file to write, as ``dkm.save`` does.
+        recipe: which weight gets which palette.
+        force: replace what is at ``out``.
+
+    Raises:
+        DkmError: the model cannot be made, the checkpoint is not its own or palettized already,
+            the recipe does not fit, or ``out`` is no place to write to.
+    """
+    if out.suffix != ".safetensors":
+        raise DkmError(
+            f"{out}: palettizing a Python model gives a checkpoint with suffix .safetensors; "
+            "for other files there is dkm-deploy convert"
+        )
+    _check_output(out, existing(weights), force=force)
+    if is_palettized(weights):
+        raise DkmError(f"{weights}: palettized already; start from the plain checkpoint")
+    plain = plain_model(model, weights)
+    save(palettize(plain, recipe), out, force=force)
+    dense = recipe.assign(plain).dense.items()
+    high_rank = {name: reason for name, reason in dense if plain.get_parameter(name).ndim > 1}
+    sizes = size_on_disk(weights), size_on_disk(out)
+    return Rewritten(out, read_palettes(out), high_rank, (), *sizes)
+
+
+def _check_output(out: Path, source: Path, *, force: bool) -> None:
+    """Raise DkmError if ``out`` is the input or may not be replaced."""
+    if out.is_dir():
+        raise DkmError(f"{out}: this is a folder; give the name of a file")
+    if out.exists() and out.samefile(source):
+        raise DkmError(f"{out}: this is the input, which is never changed; give another name")
+    check_writable(out, force=force)

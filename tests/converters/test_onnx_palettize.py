@@ -1,0 +1,593 @@
+"""From an ONNX file to an ONNX file: every output is run and compared with its dense twin."""
+
+import hashlib
+import sys
+import warnings
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+import dkm_deploy as dkm
+from tests.converters.onnx_models import (
+    LEVELS,
+    any_shape,
+    constant,
+    dense_twin,
+    graph,
+    linear,
+    model,
+    run,
+    save,
+    tensor,
+    value,
+    values,
+)
+
+FOUR = dkm.Recipe.uniform(4)
+X = values(3, 64, seed=9)
+
+
+def palettized(tmp_path, proto, recipe=FOUR):
+    """The result record and the model in the written file."""
+    source = save(tmp_path / "model.onnx", proto)
+    result = dkm.palettize_file(source, tmp_path / "small.onnx", recipe, force=True)
+    assert result.bytes_before == source.stat().st_size
+    assert result.bytes_after == (tmp_path / "small.onnx").stat().st_size
+    return result, onnx.load(tmp_path / "small.onnx")
+
+
+def check(tmp_path, proto, feeds, recipe=FOUR, tolerance=1e-6):
+    """Palettize ``proto``; weights bit for bit, and outputs, in ONNX Runtime as in the twin."""
+    result, small = palettized(tmp_path, proto, recipe)
+    assert result.unchecked == ()
+    assert dkm.read_palettes(result.path) == dict(result.palettes)
+    assert dkm.ledger(result.path).total_bytes == result.bytes_after
+    shown = onnx.ModelProto()
+    shown.CopyFrom(small)
+    for name, palette in result.palettes.items():
+        kind = helper.np_dtype_to_tensor_dtype(palette.lut.dtype)
+        shown.graph.output.append(value(name, palette.shape, kind))
+    twin = dense_twin(proto, result.palettes)
+    for level in LEVELS:
+        outputs = run(shown, feeds, level)
+        expected = run(twin, feeds, level)
+        for got, wanted in zip(outputs, expected, strict=False):
+            np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
+            assert got.dtype == wanted.dtype
+        weights = outputs[len(expected) :]
+        for got, palette in zip(weights, result.palettes.values(), strict=True):
+            assert got.tobytes() == palette.decode().tobytes()
+    return result, small
+
+
+def refused(tmp_path, proto, message, recipe=FOUR):
+    """Palettizing is an error of one line that names the file, and leaves nothing behind."""
+    source = save(tmp_path / "model.onnx", proto)
+    with pytest.raises(dkm.DkmError, match=message) as raised:
+        dkm.palettize_file(source, tmp_path / "small.onnx", recipe)
+    assert "model.onnx" in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+@pytest.mark.parametrize("opset", range(11, onnx.defs.onnx_opset_version() + 1))
+def test_every_opset_is_kept_and_runs(tmp_path, opset):
+    proto = linear(opset)
+    result, small = check(tmp_path, proto, {"x": X})
+    assert [*result.palettes] == ["w"]
+    assert small.opset_import == proto.opset_import
+    assert small.ir_version == proto.ir_version
+    assert result.bytes_after < 0.3 * result.bytes_before
+
+
+def test_the_other_name_of_the_default_domain(tmp_path):
+    proto = linear()
+    proto.opset_import[0].domain = "ai.onnx"
+    _, small = check(tmp_path, proto, {"x": X})
+    assert small.opset_import == proto.opset_import
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_float_types(tmp_path, dtype):
+    check(tmp_path, linear(dtype=dtype), {"x": X.astype(dtype)}, tolerance=1e-3)
+
+
+@pytest.mark.parametrize("bits", [1, 3, 7])
+@pytest.mark.parametrize("layout", [{}, {"cluster_dim": 2}, {"group_size": 16}])
+def test_widths_and_layouts(tmp_path, bits, layout):
+    recipe = dkm.Recipe.uniform(bits, **layout)
+    weight = [tensor("w", values(64, 128))]
+    proto = model([helper.make_node("MatMul", ["x", "w"], ["y"])], weight)
+    result, _ = check(tmp_path, proto, {"x": X}, recipe, tolerance=1e-5)
+    assert result.palettes["w"].bits == bits
+
+
+def test_a_convolution_and_its_shape_are_unchanged_outside(tmp_path):
+    nodes = [helper.make_node("Conv", ["x", "k", "b"], ["y"], name="first", pads=[1, 1, 1, 1])]
+    tensors = [tensor("k", values(32, 3, 3, 3)), tensor("b", values(32))]
+    ends = [value("x", ["n", 3, "h", "w"])], [value("y", ["n", 32, "h", "w"])]
+    proto = model(nodes, tensors, inputs=ends[0], outputs=ends[1])
+    proto.producer_name, proto.doc_string, proto.model_version = "mine", "about it", 3
+    proto.metadata_props.add(key="author", value="me")
+    result, small = check(tmp_path, proto, {"x": values(2, 3, 8, 8)}, tolerance=1e-5)
+    assert [*result.palettes] == ["k"]
+    assert (small.graph.input, small.graph.output) == (proto.graph.input, proto.graph.output)
+    assert small.graph.node[-1] == proto.graph.node[0]
+    for part in ("producer_name", "doc_string", "model_version", "metadata_props"):
+        assert getattr(small, part) == getattr(proto, part)
+
+
+def test_a_weight_that_several_nodes_use_is_stored_once(tmp_path):
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["rows"]),
+        helper.make_node("Transpose", ["table"], ["turned"], perm=[1, 0]),
+        helper.make_node("MatMul", ["rows", "turned"], ["y"]),
+    ]
+    ids = value("ids", ["n"], TensorProto.INT64)
+    proto = model(nodes, [tensor("table", values(100, 16))], inputs=[ids])
+    result, small = check(tmp_path, proto, {"ids": np.array([3, 99, 0])}, tolerance=1e-5)
+    assert [*result.palettes] == ["table"]
+    assert sum(t.data_type == TensorProto.UINT8 for t in small.graph.initializer) == 1
+
+
+def test_constants_and_chains_of_identities(tmp_path):
+    nodes = [
+        constant("w", values(64, 32)),
+        helper.make_node("Identity", ["w"], ["w1"]),
+        helper.make_node("Identity", ["w1"], ["w2"]),
+        helper.make_node("MatMul", ["x", "w2"], ["hidden"]),
+        helper.make_node("Identity", ["v"], ["v1"]),
+        helper.make_node("Gemm", ["hidden", "v1"], ["y"], transB=1),
+    ]
+    proto = model(nodes, [tensor("v", values(48, 32))])
+    result, small = check(tmp_path, proto, {"x": X}, tolerance=1e-5)
+    assert [*result.palettes] == ["v", "w"]
+    assert all(node.op_type != "Constant" for node in small.graph.node)
+
+
+def test_weights_in_and_around_the_branches_of_an_if(tmp_path):
+    then_nodes = [
+        constant("inner", values(64, 32, seed=1)),
+        constant("twin", values(64, 32, seed=2)),
+        helper.make_node("MatMul", ["x", "inner"], ["t0"]),
+        helper.make_node("MatMul", ["x", "twin"], ["t1"]),
+        helper.make_node("Add", ["t0", "t1"], ["t"]),
+    ]
+    else_nodes = [
+        constant("twin", values(64, 32, seed=3)),
+        helper.make_node("MatMul", ["x", "twin"], ["e0"]),
+        helper.make_node("MatMul", ["x", "outer"], ["e1"]),
+        helper.make_node("Add", ["e0", "e1"], ["e"]),
+    ]
+    branches = {
+        "then_branch": graph(then_nodes, inputs=(), outputs=["t"], name="then"),
+        "else_branch": graph(else_nodes, inputs=(), outputs=["e"], name="else"),
+    }
+    branches["then_branch"].value_info.append(value("inner", [64, 32]))
+    proto = model(
+        [helper.make_node("If", ["flag"], ["y"], **branches)],
+        [tensor("outer", values(64, 32))],
+        inputs=["x", value("flag", [], TensorProto.BOOL)],
+    )
+    for flag in (True, False):
+        feeds = {"x": X, "flag": np.array(flag)}
+        result, _ = check(tmp_path, proto, feeds, tolerance=1e-5)
+    assert [*result.palettes] == ["outer", "inner"]
+    reason = "another part of the model has a value of the same name"
+    assert result.dense == {
+        "twin (then_branch of y)": reason,
+        "twin (else_branch of y)": reason,
+    }
+
+
+def test_weights_in_the_body_of_a_loop(tmp_path):
+    body = graph(
+        [
+            constant("bias", values(1, 64)),
+            helper.make_node("MatMul", ["state", "inner"], ["product"]),
+            helper.make_node("MatMul", ["product", "outer"], ["raw"]),
+            helper.make_node("Add", ["raw", "bias"], ["sum"]),
+            helper.make_node("Tanh", ["sum"], ["next"]),
+            helper.make_node("Identity", ["go"], ["go_on"]),
+        ],
+        [tensor("inner", values(64, 32))],
+        inputs=[value("i", [], TensorProto.INT64), value("go", [], TensorProto.BOOL), "state"],
+        outputs=[value("go_on", [], TensorProto.BOOL), "next"],
+        name="body",
+    )
+    nodes = [
+        constant("times", np.array(3, np.int64)),
+        helper.make_node("Loop", ["times", "", "x"], ["y"], body=body),
+    ]
+    proto = model(nodes, [tensor("outer", values(32, 64))])
+    result, _ = check(tmp_path, proto, {"x": X}, tolerance=1e-5)
+    assert [*result.palettes] == ["outer", "inner"]
+    assert result.dense == {"bias": "input 1 of Add: not the weight of a linear operator"}
+
+
+def lstm(nodes=(), weight="w"):
+    tensors = [
+        tensor("w", values(1, 64, 24)),
+        tensor("r", values(1, 64, 16)),
+        tensor("b", values(1, 128)),
+    ]
+    cell = helper.make_node("LSTM", ["x", weight, "r", "b"], ["y"], hidden_size=16)
+    ends = {"inputs": [value("x", any_shape(3))], "outputs": [value("y", any_shape(4))]}
+    return model([*nodes, cell], tensors, **ends)
+
+
+def test_matrices_of_an_lstm_and_not_its_biases(tmp_path):
+    result, _ = check(tmp_path, lstm(), {"x": values(5, 2, 24)}, tolerance=1e-5)
+    assert [*result.palettes] == ["w", "r"]
+    assert result.dense == {"b": "input 3 of LSTM: not the weight of a linear operator"}
+
+
+def test_nodes_whose_first_output_is_left_out(tmp_path):
+    nodes = [
+        helper.make_node("LSTM", ["x", weight, "r"], ["", f"last_{weight}"], hidden_size=16)
+        for weight in ("v", "w")
+    ]
+    nodes.append(helper.make_node("Add", ["last_v", "last_w"], ["y"]))
+    tensors = [tensor(name, values(1, 64, 24)) for name in ("v", "w")]
+    ends = {"inputs": [value("x", any_shape(3))], "outputs": [value("y", any_shape(3))]}
+    proto = model(nodes, [*tensors, tensor("r", values(1, 64, 16))], **ends)
+    result, _ = check(tmp_path, proto, {"x": values(5, 2, 24)}, tolerance=1e-5)
+    assert [*result.palettes] == ["v", "w", "r"]
+
+
+def test_gates_that_an_exporter_sorts_with_slice_and_concat(tmp_path):
+    ends = [constant(f"c{i}", np.array([i], np.int64)) for i in (0, 16, 64)]
+    parts = [
+        helper.make_node("Slice", ["w", "c0", "c16", "axis"], ["first"]),
+        helper.make_node("Slice", ["w", "c16", "c64", "axis"], ["others"]),
+        helper.make_node("Concat", ["others", "first"], ["sorted"], axis=1),
+    ]
+    proto = lstm([*ends, constant("axis", np.array([1], np.int64)), *parts], "sorted")
+    result, _ = check(tmp_path, proto, {"x": values(5, 2, 24)}, tolerance=1e-5)
+    assert [*result.palettes] == ["w", "r"]
+
+
+def test_a_custom_operator_is_kept_and_said_not_to_be_checked(tmp_path):
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Twist", ["h", "v"], ["y"], domain="com.example", angle=3),
+    ]
+    tensors = [tensor("w", values(64, 32)), tensor("v", values(64, 32))]
+    result, small = palettized(tmp_path, model(nodes, tensors, domains=["com.example"]))
+    assert [*result.palettes] == ["w"]
+    assert "com.example::Twist" in result.dense["v"]
+    assert result.unchecked == (
+        "onnx does not know com.example::Twist, so it did not check what they take and give",
+    )
+    assert small.graph.node[-1] == nodes[-1]
+    assert [one.domain for one in small.opset_import] == ["", "com.example"]
+
+
+def test_functions_are_kept_and_their_constants_listed(tmp_path):
+    body = [constant("c", values(32, 32)), helper.make_node("MatMul", ["a", "c"], ["b"])]
+    imports = [helper.make_opsetid("", 17)]
+    function = helper.make_function("mine", "Project", ["a"], ["b"], body, imports)
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["h"]),
+        helper.make_node("Project", ["h"], ["y"], domain="mine"),
+    ]
+    tensors = [tensor("w", values(64, 32))]
+    proto = model(nodes, tensors, domains=["mine"], functions=[function])
+    result, small = check(tmp_path, proto, {"x": X}, tolerance=1e-5)
+    assert "in a function of the model" in result.dense["c (mine::Project)"]
+    assert small.functions == proto.functions
+
+
+def with_nan():
+    array = values(64, 32, seed=5)
+    array[3, 3] = np.nan
+    return array
+
+
+# What stands beside the weight w, which hidden = x @ w uses: nodes, tensors, and the reason.
+LEFT_DENSE = {
+    "NaN": (
+        [helper.make_node("MatMul", ["x", "t"], ["u"])],
+        [tensor("t", with_nan())],
+        "it holds NaN or infinity",
+    ),
+    "a mask of infinities": (
+        [helper.make_node("Add", ["hidden", "t"], ["u"])],
+        [tensor("t", np.full((64, 32), -np.inf, np.float32))],
+        "input 1 of Add",
+    ),
+    "computed": (
+        [helper.make_node("Mul", ["t", "t"], ["m"]), helper.make_node("MatMul", ["x", "m"], ["u"])],
+        [tensor("t", values(64, 32))],
+        "input 0 of Mul",
+    ),
+    "two kinds of use": (
+        [helper.make_node("MatMul", ["x", "t"], ["m"]), helper.make_node("Exp", ["t"], ["u"])],
+        [tensor("t", values(64, 32))],
+        "input 0 of Exp",
+    ),
+    "fixed prefix": (
+        [
+            helper.make_node("Concat", ["hidden", "t"], ["m"], axis=0),
+            helper.make_node("MatMul", ["m", "t"], ["u"]),
+        ],
+        [tensor("t", values(32, 32))],
+        "input 1 of Concat",
+    ),
+    "indices": (
+        [helper.make_node("Gather", ["hidden", "t"], ["u"], axis=1)],
+        [tensor("t", np.ones((4, 200), np.int64))],
+        "int64: palettes are float16, float32 or float64",
+    ),
+    "quantised": (
+        [
+            constant("scale", np.float32(0.1)),
+            helper.make_node("DequantizeLinear", ["t", "scale"], ["m"]),
+            helper.make_node("MatMul", ["x", "m"], ["u"]),
+        ],
+        [tensor("t", np.ones((64, 32), np.int8))],
+        "int8, an input of DequantizeLinear: quantised already",
+    ),
+    "a codebook": (
+        [
+            constant("codes", np.ones((40, 10), np.int64)),
+            helper.make_node("Gather", ["t", "codes"], ["u"]),
+        ],
+        [tensor("t", values(256, 8))],
+        "a lookup table already",
+    ),
+    "too small": (
+        [helper.make_node("MatMul", ["hidden", "t"], ["u"])],
+        [tensor("t", values(32, 2))],
+        "64 values: 268 bytes now, ",
+    ),
+    "an output": (
+        [helper.make_node("Identity", ["t"], ["u"])],
+        [tensor("t", values(64, 32))],
+        "an output of the model",
+    ),
+    "only its shape": (
+        [helper.make_node("Shape", ["t"], ["u"])],
+        [tensor("t", values(64, 32))],
+        "no operator uses its values",
+    ),
+    "no elements": (
+        [helper.make_node("MatMul", ["x", "t"], ["u"])],
+        [tensor("t", values(64, 0))],
+        "it has no elements",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LEFT_DENSE)
+def test_what_is_no_weight_is_left_and_listed(tmp_path, case):
+    more, tensors, reason = LEFT_DENSE[case]
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["hidden"]), *more]
+    rank = {"only its shape": 1, "indices": 3, "a codebook": 3}.get(case, 2)
+    kind = TensorProto.INT64 if case == "only its shape" else TensorProto.FLOAT
+    ends = {
+        "inputs": [value("x", [64 if case == "a mask of infinities" else "n", 64])],
+        "outputs": [value("hidden", any_shape(2)), value("u", any_shape(rank), kind)],
+    }
+    proto = model(nodes, [tensor("w", values(64, 32)), *tensors], **ends)
+    feeds = {"x": values(64, 64) if case == "a mask of infinities" else X}
+    result, small = check(tmp_path, proto, feeds, tolerance=1e-5)
+    assert [*result.palettes] == ["w"]
+    assert reason in result.dense["t"]
+    assert tensors[0] in list(small.graph.initializer)
+
+
+def test_a_default_that_a_caller_may_replace_is_left(tmp_path):
+    proto = linear()
+    proto.graph.node.append(helper.make_node("MatMul", ["x", "v"], ["z"]))
+    proto.graph.initializer.append(tensor("v", values(64, 32)))
+    proto.graph.input.append(value("v", [64, 32]))
+    proto.graph.output.append(value("z", any_shape(2)))
+    result, _ = check(tmp_path, proto, {"x": X})
+    assert result.dense == {"v": "an input too, so that a caller may replace it"}
+
+
+def test_an_ir_version_that_is_too_low_is_raised_as_little_as_possible(tmp_path):
+    nodes = [constant("w", values(64, 32)), helper.make_node("MatMul", ["x", "w"], ["y"])]
+    _, small = check(tmp_path, model(nodes, ir=3), {"x": X})
+    assert small.ir_version == 4
+    _, small = check(tmp_path, model(nodes, ir=5), {"x": X})
+    assert small.ir_version == 5
+
+
+def test_an_invalid_input_that_runs_is_palettized_and_said_not_to_be_checked(tmp_path):
+    proto = linear()
+    proto.graph.output[0].CopyFrom(value("y", ["batch", 31]))
+    result, _ = palettized(tmp_path, proto)
+    assert "onnx.checker refuses the input" in result.unchecked[0]
+
+
+def test_a_recipe_names_the_weights_of_the_file(tmp_path):
+    nodes = [
+        helper.make_node("MatMul", ["x", "a"], ["h"]),
+        helper.make_node("MatMul", ["h", "b"], ["i"]),
+        helper.make_node("MatMul", ["i", "c"], ["y"]),
+    ]
+    tensors = [tensor("a", values(64, 64)), tensor("b", values(64, 64)), tensor("c", values(64, 9))]
+    rules = [dkm.Rule("a", skip=True), dkm.Rule("c", dkm.PaletteSpec(2, axis=1, group_size=3))]
+    recipe = dkm.Recipe(dkm.PaletteSpec(5), rules)
+    result, _ = check(tmp_path, model(nodes, tensors), {"x": X}, recipe, tolerance=1e-4)
+    layouts = {name: (p.bits, p.groups) for name, p in result.palettes.items()}
+    assert layouts == {"b": (5, (1, 1)), "c": (2, (1, 3))}
+    assert result.dense == {"a": "skipped by rule 'a'"}
+
+
+class TestExternalData:
+    @pytest.fixture
+    def source(self, tmp_path):
+        path = tmp_path / "in" / "model.onnx"
+        path.parent.mkdir()
+        onnx.save(linear(), path, save_as_external_data=True, location="w.bin", size_threshold=0)
+        return path
+
+    def test_it_is_read_and_counted(self, tmp_path, source):
+        before = source.stat().st_size + source.with_name("w.bin").stat().st_size
+        result = dkm.palettize_file(source, tmp_path / "small.onnx", FOUR)
+        small = onnx.load(tmp_path / "small.onnx", load_external_data=False)
+        assert result.bytes_before == before
+        assert not any(held.external_data for held in small.graph.initializer)
+        wanted = dense_twin(linear(), result.palettes)
+        for level in LEVELS:
+            np.testing.assert_allclose(
+                run(small, {"x": X}, level)[0], run(wanted, {"x": X}, level)[0], rtol=1e-5
+            )
+
+    @pytest.mark.parametrize("fault", ["missing", "short", "outside"])
+    def test_what_cannot_be_read_is_named(self, tmp_path, source, fault):
+        data = source.with_name("w.bin")
+        if fault == "short":
+            data.write_bytes(data.read_bytes()[:100])
+        elif fault == "missing":
+            data.unlink()
+        else:
+            proto = onnx.load(source, load_external_data=False)
+            proto.graph.initializer[0].external_data[0].value = "../w.bin"
+            data.rename(tmp_path / "w.bin")
+            onnx.save(proto, source)
+        with pytest.raises(dkm.DkmError, match=r"model\.onnx: .*\bw\b") as raised:
+            dkm.palettize_file(source, tmp_path / "small.onnx", FOUR)
+        assert "w.bin" in str(raised.value) or fault == "short"
+        assert not (tmp_path / "small.onnx").exists()
+
+
+class TestTheFiles:
+    def test_the_same_input_gives_the_same_bytes_and_is_not_touched(self, tmp_path):
+        source = save(tmp_path / "model.onnx", linear())
+        before = hashlib.sha256(source.read_bytes()).hexdigest()
+        for name in ("one.onnx", "two.onnx"):
+            dkm.palettize_file(source, tmp_path / name, FOUR)
+        assert hashlib.sha256(source.read_bytes()).hexdigest() == before
+        assert (tmp_path / "one.onnx").read_bytes() == (tmp_path / "two.onnx").read_bytes()
+
+    @pytest.mark.parametrize("kind", ["itself", "symbolic link", "hard link"])
+    def test_the_input_is_no_output(self, tmp_path, kind):
+        source = out = save(tmp_path / "model.onnx", linear())
+        if kind != "itself":
+            out = tmp_path / "link.onnx"
+            out.symlink_to(source) if kind == "symbolic link" else out.hardlink_to(source)
+        before = source.read_bytes()
+        with pytest.raises(dkm.DkmError, match="this is the input"):
+            dkm.palettize_file(source, out, FOUR, force=True)
+        assert source.read_bytes() == before
+
+    def test_an_output_that_exists_is_kept(self, tmp_path):
+        source = save(tmp_path / "model.onnx", linear())
+        (tmp_path / "small.onnx").write_text("mine")
+        with pytest.raises(FileExistsError, match="already exists"):
+            dkm.palettize_file(source, tmp_path / "small.onnx", FOUR)
+        assert (tmp_path / "small.onnx").read_text() == "mine"
+        dkm.palettize_file(source, tmp_path / "small.onnx", FOUR, force=True)
+        assert [*dkm.read_palettes(tmp_path / "small.onnx")] == ["w"]
+
+    @pytest.mark.parametrize("name", ["small.mlpackage", "small", "folder.onnx"])
+    def test_another_kind_of_output_is_refused(self, tmp_path, name):
+        source = save(tmp_path / "model.onnx", linear())
+        (tmp_path / "folder.onnx").mkdir()
+        with pytest.raises(dkm.DkmError, match=name):
+            dkm.palettize_file(source, tmp_path / name, FOUR, force=True)
+
+    def test_a_wrong_encoding_is_found_out_and_leaves_no_file(self, tmp_path, monkeypatch):
+        source = save(tmp_path / "model.onnx", linear())
+        module = sys.modules["converters.onnx.palettize"]
+
+        def wrong(weight, palette):
+            return right(weight, dkm.Palette(palette.indices ^ 1, palette.lut, palette.axis))
+
+        right = module.encode
+        monkeypatch.setattr(module, "encode", wrong)
+        with pytest.raises(RuntimeError, match="w: target onnx wrote a wrong file"):
+            dkm.palettize_file(source, tmp_path / "small.onnx", FOUR)
+        assert [path.name for path in tmp_path.iterdir()] == ["model.onnx"]
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda m: m.opset_import[0].__setattr__("version", 10), "its opset is 10, and .* 11"),
+            (lambda m: m.opset_import[0].__setattr__("version", 999), "opset.* 999"),
+            (lambda m: m.ClearField("opset_import"), "its opset is not given"),
+            (lambda m: m.__setattr__("ir_version", 999), "IR version.* 999"),
+            (lambda m: m.training_info.add(), "a training graph"),
+            (lambda m: m.graph.initializer[0].dims.__setitem__(0, 65), "w: its values cannot"),
+        ],
+    )
+    def test_models_of_other_kinds(self, tmp_path, change, message):
+        proto = linear()
+        change(proto)
+        refused(tmp_path, proto, message)
+
+    def test_a_palettized_file(self, tmp_path):
+        _, small = palettized(tmp_path, linear())
+        (tmp_path / "small.onnx").unlink()
+        refused(tmp_path, small, r"palettized already \(w\); start from the dense model")
+
+    def test_nothing_to_palettize(self, tmp_path):
+        proto = model([helper.make_node("Add", ["x", "t"], ["y"])], [tensor("t", X)])
+        refused(tmp_path, proto, "there is nothing to palettize: t: input 1 of Add")
+
+    def test_no_tensors_at_all(self, tmp_path):
+        proto = model([helper.make_node("Relu", ["x"], ["y"])])
+        refused(tmp_path, proto, "nothing to palettize: it has no tensor of rank 2 or more")
+
+    @pytest.mark.parametrize("start", ["w.lut", "w.indices", "dkm:"])
+    def test_a_name_that_the_decoding_needs(self, tmp_path, start):
+        proto = linear()
+        _, small = palettized(tmp_path, proto)
+        (tmp_path / "small.onnx").unlink()
+        made = [held.name for held in small.graph.initializer]
+        name = next(name for name in made if name.startswith(start))
+        proto.graph.node.append(helper.make_node("Relu", ["y"], [name]))
+        refused(tmp_path, proto, f"{name}: decoding w needs a value of this name")
+
+    def test_a_weight_named_as_a_shared_value(self, tmp_path):
+        weight = [tensor("dkm:bytes", values(64, 32))]
+        proto = model([helper.make_node("MatMul", ["x", "dkm:bytes"], ["y"])], weight)
+        refused(tmp_path, proto, "dkm:bytes: names with dkm: belong to the decoding")
+
+    @pytest.mark.parametrize(
+        ("recipe", "message"),
+        [
+            (dkm.Recipe.uniform(4, group_size=7), "w: group_size 7 does not divide its 64"),
+            (dkm.Recipe.uniform(4, axis=2), "w: axis is 2"),
+            (dkm.Recipe(rules=[dkm.Rule("v", skip=True)]), "no weight .* matches rule 'v'.* w"),
+            (dkm.Recipe(), "nothing to palettize: w: the recipe has no default"),
+        ],
+    )
+    def test_recipes_that_do_not_fit(self, tmp_path, recipe, message):
+        refused(tmp_path, linear(), message, recipe)
+
+    @pytest.mark.parametrize("data", [b"", b"not a model", b"cut"])
+    def test_files_that_are_no_models(self, tmp_path, data):
+        source = tmp_path / "model.onnx"
+        whole = linear().SerializeToString()
+        source.write_bytes(whole[: len(whole) // 2] if data == b"cut" else data)
+        with pytest.raises(dkm.DkmError, match=r"model\.onnx: not an ONNX model"):
+            dkm.palettize_file(source, tmp_path / "small.onnx", FOUR)
+
+    @pytest.mark.parametrize(
+        ("name", "message"),
+        [
+            ("none.onnx", "no such file"),
+            ("m.mlpackage", "'.mlpackage' cannot be palettized; known: .onnx"),
+            ("m.pt2", "a .pt2 program cannot be palettized yet"),
+        ],
+    )
+    def test_other_kinds_of_files(self, tmp_path, name, message):
+        if name == "m.mlpackage":
+            (tmp_path / name).mkdir()
+        with pytest.raises(dkm.DkmError, match=message):
+            dkm.palettize_file(tmp_path / name, tmp_path / "small.onnx", FOUR)
+
+
+def test_no_warnings_reach_the_user(tmp_path):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        palettized(tmp_path, linear())
+    assert caught == []
