@@ -31,7 +31,7 @@ class PaletteSpec:
             multiply the decoded weight with it, so that channels of very different size share a
             LUT. Channels are those along dimension 0 whatever ``axis`` is: the outputs of linear
             and convolution layers, the rows of an embedding, the inputs of a transposed
-            convolution.
+            convolution and of a matrix that an ONNX file holds as (inputs, outputs).
 
     Raises:
         DkmError: a value is out of range.

@@ -14,6 +14,7 @@ import dkm_deploy as dkm
 from dkm_deploy.export import export
 from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes.onnx_runtime import quiet_options, runtime
+from tests.converters.onnx_models import linear, values
 from tests.converters.test_onnx_encode import LAYOUTS, LEVELS, SHAPES, check, palette_of, save
 from tests.models import TiedNet, images, small_net
 
@@ -129,6 +130,25 @@ def test_other_forms_of_a_file_hold_the_scale(tmp_path, options):
     assert artifact.ledger.by_kind()["lut"] == 4 * (16 + 300 + 64 + 16)
     notes = ("1.weight.lut stays float32: it has a per-channel scale",)
     assert artifact.notes == (notes if "storage_dtype" in options else ())
+
+
+def test_a_file_palettized_without_its_model_holds_the_scale(tmp_path):
+    proto, x = linear(), values(3, 64)
+    onnx.save(proto, tmp_path / "dense.onnx")
+    dkm.palettize_file(tmp_path / "dense.onnx", tmp_path / "m.onnx", SCALED)
+    palettes = dkm.read_palettes(tmp_path / "m.onnx")
+    dense = numpy_helper.to_array(proto.graph.initializer[0])
+    assert np.array_equal(palettes["w"].scale, np.abs(dense).max(1, keepdims=True))
+    found = runtime.load(tmp_path / "m.onnx").run({"x": x})["y"]
+    np.testing.assert_allclose(found, x @ palettes["w"].decode(), atol=1e-4)
+
+
+def test_a_file_in_onnx_runtimes_own_format_holds_the_scale(tmp_path):
+    frozen, ids = dkm.palettize(TiedNet().eval(), SCALED), torch.arange(20).reshape(2, 10)
+    dkm.convert(frozen, ids, tmp_path / "m.ort")
+    assert dkm.read_palettes(tmp_path / "m.ort") == dkm.palettes(frozen)
+    lut_bytes = sum(palette.lut_bytes for palette in dkm.palettes(frozen).values())
+    assert dkm.ledger(tmp_path / "m.ort").by_kind()["lut"] == lut_bytes
 
 
 class Used(nn.Module):
