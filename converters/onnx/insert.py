@@ -152,7 +152,7 @@ def _replace(graph: GraphProto, node: NodeProto, others: Iterable[NodeProto]) ->
 
     Shared ones are left to the head of the graph. Of two uses, the second finds the first's nodes.
     """
-    place = list(graph.node).index(node)  # equal, not the same: a list that was set holds copies
+    place = next(i for i, one in enumerate(graph.node) if one.output == node.output)
     kept = list(graph.node)
     made = {name for one in (*kept[:place], *kept[place + 1 :]) for name in one.output}
     kept[place : place + 1] = [

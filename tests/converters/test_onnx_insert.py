@@ -68,6 +68,25 @@ def test_an_embedding_of_vectors_along_the_row_gathers_rows(tmp_path):
     assert not floats_of(optimised(tmp_path / "m.onnx"), 200 * 64)
 
 
+class Pair(nn.Module):
+    """One table, read twice: ids ``(n, 2)`` to the sum of the rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Embedding(50, 24)
+
+    def forward(self, ids):
+        return self.table(ids[:, 0]) + self.table(ids[:, 1])
+
+
+def test_rows_of_one_table_are_read_twice(tmp_path):
+    torch.manual_seed(0)
+    ids = torch.randint(0, 50, (3, 2))
+    frozen = converted(Pair(), dkm.Recipe.uniform(3), ids, tmp_path / "m.onnx")
+    found = runtime.load(tmp_path / "m.onnx").run({"ids": ids.numpy()})["output"]
+    assert np.array_equal(found, frozen(ids).detach().numpy())
+
+
 @pytest.mark.parametrize(
     "options", [{"cluster_dim": 2}, {"group_size": 10}, {"group_size": 4, "axis": 1}]
 )

@@ -494,10 +494,11 @@ class TestTheFiles:
 
     def test_a_wrong_encoding_is_found_out_and_leaves_no_file(self, tmp_path, monkeypatch):
         source = save(tmp_path / "model.onnx", linear())
-        module = sys.modules["converters.onnx.palettize"]
+        module = sys.modules["converters.onnx.insert"]
 
-        def wrong(weight, palette):
-            return right(weight, dkm.Palette(palette.indices ^ 1, palette.lut, palette.axis))
+        def wrong(weight, palette, **options):
+            other = dkm.Palette(palette.indices ^ 1, palette.lut, palette.axis)
+            return right(weight, other, **options)
 
         right = module.encode
         monkeypatch.setattr(module, "encode", wrong)
