@@ -118,7 +118,8 @@ def spec_of(palette: Palette) -> PaletteSpec:
     """The spec that gives palettes of this layout."""
     groups = palette.groups[palette.axis]
     size = None if groups == 1 else palette.shape[palette.axis] // groups
-    return PaletteSpec(palette.bits, palette.cluster_dim, palette.axis, size)
+    scaled = palette.scale is not None
+    return PaletteSpec(palette.bits, palette.cluster_dim, palette.axis, size, scaled)
 
 
 def check_written(target: Target, palettes: Mapping[str, Palette], path: Path) -> None:

@@ -24,7 +24,8 @@ class Exported:
     """A frozen model as one graph.
 
     Attributes:
-        program: ATen graph in which each palettized weight is one ``dkm::lut_to_dense`` node.
+        program: ATen graph in which each palettized weight is one ``dkm::lut_to_dense`` node, and
+            one ``aten.mul`` after it where the palette has a per-channel scale.
         palettes: the frozen palettes by qualified parameter name.
         input_names: one for each tensor input, as in the signature of ``forward``.
         output_names: ``output``, ``output_0..``, or the keys of a returned mapping.
@@ -116,12 +117,20 @@ def _merge_decodes(program: ExportedProgram) -> None:
     graph = program.graph
     seen: dict[tuple[Any, ...], torch.fx.Node] = {}
     for node in list(graph.nodes):
-        if node.target is torch.ops.dkm.lut_to_dense.default:
-            first = seen.setdefault(node.args, node)
+        if node.target is torch.ops.dkm.lut_to_dense.default or _multiplies_scale(program, node):
+            first = seen.setdefault((node.target, node.args), node)
             if first is not node:
                 node.replace_all_uses_with(first)
                 graph.erase_node(node)
     program.graph_module.recompile()
+
+
+def _multiplies_scale(program: ExportedProgram, node: torch.fx.Node) -> bool:
+    """Whether a node is the end of a decoding: LUT values times the scale of their channels."""
+    if node.target is not torch.ops.aten.mul.Tensor:
+        return False
+    buffer = str(program.graph_signature.inputs_to_buffers.get(str(node.args[1]), ""))
+    return weight_name(buffer) != buffer and buffer.endswith(".scale")
 
 
 def _use_first_names(program: ExportedProgram, model: nn.Module) -> None:

@@ -26,16 +26,19 @@ class Palette:
         axis: the dimension of the weight that a LUT entry of ``cluster_dim`` values fills. Where
             ``cluster_dim`` is 1 it means nothing and is set to the grouped dimension, else 0.
         bits: bits of an index, 1 to 8. Left at 0, it is read from the LUT's shape.
+        scale: of the LUT's dtype, shape ``(channels, 1, 1 ..)``: what the decoded weight is
+            multiplied with, channel by channel along dimension 0. None multiplies nothing.
 
     Raises:
-        DkmError: the arrays do not fit together, an index points outside its LUT, or the LUT
-            holds NaN or infinity.
+        DkmError: the arrays do not fit together, an index points outside its LUT, or the LUT or
+            the scale holds NaN or infinity.
     """
 
     indices: NDArray[np.uint8]
     lut: NDArray[np.floating]
     axis: int = 0
     bits: int = 0
+    scale: NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
         _check(self.indices, self.lut, self.axis)
@@ -46,13 +49,17 @@ class Palette:
         if self.cluster_dim == 1:
             grouped = (dim for dim, count in enumerate(self.groups) if count > 1)
             object.__setattr__(self, "axis", next(grouped, 0))
-        for name in ("indices", "lut"):
-            view = getattr(self, name).view()
-            view.flags.writeable = False
-            object.__setattr__(self, name, view)
+        if self.scale is not None:
+            _check_scale(self.scale, self.lut, self.shape)
+        for name in ("indices", "lut", "scale"):
+            array = getattr(self, name)
+            if array is not None:
+                view = array.view()
+                view.flags.writeable = False
+                object.__setattr__(self, name, view)
 
     def __eq__(self, other: object) -> bool:
-        """Bit-for-bit equality: same layout, same indices, same LUT bytes and dtype."""
+        """Bit-for-bit equality: same layout and indices, same bytes and dtype of LUT and scale."""
         if not isinstance(other, Palette):
             return NotImplemented
         return (
@@ -60,15 +67,21 @@ class Palette:
             and self.lut.shape == other.lut.shape
             and np.array_equal(self.indices, other.indices)
             and self.lut.tobytes() == other.lut.tobytes()
+            and (self.scale is None) == (other.scale is None)
+            and self._scale_bytes() == other._scale_bytes()
         )
 
     __hash__ = None  # type: ignore[assignment]  # arrays have no cheap hash
 
     def __repr__(self) -> str:
+        scaled = "" if self.scale is None else ", scale=per channel"
         return (
             f"Palette(shape={self.shape}, bits={self.bits}, cluster_dim={self.cluster_dim}, "
-            f"axis={self.axis}, groups={self.groups}, lut={self.lut.dtype})"
+            f"axis={self.axis}, groups={self.groups}, lut={self.lut.dtype}{scaled})"
         )
+
+    def _scale_bytes(self) -> bytes:
+        return b"" if self.scale is None else self.scale.tobytes()
 
     @property
     def cluster_dim(self) -> int:
@@ -93,20 +106,27 @@ class Palette:
         return self.indices.size * self.cluster_dim
 
     @property
+    def lut_bytes(self) -> int:
+        """Bytes of the LUTs and of the scale."""
+        return self.lut.nbytes + (0 if self.scale is None else self.scale.nbytes)
+
+    @property
     def bits_per_weight(self) -> float:
-        """Bits of indices and LUTs together, for each weight."""
-        return (self.indices.size * self.bits + self.lut.nbytes * 8) / self.size
+        """Bits of indices, LUTs and scale together, for each weight."""
+        return (self.indices.size * self.bits + self.lut_bytes * 8) / self.size
 
     def decode(self) -> NDArray[np.floating]:
-        """The dense weight, shape ``self.shape``, in the LUT's dtype."""
+        """The dense weight, shape ``self.shape``: LUT value times scale, in the LUT's dtype."""
         rows = lut_rows(self.indices, self.groups, 1 << self.bits)
         vectors = self.lut.reshape(-1, self.cluster_dim)[rows]
-        return np.moveaxis(vectors, -1, self.axis + 1).reshape(self.shape)
+        dense = np.moveaxis(vectors, -1, self.axis + 1).reshape(self.shape)
+        return dense if self.scale is None else dense * self.scale
 
     def astype(self, dtype: type[np.floating] | np.dtype[np.floating]) -> Palette:
-        """The same palette with its LUT rounded to ``dtype``."""
+        """The same palette with its LUT and its scale rounded to ``dtype``."""
         with np.errstate(over="ignore"):  # an overflow shows as infinity, which is refused
-            return Palette(self.indices, self.lut.astype(dtype), self.axis)
+            scale = None if self.scale is None else self.scale.astype(dtype)
+            return Palette(self.indices, self.lut.astype(dtype), self.axis, scale=scale)
 
     def widen(self, bits: int) -> Palette:
         """The same weights with ``bits`` bits an index: the LUTs get unused zero entries.
@@ -117,19 +137,19 @@ class Palette:
             raise DkmError(f"{self.bits} bits cannot be widened to {bits} bits")
         missing = (1 << bits) - (1 << self.bits)
         padding = [(0, 0)] * len(self.groups) + [(0, missing), (0, 0)]
-        return Palette(self.indices, np.pad(self.lut, padding), self.axis)
+        return Palette(self.indices, np.pad(self.lut, padding), self.axis, scale=self.scale)
 
 
 def difference(frozen: Palette, stored: Palette) -> str | None:
     """How the palette decoded from a file differs from the frozen one, or None if it does not.
 
-    Compared bit for bit, with the frozen LUT rounded to the dtype of the stored one and given the
-    unused entries of the stored width. Those are the only two changes a target may make.
+    Compared bit for bit, with the frozen LUT and scale rounded to the dtype of the stored LUT, and
+    the LUT given the unused entries of the stored width. Those are the only two changes a target
+    may make.
     """
     if frozen.shape != stored.shape:
         return f"shape {stored.shape} in place of {frozen.shape}"
-    layout = (frozen.axis, frozen.cluster_dim, frozen.groups)
-    if layout != (stored.axis, stored.cluster_dim, stored.groups) or stored.bits < frozen.bits:
+    if _layout(frozen) != _layout(stored) or stored.bits < frozen.bits:
         return f"stored as {stored!r} in place of {frozen!r}"
     wrong = np.count_nonzero(frozen.indices != stored.indices)
     if wrong:
@@ -137,8 +157,14 @@ def difference(frozen: Palette, stored: Palette) -> str | None:
     expected = frozen.astype(stored.lut.dtype).widen(stored.bits)
     if expected == stored:
         return None
+    if expected.lut.tobytes() == stored.lut.tobytes():
+        return "the scales of the channels differ"
     wrong = np.count_nonzero(expected.lut.view(np.uint8) != stored.lut.view(np.uint8))
     return f"LUT entries differ in {wrong} bytes"
+
+
+def _layout(palette: Palette) -> tuple[object, ...]:
+    return palette.axis, palette.cluster_dim, palette.groups, palette.scale is None
 
 
 def lut_rows(indices: NDArray[np.uint8], groups: tuple[int, ...], entries: int) -> NDArray[np.intp]:
@@ -185,3 +211,18 @@ def _check(indices: NDArray[np.uint8], lut: NDArray[np.floating], axis: int) -> 
         raise DkmError(f"index {int(indices.max())} points outside a LUT of {entries} entries")
     if not np.isfinite(lut).all():
         raise DkmError(f"the LUT holds NaN or infinity (dtype {lut.dtype})")
+
+
+def _check_scale(
+    scale: NDArray[np.floating], lut: NDArray[np.floating], shape: tuple[int, ...]
+) -> None:
+    if scale.dtype != lut.dtype:
+        raise DkmError(f"the scale is {scale.dtype} and the LUT {lut.dtype}; both are of one dtype")
+    expected = (shape[0], *[1] * (len(shape) - 1))
+    if scale.shape != expected:
+        raise DkmError(
+            f"a scale of shape {scale.shape} does not fit a weight of shape {shape}; "
+            f"it must be {expected}, one value a channel"
+        )
+    if not np.isfinite(scale).all():
+        raise DkmError(f"the scale holds NaN or infinity (dtype {scale.dtype})")

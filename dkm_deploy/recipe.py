@@ -27,6 +27,11 @@ class PaletteSpec:
         cluster_dim: values in one LUT entry; more than 1 is vector palettization.
         axis: the dimension of the weight that a LUT entry fills, and whose channels are grouped.
         group_size: channels along ``axis`` that share a LUT; None is one LUT for the weight.
+        per_channel_scale: divide each channel by its largest absolute value before clustering, and
+            multiply the decoded weight with it, so that channels of very different size share a
+            LUT. Channels are those along dimension 0 whatever ``axis`` is: the outputs of linear
+            and convolution layers, the rows of an embedding, the inputs of a transposed
+            convolution and of a matrix that an ONNX file holds as (inputs, outputs).
 
     Raises:
         DkmError: a value is out of range.
@@ -36,6 +41,7 @@ class PaletteSpec:
     cluster_dim: int = 1
     axis: int = 0
     group_size: int | None = None
+    per_channel_scale: bool = False
 
     def __post_init__(self) -> None:
         _check_int("bits", self.bits, 1, 8)
@@ -43,6 +49,10 @@ class PaletteSpec:
         _check_int("axis", self.axis, 0, 7)
         if self.group_size is not None:
             _check_int("group_size", self.group_size, 1, None)
+        if not isinstance(self.per_channel_scale, bool):
+            raise DkmError(
+                f"per_channel_scale is {self.per_channel_scale!r}; it must be true or false"
+            )
 
     def refuse(self, shape: Sequence[int]) -> str | None:
         """Why a weight of ``shape`` cannot have this palette, or None if it can."""
@@ -151,10 +161,16 @@ class Recipe:
 
     @classmethod
     def uniform(
-        cls, bits: int, *, cluster_dim: int = 1, axis: int = 0, group_size: int | None = None
+        cls,
+        bits: int,
+        *,
+        cluster_dim: int = 1,
+        axis: int = 0,
+        group_size: int | None = None,
+        per_channel_scale: bool = False,
     ) -> Recipe:
         """The same palette for every weight."""
-        return cls(default=PaletteSpec(bits, cluster_dim, axis, group_size))
+        return cls(PaletteSpec(bits, cluster_dim, axis, group_size, per_channel_scale))
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:

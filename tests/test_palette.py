@@ -42,6 +42,26 @@ def test_decode_is_the_definition(palette):
     assert np.array_equal(palette.decode(), _decode_slowly(palette))
 
 
+def _scaled(palette: Palette) -> Palette:
+    """The palette with a scale for each channel, of very different sizes."""
+    channels, *rest = palette.shape
+    scale = np.geomspace(0.01, 7, channels).reshape(channels, *[1] * len(rest))
+    return Palette(
+        palette.indices, palette.lut, palette.axis, scale=scale.astype(palette.lut.dtype)
+    )
+
+
+@settings(max_examples=60, deadline=None)
+@given(palettes())
+def test_a_scale_multiplies_each_channel_in_the_luts_dtype(palette):
+    for plain in (palette, palette.astype(np.float16)):
+        scaled = _scaled(plain)
+        dense = scaled.decode()
+        assert dense.dtype == plain.lut.dtype
+        for channel, values in enumerate(_decode_slowly(plain)):
+            assert np.array_equal(dense[channel], values * scaled.scale[channel])
+
+
 @settings(max_examples=60, deadline=None)
 @given(palettes())
 def test_the_op_decodes_as_the_palette_does(palette):
@@ -85,6 +105,44 @@ def test_bits_per_weight_counts_the_luts():
     palette = Palette(np.zeros((4, 8), np.uint8), np.zeros((1, 1, 4, 2), np.float16), axis=1)
     assert palette.size == 64
     assert palette.bits_per_weight == (32 * 2 + 8 * 16) / 64
+
+
+def test_a_scale_is_part_of_a_palette():
+    plain = Palette(np.zeros((4, 8), np.uint8), np.ones((1, 1, 4, 2), np.float32), axis=1)
+    palette = _scaled(plain)
+    assert palette != plain
+    assert plain != palette
+    assert palette == _scaled(plain)
+    assert "scale=per channel" in repr(palette)
+    assert palette.bits_per_weight == (32 * 2 + (8 + 4) * 32) / 64
+    half = palette.astype(np.float16)
+    assert half.scale.dtype == np.float16
+    for stored in (half, palette.widen(3), half.widen(8)):
+        assert difference(palette, stored) is None
+    assert "in place of" in difference(palette, plain)
+    off = palette.scale.copy()
+    off[2] = np.nextafter(off[2], np.float32(9))
+    other = Palette(palette.indices, palette.lut, 1, scale=off)
+    assert palette != other
+    assert difference(palette, other) == "the scales of the channels differ"
+    with pytest.raises(ValueError, match="read-only"):
+        palette.scale[0] = 1
+
+
+@pytest.mark.parametrize(
+    ("scale", "message"),
+    [
+        (np.ones((4, 1)), "the scale is float64 and the LUT float32"),
+        (np.ones((2, 1), np.float32), r"shape \(2, 1\) does not fit .*it must be \(4, 1\)"),
+        (np.ones(4, np.float32), r"shape \(4,\) does not fit"),
+        (np.ones((1, 3), np.float32), r"shape \(1, 3\) does not fit"),
+        (np.full((4, 1), np.inf, np.float32), "the scale holds NaN or infinity"),
+    ],
+)
+def test_a_scale_that_does_not_fit_is_refused(scale, message):
+    """Vectors of two along dimension 0: four channels of two rows of indices."""
+    with pytest.raises(DkmError, match=message):
+        Palette(np.zeros((2, 3), np.uint8), np.zeros((1, 1, 2, 2), np.float32), 0, scale=scale)
 
 
 def test_arrays_cannot_be_written():

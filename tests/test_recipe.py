@@ -14,6 +14,7 @@ _specs = st.builds(
     cluster_dim=st.integers(1, 16),
     axis=st.integers(0, 7),
     group_size=st.none() | st.integers(1, 512),
+    per_channel_scale=st.booleans(),
 )
 _rules = st.builds(
     Rule,
@@ -104,6 +105,7 @@ def test_a_spec_that_does_not_fit_names_the_parameter(spec, message):
         (lambda: PaletteSpec(bits=True), "bits is True; it must be an integer"),
         (lambda: PaletteSpec(cluster_dim=17), "cluster_dim is 17"),
         (lambda: PaletteSpec(group_size=0), "group_size is 0; it must be at least 1"),
+        (lambda: PaletteSpec(per_channel_scale=1), "per_channel_scale is 1; it must be true or"),
         (lambda: Rule("x"), "give either a spec or skip"),
         (lambda: Rule("x", PaletteSpec(), skip=True), "give either a spec or skip"),
         (lambda: Schedule(end=0, steps=5), "end is 0"),

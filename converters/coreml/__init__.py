@@ -22,9 +22,14 @@ class CoreMLTarget:
     suffixes: tuple[str, ...] = (".mlpackage",)
 
     def refuse(self, spec: PaletteSpec, shape: tuple[int, ...]) -> str | None:
-        """Core ML tensors have at most 5 dimensions; all else is held from iOS 18 on."""
+        """Core ML tensors have at most 5 dimensions, and no scale is written beside the LUT.
+
+        All else is held from iOS 18 on.
+        """
         if len(shape) > _MAX_RANK:
             return f"rank {len(shape)}; Core ML has at most {_MAX_RANK}"
+        if spec.per_channel_scale:
+            return "it has a per-channel scale; set per_channel_scale=False, or convert to ONNX"
         return None
 
     def write(

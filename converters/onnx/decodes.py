@@ -4,7 +4,8 @@ A decode starts at a LUT, a float initializer of rank 3 or more called ``<weight
 computed from it, packed bytes and constants. It ends in one of three ways: in the dense value that
 is called ``<weight>``; in ``<weight>.codes``, 8-bit codes for a kernel; or, where only rows of the
 weight are decoded, in the value made from bytes that a Gather takes by row numbers of the caller's.
-No metadata is trusted.
+A dense value and rows may be products with a per-channel scale, ``<weight>.scale``. No metadata is
+trusted.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
 _PACKED = (TensorProto.UINT8, TensorProto.UINT4, TensorProto.UINT2)
 _LUT, _LUT_RANK = ".lut", 3
+_SCALE = ".scale"
 CODES, LUT_CODES = ".codes", ".lut_codes"
 
 
@@ -28,6 +30,7 @@ class Decode:
     Attributes:
         weight: its name.
         lut: the initializer with the LUTs.
+        scale: the initializer with the scale of the channels; None where there is none.
         planes: the initializers with packed bytes.
         end: the value that the part gives.
         ids: the value with the numbers of the rows that are decoded; None where all are.
@@ -41,6 +44,7 @@ class Decode:
 
     weight: str
     lut: TensorProto
+    scale: TensorProto | None
     planes: tuple[TensorProto, ...]
     end: str
     ids: str | None
@@ -85,12 +89,12 @@ class _Graph:
         return found
 
     def is_rows(self, node: NodeProto) -> bool:
-        """Whether a node gathers packed bytes by row numbers that are no constant."""
+        """Whether a node gathers packed bytes or scales by row numbers that are no constant."""
         if node.op_type != "Gather" or len(node.input) != 2 or node.input[0] not in self.tensors:
             return False
-        plane = self.tensors[node.input[0]]
-        known = node.input[1] in self.tensors
-        return plane.data_type == TensorProto.UINT8 and len(plane.dims) == 2 and not known
+        data = self.tensors[node.input[0]]
+        by_row = data.data_type == TensorProto.UINT8 or data.name.endswith(_SCALE)
+        return by_row and len(data.dims) == 2 and node.input[1] not in self.tensors
 
     def part(self, end: str) -> _Part:
         """What a value depends on, up to the row numbers."""
@@ -142,6 +146,7 @@ def _decodes(graph: _Graph, lut: TensorProto) -> Iterator[Decode]:
         yield Decode(
             weight,
             lut,
+            part.tensors.get(weight + _SCALE),
             planes,
             end,
             next(iter(part.ids), None),
@@ -153,13 +158,21 @@ def _decodes(graph: _Graph, lut: TensorProto) -> Iterator[Decode]:
 
 
 def _row_ends(graph: _Graph, lut: str) -> list[str]:
-    """Values that hold decoded rows: behind the lookup, the Reshape that ends it."""
+    """Values that hold decoded rows: behind the lookup, the Reshape or the scale that ends it."""
     ends, waiting = [], [lut]
     while waiting:
         for node in graph.consumers.get(waiting.pop(), []):
             value = next(iter(node.output), "")
             if node.op_type == "Reshape" and graph.part(value).ids:
-                ends.append(value)
+                ends += _scaled(graph, value, lut.removesuffix(_LUT) + _SCALE) or [value]
             elif node.op_type in ("Reshape", "Gather", "Cast"):
                 waiting.append(value)
     return ends
+
+
+def _scaled(graph: _Graph, rows: str, scale: str) -> list[str]:
+    """The products of decoded rows and their channels' scales."""
+    gathers = [node for node in graph.consumers.get(scale, []) if graph.is_rows(node)]
+    scales = {name for node in gathers for name in node.output}
+    users = [node for node in graph.consumers.get(rows, []) if scales.intersection(node.input)]
+    return [name for node in users if node.op_type == "Mul" for name in node.output]

@@ -9,7 +9,8 @@ Symbols are stored as planes of 8, 4, 2 and 1 bits, after the binary form of the
 of two 7-bit indices has 14 = 8 + 4 + 2), the lowest bits first. Each plane is an initializer of
 packed bytes: ``<weight>.indices``, or ``<weight>.indices.0``, ``.1``, .. where there are several.
 Indices lie in the order of their groups: first all of the first LUT. ``<weight>.lut`` holds the
-LUTs as they are in the palette, of rank K + 2. The dense weight is the value ``<weight>``.
+LUTs as they are in the palette, of rank K + 2. The dense weight is the value ``<weight>``. The
+per-channel scale of a palette that has one is ``<weight>.scale``, and a last Mul applies it.
 
 For a runtime that is known to have them, indices of 4 or 2 bits can be one initializer of ONNX's
 own UINT4 or UINT2, which decodes without a table.
@@ -76,7 +77,7 @@ def encode(
         symbols = _narrow(graph, palette, (prod(palette.groups), order.members))
         lut = lut or graph.tensor(f"{weight}.lut", palette.lut)
         values = _looked_up(graph, lut, symbols, prod(palette.groups))
-        _into_place(graph, values, order, into or weight, shape or order.shape)
+        _into_place(graph, values, order, palette, into or weight, shape or order.shape)
         return _finished(graph)
     together = _together(palette, order.members)
     stored = by_group(palette).reshape(-1, together)
@@ -100,7 +101,7 @@ def encode(
         table, rows = _table(graph, lut, palette, together)
         symbols = graph.node("Add", symbols, _firsts(graph, count, rows))
         values = graph.node("Gather", table, symbols)
-    _into_place(graph, values, order, into or weight, shape or order.shape)
+    _into_place(graph, values, order, palette, into or weight, shape or order.shape)
     return _finished(graph)
 
 
@@ -156,7 +157,13 @@ def encode_rows(weight: str, palette: Palette, ids: str, rank: int, into: str) -
     lut = graph.tensor(f"{weight}.lut", palette.lut)
     table, _ = _table(graph, lut, palette, together)
     values = graph.node("Gather", table, symbols)
-    graph.node("Reshape", values, graph.int64([*leading, palette.shape[1]]), into=into)
+    shape = graph.int64([*leading, palette.shape[1]])
+    if palette.scale is None:
+        graph.node("Reshape", values, shape, into=into)
+        return _finished(graph)
+    dense = graph.node("Reshape", values, shape)
+    scales = graph.node("Gather", graph.tensor(f"{weight}.scale", palette.scale), ids)
+    graph.node("Mul", dense, scales, into=into)
     return _finished(graph)
 
 
@@ -290,13 +297,22 @@ def _firsts(graph: Builder, count: int, rows: int) -> str:
 
 
 def _into_place(
-    graph: Builder, values: str, order: Order, into: str, shape: tuple[int, ...]
+    graph: Builder,
+    values: str,
+    order: Order,
+    palette: Palette,
+    into: str,
+    shape: tuple[int, ...],
 ) -> None:
-    """From the order of the groups to the weight's own."""
+    """From the order of the groups to the weight's own, and to the sizes of its channels."""
     if order.permutation:
         values = graph.node("Reshape", values, graph.int64(order.split))
         values = graph.node("Transpose", values, perm=order.permutation)
-    graph.node("Reshape", values, graph.int64(shape), into=into)
+    if palette.scale is None:
+        graph.node("Reshape", values, graph.int64(shape), into=into)
+        return
+    dense = graph.node("Reshape", values, graph.int64(shape))
+    graph.node("Mul", dense, graph.tensor(f"{graph.weight}.scale", palette.scale), into=into)
 
 
 def _finished(graph: Builder) -> Encoding:

@@ -21,7 +21,7 @@ _SMALL = 1024
 
 def total_bytes(graph: ir.Graph, palettes: Iterable[Palette]) -> int:
     """Bytes of all tensors of a model: what is in ``graph``, and ``palettes`` once encoded."""
-    packed = sum(p.indices.size * p.bits // 8 + p.lut.nbytes for p in palettes)
+    packed = sum(p.indices.size * p.bits // 8 + p.lut_bytes for p in palettes)
     return packed + sum(_sizes(graph))
 
 

@@ -114,7 +114,9 @@ def narrow_luts(graph: GraphProto, names: Iterable[str]) -> list[str]:
         values = numpy_helper.to_array(tensors[name])
         if values.dtype != np.float32 or values.size < _SMALLEST:
             continue
-        reason = _loss(values, each=False)
+        # Products in float32 of what is stored as float16 would be no palette's weights.
+        scaled = f"{name.removesuffix('.lut')}.scale" in tensors
+        reason = "it has a per-channel scale" if scaled else _loss(values, each=False)
         if reason:
             notes.append(f"{name} stays float32: {reason}")
             continue

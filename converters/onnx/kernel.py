@@ -25,8 +25,11 @@ _ACTIVATIONS_IN_8_BITS = 4
 def product_users(graph: GraphProto, weight: str, palette: Palette) -> list[NodeProto]:
     """The products ``x @ weight.T`` that use a weight, if nothing else does and a kernel fits.
 
-    They are Gemm nodes, or MatMul nodes behind a Transpose of the weight.
+    They are Gemm nodes, or MatMul nodes behind a Transpose of the weight. A per-channel scale has
+    no place in the codes of a LUT, so such a weight is decoded for ordinary products.
     """
+    if palette.scale is not None:
+        return []
     if len(palette.shape) != 2 or palette.cluster_dim > 1 or _block(palette.shape[1]) is None:
         return []
     users = [node for node in graph.node if weight in node.input]

@@ -74,6 +74,8 @@ def palette_tensors(model: ModelProto) -> Names:
     names: Names = {}
     for decode in find_decodes(model):
         names[decode.lut.name] = ("lut", decode.weight)
+        if decode.scale is not None:
+            names[decode.scale.name] = ("lut", decode.weight)
         names.update({plane.name: ("indices", decode.weight) for plane in decode.planes})
     return names
 

@@ -125,7 +125,9 @@ def _planned(name: str, tensor: TensorProto, spec: PaletteSpec) -> Encoding:
     dims[spec.axis] //= spec.cluster_dim
     dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
     lut = np.zeros((*groups, 1 << spec.bits, spec.cluster_dim), dtype)
-    return encode(name, Palette(np.zeros(dims, np.uint8), lut, spec.axis))
+    channels = (tensor.dims[0], *[1] * (len(dims) - 1))
+    scale = np.ones(channels, dtype) if spec.per_channel_scale else None
+    return encode(name, Palette(np.zeros(dims, np.uint8), lut, spec.axis, scale=scale))
 
 
 def _too_small(

@@ -1,9 +1,9 @@
 """Read the palettes of an ONNX file back from its bytes and its graph.
 
 The graph of each decode is run twice: with its LUT, for the dense weight, and with the places of
-the LUT's values in place of the values, which tells where every weight comes from, however the
-graph finds it. The palette is what explains both: decoding it gives the graph's dense weight bit
-for bit. A file whose graph says something else is not read as what was meant.
+the LUT's values in place of the values (and a scale of ones), which tells where every weight comes
+from, however the graph finds it. The palette is what explains both: decoding it gives the graph's
+dense weight bit for bit. A file whose graph says something else is not read as what was meant.
 """
 
 from __future__ import annotations
@@ -63,9 +63,10 @@ def _palette(decode: Decode) -> Palette:
     limit = _SMALL + _VALUES_A_BYTE * sum(array.nbytes for array in known.values())
     if lut.size > limit:
         raise DkmError(f"its LUT of shape {lut.shape} is larger than its indices can use")
+    scale = None if decode.scale is None else known[decode.scale.name]
     places, dense = (
         evaluate(decode.nodes, known | values, limit)[decode.end]
-        for values in (_places(decode, lut), {decode.lut.name: lut})
+        for values in (_places(decode, lut, scale), {decode.lut.name: lut})
     )
     if decode.ids:
         places, dense = (values.reshape(len(values), -1) for values in (places, dense))
@@ -75,23 +76,24 @@ def _palette(decode: Decode) -> Palette:
         lut = lut.astype(np.float32)
     if dense.ndim != lut.ndim - 2:
         raise DkmError(f"a LUT of shape {lut.shape} does not give a weight of shape {dense.shape}")
-    return _explained(places.astype(np.int64), dense, lut)
+    return _explained(places.astype(np.int64), dense, lut, scale)
 
 
-def _places(decode: Decode, lut: Array) -> dict[str, Array]:
-    """The place of every LUT value, for the value that the graph decodes with."""
+def _places(decode: Decode, lut: Array, scale: Array | None) -> dict[str, Array]:
+    """The place of every LUT value, for the value that the graph decodes with, and unit scales."""
     counts = np.float32 if lut.size < 1 << 24 else np.float64
     places = np.arange(lut.size, dtype=counts).reshape(lut.shape)
-    return {decode.lut.name: lut, decode.lut_codes or decode.lut.name: places}
+    ones = {} if decode.scale is None else {decode.scale.name: np.ones_like(scale, counts)}
+    return {decode.lut.name: lut, decode.lut_codes or decode.lut.name: places} | ones
 
 
-def _explained(places: Array, dense: Array, lut: Array) -> Palette:
+def _explained(places: Array, dense: Array, lut: Array, scale: Array | None) -> Palette:
     """The palette that decodes to ``dense``, whose values come from ``places`` in the LUT."""
     for axis in _axes(lut, dense.shape):
         indices = _indices(places, lut, axis)
         if indices is None:
             continue
-        palette = Palette(indices, lut, axis)
+        palette = Palette(indices, lut, axis, scale=scale)
         # A LUT may be stored in a narrower type than the graph computes in.
         exact = np.can_cast(lut.dtype, dense.dtype, "safe")
         if exact and palette.decode().astype(dense.dtype).tobytes() == dense.tobytes():
@@ -101,7 +103,8 @@ def _explained(places: Array, dense: Array, lut: Array) -> Palette:
 
 def _all_rows(decode: Decode, known: dict[str, Array]) -> Array:
     """Every row number, in the rank of the numbers in the graph: its last Reshape adds one."""
-    rank = known[decode.nodes[-1].input[1]].size - 1
+    last = next(node for node in reversed(decode.nodes) if node.op_type == "Reshape")
+    rank = known[last.input[1]].size - 1
     count = min(plane.dims[0] for plane in decode.planes)
     return np.arange(count).reshape(count, *[1] * (rank - 1))
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # no type hints
@@ -21,6 +22,8 @@ from dkm_deploy.errors import DkmError
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from dkm_deploy.export import Exported
     from dkm_deploy.palette import Palette
@@ -43,7 +46,7 @@ def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
         DkmError: the model has no valid ONNX form, or one that the options ask for.
     """
     model = trace(exported, options.opset_for({p.bits for p in exported.palettes.values()}))
-    weights = _take_out(model)
+    weights = _take_out(model, exported.palettes)
     _tidy(model)
     half = options.storage_dtype == "float16"
     narrowed, notes = narrow_weights(model.graph) if half else ([], [])
@@ -100,21 +103,55 @@ def _tidy(model: ir.Model) -> None:
         value.metadata_props.clear()
 
 
-def _take_out(model: ir.Model) -> list[str]:
-    """Remove the ``LutToDense`` nodes, leave values named after their weights; those names."""
+def _take_out(model: ir.Model, palettes: Mapping[str, Palette]) -> list[str]:
+    """Remove the ``LutToDense`` nodes and the Mul nodes that multiply what they give with a scale.
+
+    Values named after the weights are left.
+
+    Returns:
+        Those names.
+    """
     values: dict[str, ir.Value] = {}
     for graph in (model.graph, *model.graph.subgraphs()):
         for node in [node for node in graph if node.domain == DOMAIN]:
             weight = node.attributes["weight"].as_string()
             value = values.setdefault(weight, ir.Value(name=weight))
-            dense = node.outputs[0]
-            if dense.is_graph_output():  # an output keeps its own name
-                identity = _renaming(value, dense)
-                graph.insert_before(node, identity)
-                value = identity.outputs[0]
-            ir.convenience.replace_all_uses_with(dense, value, replace_graph_outputs=True)
-            graph.remove(node, safe=True)
+            ends = _scalings(node, weight, palettes[weight].scale)
+            for end in ends:
+                dense, seen = end.outputs[0], value
+                if dense.is_graph_output():  # an output keeps its own name
+                    identity = _renaming(value, dense)
+                    graph.insert_before(node, identity)
+                    seen = identity.outputs[0]
+                ir.convenience.replace_all_uses_with(dense, seen, replace_graph_outputs=True)
+            graph.remove({node, *ends}, safe=True)
     return list(values)
+
+
+def _scalings(decode: ir.Node, weight: str, scale: NDArray[Any] | None) -> list[ir.Node]:
+    """The nodes that end the decoding of a weight: the Mul nodes behind it, if it has a scale.
+
+    Raises:
+        RuntimeError: something else uses the weight; the exporter's optimiser has moved the Mul.
+    """
+    if scale is None:
+        return [decode]
+    users = [use.node for use in decode.outputs[0].uses()]
+    others = [user.op_type for user in users if not _multiplies(user, scale)]
+    if others or decode.outputs[0].is_graph_output():
+        what = others[0] if others else "an output"
+        raise RuntimeError(f"{weight}: {what} uses it before its scale is applied; please report")
+    return users
+
+
+def _multiplies(node: ir.Node, scale: NDArray[Any]) -> bool:
+    """Whether a node is a Mul by the constant ``scale``."""
+    constants = [value.const_value for value in node.inputs if value is not None]
+    return node.op_type == "Mul" and any(
+        np.array_equal(constant.numpy().astype(scale.dtype), scale)
+        for constant in constants
+        if constant is not None
+    )
 
 
 def _renaming(value: ir.Value, like: ir.Value) -> ir.Node:

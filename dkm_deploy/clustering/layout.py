@@ -1,7 +1,8 @@
 """Between a weight and the vectors that are clustered.
 
 Vectors have shape ``(groups, count, cluster_dim)``: every group is clustered on its own, and a
-vector is ``cluster_dim`` neighbouring channels along the spec's axis.
+vector is ``cluster_dim`` neighbouring channels along the spec's axis. Where a palette has a
+per-channel scale, it is the weight divided by that scale that is clustered.
 """
 
 from __future__ import annotations
@@ -19,6 +20,15 @@ from dkm_deploy.recipe import PaletteSpec
 def group_count(shape: Sequence[int], spec: PaletteSpec) -> int:
     """LUTs that a weight of ``shape`` has along the spec's axis."""
     return 1 if spec.group_size is None else shape[spec.axis] // spec.group_size
+
+
+def channel_scale(weight: Tensor) -> Tensor:
+    """The largest absolute value of each channel along dimension 0, and 1 for a channel of zeros.
+
+    Detached, of the weight's dtype and shape ``(channels, 1, 1 ..)``.
+    """
+    largest = weight.detach().abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
+    return torch.where(largest > 0, largest, 1)
 
 
 def to_vectors(weight: Tensor, spec: PaletteSpec) -> Tensor:
@@ -41,7 +51,11 @@ def from_vectors(vectors: Tensor, shape: Sequence[int], spec: PaletteSpec) -> Te
 
 
 def to_palette(
-    assignment: Tensor, centroids: Tensor, shape: Sequence[int], spec: PaletteSpec
+    assignment: Tensor,
+    centroids: Tensor,
+    shape: Sequence[int],
+    spec: PaletteSpec,
+    scale: Tensor | None = None,
 ) -> Palette:
     """A palette from hard assignments.
 
@@ -50,6 +64,7 @@ def to_palette(
         centroids: floating, ``(groups, 2**bits, cluster_dim)``.
         shape: of the dense weight.
         spec: its axis and sizes are used.
+        scale: of the channels, ``(channels, 1, 1 ..)``, given the dtype of the LUT.
     """
     indices_shape = list(shape)
     indices_shape[spec.axis] //= spec.cluster_dim
@@ -64,4 +79,5 @@ def to_palette(
         np.ascontiguousarray(indices.cpu().numpy()),
         lut.reshape(lut_shape).cpu().numpy().copy(),
         spec.axis,
+        scale=None if scale is None else scale.to(lut.dtype).cpu().numpy().copy(),
     )

@@ -120,7 +120,7 @@ def _layout(palette: Palette) -> list[str]:
         str(palette.cluster_dim),
         text.whole(prod(palette.groups)),
         f"{used} of {1 << palette.bits}",
-        str(palette.lut.dtype),
+        str(palette.lut.dtype) + ("" if palette.scale is None else ", scaled"),
     ]
 
 

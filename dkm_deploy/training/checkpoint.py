@@ -32,8 +32,8 @@ def save(frozen: nn.Module, path: str | Path, *, force: bool = False) -> None:
     """Write a frozen model as a safetensors file, whole or not at all.
 
     A palettized weight ``fc.weight`` is stored as ``fc.weight.indices`` (uint8, packed n bits an
-    index) and ``fc.weight.lut``; every other tensor as in the ``state_dict``, tied ones once. The
-    file's metadata holds the shapes.
+    index), ``fc.weight.lut`` and, if it has one, ``fc.weight.scale``; every other tensor as in the
+    ``state_dict``, tied ones once. The file's metadata holds the shapes.
 
     Raises:
         DkmError: the model has no palettes.
@@ -46,6 +46,8 @@ def save(frozen: nn.Module, path: str | Path, *, force: bool = False) -> None:
     for name, palette in found.items():
         tensors[f"{name}.indices"] = torch.from_numpy(pack(palette.indices, palette.bits))
         tensors[f"{name}.lut"] = torch.tensor(palette.lut)
+        if palette.scale is not None:
+            tensors[f"{name}.scale"] = torch.tensor(palette.scale)
     layout = {
         n: {"shape": p.indices.shape, "bits": p.bits, "axis": p.axis} for n, p in found.items()
     }
@@ -103,7 +105,8 @@ class CheckpointReader:
         names = json.loads(metadata[_KEY]) if _KEY in metadata else {}
         kinds: dict[str, tuple[Kind, str]] = {}
         for name in names:
-            kinds[f"{name}.indices"], kinds[f"{name}.lut"] = ("indices", name), ("lut", name)
+            kinds[f"{name}.indices"] = ("indices", name)
+            kinds[f"{name}.lut"] = kinds[f"{name}.scale"] = ("lut", name)
         entries = [Entry(*kinds.get(n, ("dense", n)), t.nbytes) for n, t in tensors.items()]
         header = size_on_disk(path) - sum(entry.size_bytes for entry in entries)
         return balanced(path, [*entries, Entry("graph", "header", header)])
@@ -158,11 +161,12 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _palette(name: str, entry: Mapping[str, Any], tensors: dict[str, Tensor]) -> Palette:
-    """One palette; its two tensors are taken out of ``tensors``."""
+    """One palette; its tensors are taken out of ``tensors``."""
     packed, lut = tensors.pop(f"{name}.indices"), tensors.pop(f"{name}.lut")
+    scale = tensors.pop(f"{name}.scale").numpy() if f"{name}.scale" in tensors else None
     shape = tuple(int(n) for n in entry["shape"])
     indices = unpack(packed.numpy(), entry["bits"], int(np.prod(shape))).reshape(shape)
-    return Palette(indices, lut.numpy(), entry["axis"], entry["bits"])
+    return Palette(indices, lut.numpy(), entry["axis"], entry["bits"], scale)
 
 
 def dense_tensors(frozen: nn.Module) -> dict[str, Tensor]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dkm_deploy.clustering.kmeans import assign, kmeans
-from dkm_deploy.clustering.layout import to_palette, to_vectors
+from dkm_deploy.clustering.layout import channel_scale, to_palette, to_vectors
 from dkm_deploy.errors import DkmError
 from dkm_deploy.ops import lut_to_dense
 from dkm_deploy.palette import Palette
@@ -22,16 +24,18 @@ class PaletteWeight(nn.Module):
     """Parametrization of a frozen weight: uint8 indices in, the dense weight out."""
 
     lut: Tensor
+    scale: Tensor | None
 
-    def __init__(self, lut: Tensor, axis: int) -> None:
+    def __init__(self, lut: Tensor, axis: int, scale: Tensor | None = None) -> None:
         super().__init__()
         self.axis = axis
         self.register_buffer("lut", lut)
+        self.register_buffer("scale", scale)
 
     def forward(self, indices: Tensor) -> Tensor:
-        """Decode; see :func:`dkm_deploy.ops.lut_to_dense`."""
+        """Decode, see :func:`dkm_deploy.ops.lut_to_dense`, and multiply with the scale."""
         weight: Tensor = lut_to_dense(indices, self.lut, self.axis)
-        return weight
+        return weight if self.scale is None else weight * self.scale
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -134,9 +138,10 @@ def _flat_weights(model: nn.Module) -> dict[int, Tensor]:
 
 def cluster(weight: Tensor, spec: PaletteSpec) -> Palette:
     """The k-means palette of one weight."""
-    vectors = to_vectors(weight, spec)
+    scale = channel_scale(weight) if spec.per_channel_scale else None
+    vectors = to_vectors(weight if scale is None else weight / scale, spec)
     centroids = kmeans(vectors, 1 << spec.bits)
-    return to_palette(assign(vectors, centroids), centroids, weight.shape, spec)
+    return to_palette(assign(vectors, centroids), centroids, weight.shape, spec, scale)
 
 
 def install(used_in: Sequence[Place], palette: Palette, like: Tensor) -> None:
@@ -148,7 +153,8 @@ def install(used_in: Sequence[Place], palette: Palette, like: Tensor) -> None:
         like: gives the device and the dtype that the decoded weight must have.
     """
     indices = torch.tensor(palette.indices, device=like.device)
-    decoder = PaletteWeight(torch.tensor(palette.lut).to(like), palette.axis)
+    scale = None if palette.scale is None else torch.tensor(palette.scale).to(like)
+    decoder = PaletteWeight(torch.tensor(palette.lut).to(like), palette.axis, scale)
     for module, attribute in used_in:
         delattr(module, attribute)
         module.register_buffer(attribute, indices)
@@ -158,7 +164,7 @@ def install(used_in: Sequence[Place], palette: Palette, like: Tensor) -> None:
 def palettes(frozen: nn.Module) -> dict[str, Palette]:
     """The palettes of a frozen model by qualified parameter name, tied weights once.
 
-    A bfloat16 LUT is given as float32, which holds it exactly.
+    A LUT or scale of bfloat16 is given as float32, which holds it exactly.
 
     Raises:
         DkmError: the model is prepared but not frozen.
@@ -177,5 +183,9 @@ def palettes(frozen: nn.Module) -> dict[str, Palette]:
 
 
 def _palette(indices: Tensor, decoder: PaletteWeight) -> Palette:
-    lut = decoder.lut.float() if decoder.lut.dtype == torch.bfloat16 else decoder.lut
-    return Palette(indices.cpu().numpy(), lut.cpu().numpy(), decoder.axis)
+    scale = None if decoder.scale is None else _array(decoder.scale)
+    return Palette(indices.cpu().numpy(), _array(decoder.lut), decoder.axis, scale=scale)
+
+
+def _array(tensor: Tensor) -> NDArray[np.floating]:
+    return (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).cpu().numpy()

@@ -53,7 +53,8 @@ class DKM:
             for a layer until its centroids stay apart. One that you set is never changed, but
             refused where centroids would run together.
         tau_absolute: a temperature in squared weight units, as the paper has it (2e-5 for
-            ResNet-18 at 2 bits); in place of ``temperature``.
+            ResNet-18 at 2 bits); in place of ``temperature``. A weight with a per-channel scale
+            counts in units of that scale.
         iterations: of k-means in each forward pass. The centroids carry over from step to step,
             so that one serves (the paper's Appendix E).
         gradient: how the centroids pass gradients on: "unrolled", "implicit" or "one_step"; see

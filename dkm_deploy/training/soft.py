@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from dkm_deploy.clustering.collapse import forecast, separated, variances
 from dkm_deploy.clustering.kmeans import assign, kmeans
-from dkm_deploy.clustering.layout import from_vectors, to_palette, to_vectors
+from dkm_deploy.clustering.layout import channel_scale, from_vectors, to_palette, to_vectors
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec, Schedule
@@ -24,7 +26,14 @@ class SoftPalette(nn.Module):
     Training mode gives the soft weight and moves the centroids; eval mode gives the hard weight
     that :func:`dkm_deploy.freeze` will write.
 
+    A per-channel scale is measured once, when the weight is prepared. Centroids carry over from
+    step to step, so the units in which they are counted must not move under them; a scale that
+    followed the largest weight of each channel would also jump with it. A channel that outgrows
+    its scale is clustered as well as before, for nothing bounds what is clustered to 1.
+
     Buffers, so that a ``state_dict`` holds all that a resumed run needs:
+        scale: of the channels, ``(channels, 1, 1 ..)``; None without a per-channel scale. The
+            centroids and the temperature are in units of it.
         centroids: ``(groups, 2**bits, cluster_dim)``, where the next forward pass starts.
         started: where the last one did, for activation checkpointing, which repeats it.
         step: counted by ``dkm.advance``.
@@ -34,6 +43,7 @@ class SoftPalette(nn.Module):
         repaired: centroids that ran into another one and were sent off again.
     """
 
+    scale: Tensor | None
     centroids: Tensor
     started: Tensor
     step: Tensor
@@ -47,7 +57,9 @@ class SoftPalette(nn.Module):
     ) -> None:
         super().__init__()
         self.spec, self.method, self.schedule = spec, method, schedule
-        vectors = to_vectors(weight.detach(), spec)
+        scale = channel_scale(weight) if spec.per_channel_scale else None
+        self.register_buffer("scale", scale)
+        vectors = self.vectors(weight.detach())
         _check_distinct(vectors, spec)
         zero = torch.zeros((), device=weight.device)
         precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
@@ -62,8 +74,23 @@ class SoftPalette(nn.Module):
         if schedule is not None and schedule.gap is not None:
             self.first_gap.fill_(self.gap(weight.detach()))
 
+    def vectors(self, weight: Tensor) -> Tensor:
+        """What is clustered: the vectors of the weight over its scale; differentiable."""
+        scaled = weight if self.scale is None else weight / self.scale.to(weight.dtype)
+        return to_vectors(scaled, self.spec)
+
+    def _weight(self, vectors: Tensor, shape: Sequence[int]) -> Tensor:
+        """The weight of ``shape`` that gave ``vectors``."""
+        weight = from_vectors(vectors, shape, self.spec)
+        # A frozen weight is multiplied in its own dtype too, so that both have the same bits.
+        return weight if self.scale is None else weight * self.scale.to(weight.dtype)
+
     def tau(self, variance: Tensor) -> Tensor:
-        """Temperature of each group in squared weight units, from its variance; ``(groups,)``."""
+        """Temperature of each group in squared units of its vectors; ``(groups,)``.
+
+        Args:
+            variance: of the vectors of each group, ``(groups,)``.
+        """
         return self.method.tau(variance, self.spec) * self.eased * self.cooling
 
     def soft(self, weight: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -73,23 +100,24 @@ class SoftPalette(nn.Module):
             weight: of any rank.
             start: centroids to start from; the next forward pass's if left out.
         """
-        vectors = to_vectors(weight, self.spec)
+        vectors = self.vectors(weight)
         start = self.centroids if start is None else start
         tau = self.tau(variances(vectors))
         softened, centroids = self.method.soften(vectors, start, tau)
-        return from_vectors(softened, weight.shape, self.spec), centroids
+        return self._weight(softened, weight.shape), centroids
 
     def hard(self, weight: Tensor) -> Tensor:
         """The weight with every vector at its nearest centroid."""
-        vectors = to_vectors(weight, self.spec)
+        vectors = self.vectors(weight)
         nearest = assign(vectors, self.centroids).unsqueeze(-1).expand_as(vectors)
         chosen = self.centroids.to(weight.dtype).gather(1, nearest)
-        return from_vectors(chosen, weight.shape, self.spec)
+        return self._weight(chosen, weight.shape)
 
     def palette(self, weight: Tensor) -> Palette:
         """The hard palette of ``weight`` with today's centroids."""
-        nearest = assign(to_vectors(weight, self.spec), self.centroids)
-        return to_palette(nearest, self.centroids.to(weight.dtype), weight.shape, self.spec)
+        nearest, centroids = assign(self.vectors(weight), self.centroids), self.centroids
+        shape, dtype = weight.shape, weight.dtype
+        return to_palette(nearest, centroids.to(dtype), shape, self.spec, self.scale)
 
     @torch.no_grad()
     def gap(self, weight: Tensor) -> Tensor:
@@ -126,7 +154,7 @@ class SoftPalette(nn.Module):
     @torch.no_grad()
     def _carry(self, weight: Tensor, centroids: Tensor) -> None:
         """Keep the centroids for the next step, apart from each other, and never NaN."""
-        vectors = to_vectors(weight, self.spec)
+        vectors = self.vectors(weight)
         apart, moved = separated(centroids, vectors, variances(vectors), self.step)
         finite = torch.isfinite(apart).all()
         self.started.copy_(self.centroids)

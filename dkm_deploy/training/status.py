@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 from dkm_deploy.clustering.collapse import duplicates, variances
-from dkm_deploy.clustering.layout import to_vectors
 from dkm_deploy.training.attach import Attached, require_attached
 
 
@@ -21,7 +20,7 @@ class LayerStatus:
         cluster_dim: values in one LUT entry.
         groups: LUTs of the weight.
         temperature: tau over the variance, after the schedule; 0 for hard methods.
-        variance: of the weights, mean over groups, squared weight units.
+        variance: of the weights, over their scale if they have one; mean over groups.
         distinct_centroids: fewest centroids of a group that lie apart, of ``2**bits``.
         soft_hard_gap: ``|soft - hard| / |weight|``, Frobenius norms.
         repaired: centroids so far that ran into another one and were sent off again; a number
@@ -50,7 +49,7 @@ def status(model: nn.Module) -> dict[str, LayerStatus]:
 @torch.no_grad()
 def _status(layer: Attached) -> LayerStatus:
     soft, weight = layer.soft, layer.weight
-    vectors = to_vectors(weight, soft.spec)
+    vectors = soft.vectors(weight)
     variance = variances(vectors)
     temperature = soft.tau(variance) / variance.clamp(min=torch.finfo().tiny)
     return LayerStatus(

@@ -13,12 +13,12 @@ from dkm_deploy.training.freeze import palettes
 def tensor_bytes(model: nn.Module) -> int:
     """Bytes of a model's tensors, palettes packed as in a checkpoint."""
     found = palettes(model)
-    packed = sum(packed_size(p.indices.size, p.bits) + p.lut.nbytes for p in found.values())
+    packed = sum(packed_size(p.indices.size, p.bits) + p.lut_bytes for p in found.values())
     return packed + sum(t.nbytes for t in dense_tensors(model).values())
 
 
 def bits_per_weight(model: nn.Module) -> float | None:
-    """Bits of indices and LUTs over palettized weights; of a plain model, over its weights."""
+    """Bits of palettes over palettized weights; of a plain model, of its weights over them."""
     found = palettes(model).values()
     if found:
         return sum(p.bits_per_weight * p.size for p in found) / sum(p.size for p in found)
