@@ -237,7 +237,8 @@ def _line(
 ) -> str:
     late = f"> {_TIMEOUT_S} (wall)"
     seconds = [f"{found['seconds']:.3f}" if found else late for found in (ours, peer)]
-    ratio = f"{peer['seconds'] / ours['seconds']:.0f}x" if peer and ours else "-"
+    faster = peer["seconds"] / ours["seconds"] if peer and ours else None
+    ratio = "-" if faster is None else f"{faster:.{0 if faster > 10 else 1}f}x"
     if not row.peer:
         seconds[1] = "-"
     base = f"{floor['seconds']:.4f}" if floor else late

@@ -209,19 +209,28 @@ def spread(grid: Grid, frame: Frame, *values: Tensor) -> list[Tensor]:
     places = even or grid
     size = len(grid.nodes) if even is None else even.cells + 1
     sums = [frame.low.new_zeros(size) for _ in range(2 * len(values) + 2)]
-    ones = frame.low.new_ones(0)
     for block in frame.blocks():
         positions = frame.positions(block, places.cells * _BELOW_ONE)
         node, share = places.locate(positions, block[0].start)
-        ones = torch.ones_like(share) if len(ones) != len(share) else ones
-        sums[0].index_add_(0, node, ones)
-        sums[1].index_add_(0, node, share)
+        _add(sums[0], node, None)
+        _add(sums[1], node, share)
         for i, value in enumerate(values, 1):
             amount = value[block].double().flatten()
-            sums[2 * i].index_add_(0, node, amount)
-            sums[2 * i + 1].index_add_(0, node, share * amount)
+            _add(sums[2 * i], node, amount)
+            _add(sums[2 * i + 1], node, share * amount)
     found = [_to_both(whole, part) for whole, part in zip(sums[::2], sums[1::2], strict=True)]
     return found if even is None else [even.sums(one, len(grid.nodes)) for one in found]
+
+
+def _add(sums: Tensor, node: Tensor, amounts: Tensor | None) -> None:
+    """Add amounts, or ones, to the sums at their nodes, in place."""
+    if 2 * len(sums) <= len(node):
+        # Two to three times as fast on a CPU, but it makes all sums anew.
+        sums += torch.bincount(node, amounts, len(sums))
+    elif amounts is None:
+        sums.index_add_(0, node, sums.new_ones(1).expand(len(node)))
+    else:
+        sums.index_add_(0, node, amounts)
 
 
 def _to_both(whole: Tensor, part: Tensor) -> Tensor:
