@@ -51,6 +51,9 @@ def palettes_of(model: ModelProto, path: Path) -> dict[str, Palette]:
                 raise DkmError("the graph decodes it in two ways that differ")
         except DkmError as error:
             raise DkmError(f"{path}: {decode.weight}: {error}") from error
+        # A damaged graph can have any shapes, and none.
+        except (ArithmeticError, LookupError, StopIteration, TypeError, ValueError) as error:
+            raise DkmError(f"{path}: {decode.weight}: damaged: {first_line(error)}") from error
     return palettes
 
 

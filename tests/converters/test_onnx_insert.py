@@ -144,6 +144,24 @@ def test_a_packed_file_takes_any_batch_and_any_value(tmp_path):
         np.testing.assert_allclose(found, frozen(x).detach().numpy(), atol=1e-5, equal_nan=True)
 
 
+@pytest.mark.parametrize("edit", ["a table without rows", "a shape that is computed"])
+def test_damaged_rows_are_refused_in_one_line(tmp_path, edit):
+    torch.manual_seed(0)
+    path = tmp_path / "m.onnx"
+    converted(nn.Embedding(50, 24), dkm.Recipe.uniform(4), torch.zeros(2, dtype=torch.long), path)
+    model = onnx.load(path)
+    if edit == "a table without rows":
+        plane = next(t for t in model.graph.initializer if t.name == "weight.indices")
+        plane.dims[:] = [0, 12]
+        plane.raw_data = b""
+    else:
+        model.graph.node[-1].input[1] = model.graph.node[-1].input[0]
+    onnx.save(model, path)
+    with pytest.raises(dkm.DkmError, match="weight: ") as caught:
+        dkm.read_palettes(path)
+    assert "\n" not in str(caught.value)
+
+
 class NoInput(nn.Module):
     def __init__(self) -> None:
         super().__init__()
