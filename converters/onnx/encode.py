@@ -71,38 +71,40 @@ def encode(
         into: name of the result, if not the weight's.
         shape: of the result, if not the weight's.
     """
-    order = Order.of(palette)
-    graph = Builder(weight)
+    order, graph = Order.of(palette), Builder(weight)
+    stored_lut = graph.tensor(f"{weight}.lut", palette.lut)
     if palette.bits in narrow and palette.cluster_dim == 1 and not flat:
-        symbols = _narrow(graph, palette, (prod(palette.groups), order.members))
-        lut = lut or graph.tensor(f"{weight}.lut", palette.lut)
-        values = _looked_up(graph, lut, symbols, prod(palette.groups))
-        _into_place(graph, values, order, palette, into or weight, shape or order.shape)
-        return _finished(graph)
-    together = _together(palette, order.members)
+        count = prod(palette.groups)
+        symbols = _narrow(graph, palette, (count, order.members))
+        values = _looked_up(graph, lut or stored_lut, symbols, count)
+    else:
+        values = _by_symbols(graph, palette, order, lut or stored_lut, flat)
+    _into_place(graph, values, order, palette, into or weight, shape or order.shape)
+    return _finished(graph)
+
+
+def _by_symbols(graph: Builder, palette: Palette, order: Order, lut: str, flat: str) -> str:
+    """The values of packed indices, in the order of the groups."""
+    count, together = prod(palette.groups), _together(palette, order.members)
     stored = by_group(palette).reshape(-1, together)
     planes = [
         _codes(graph, _flattened(graph, plane.name, flat), len(stored), plane)
         for plane in _stored(graph, stored, palette.bits)
     ]
-    stored_lut = graph.tensor(f"{weight}.lut", palette.lut)
-    count, lut = prod(palette.groups), lut or stored_lut
     alone = together == 1 and palette.cluster_dim == 1
     symbols = _added(graph, planes, [count, -1] if count > 1 or alone else [-1])
     if alone:
-        values = _looked_up(graph, lut, symbols, count)
-    elif count == 1:
+        return _looked_up(graph, lut, symbols, count)
+    if count == 1:
         # Along the dimension of the entries: the LUT needs no Reshape.
         axis = palette.lut.ndim - 2
-        numbers = _numbers(graph, palette.bits, together) if together > 1 else ""
-        table = graph.node("Gather", lut, numbers, axis=axis) if numbers else lut
-        values = graph.node("Gather", table, symbols, axis=axis)
-    else:
-        table, rows = _table(graph, lut, palette, together)
-        symbols = graph.node("Add", symbols, _firsts(graph, count, rows))
-        values = graph.node("Gather", table, symbols)
-    _into_place(graph, values, order, palette, into or weight, shape or order.shape)
-    return _finished(graph)
+        if together > 1:
+            numbers = _numbers(graph, palette.bits, together)
+            lut = graph.node("Gather", lut, numbers, axis=axis)
+        return graph.node("Gather", lut, symbols, axis=axis)
+    table, rows = _table(graph, lut, palette, together)
+    symbols = graph.node("Add", symbols, _firsts(graph, count, rows))
+    return graph.node("Gather", table, symbols)
 
 
 def _narrow(graph: Builder, palette: Palette, shape: tuple[int, int]) -> str:
