@@ -231,20 +231,25 @@ def values(model: onnx.ModelProto) -> set[str]:
 
 
 def showing(model: onnx.ModelProto, weights: list[str]) -> onnx.ModelProto:
-    """A copy of ``model`` that gives these dense weights as outputs too, where it has them."""
+    """A copy of ``model`` that gives these dense weights as outputs too, where it has them.
+
+    A matrix that the model has transposed is turned back.
+    """
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
     made = values(model)
-    shown.graph.output.extend(
-        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        for name in weights
-        if name in made
-    )
+    for name in weights:
+        if f"{name}.T" in made:
+            shown.graph.node.append(onnx.helper.make_node("Transpose", [f"{name}.T"], [name]))
+        elif name not in made:
+            continue
+        kind = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        shown.graph.output.append(kind)
     return shown
 
 
 def single(model: onnx.ModelProto, case: Case, weights: list[str]) -> onnx.ModelProto:
     """The model of one case, cut out of its bank's; it gives its dense weights too."""
     shown = onnx.shape_inference.infer_shapes(showing(model, weights))
-    outputs = [case.name, *(name for name in weights if name in values(model))]
+    outputs = [case.name, *(name for name in weights if name in values(shown))]
     return Extractor(shown).extract_model([shown.graph.input[0].name], outputs)

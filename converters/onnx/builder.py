@@ -47,6 +47,10 @@ class Builder:
             self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
         return name
 
+    def rename_last(self, name: str) -> None:
+        """Give the value of the last node a name of its own."""
+        self.nodes[-1].output[0] = name
+
     @property
     def _stem(self) -> str:
         """Start of the names of steps; short, for a deep model's names outweigh one-bit layers."""

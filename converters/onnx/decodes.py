@@ -1,11 +1,12 @@
 """Find the places where an ONNX graph decodes a palette, from its structure alone.
 
 A decode starts at a LUT, a float initializer of rank 3 or more called ``<weight>.lut``, and is
-computed from it, packed bytes and constants. It ends in one of three ways: in the dense value that
-is called ``<weight>``; in ``<weight>.codes``, 8-bit codes for a kernel; or, where only rows of the
-weight are decoded, in the value made from bytes that a Gather takes by row numbers of the caller's.
-A dense value and rows may be products with a per-channel scale, ``<weight>.scale``. No metadata is
-trusted.
+computed from it, packed bytes and constants. It ends in one of four ways: in the dense value that
+is called ``<weight>``, or ``<weight>.T`` if it is the transposed matrix; in parts of it, some rows
+each, ``<weight>.part.0``, ``.part.1`` ..; in ``<weight>.codes``, 8-bit codes for a kernel; or,
+where only rows of the weight are decoded, in the value made from bytes that a Gather takes by row
+numbers of the caller's. A dense value and rows may be products with a per-channel scale,
+``<weight>.scale``. No metadata is trusted.
 """
 
 from __future__ import annotations
@@ -13,8 +14,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import count, takewhile
 
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from converters.onnx.anchor import SIZE
+from converters.onnx.parts import PART
+from converters.onnx.turned import TURNED
 
 FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
 _PACKED = (TensorProto.UINT8, TensorProto.UINT4, TensorProto.UINT2)
@@ -35,11 +41,12 @@ class Decode:
         end: the value that the part gives.
         ids: the value with the numbers of the rows that are decoded; None where all are.
         lut_codes: the value with the LUT as 8-bit codes, if these are decoded; else None.
+        turned: whether ``end`` is the transposed weight.
         nodes: all nodes that ``end`` depends on, without those that ``ids`` depends on, in an
             order that runs.
         tensors: all initializers that it depends on.
-        inputs: inputs of the graph that it depends on, if not only for ``ids``: an anchor, which
-            keeps runtimes from decoding once for all.
+        inputs: values that it depends on for no more than a size: anchors, which keep runtimes
+            from decoding once for all.
     """
 
     weight: str
@@ -49,6 +56,7 @@ class Decode:
     end: str
     ids: str | None
     lut_codes: str | None
+    turned: bool
     nodes: tuple[NodeProto, ...]
     tensors: Mapping[str, TensorProto]
     inputs: tuple[str, ...]
@@ -94,13 +102,13 @@ class _Graph:
             return False
         data = self.tensors[node.input[0]]
         by_row = data.data_type == TensorProto.UINT8 or data.name.endswith(_SCALE)
-        return by_row and len(data.dims) == 2 and node.input[1] not in self.tensors
+        return by_row and len(data.dims) >= 2 and node.input[1] not in self.tensors
 
-    def part(self, end: str) -> _Part:
-        """What a value depends on, up to the row numbers."""
+    def part(self, *ends: str) -> _Part:
+        """What values depend on, up to the row numbers."""
         places: set[int] = set()
-        found = _Part(end, [], {}, set(), set())
-        waiting, seen = [end], {end}
+        found = _Part([], {}, set(), set())
+        waiting, seen = list(ends), set(ends)
         while waiting:
             name = waiting.pop()
             if name in self.inputs:
@@ -109,6 +117,9 @@ class _Graph:
                 found.tensors[name] = self.tensors[name]
             elif name in self.producers:
                 node = self.nodes[self.producers[name]]
+                if node.op_type == SIZE:
+                    found.inputs.add(name)
+                    continue
                 places.add(self.producers[name])
                 if self.is_rows(node):
                     found.ids.add(node.input[1])
@@ -124,7 +135,6 @@ class _Graph:
 
 @dataclass(frozen=True)
 class _Part:
-    end: str
     nodes: list[NodeProto]
     tensors: dict[str, TensorProto]
     inputs: set[str]
@@ -136,13 +146,15 @@ class _Part:
 
 def _decodes(graph: _Graph, lut: TensorProto) -> Iterator[Decode]:
     weight = lut.name.removesuffix(_LUT)
-    named = [end for end in (weight, weight + CODES) if end in graph.producers]
-    ends = named or _row_ends(graph, lut.name)
-    for end in ends:
-        part = graph.part(end)
+    pieces = _pieces(graph, weight)
+    named = [weight, weight + TURNED, weight + CODES]
+    ends = [end for end in named if end in graph.producers] or _row_ends(graph, lut.name)
+    for end in [weight] if pieces else ends:
+        part = graph.part(*(pieces or [end]))
         planes = tuple(part.planes())
         if lut.name not in part.tensors or not planes or len(part.ids) > 1:
             continue
+        joined = [helper.make_node("Concat", pieces, [end], axis=0)] if pieces else []
         yield Decode(
             weight,
             lut,
@@ -151,10 +163,17 @@ def _decodes(graph: _Graph, lut: TensorProto) -> Iterator[Decode]:
             end,
             next(iter(part.ids), None),
             weight + LUT_CODES if end == weight + CODES else None,
-            tuple(part.nodes),
+            end == weight + TURNED,
+            (*part.nodes, *joined),
             part.tensors,
             tuple(sorted(part.inputs)),
         )
+
+
+def _pieces(graph: _Graph, weight: str) -> list[str]:
+    """The parts of a weight, in their order, if it is decoded so."""
+    names = (f"{weight}{PART}{number}" for number in count())
+    return list(takewhile(graph.producers.__contains__, names))
 
 
 def _row_ends(graph: _Graph, lut: str) -> list[str]:

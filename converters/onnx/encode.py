@@ -5,15 +5,16 @@ where row ``x`` of the table T holds the LUT entries of all indices in symbol ``
 T from the LUT and a table of indices, which it computes itself from a Range and all weights of a
 width share. So the file holds ``bits`` bits an index, the LUT, and no table.
 
-Symbols are stored as planes of 8, 4, 2 and 1 bits, after the binary form of their width (a symbol
-of two 7-bit indices has 14 = 8 + 4 + 2), the lowest bits first. Each plane is an initializer of
-packed bytes: ``<weight>.indices``, or ``<weight>.indices.0``, ``.1``, .. where there are several.
-Indices lie in the order of their groups: first all of the first LUT. ``<weight>.lut`` holds the
-LUTs as they are in the palette, of rank K + 2. The dense weight is the value ``<weight>``. The
-per-channel scale of a palette that has one is ``<weight>.scale``, and a last Mul applies it.
+Symbols are initializers of packed bytes (:mod:`converters.onnx.planes`): ``<weight>.indices``, or
+``<weight>.indices.0``, ``.1``, .. where there are several planes. Indices lie in the order of their
+groups: first all of the first LUT. ``<weight>.lut`` holds the LUTs as they are in the palette, of
+rank K + 2. The dense weight is the value ``<weight>``. The per-channel scale of a palette that has
+one is ``<weight>.scale``, and a last Mul applies it.
 
-For a runtime that is known to have them, indices of 4 or 2 bits can be one initializer of ONNX's
-own UINT4 or UINT2, which decodes without a table.
+Indices that take a byte each, and those in ONNX's own types of 4 or 2 bits for a runtime that is
+known to have them, decode without a table: ``GatherElements(LUTs, indices)``, one LUT a row. So do
+4-bit indices of a matrix: a byte holds one of the upper half and one of the lower, the bytes are
+laid one below the other, and the rows of each half look them up in a table for its bits.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
+from converters.onnx import planes
 from converters.onnx.builder import Builder
 from converters.onnx.order import Order, by_group
 from dkm_deploy.packing import pack
@@ -33,6 +35,7 @@ from dkm_deploy.palette import Palette
 
 # Indices in a symbol by bits, the best first; a table of more entries does not pay.
 _TOGETHER = {1: (8,), 2: (4,), 3: (4, 2), 4: (2,), 5: (2,), 6: (2,), 7: (2,), 8: ()}
+_STACKED = 4  # bits of indices that lie two a byte, one of either half of a matrix
 _SMALL_TABLE = 2048
 _TABLE_SHARE = 8  # weights for each entry of a larger table
 
@@ -52,121 +55,149 @@ def encode(
     weight: str,
     palette: Palette,
     *,
-    flat: str = "",
+    zero: str = "",
     narrow: Collection[int] = (),
     lut: str = "",
     into: str = "",
     shape: tuple[int, ...] = (),
+    part: str = "",
 ) -> Encoding:
     """The decoding of ``palette`` into a value called ``weight``.
 
     Args:
         weight: name of the parameter.
         palette: of any layout.
-        flat: name of a value of the graph that is ``[-1]`` in every run but no constant, which
+        zero: name of an int64 value of the graph that is 0 in every run but no constant, which
             keeps runtimes from decoding once for all; left out, they may.
         narrow: widths of indices that are stored as ONNX's own type of that width: 2, 4. Those of
             vectors and of files that stay packed are not: Reshape has no kernel for these types.
         lut: name of a value with the LUT's shape to decode with in place of the LUT.
         into: name of the result, if not the weight's.
         shape: of the result, if not the weight's.
+        part: what to add to the name of the indices, where the palette is a part of the weight's.
     """
-    order, graph = Order.of(palette), Builder(weight)
+    order, graph = Order.of(palette), Builder(weight, unique=into if part else "")
     stored_lut = graph.tensor(f"{weight}.lut", palette.lut)
-    if palette.bits in narrow and palette.cluster_dim == 1 and not flat:
-        count = prod(palette.groups)
-        symbols = _narrow(graph, palette, (count, order.members))
-        values = _looked_up(graph, lut or stored_lut, symbols, count)
+    lut, name = lut or stored_lut, f"{weight}.indices{part}"
+    together = together_in(palette, order.members)
+    grid: tuple[int, ...] = ()
+    if palette.bits in narrow and palette.cluster_dim == 1 and not zero:
+        grid = _grid(palette, order)
+        indices = _narrow(graph, name, palette, grid)
+        values = _looked_up(graph, lut, palette, indices, grid)
+    elif _is_stacked(palette, order):
+        grid = palette.shape
+        values = _stacked(graph, name, palette, lut, zero)
+    elif palette.cluster_dim == together == 1:
+        grid = _grid(palette, order)
+        indices, _ = _symbols(graph, name, palette, together, grid[0], zero)
+        if palette.bits < 8:
+            indices = graph.node("Reshape", indices, graph.int64(grid))
+        values = _looked_up(graph, lut, palette, indices, grid)
     else:
-        values = _by_symbols(graph, palette, order, lut or stored_lut, flat)
-    _into_place(graph, values, order, palette, into or weight, shape or order.shape)
-    return _finished(graph)
+        symbols = _symbols(graph, name, palette, together, prod(palette.groups), zero)
+        values = _by_symbols(graph, palette, together, lut, *symbols)
+    _into_place(graph, values, grid, order, palette, into or weight, shape or order.shape)
+    return finished(graph)
 
 
-def _by_symbols(graph: Builder, palette: Palette, order: Order, lut: str, flat: str) -> str:
-    """The values of packed indices, in the order of the groups."""
-    count, together = prod(palette.groups), _together(palette, order.members)
-    stored = by_group(palette).reshape(-1, together)
-    planes = [
-        _codes(graph, _flattened(graph, plane.name, flat), len(stored), plane)
-        for plane in _stored(graph, stored, palette.bits)
-    ]
-    alone = together == 1 and palette.cluster_dim == 1
-    symbols = _added(graph, planes, [count, -1] if count > 1 or alone else [-1])
-    if alone:
-        return _looked_up(graph, lut, symbols, count)
+def _symbols(
+    graph: Builder, name: str, palette: Palette, together: int, rows: int, zero: str
+) -> tuple[str, int]:
+    """The symbols of all indices, in rows, and their rank: see :mod:`converters.onnx.planes`."""
+    joined = join(by_group(palette).reshape(-1, together), palette.bits).reshape(rows, -1)
+    stored = planes.store(graph, name, joined, palette.bits * together)
+    data = [_kept(graph, plane.name, plane.shape, zero) for plane in stored.planes]
+    return planes.symbols(graph, stored, data), stored.rank
+
+
+def _kept(graph: Builder, packed: str, shape: tuple[int, ...], zero: str) -> str:
+    """Packed bytes of ``shape``, no constant if ``zero`` names a value: see :func:`encode`.
+
+    In one Reshape to a sum: runtimes see through two of them, and through a Concat of sizes.
+    """
+    if not zero:
+        return packed
+    name = "_".join([zero, *map(str, shape)])
+    return graph.node("Reshape", packed, graph.node("Add", zero, graph.int64(shape), into=name))
+
+
+def _by_symbols(
+    graph: Builder, palette: Palette, together: int, lut: str, symbols: str, rank: int
+) -> str:
+    """The values of symbols, whose first dimension is that of the groups."""
+    count = prod(palette.groups)
     if count == 1:
         # Along the dimension of the entries: the LUT needs no Reshape.
         axis = palette.lut.ndim - 2
         if together > 1:
-            numbers = _numbers(graph, palette.bits, together)
-            lut = graph.node("Gather", lut, numbers, axis=axis)
+            entries = planes.numbers(graph, palette.bits, (together,))
+            lut = graph.node("Gather", lut, entries, axis=axis)
         return graph.node("Gather", lut, symbols, axis=axis)
-    table, rows = _table(graph, lut, palette, together)
-    symbols = graph.node("Add", symbols, _firsts(graph, count, rows))
+    table, rows = table_of(graph, lut, palette, together)
+    symbols = graph.node("Add", symbols, _firsts(graph, count, rows, rank))
     return graph.node("Gather", table, symbols)
 
 
-def _narrow(graph: Builder, palette: Palette, shape: tuple[int, int]) -> str:
-    """Indices ``(groups, members)`` as one initializer of their own width, cast to int32."""
+def _grid(palette: Palette, order: Order) -> tuple[int, int]:
+    """Rows and columns of indices that are looked up one by one, a LUT a row.
+
+    They are the weight's own where each of its rows has one LUT, which then needs no Reshape. Else
+    a row is a group; and so it is where rows are so short that to repeat the LUT would cost more.
+    """
+    groups = prod(palette.groups)
+    own = len(palette.shape) == 2 and not order.permutation and palette.groups[0] == groups
+    if own and palette.shape[1] >= 1 << palette.bits:
+        return palette.shape[0], palette.shape[1]
+    return groups, order.members
+
+
+def _narrow(graph: Builder, name: str, palette: Palette, grid: tuple[int, int]) -> str:
+    """Indices as one initializer of their own width, cast to int32."""
     kind = {2: TensorProto.UINT2, 4: TensorProto.UINT4}[palette.bits]
-    name = f"{graph.weight}.indices"
     packed = pack(by_group(palette), palette.bits)
-    tensor = helper.make_tensor(name, kind, shape, packed.tobytes(), raw=True)
-    graph.tensors[name] = tensor
+    graph.tensors[name] = helper.make_tensor(name, kind, grid, packed.tobytes(), raw=True)
     return graph.node("Cast", name, to=TensorProto.INT32)
 
 
-def _looked_up(graph: Builder, lut: str, indices: str, count: int) -> str:
-    """Scalars ``(count, members)`` by indices of that shape, one LUT a row."""
+def _is_stacked(palette: Palette, order: Order) -> bool:
+    """Whether the weight is a matrix of 4 bits with one LUT, and rows long enough for a table."""
+    own = _grid(palette, order) == palette.shape and prod(palette.groups) == 1
+    rows, columns = palette.shape if own else (0, 0)
+    return own and palette.bits == _STACKED and rows % 2 == 0 and columns >= 256
+
+
+def _stacked(graph: Builder, name: str, palette: Palette, lut: str, zero: str) -> str:
+    """The matrix of indices that lie two a byte: ``(rows, columns)``, with no copy of it made."""
+    rows, columns = palette.shape
+    upper, lower = palette.indices.reshape(2, rows // 2, columns)
+    packed = upper | lower << np.uint8(_STACKED)
+    stored = _kept(graph, graph.tensor(name, packed), packed.shape, zero)
+    both = graph.node("Concat", stored, stored, axis=0)
+    codes = graph.node("Cast", both, to=TensorProto.INT32)
+    entries = graph.node("Reshape", lut, graph.int64([-1]))
+    table = graph.node("Gather", entries, planes.halves(graph))
+    bounds = graph.int32(0), graph.int32(rows), graph.int32(1)
+    numbers = graph.node("Range", *bounds, into=f"dkm:to{rows}")
+    half = graph.node("Div", numbers, graph.int32(rows // 2), into=f"dkm:half_of_{rows}")
+    tables = graph.node("Gather", table, half)
+    return graph.node("GatherElements", tables, codes, axis=1)
+
+
+def _looked_up(
+    graph: Builder, lut: str, palette: Palette, indices: str, grid: tuple[int, int]
+) -> str:
+    """Scalars by indices of shape ``grid``."""
+    rows, groups, entries = grid[0], prod(palette.groups), 1 << palette.bits
+    if rows == groups:
+        tables = graph.node("Reshape", lut, graph.int64([groups, entries]))
+    else:
+        tables = graph.node("Reshape", lut, graph.int64([groups, 1, entries]))
+        repeated = graph.int64([groups, rows // groups, entries])
+        tables = graph.node("Expand", tables, repeated)
+        tables = graph.node("Reshape", tables, graph.int64([rows, entries]))
     # Several times as fast as Gather, which copies slices.
-    tables = graph.node("Reshape", lut, graph.int64([count, -1]))
     return graph.node("GatherElements", tables, indices, axis=1)
-
-
-def holds_rows(palette: Palette) -> bool:
-    """Whether rows of a palette's weight can be decoded on their own: see :func:`encode_rows`."""
-    if len(palette.shape) != 2 or prod(palette.groups) > 1:
-        return False
-    if palette.cluster_dim > 1 and palette.axis == 0:
-        return False
-    row = palette.indices.shape[1]
-    symbols = row // _together(palette, row)
-    widths = _planes(palette.bits * _together(palette, row))
-    return all(symbols * width % 8 == 0 for width, _ in widths)
-
-
-def encode_rows(weight: str, palette: Palette, ids: str, rank: int, into: str) -> Encoding:
-    """``Gather(weight, ids)`` without the whole weight: packed rows are gathered.
-
-    Args:
-        weight: name of the parameter.
-        palette: one that :func:`holds_rows`.
-        ids: name of the value with row numbers, of shape ``(..)``.
-        rank: of ``ids``.
-        into: name of the result, of shape ``(.., columns)``.
-    """
-    rows, row = palette.indices.shape
-    together = _together(palette, row)
-    graph = Builder(weight, unique=into)
-    leading = [0] * rank  # a dimension as it is
-    planes = []
-    for plane in _stored(graph, palette.indices.reshape(-1, together), palette.bits, rows):
-        data = graph.node("Gather", plane.name, ids)
-        codes = graph.node("Cast", data, to=TensorProto.INT32)
-        planes.append(_unpacked(graph, codes, plane))
-    symbols = _added(graph, planes, [*leading, row // together])
-    lut = graph.tensor(f"{weight}.lut", palette.lut)
-    table, _ = _table(graph, lut, palette, together)
-    values = graph.node("Gather", table, symbols)
-    shape = graph.int64([*leading, palette.shape[1]])
-    if palette.scale is None:
-        graph.node("Reshape", values, shape, into=into)
-        return _finished(graph)
-    dense = graph.node("Reshape", values, shape)
-    scales = graph.node("Gather", graph.tensor(f"{weight}.scale", palette.scale), ids)
-    graph.node("Mul", dense, scales, into=into)
-    return _finished(graph)
 
 
 def merged(encodings: Iterable[Encoding]) -> Encoding:
@@ -179,22 +210,12 @@ def merged(encodings: Iterable[Encoding]) -> Encoding:
     return Encoding(tuple(nodes.values()), tuple(tensors.values()))
 
 
-@dataclass(frozen=True)
-class _Plane:
-    """An initializer with ``width`` bits of every symbol, of weight ``2**shift``."""
-
-    name: str
-    width: int
-    shift: int
+def finished(graph: Builder) -> Encoding:
+    """What a builder has collected."""
+    return Encoding(tuple(graph.nodes), tuple(graph.tensors.values()))
 
 
-def _planes(bits: int) -> list[tuple[int, int]]:
-    """Width and lowest bit of each plane of a symbol: 7 bits give (4, 0), (2, 4), (1, 6)."""
-    widths = [width for width in (8, 4, 2, 1) if bits & width]
-    return [(width, sum(widths[:i])) for i, width in enumerate(widths)]
-
-
-def _together(palette: Palette, divisor: int) -> int:
+def together_in(palette: Palette, divisor: int) -> int:
     """Indices in a symbol: a divisor of ``divisor`` whose table is worth its entries."""
     entries = prod(palette.groups) * palette.cluster_dim
     worth = max(_SMALL_TABLE, palette.size // _TABLE_SHARE)
@@ -204,103 +225,46 @@ def _together(palette: Palette, divisor: int) -> int:
     return 1
 
 
-def _stored(
-    graph: Builder, indices: NDArray[np.uint8], bits: int, rows: int | None = None
-) -> list[_Plane]:
-    """Initializers with the symbols of ``indices``, ``(symbols, together)``.
-
-    Planes have shape ``(bytes,)``, or ``(rows, bytes)``.
-    """
+def join(indices: NDArray[np.uint8], bits: int) -> NDArray[np.uint16]:
+    """Symbols of indices ``(symbols, together)``, the first in the lowest bits."""
     symbols = np.zeros(len(indices), np.uint16)
     for place, column in enumerate(indices.T):
         symbols |= column.astype(np.uint16) << np.uint16(bits * place)
-    widths = _planes(bits * indices.shape[1])
-    found = []
-    for number, (width, shift) in enumerate(widths):
-        name = f"{graph.weight}.indices" + (f".{number}" if len(widths) > 1 else "")
-        plane = (symbols >> np.uint16(shift) & np.uint16((1 << width) - 1)).astype(np.uint8)
-        data = pack(plane, width)
-        graph.tensor(name, data if rows is None else data.reshape(rows, -1))
-        found.append(_Plane(name, width, shift))
-    return found
+    return symbols
 
 
-def _flattened(graph: Builder, plane: str, flat: str) -> str:
-    return graph.node("Reshape", plane, flat) if flat else plane
-
-
-def _codes(graph: Builder, data: str, count: int, plane: _Plane) -> str:
-    """The ``count`` numbers of a packed plane, each times ``2**shift``, as int32."""
-    # int32: half the work of int64, and uint8 arithmetic is missing or wrong in some runtimes.
-    codes = _unpacked(graph, graph.node("Cast", data, to=TensorProto.INT32), plane)
-    if count * plane.width % 8 == 0:
-        return codes
-    whole = graph.node("Reshape", codes, graph.int64([-1]))
-    return graph.node("Slice", whole, graph.int64([0]), graph.int64([count]))
-
-
-def _unpacked(graph: Builder, data: str, plane: _Plane) -> str:
-    """The numbers in bytes ``data``, in a new last dimension unless a byte is one number."""
-    if plane.width == 8:
-        return data
-    table = _numbers(graph, plane.width, 8 // plane.width)
-    if plane.shift:
-        factor = graph.int32(1 << plane.shift)
-        table = graph.node("Mul", table, factor, into=f"{table}_at_{plane.shift}")
-    return graph.node("Gather", table, data)
-
-
-def _added(graph: Builder, planes: list[str], shape: list[int]) -> str:
-    """The sum of planes, each brought to ``shape``; one alone may be of any, if that is flat."""
-    if len(planes) == 1 and shape == [-1]:
-        return planes[0]
-    total = ""
-    for plane in planes:
-        part = graph.node("Reshape", plane, graph.int64(shape))
-        total = graph.node("Add", total, part) if total else part
-    return total
-
-
-def _numbers(graph: Builder, bits: int, together: int) -> str:
-    """int32 ``(2**(bits * together), together)``: the numbers in every symbol; shared."""
-    rows, name = 1 << bits * together, f"dkm:numbers_{bits}x{together}"
-    bounds = graph.int32(0), graph.int32(rows), graph.int32(1)
-    values = graph.node("Range", *bounds, into=f"dkm:range_{rows}")
-    column = graph.node("Reshape", values, graph.int64([rows, 1]), into=f"dkm:column_{rows}")
-    powers = graph.int32([1 << bits * place for place in range(together)])
-    shifted = graph.node("Div", column, powers, into=f"{name}_shifted")
-    return graph.node("Mod", shifted, graph.int32(1 << bits), into=name)
-
-
-def _table(graph: Builder, lut: str, palette: Palette, together: int) -> tuple[str, int]:
+def table_of(graph: Builder, lut: str, palette: Palette, together: int) -> tuple[str, int]:
     """The LUT entries of every symbol, one LUT's after the other's; and the rows of one."""
     count, entries, width = prod(palette.groups), 1 << palette.bits, palette.cluster_dim
     if count == 1:
         flat = graph.node("Reshape", lut, graph.int64([-1] if width == 1 else [-1, width]))
         if together == 1:
             return flat, entries
-        numbers = _numbers(graph, palette.bits, together)
+        numbers = planes.numbers(graph, palette.bits, (together,))
         return graph.node("Gather", flat, numbers), 1 << palette.bits * together
     if together == 1:
         return graph.node("Reshape", lut, graph.int64([-1, width])), entries
     tables = graph.node("Reshape", lut, graph.int64([count, entries, width]))
-    rows = graph.node("Gather", tables, _numbers(graph, palette.bits, together), axis=1)
+    numbers = planes.numbers(graph, palette.bits, (together,))
+    rows = graph.node("Gather", tables, numbers, axis=1)
     return (
         graph.node("Reshape", rows, graph.int64([-1, together * width])),
         1 << palette.bits * together,
     )
 
 
-def _firsts(graph: Builder, count: int, rows: int) -> str:
-    """int32 ``(count, 1)``: the first row of each LUT's table; shared."""
+def _firsts(graph: Builder, count: int, rows: int, rank: int) -> str:
+    """int32 ``(count, 1 ..)``: the first row of each LUT's table; shared."""
     bounds = graph.int32(0), graph.int32(count * rows), graph.int32(rows)
     firsts = graph.node("Range", *bounds, into=f"dkm:firsts_{count}_{rows}")
-    return graph.node("Reshape", firsts, graph.int64([count, 1]), into=f"{firsts}_column")
+    shape = graph.int64([count, *[1] * (rank - 1)])
+    return graph.node("Reshape", firsts, shape, into=f"{firsts}_{rank}")
 
 
 def _into_place(
     graph: Builder,
     values: str,
+    grid: tuple[int, ...],
     order: Order,
     palette: Palette,
     into: str,
@@ -310,12 +274,8 @@ def _into_place(
     if order.permutation:
         values = graph.node("Reshape", values, graph.int64(order.split))
         values = graph.node("Transpose", values, perm=order.permutation)
-    if palette.scale is None:
-        graph.node("Reshape", values, graph.int64(shape), into=into)
-        return
-    dense = graph.node("Reshape", values, graph.int64(shape))
-    graph.node("Mul", dense, graph.tensor(f"{graph.weight}.scale", palette.scale), into=into)
-
-
-def _finished(graph: Builder) -> Encoding:
-    return Encoding(tuple(graph.nodes), tuple(graph.tensors.values()))
+    if order.permutation or grid != shape:
+        values = graph.node("Reshape", values, graph.int64(shape))
+    if palette.scale is not None:
+        values = graph.node("Mul", values, graph.tensor(f"{graph.weight}.scale", palette.scale))
+    graph.rename_last(into)

@@ -80,6 +80,17 @@ def _gather(limit: int, data: Array, indices: Array, axis: int = 0) -> Array:
     return data.take(indices, axis=axis)
 
 
+def _concat(limit: int, *parts: Array, axis: int = 0) -> Array:
+    _bounded(sum(part.size for part in parts), limit)
+    return np.concatenate(parts, axis)
+
+
+def _expand(limit: int, data: Array, shape: Array) -> Array:
+    wanted = np.broadcast_shapes(data.shape, tuple(int(size) for size in shape))
+    _bounded(prod(wanted), limit)
+    return np.broadcast_to(data, wanted)
+
+
 def _gather_elements(_: int, data: Array, indices: Array, axis: int = 0) -> Array:
     return np.take_along_axis(data, indices.astype(np.intp, copy=False), axis)
 
@@ -126,7 +137,9 @@ def _size(_: int, data: Array) -> Array:
 _OPERATORS: dict[str, _Run] = {
     "Add": _binary(np.add),
     "Cast": _cast,
+    "Concat": _concat,
     "Div": _binary(_divide),
+    "Expand": _expand,
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "Identity": _identity,

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-import numpy as np
-from onnx import GraphProto, ModelProto, NodeProto, TypeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TypeProto, helper
 
-from converters.onnx.encode import Encoding, encode, encode_rows, holds_rows, merged
+from converters.onnx.anchor import anchor
+from converters.onnx.encode import Encoding, encode, merged
 from converters.onnx.kernel import DOMAIN, encode_product, product_users
 from converters.onnx.options import Decode
+from converters.onnx.parts import use_of_packed
+from converters.onnx.rows import encode_rows, holds_rows
+from converters.onnx.turned import TURNED, can_turn, turn, use_turned
+from converters.onnx.uses import used_elsewhere, users_of
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 
-FLAT = "dkm:flat"
+ZERO = "dkm:zero"
 _SHARED = "dkm:"  # start of the names of values that several weights use
 
 
@@ -22,6 +26,8 @@ def insert(
     palettes: Mapping[str, Palette],
     decode: Decode = "load",
     narrow: Collection[int] = (),
+    *,
+    folds: bool = True,
 ) -> None:
     """Decode ``palettes`` in the graph of a model, in place.
 
@@ -36,6 +42,8 @@ def insert(
             gives matrix products to a kernel of ONNX Runtime with 8-bit weights (not in browsers),
             and decodes the others at load.
         narrow: widths to store as ONNX's own types; see :func:`converters.onnx.encode.encode`.
+        folds: whether runtimes decode at load what depends on constants alone, so that "packed" has
+            something to keep them from.
 
     Raises:
         DkmError: an input or a step of the model is called like a weight, ``decode`` is "packed"
@@ -44,9 +52,10 @@ def insert(
     graph = model.graph
     _check_names(graph, palettes)
     ranks = _ranks(graph)
-    anchor = _anchor(graph) if decode == "packed" else Encoding((), ())
-    flat = FLAT if decode == "packed" else ""
-    whole, inner = [anchor], []
+    anchored = _anchored(graph) if decode == "packed" and folds else Encoding((), ())
+    zero = ZERO if anchored.nodes else ""
+    whole: list[Encoding] = []
+    inner: list[Encoding] = []
     for weight, palette in palettes.items():
         uses = _uses_of_rows(graph, weight, palette, ranks)
         if decode == "int8" and not uses:
@@ -54,14 +63,26 @@ def insert(
                 (node, encode_product(weight, palette, node))
                 for node in product_users(graph, weight, palette)
             ]
+        if decode == "packed" and not uses:
+            uses = use_of_packed(graph, weight, palette, folds=folds)
         if not uses:
-            whole.append(encode(weight, palette, flat=flat, narrow=narrow))
+            whole.append(_whole(graph, weight, palette, zero, narrow))
         for node, encoding in uses:
             _replace(graph, node, encoding.nodes)
             inner.append(encoding)
         if uses:
             _remove_unused(graph, weight)
-    _finish(model, merged(whole), inner)
+    _finish(model, merged(whole), [anchored, *inner] if whole else inner)
+
+
+def _whole(
+    graph: GraphProto, weight: str, palette: Palette, zero: str, narrow: Collection[int]
+) -> Encoding:
+    """The decoding of a weight, transposed if that is what its users want."""
+    if not can_turn(graph, weight, palette):
+        return encode(weight, palette, zero=zero, narrow=narrow)
+    into = use_turned(graph, weight)
+    return encode(weight, turn(palette), zero=zero, narrow=narrow, into=into)
 
 
 def _finish(model: ModelProto, whole: Encoding, inner: list[Encoding]) -> None:
@@ -83,16 +104,17 @@ def _shared_by(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 
 def _remove_unused(graph: GraphProto, weight: str) -> None:
     """Remove what turned a weight for products that no longer ask for it."""
-    kept = [node for node in graph.node if weight not in node.input]
-    del graph.node[:]
-    graph.node.extend(kept)
+    turns = [node for node in users_of(graph, weight) if node.op_type == "Transpose"]
+    for node in turns:
+        if not users_of(graph, node.output[0]) and not used_elsewhere(graph, node.output[0]):
+            graph.node.remove(node)
 
 
 def _check_names(graph: GraphProto, palettes: Mapping[str, Palette]) -> None:
     made = {name for node in graph.node for name in node.output}
     taken = made | {value.name for value in graph.input} | {t.name for t in graph.initializer}
     for weight in palettes:
-        if weight in taken:
+        if taken.intersection([weight, weight + TURNED]):
             raise DkmError(f"{weight}: an input or a step of the model has this name; rename one")
 
 
@@ -111,7 +133,7 @@ def _uses_of_rows(
     graph: GraphProto, weight: str, palette: Palette, ranks: Mapping[str, int]
 ) -> list[tuple[NodeProto, Encoding]]:
     """The nodes that use the weight, if each gathers rows by numbers that a run gives."""
-    users = [node for node in graph.node if weight in node.input]
+    users = users_of(graph, weight)
     constants = {tensor.name for tensor in graph.initializer}
     rows = [
         node
@@ -122,29 +144,13 @@ def _uses_of_rows(
         and node.input[1] not in constants
         and all(attribute.name != "axis" or attribute.i == 0 for attribute in node.attribute)
     ]
-    if len(rows) < len(users) or _elsewhere(graph, weight) or not holds_rows(palette):
+    if len(rows) < len(users) or used_elsewhere(graph, weight) or not holds_rows(palette):
         return []
     return [
         (node, encode_rows(weight, palette, ids, ranks[ids], node.output[0]))
         for node in rows
         for ids in [node.input[1]]
     ]
-
-
-def _elsewhere(graph: GraphProto, weight: str) -> bool:
-    """Whether a weight is an output, or used in the body of an If, Loop or Scan."""
-    if any(output.name == weight for output in graph.output):
-        return True
-    bodies = [
-        body
-        for node in graph.node
-        for attribute in node.attribute
-        for body in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
-    ]
-    return any(
-        any(weight in node.input for node in body.node) or _elsewhere(body, weight)
-        for body in bodies
-    )
 
 
 def _replace(graph: GraphProto, node: NodeProto, others: Iterable[NodeProto]) -> None:
@@ -162,22 +168,11 @@ def _replace(graph: GraphProto, node: NodeProto, others: Iterable[NodeProto]) ->
     graph.node.extend(kept)
 
 
-def _anchor(graph: GraphProto) -> Encoding:
-    """``[-1]``, computed from an input so that no runtime takes it for a constant.
-
-    A runtime decodes at load what depends on constants alone. The size of an input costs nothing,
-    and ``min(size, 0) - 1`` is -1 whatever it is.
-    """
+def _anchored(graph: GraphProto) -> Encoding:
+    """The anchor of all that is decoded apart from its one use."""
     constants = {tensor.name for tensor in graph.initializer}
     names = (v.name for v in graph.input if v.type.HasField("tensor_type"))
     source = next((name for name in names if name not in constants), None)
     if source is None:
         raise DkmError("decode='packed' needs a model with a tensor input, and this has none")
-    nodes = (
-        helper.make_node("Size", [source], ["dkm:size"]),
-        helper.make_node("Min", ["dkm:size", "dkm:none"], ["dkm:nothing"]),
-        helper.make_node("Add", ["dkm:nothing", "dkm:rest"], [FLAT]),
-    )
-    constant = {"dkm:none": np.array(0, np.int64), "dkm:rest": np.array([-1], np.int64)}
-    tensors = tuple(numpy_helper.from_array(value, name) for name, value in constant.items())
-    return Encoding(nodes, tensors)
+    return anchor(source, ZERO)

@@ -12,6 +12,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from converters.onnx.encode import Encoding, encode, merged
+from converters.onnx.uses import used_elsewhere, users_of
 from dkm_deploy.clustering.lut_grid import on_grid, step_of
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
@@ -32,15 +33,17 @@ def product_users(graph: GraphProto, weight: str, palette: Palette) -> list[Node
         return []
     if len(palette.shape) != 2 or palette.cluster_dim > 1 or _block(palette.shape[1]) is None:
         return []
-    users = [node for node in graph.node if weight in node.input]
+    if used_elsewhere(graph, weight):
+        return []
     found: list[NodeProto] = []
-    for node in users:
-        if _is_product(graph, node, weight):
+    for node in users_of(graph, weight):
+        if is_product(graph, node, weight):
             found.append(node)
         elif node.op_type == "Transpose" and len(node.output) == 1:
             turned = node.output[0]
-            behind = [n for n in graph.node if turned in n.input]
-            if not behind or not all(_multiplies(n, turned) for n in behind):
+            behind = users_of(graph, turned)
+            alone = bool(behind) and not used_elsewhere(graph, turned)
+            if not alone or not all(multiplies(n, turned) for n in behind):
                 return []
             found += behind
         else:
@@ -98,7 +101,8 @@ def _block(columns: int) -> int | None:
     return next((size for size in _BLOCKS if columns % size == 0), None)
 
 
-def _is_product(graph: GraphProto, node: NodeProto, weight: str) -> bool:
+def is_product(graph: GraphProto, node: NodeProto, weight: str) -> bool:
+    """Whether a Gemm is ``x @ weight.T``, plus a bias of one dimension if any."""
     if (
         node.op_type != "Gemm"
         or node.input[1] != weight
@@ -112,5 +116,6 @@ def _is_product(graph: GraphProto, node: NodeProto, weight: str) -> bool:
     return bool(plain and fits and attributes.get("transB") and not attributes.get("transA"))
 
 
-def _multiplies(node: NodeProto, turned: str) -> bool:
+def multiplies(node: NodeProto, turned: str) -> bool:
+    """Whether a MatMul has ``turned`` on its right alone."""
     return node.op_type == "MatMul" and node.input[1] == turned and node.input[0] != turned

@@ -33,6 +33,8 @@ class Options:
             in ONNX's own types, which load faster.
         storage_dtype: "float16" stores the LUTs and dense weights in half the bytes where their
             values survive it; the model computes in float32 all the same.
+        folds: whether the runtime decodes at load what depends on constants alone. Of a ``.ort``
+            file it does not.
         external_data: whether tensors of more than 1 KiB lie in a data file. None: if the model
             would be too large for one file, which is 2 GiB.
 
@@ -45,6 +47,7 @@ class Options:
     runtime: str | None = None
     storage_dtype: str = "float32"
     external_data: bool | None = None
+    folds: bool = True
 
     def __post_init__(self) -> None:
         newest = onnx.defs.onnx_opset_version()
@@ -83,5 +86,6 @@ class Options:
 
     def opset_for(self, widths: set[int]) -> int:
         """The opset to write for palettes of these widths."""
-        needed = [_NARROW[bits][1] for bits in widths & set(self.narrow)]
+        stored = set() if self.decode == "packed" else widths & set(self.narrow)
+        needed = [_NARROW[bits][1] for bits in stored]
         return self.opset or max([OLDEST_OPSET, *needed])

@@ -71,6 +71,8 @@ def _palette(decode: Decode) -> Palette:
         evaluate(decode.nodes, known | values, limit)[decode.end]
         for values in (_places(decode, lut, scale), {decode.lut.name: lut})
     )
+    if decode.turned:
+        places, dense = places.T, dense.T
     if decode.ids:
         places, dense = (values.reshape(len(values), -1) for values in (places, dense))
     if decode.lut_codes:

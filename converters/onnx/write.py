@@ -72,7 +72,7 @@ def with_palettes(
 ) -> onnx.ModelProto:
     """The model with the decoding of ``palettes`` for the values that are called after them."""
     proto = ir.to_proto(model)
-    insert(proto, palettes, options.decode, options.narrow)
+    insert(proto, palettes, options.decode, options.narrow, folds=options.folds)
     del proto.graph.value_info[:]  # every reader infers them again
     proto.ir_version = helper.find_min_ir_version_for(list(proto.opset_import), True)
     proto.producer_name, proto.producer_version = "dkm-deploy", __version__

@@ -55,7 +55,9 @@ def write(exported: Exported, path: Path, *, opset: int | None = None) -> None:
     """
     with TemporaryDirectory() as folder:
         source, made = Path(folder) / "model.onnx", Path(folder) / "model.ort"
-        write_onnx(exported, source, Options(opset, external_data=False))
+        write_onnx(
+            exported, source, Options(opset, decode="packed", folds=False, external_data=False)
+        )
         _convert(source, made)
         session = read(memoryview(made.read_bytes())).root
     try:

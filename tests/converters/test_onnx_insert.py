@@ -144,6 +144,62 @@ def test_a_packed_file_takes_any_batch_and_any_value(tmp_path):
         np.testing.assert_allclose(found, frozen(x).detach().numpy(), atol=1e-5, equal_nan=True)
 
 
+LARGE = {
+    "Gemm": (nn.Linear(1024, 1024), (2, 1024)),
+    "MatMul": (nn.Linear(1024, 1001, bias=False), (2, 3, 1024)),
+    "Conv": (nn.Conv2d(256, 256, 3), (1, 256, 4, 4)),
+}
+
+
+@pytest.mark.parametrize("bits", [3, 4, 8])
+@pytest.mark.parametrize("kind", LARGE)
+def test_a_large_packed_weight_is_applied_in_parts(tmp_path, kind, bits):
+    model, shape = LARGE[kind]
+    x, path = torch.randn(shape), tmp_path / "m.onnx"
+    frozen = converted(model, dkm.Recipe.uniform(bits), x, path, decode="packed")
+    found = runtime.load(path).run({"input": x.numpy()})["output"]
+    np.testing.assert_allclose(found, frozen(x).detach().numpy(), atol=1e-5)
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert kinds.count(kind) == 2
+    rows = model.weight.shape[0]
+    for part in (rows, -(-rows // 16) * 8, rows // 16 * 8):
+        assert not floats_of(optimised(path), model.weight[:part].numel())
+
+
+def test_parts_in_another_order_are_no_palette_of_ours(tmp_path):
+    model, shape = LARGE["Gemm"]
+    frozen = dkm.palettize(model, dkm.Recipe.uniform(4))
+    path = tmp_path / "m.onnx"
+    dkm.convert(frozen, torch.randn(shape), path, decode="packed")
+    stored = onnx.load(path)
+    for node in stored.graph.node:
+        names = {"weight.part.0": "weight.part.1", "weight.part.1": "weight.part.0"}
+        for values in (node.input, node.output):
+            values[:] = [names.get(name, name) for name in values]
+    onnx.save(stored, path)
+    assert dkm.read_palettes(path) != dkm.palettes(frozen)
+
+
+@pytest.mark.parametrize("bits", [1, 3, 4, 7, 8])
+@pytest.mark.parametrize("decode", ["load", "packed"])
+def test_a_matrix_that_a_product_wants_turned_is_decoded_so(tmp_path, decode, bits):
+    torch.manual_seed(0)
+    model, x = (
+        nn.Sequential(nn.Linear(256, 40), nn.ReLU(), nn.Linear(40, 8)),
+        torch.randn(2, 3, 256),
+    )
+    path = tmp_path / "m.onnx"
+    frozen = converted(model, dkm.Recipe.uniform(bits), x, path, decode=decode)
+    found = runtime.load(path).run({"input": x.numpy()})["output"]
+    np.testing.assert_allclose(found, frozen(x).detach().numpy(), atol=1e-5)
+    nodes = onnx.load(path).graph.node
+    assert {node.input[1] for node in nodes if node.op_type == "MatMul"} == {
+        "0.weight.T",
+        "2.weight.T",
+    }
+    assert all(node.op_type != "Transpose" for node in nodes)
+
+
 @pytest.mark.parametrize("edit", ["a table without rows", "a shape that is computed"])
 def test_damaged_rows_are_refused_in_one_line(tmp_path, edit):
     torch.manual_seed(0)

@@ -64,12 +64,12 @@ def test_one_changed_lut_value_is_read(tmp_path):
 
 
 FAULTS = {
-    "divisors": ("dkm:int_1_4_16_64", lambda v: v[::-1].copy()),
-    "a divisor of zero": ("dkm:int_1_4_16_64", lambda v: v * 0),
+    "divisors": ("dkm:n2x2x2:p", lambda v: v[::-1].copy()),
+    "a divisor of zero": ("dkm:n2x2x2:p", lambda v: v * 0),
     "modulus": ("dkm:int4", lambda v: v - 2),
     "table size": ("dkm:int256", lambda v: v // 2),
-    "group offsets": ("dkm:int16", lambda v: v // 2),
-    "shape of the indices": ("dkm:shape_2_-1", lambda v: v[[1, 0]]),
+    "group offsets": ("dkm:int128", lambda v: v // 2),
+    "shape of the indices": ("w.indices.1", lambda v: v.reshape(3, 2)),
     "shape of the weight": ("dkm:shape_8_6", lambda v: v[::-1].copy()),
     "planes cut short": ("w.indices.1", lambda v: v[:-1]),
     "LUT of fewer groups": ("w.lut", lambda v: v[:1]),

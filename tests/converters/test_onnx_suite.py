@@ -26,6 +26,7 @@ DECODING = {
     "Cast",
     "Concat",
     "Div",
+    "Expand",
     "Gather",
     "GatherElements",
     "Mod",
@@ -85,7 +86,8 @@ def check_operators(model: onnx.ModelProto, made: Bank) -> None:
 def decoding(model: onnx.ModelProto, made: Bank) -> list[onnx.NodeProto]:
     """All nodes that dense weights are made by."""
     producers = {name: node for node in model.graph.node for name in node.output}
-    found, waiting = {}, [name for name in made.palettes if name in producers]
+    weights = [name for weight in made.palettes for name in (weight, f"{weight}.T")]
+    found, waiting = {}, [name for name in weights if name in producers]
     while waiting:
         node = producers[waiting.pop()]
         found[node.output[0]] = node

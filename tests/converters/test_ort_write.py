@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import dkm_deploy as dkm
-from converters.onnx import target as onnx_target
+from converters.onnx.options import Options
+from converters.onnx.write import write as write_onnx
 from converters.ort import target
 from converters.ort.load import load
 from dkm_deploy.errors import DkmError
@@ -88,18 +89,18 @@ def test_the_ledger_adds_up_and_has_no_dense_weight(written):
 
 
 def test_a_file_is_the_onnx_file_in_another_form(tmp_path):
-    """The same operators and tensors, and within one percent of its size for a million weights."""
+    """The same operators and tensors; decoded in parts, a million weights take 1.1 % more bytes."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(1024, 1024)).eval()
     program = export(palettize(model, Recipe.uniform(4)), torch.ones(1, 1024))
     target.write(program, tmp_path / "m.ort")
-    onnx_target.write(program, tmp_path / "m.onnx")
+    write_onnx(program, tmp_path / "m.onnx", Options(decode="packed", folds=False))
     ours, theirs = load(tmp_path / "m.ort")[1].graph, onnx.load(tmp_path / "m.onnx").graph
     assert [node.op_type for node in ours.node] == [node.op_type for node in theirs.node]
     stored = [{t.name: t.SerializeToString() for t in g.initializer} for g in (ours, theirs)]
     assert stored[0] == stored[1]
     size, other = (tmp_path / "m.ort").stat().st_size, (tmp_path / "m.onnx").stat().st_size
-    assert 1024 * 1024 // 2 < size < 1.01 * other
+    assert 1024 * 1024 // 2 < size < 1.015 * other
 
 
 def test_the_same_program_gives_the_same_bytes_in_another_process(tmp_path, capfd, recwarn):

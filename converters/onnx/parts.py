@@ -1,0 +1,135 @@
+"""Weights of files that stay packed, decoded right before their use, and large ones in parts.
+
+Such a file decodes its weights in every run. What it decodes hangs on the size of what the weight
+is applied to, so that a runtime cannot decode one weight while it is still busy with another. Of a
+large weight, some output channels are decoded, used and dropped before the next ones are: no run
+ever holds it as a whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import numpy as np
+from onnx import GraphProto, NodeProto, helper, numpy_helper
+
+from converters.onnx.anchor import anchor
+from converters.onnx.encode import Encoding, encode, merged
+from converters.onnx.kernel import is_product, multiplies
+from converters.onnx.turned import TURNED, can_turn, turn
+from converters.onnx.uses import used_elsewhere, users_of
+from dkm_deploy.palette import Palette
+
+PART = ".part."
+Bounds = Sequence[tuple[int, int]]
+_LARGE = 1 << 19  # weights
+_ROWS = 8  # a part is a multiple of these, so that its symbols end with a byte
+
+
+def use_of_packed(
+    graph: GraphProto, weight: str, palette: Palette, *, folds: bool
+) -> list[tuple[NodeProto, Encoding]]:
+    """The one node that uses a weight, and what to put in its place; empty if there are several.
+
+    It is empty too where nothing has to be done: ``folds`` is false and the weight is not split.
+    A weight is split for a Gemm, a Conv of one group and a MatMul behind a Transpose, if it has one
+    LUT, no per-channel scale, and no vectors along the output channels.
+    """
+    users = users_of(graph, weight)
+    if len(users) != 1 or used_elsewhere(graph, weight):
+        return []
+    node, turned = users[0], can_turn(graph, weight, palette)
+    if turned:
+        behind = users_of(graph, node.output[0])
+        if len(behind) != 1 or not multiplies(behind[0], node.output[0]):
+            return []
+        node = behind[0]
+    if node.op_type == "Transpose" or node.input[0] == weight:
+        return []
+    splits = turned or is_product(graph, node, weight) or _is_conv(graph, node, weight)
+    bounds = _bounds(palette) if splits else []
+    if not folds and not bounds:
+        return []
+    anchored = anchor(node.input[0], f"{weight}:zero") if folds else Encoding((), ())
+    zero = f"{weight}:zero" if folds else ""
+    if bounds:
+        steps = _in_parts(weight, palette, node, bounds, zero)
+    else:
+        steps = _at_once(weight, palette, node, zero, turned=turned)
+    return [(node, merged([anchored, *steps]))]
+
+
+def _is_conv(graph: GraphProto, node: NodeProto, weight: str) -> bool:
+    """Whether a Conv of one group has this weight, and its bias, if any, is a constant."""
+    if (
+        node.op_type != "Conv"
+        or node.input[1] != weight
+        or weight in (node.input[0], *node.input[2:])
+    ):
+        return False
+    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    constants = {tensor.name for tensor in graph.initializer}
+    return attributes.get("group", 1) == 1 and constants.issuperset(filter(None, node.input[2:]))
+
+
+def _at_once(
+    weight: str, palette: Palette, node: NodeProto, zero: str, *, turned: bool
+) -> list[Encoding]:
+    """Decode the weight and apply it."""
+    if not turned:
+        return [encode(weight, palette, zero=zero), Encoding((node,), ())]
+    into = f"{weight}{TURNED}"
+    used = Encoding((_with(node, 1, into),), ())
+    return [encode(weight, turn(palette), zero=zero, into=into), used]
+
+
+def _in_parts(
+    weight: str, palette: Palette, node: NodeProto, bounds: Bounds, zero: str
+) -> list[Encoding]:
+    """Decode and apply part by part, and put the results side by side."""
+    steps, results = [], []
+    for number, (start, stop) in enumerate(bounds):
+        part = f"{PART}{number}"
+        rows = Palette(palette.indices[start:stop], palette.lut, palette.axis)
+        decoded = encode(weight, rows, zero=zero, into=f"{weight}{part}", part=part)
+        results.append(f"{node.output[0]}{part}")
+        applied = _applied(node, f"{weight}{part}", results[-1], (start, stop))
+        steps += [decoded, applied]
+    axis = -1 if node.op_type == "MatMul" else 1  # a Gemm's result has two dimensions
+    joined = helper.make_node("Concat", results, list(node.output), name=node.name, axis=axis)
+    return [*steps, Encoding((joined,), ())]
+
+
+def _bounds(palette: Palette) -> Bounds:
+    """First and last row, excluded, of each part; none where the weight is not split."""
+    rows = palette.shape[0]
+    plain = prod(palette.groups) == 1 and palette.scale is None
+    parts = min(-(-palette.size // _LARGE), rows // _ROWS)
+    if parts < 2 or not plain or (palette.cluster_dim > 1 and palette.axis == 0):
+        return []
+    step = -(-rows // (parts * _ROWS)) * _ROWS
+    return [(start, min(start + step, rows)) for start in range(0, rows, step)]
+
+
+def _applied(node: NodeProto, weight: str, result: str, rows: tuple[int, int]) -> Encoding:
+    """``node`` with the part ``weight``, and that of its bias, if it has one."""
+    part = _with(node, 1, weight)
+    part.name, part.output[0] = "", result
+    if node.op_type == "MatMul":
+        turned = helper.make_node("Transpose", [weight], [f"{weight}{TURNED}"], perm=[1, 0])
+        return Encoding((turned, _with(part, 1, turned.output[0])), ())
+    if len(node.input) < 3 or not node.input[2]:
+        return Encoding((part,), ())
+    bounds = {f"dkm:shape_{place}": np.array([place], np.int64) for place in rows}
+    sliced = helper.make_node("Slice", [node.input[2], *bounds], [f"{result}.bias"])
+    tensors = tuple(numpy_helper.from_array(value, name) for name, value in bounds.items())
+    return Encoding((sliced, _with(part, 2, sliced.output[0])), tensors)
+
+
+def _with(node: NodeProto, place: int, name: str) -> NodeProto:
+    """A copy of a node that reads ``name`` in one place."""
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    copy.input[place] = name
+    return copy
