@@ -91,7 +91,7 @@ def test_fp16_differs_from_fp32_as_much_as_fp16_does(tmp_path):
     assert actual.dtype == np.float16
     error = np.abs(actual - expected).max() / np.abs(expected).max()
     assert 1e-5 < error < 5e-3
-    exact = Evaluator(path, round_fp16=False).run({"input": n(x)})["y"]
+    exact = Evaluator(path, numerics="fp32").run({"input": n(x)})["y"]
     assert exact.dtype == np.float32
     assert np.abs(exact - expected).max() < np.abs(actual - expected).max()
 
@@ -150,7 +150,7 @@ def test_every_fp16_value_is_rounded_and_overflows(half):
 
 
 def test_fp32_throughout_neither_rounds_nor_overflows(half):
-    values = Evaluator(half, round_fp16=False).run({"x": X}, keep=["y", "z"])
+    values = Evaluator(half, numerics="fp32").run({"x": X}, keep=["y", "z"])
     for name, expected in in_steps(X, rounded=False).items():
         assert values[name].dtype == np.float32
         np.testing.assert_allclose(values[name], expected, rtol=1e-6)
