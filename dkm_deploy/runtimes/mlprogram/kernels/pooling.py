@@ -54,10 +54,16 @@ def _avg_pool(
 
 @kernel("l2_pool")
 def _l2_pool(
-    x: Tensor, kernel_sizes: Ints, strides: Ints = (), pad_type: str = "valid", pad: Ints = ()
+    x: Tensor,
+    kernel_sizes: Ints,
+    strides: Ints = (),
+    pad_type: str = "valid",
+    pad: Ints = (),
+    ceil_mode: bool = False,
 ) -> Tensor:
-    x, strides, padding = _padded(x.square(), kernel_sizes, strides, pad_type, pad, False, fill=0.0)
-    mean = _AVERAGE[x.ndim - 2](x, kernel_sizes, strides, padding)
+    arguments = (kernel_sizes, strides, pad_type, pad, ceil_mode)
+    squares, strides, padding = _padded(x.square(), *arguments, fill=0.0)
+    mean = _AVERAGE[x.ndim - 2](squares, kernel_sizes, strides, padding, ceil_mode)
     return (mean * prod(kernel_sizes)).sqrt()
 
 

@@ -96,5 +96,6 @@ def grid(old: int, new: int, mode: str) -> Tensor:
     if mode not in ("ALIGN_CORNERS", "STRICT_ALIGN_CORNERS"):
         raise DkmError(f"sampling_mode {mode!r} is unknown")
     if new == 1:
-        return torch.full((1,), 0.0 if mode.startswith("STRICT") else (old - 1) / 2)
+        only = 0.0 if mode.startswith("STRICT") else (old - 1) / 2
+        return torch.full((1,), only, dtype=torch.float64)
     return steps * (old - 1) / (new - 1)

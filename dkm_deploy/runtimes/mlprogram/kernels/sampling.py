@@ -90,7 +90,9 @@ def _normal(points: Tensor, x: Tensor, mode: str, align_corners: bool) -> Tensor
 @kernel("crop_resize")
 def _crop_resize(
     x: Tensor,
-    roi: Tensor,
+    boxes: Tensor | None = None,
+    box_indices: Tensor | None = None,
+    roi: Tensor | None = None,
     target_height: int = 1,
     target_width: int = 1,
     normalized_coordinates: bool = False,
@@ -103,30 +105,39 @@ def _crop_resize(
         raise DkmError(f"box_coordinate_mode {box_coordinate_mode!r} is unknown")
     if sampling_mode not in ("ALIGN_CORNERS", "STRICT_ALIGN_CORNERS"):
         raise DkmError(f"crop_resize with sampling_mode {sampling_mode!r} is not supported")
-    boxes = roi.flatten(1)
-    check_elements([len(boxes), *x.shape[:2], target_height, target_width])
+    pairs = _images_and_boxes(x, boxes, box_indices, roi)
+    check_elements([len(pairs), *x.shape[:2], target_height, target_width])
+    units = [n - 1 if normalized_coordinates else spatial_scale for n in x.shape[2:]]
     crops = []
-    for box in boxes:
-        images = x if len(box) == 4 else x[int(box[0]) : int(box[0]) + 1]
-        top, left, bottom, right = (float(box[-4:][at]) for at in _BOXES[box_coordinate_mode])
-        if box_coordinate_mode.startswith("CENTER"):
-            top, bottom = top - bottom / 2, top + bottom / 2
-            left, right = left - right / 2, left + right / 2
-        rows, columns = (
-            _places(
-                start,
-                end,
-                new,
-                old - 1 if normalized_coordinates else spatial_scale,
-                sampling_mode,
-            )
-            for start, end, old, new in (
-                (top, bottom, x.shape[2], target_height),
-                (left, right, x.shape[3], target_width),
-            )
-        )
+    for images, box in pairs:
+        top, left, bottom, right = _corners(box, box_coordinate_mode)
+        rows = _places(top, bottom, target_height, units[0], sampling_mode)
+        columns = _places(left, right, target_width, units[1], sampling_mode)
         crops.append(_at(images, rows, columns, pad_value))
-    return torch.stack(crops)
+    return torch.stack(crops) if boxes is None else torch.cat(crops)
+
+
+def _images_and_boxes(
+    x: Tensor, boxes: Tensor | None, indices: Tensor | None, roi: Tensor | None
+) -> list[tuple[Tensor, Tensor]]:
+    """Each box with the images it is cut from: one since iOS17, before that one or all."""
+    if boxes is not None:
+        order = range(len(boxes)) if indices is None else indices.tolist()
+        return [(x[at : at + 1], box) for at, box in zip(order, boxes, strict=True)]
+    if roi is None:
+        raise DkmError("crop_resize needs boxes or roi")
+    rows = roi.flatten(1)
+    if rows.shape[1] == 4:
+        return [(x, row) for row in rows]
+    return [(x[int(row[0]) : int(row[0]) + 1], row[1:]) for row in rows]
+
+
+def _corners(box: Tensor, mode: str) -> tuple[float, float, float, float]:
+    """Top, left, bottom and right of a box."""
+    top, left, bottom, right = (float(box[at]) for at in _BOXES[mode])
+    if not mode.startswith("CENTER"):
+        return top, left, bottom, right
+    return top - bottom / 2, left - right / 2, top + bottom / 2, left + right / 2
 
 
 def _places(start: float, end: float, new: int, unit: float, mode: str) -> Tensor:

@@ -69,7 +69,7 @@ def _reverse(x: Tensor, axes: Ints = ()) -> Tensor:
 
 @kernel("flatten2d", exact=True)
 def _flatten2d(x: Tensor, axis: int = 1) -> Tensor:
-    return x.reshape(prod(x.shape[: axis % (x.ndim + 1)]), -1)
+    return x.reshape(prod(x.shape[:axis]), -1)
 
 
 @kernel("pad", exact=True)
