@@ -96,7 +96,7 @@ def _root_item(manifest: Path) -> str:
     try:
         table = json.loads(manifest.read_text("utf-8"))
         item = table["itemInfoEntries"][table["rootModelIdentifier"]]["path"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise DkmError(f"{manifest}: not a valid manifest: {error!r}") from error
     if not isinstance(item, str):
         raise DkmError(f"{manifest}: the path of the model is {item!r}, not a string")
@@ -105,7 +105,12 @@ def _root_item(manifest: Path) -> str:
 
 def _inside(package: Path, folder: Path, name: str) -> Path:
     target = folder / name
-    if not target.resolve().is_relative_to(package.resolve()):
+    try:
+        inside = target.resolve().is_relative_to(package.resolve())
+        target.is_file()  # raises for names that no file can have
+    except (ValueError, OSError) as error:
+        raise DkmError(f"{package}: refers to {name!r}, which is no file name: {error}") from error
+    if not inside:
         raise DkmError(f"{package}: refers to {name!r}, which lies outside the package")
     return target
 
@@ -114,7 +119,7 @@ def _parse(model_file: Path) -> Any:
     model = model_class()()
     try:
         model.ParseFromString(model_file.read_bytes())
-    except DecodeError as error:
+    except (DecodeError, OSError) as error:
         raise DkmError(f"{model_file}: not a Core ML model: {error}") from error
     kind = model.WhichOneof("Type")
     if kind != "mlProgram":
