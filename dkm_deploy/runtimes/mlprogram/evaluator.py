@@ -24,7 +24,7 @@ from dkm_deploy.runtimes.mlprogram.numerics import (
     rounds,
 )
 from dkm_deploy.runtimes.mlprogram.package import open_package
-from dkm_deploy.runtimes.mlprogram.program import Function, TensorType, functions
+from dkm_deploy.runtimes.mlprogram.program import TensorType, chosen, functions
 from dkm_deploy.runtimes.mlprogram.state import State
 from dkm_deploy.runtimes.mlprogram.step import Values
 
@@ -67,7 +67,7 @@ class Evaluator:
             package = open_package(self._path)
             found = functions(package)
             self.functions = tuple(found)
-            self._function = _chosen(found, function)
+            self._function = chosen(found, function)
             self._inputs = _tensors("input", self._function.inputs)
             self._states = _tensors("state", self._function.states)
             self._compiled = compile_function(self._function, self._numerics, package.weight_names)
@@ -163,14 +163,6 @@ class Evaluator:
             return array
         with np.errstate(over="ignore"):
             return array.astype(kind.dtype.held)
-
-
-def _chosen(found: Mapping[str, Function], name: str | None) -> Function:
-    if name is None:
-        return next(iter(found.values()))
-    if name not in found:
-        raise DkmError(f"there is no function {name!r}; there are {', '.join(found)}")
-    return found[name]
 
 
 def _tensors(what: str, types: Mapping[str, TensorType | None]) -> dict[str, TensorType]:

@@ -164,6 +164,15 @@ def functions(package: Package) -> dict[str, Function]:
     return {name: _function(package, name, program.functions[name]) for name in names}
 
 
+def chosen(found: Mapping[str, Function], name: str | None) -> Function:
+    """The function called ``name``; None is the first. Raises DkmError if there is none."""
+    if name is None:
+        return next(iter(found.values()))
+    if name not in found:
+        raise DkmError(f"there is no function {name!r}; there are {', '.join(found)}")
+    return found[name]
+
+
 def tensor_type(proto: Any) -> TensorType | None:
     """The type of a tensor; None for lists, dictionaries, tuples and states."""
     if proto.WhichOneof("type") != "tensorType":
