@@ -142,6 +142,17 @@ def test_a_layer_without_a_name_of_ours_goes_by_that_of_its_weight(tmp_path):
     assert session.overflows[0].type == "linear"
 
 
+def test_an_epsilon_is_kept_from_zero(tmp_path):
+    path = save(tmp_path / "m.mlpackage", lambda x: mb.log(x=x, epsilon=1e-12, name="y"), (2,))
+    x = {"x": np.float32([0, 1])}
+    np.testing.assert_array_equal(
+        dkm.Evaluator(path, numerics="fp16").run(x)["y"], half(np.log([2.0**-24, 1]))
+    )
+    np.testing.assert_allclose(
+        dkm.Evaluator(path, numerics="fp32").run(x)["y"], np.log([1e-12, 1 + 1e-12]), atol=1e-6
+    )
+
+
 def test_unknown_numerics(scores):
     with pytest.raises(
         DkmError, match="numerics is 'bf16'; it must be one of fp32, declared, fp16"

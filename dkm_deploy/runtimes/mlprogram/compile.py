@@ -21,6 +21,7 @@ from dkm_deploy.runtimes.mlprogram.numerics import (
     Numerics,
     Overflow,
     Source,
+    kept_from_zero,
     rounds,
 )
 from dkm_deploy.runtimes.mlprogram.program import (
@@ -189,6 +190,8 @@ class _Compiler:
         """A constant in the numbers of this run; what is stored as fp16 stays as it is."""
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             return value
+        if self._numerics == "fp16" and value.numel() == 1:
+            value = kept_from_zero(value)
         kind = TensorType(FP32, tuple(value.shape))
         layer = self._weight_names.get(name, name)
         finish = Finish(Source(name, "const", layer), name, kind, self._numerics == "fp16")

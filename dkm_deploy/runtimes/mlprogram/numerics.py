@@ -16,6 +16,7 @@ Numerics = Literal["fp32", "declared", "fp16"]
 fp16 is rounded to fp16 when it is made. ``fp16``: every float is, inputs and weights too, as on a
 device that computes in fp16 throughout."""
 
+_SMALLEST = 2.0**-24
 _FIRST_INFINITE = 65520.0  # rounds to infinity; the largest fp16 is 65504
 
 
@@ -113,6 +114,16 @@ def checked(numerics: str) -> Numerics:
             mode: Numerics = known
             return mode
     raise DkmError(f"numerics is {numerics!r}; it must be one of {', '.join(get_args(Numerics))}")
+
+
+def kept_from_zero(value: Tensor) -> Tensor:
+    """What fp16 would round to zero becomes its smallest number.
+
+    coremltools does so with single constants when it makes a program fp16, for the sake of the
+    epsilons that keep divisions and logarithms finite.
+    """
+    vanishing = (value != 0) & (value.half() == 0)
+    return torch.where(vanishing, value.sign() * _SMALLEST, value)
 
 
 def rounds(kind: TensorType | None, numerics: Numerics) -> bool:
