@@ -138,7 +138,7 @@ def test_a_layer_without_a_name_of_ours_goes_by_that_of_its_weight(tmp_path):
         )
     session = dkm.Evaluator(tmp_path / "m.mlpackage")
     session.run({"x": np.full((1, 16), 6e4, np.float32)})
-    assert "first" in session.overflows[0].layer
+    assert "first_weight" in session.overflows[0].layer
     assert session.overflows[0].type == "linear"
 
 

@@ -169,15 +169,26 @@ class _Compiler:
 
     def _source(self, operation: Operation) -> Source:
         """What to call an operation; its outputs are noted to come from the same layer."""
-        operands = [operand for given in operation.inputs.values() for operand in given]
-        weights = [o for o in operands if isinstance(o, str) and self._stored.is_weight(o)]
+        # Sorted, because the order of inputs in a file means nothing and differs between processes.
+        given = [
+            (parameter, operand)
+            for parameter, operands in sorted(operation.inputs.items())
+            for operand in operands
+            if isinstance(operand, str)
+        ]
+        weights = [(p, name) for p, name in given if self._stored.is_weight(name)]
         if weights:
-            layer: str | None = self._weight_names.get(weights[0], weights[0])
+            _, weight = min(weights, key=self._lesser)
+            layer: str | None = self._weight_names.get(weight, weight)
         else:
-            before = (self._layers.get(o) for o in operands if isinstance(o, str))
-            layer = next((found for found in before if found), None)
+            layer = next((found for _, name in given if (found := self._layers.get(name))), None)
         self._layers.update((name, layer) for name, _ in operation.outputs)
         return Source(operation.name, operation.type, layer)
+
+    def _lesser(self, weight: tuple[str, str]) -> tuple[bool, bool]:
+        """Order among an operation's weights: first those whose parameter is known, biases last."""
+        parameter, name = weight
+        return name not in self._weight_names, not parameter.startswith("weight")
 
     def _name(self, operand: Operand) -> str:
         """The name of an operand, under which it is put among the known values if constant."""
