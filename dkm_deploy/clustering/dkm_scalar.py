@@ -172,7 +172,7 @@ def _pull(
         grid,
         tables,
         out,
-        lambda block, at: torch.addcmul(at[1], upstream[block].double(), at[0]),
+        lambda block, at: torch.addcmul(at[1], upstream[block].to(at[0].dtype), at[0]),
     )
 
 
