@@ -15,7 +15,7 @@ from torch import Tensor
 
 _BLOCK = {"cpu": 1 << 16}  # weights at a time: they stay in a core's cache
 _WIDE_BLOCK = 1 << 24
-_LEVELS = 13  # a cell has up to 2**12 parts
+_LEVELS = 15  # a cell has up to 2**14 parts
 _STEP = 0.1  # a part, at most, in widths of a turn: keeps the gradient within 1e-3
 _FINE_STEP = 0.012  # the same, over the root of a turn's height: keeps values within 4e-6
 REACH = 16.0  # widths to either side of a turn; beyond, its tail is below e**-16
