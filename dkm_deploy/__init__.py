@@ -7,6 +7,8 @@ from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, Schedule
 from dkm_deploy.rewrite import Rewritten, palettize_file
+from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+from dkm_deploy.runtimes.mlprogram.numerics import Overflow
 from dkm_deploy.targets import ledger, read_palettes
 from dkm_deploy.training.attach import advance, prepare
 from dkm_deploy.training.checkpoint import load, save
@@ -49,6 +51,9 @@ __all__ = [
     "ledger",
     "palettize_file",
     "read_palettes",
+    # Run Core ML packages on any OS, and see where fp16 is not enough.
+    "Evaluator",
+    "Overflow",
     # Weigh them.
     "Limits",
     "Report",

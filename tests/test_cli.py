@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -288,6 +289,14 @@ class TestBadInput:
     def test_validate_against_another_checkpoint(self, folder, tmp_path, capsys):
         arguments = _validate(folder, "--weights", f"{folder}/plain.safetensors")
         _fails(capsys, arguments, "not a palettized checkpoint")
+
+    def test_validate_a_package_that_is_cut_short(self, folder, tmp_path, capsys):
+        shutil.copytree(folder / "model.mlpackage", tmp_path / "cut.mlpackage")
+        weights = tmp_path / "cut.mlpackage/Data/com.apple.CoreML/weights/weight.bin"
+        weights.write_bytes(weights.read_bytes()[:150])
+        arguments = _validate(folder)
+        arguments[1:3] = [tmp_path / "cut.mlpackage"]
+        _fails(capsys, arguments, "cut.mlpackage")
 
     def test_validate_with_a_report_that_exists(self, folder, tmp_path, capsys):
         (tmp_path / "r.json").write_text("keep me")

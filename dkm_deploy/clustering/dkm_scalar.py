@@ -29,7 +29,7 @@ from dkm_deploy.clustering.scalar_grid import (
 
 _GROUPS_AT_ONCE = 1 << 17  # weights in the groups handled together
 _DIRECT = 1024  # weights of a group that need no table
-_CELLS = 1 << 13  # of a table, before cells are cut into parts
+_CELLS = 1 << 11  # of a table, before cells are cut into parts
 _REBUILDS = 4  # of a table, for centroids that move out of its fine cells
 _NEAR = 12.0  # widths of a turn that must stay in fine cells
 _COLDEST = 1e-20  # tau in squared ranges: attention is hard for all that float64 tells apart
@@ -172,7 +172,7 @@ def _pull(
         grid,
         tables,
         out,
-        lambda block, at: torch.addcmul(at[1], upstream[block].double(), at[0]),
+        lambda block, at: torch.addcmul(at[1], upstream[block].to(at[0].dtype), at[0]),
     )
 
 

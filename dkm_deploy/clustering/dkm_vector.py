@@ -30,12 +30,13 @@ Three gradients of the centroids:
 
 Precision: an error of the logits is a relative error of the attention, and logits have the size
 of the vectors' variance over tau. Passes are in float32 where that ratio permits and products of
-float32 are exact to float32, else in float64.
+float32 are exact to float32, else in float64. There, only the pairs of a vector and a centroid that
+attention is not next to nothing for are worked on. A centroid that lives on such next to nothing
+makes all passes exact: float64, with all pairs.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -45,11 +46,12 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dkm_deploy.clustering.krylov import capped_resolvent
+from dkm_deploy.clustering.vector_attention import Matrix, Pairs, attend_
 
 _SHARP = 50.0  # squared distance from the mean over tau from which logits need float64
-_CUT = {torch.float32: 60.0, torch.float64: 600.0}  # logits this far below the best are -infinity
-_FAINT = 1e-20  # sum of attention below which a centroid lives on what float32 cuts off
-_BLOCK = 1 << 17  # attentions at a time on a CPU: what its cache holds
+# Sum of attention below which a centroid lives on what is cut off.
+_FAINT = {torch.float32: 1e-20, torch.float64: 1e-6}
+_BLOCK = 1 << 18  # attentions at a time on a CPU: what its cache holds
 _DEVICE_BLOCK = 1 << 24  # the same on other devices: 64 MiB of float32
 _MERGING = 0.02  # distance of an eigenvalue of J from 1 that is still told from 1
 _PRODUCTS = 40  # passes that the implicit gradient takes at most
@@ -88,10 +90,10 @@ def _forward(
     The latter are float64, ``(kept + 1, groups, clusters, dim)`` and ``(kept, groups, clusters)``.
     """
     with torch.autocast(vectors.device.type, enabled=False):
-        passes = _Passes.of(vectors, tau, wide=False)
+        passes = _Passes.of(vectors, tau, exact=False)
         path, mass = _iterate(passes, centroids, iterations)
-        if passes.dtype != torch.float64 and bool((mass < _FAINT).any()):
-            passes = _Passes.of(vectors, tau, wide=True)
+        if passes.cut_off(mass):
+            passes = _Passes.of(vectors, tau, exact=True)
             path, mass = _iterate(passes, centroids, iterations)
         kept = iterations if gradient == "unrolled" else 1
         soft = passes.read(path[-2], path[-1])
@@ -114,7 +116,9 @@ def _backward(
 ) -> Tensor:
     """The gradient of the vectors."""
     with torch.autocast(vectors.device.type, enabled=False):
-        passes = _Passes.of(vectors, tau, wide=bool((mass < _FAINT).any()))
+        passes = _Passes.of(vectors, tau, exact=False)
+        if passes.cut_off(mass):
+            passes = _Passes.of(vectors, tau, exact=True)
         result = torch.zeros(vectors.shape, dtype=passes.kept_dtype, device=vectors.device)
         adjoint = passes.pool(path[-2], upstream)
         grad: Tensor | None = upstream
@@ -196,6 +200,7 @@ class _Passes:
             centroids are taken relative to it, so that products do not cancel.
         tau: float64, ``(groups, 1, 1)``, above 0.
         slope: 2 / tau, or 0 where tau is 0 to rounding and the attention is a step function.
+        exact: in float64 and with all pairs of a vector and a centroid.
     """
 
     vectors: Tensor
@@ -203,10 +208,11 @@ class _Passes:
     centre: Tensor
     tau: Tensor
     slope: Tensor
+    exact: bool
 
     @classmethod
-    def of(cls, vectors: Tensor, tau: Tensor, *, wide: bool) -> _Passes:
-        """Passes in the precision that ``tau`` needs, or in float64 if ``wide``."""
+    def of(cls, vectors: Tensor, tau: Tensor, *, exact: bool) -> _Passes:
+        """Passes in the precision that ``tau`` needs, or in float64 if ``exact``."""
         narrow = torch.promote_types(vectors.dtype, torch.float32)
         variance, centre = torch.var_mean(vectors.to(narrow), dim=1, correction=0, keepdim=True)
         spread = variance.double().sum(2, keepdim=True)
@@ -215,10 +221,14 @@ class _Passes:
         # Root mean square, not mean: a few vectors far out have most of the gradient's error.
         size = (vectors.to(narrow) - centre).square().sum(2, keepdim=True).double()
         sharp = size.square().mean(1, keepdim=True).sqrt() > _SHARP * tau
-        wide = wide or _coarse_products(vectors.device) or bool(sharp.any())
+        wide = exact or _coarse_products(vectors.device) or bool(sharp.any())
         dtype = torch.float64 if wide else narrow
         slope = torch.where(tau > floor, 2 / tau.clamp(min=1e-200), 0)
-        return cls(vectors, dtype, centre.to(dtype), torch.maximum(tau, floor), slope)
+        return cls(vectors, dtype, centre.to(dtype), torch.maximum(tau, floor), slope, exact)
+
+    def cut_off(self, mass: Tensor) -> bool:
+        """Whether a centroid with these sums of attention lives on what these passes leave out."""
+        return not self.exact and bool((mass < _FAINT[self.dtype]).any())
 
     @property
     def kept_dtype(self) -> torch.dtype:
@@ -230,7 +240,7 @@ class _Passes:
         totals = self._totals(centroids, self.vectors.shape[-1] + 1)
         for place, x, attention in self._blocks(centroids):
             # Many equal vectors round alike: their float32 sum would be off by 1e-5 of the range.
-            totals[place[0]] += _pooled(attention.double(), pad(x.double(), (0, 1), value=1.0))
+            totals[place[0]] += attention.pool(pad(x.double(), (0, 1), value=1.0))
         mass = totals[..., -1:]
         alive = mass > torch.finfo(self.dtype).tiny
         means = totals[..., :-1] / torch.where(alive, mass, 1) + self.centre
@@ -241,14 +251,14 @@ class _Passes:
         relative = _turned((values - self.centre).to(self.dtype))
         out = torch.empty_like(self.vectors, memory_format=torch.contiguous_format)
         for place, _, attention in self._blocks(centroids):
-            out[place] = attention @ relative[place[0]] + self.centre[place[0]]
+            out[place] = attention.read(relative[place[0]]) + self.centre[place[0]]
         return out
 
     def pool(self, centroids: Tensor, rows: Tensor) -> Tensor:
         """``sum_i a_ij rows_i`` of each centroid."""
         totals = self._totals(centroids, rows.shape[-1])
         for place, _, attention in self._blocks(centroids):
-            totals[place[0]] += _pooled(attention, rows[place].to(self.dtype))
+            totals[place[0]] += attention.pool(rows[place].to(self.dtype))
         return totals
 
     def pull_back(
@@ -268,19 +278,19 @@ class _Passes:
         # p_ij is a product of rows [x_i, 1, g_i] and columns [u_j, -u_j . c'_j, c'_j].
         offset = -(share * after).sum(-1, keepdim=True)
         parts = [share, offset] if grad is None else [share, offset, after]
-        columns, keys = (_turned(t.to(self.dtype)) for t in (torch.cat(parts, -1), before))
-        scale, dim = self.slope.to(self.dtype), keys.shape[-1]
+        pulled = torch.cat(parts, -1), self.slope * before
+        columns, keys = (_turned(t.to(self.dtype)) for t in pulled)
+        dim = keys.shape[-1]
         totals = self._totals(before, dim + 1)
         for place, x, attention in self._blocks(step.before):
             group = place[0]
             padded = pad(x, (0, 1), value=1.0)
             rows = padded if grad is None else torch.cat([padded, grad[place].to(x.dtype)], -1)
-            means = attention @ columns[group]
-            expected = (rows * means).sum(-1, keepdim=True)
-            pull = torch.baddbmm(-expected, rows, columns[group].mT).mul_(attention)
+            means = attention.read(columns[group])
+            pull = attention.pull(rows, columns[group], (rows * means).sum(-1, keepdim=True))
             if out is not None:
-                out[place] += torch.baddbmm(means[..., :dim], pull * scale[group], keys[group])
-            totals[group] += _pooled(pull, padded)
+                out[place] += pull.read(keys[group]).add_(means[..., :dim])
+            totals[group] += pull.pool(padded)
         moved = self.slope * (totals[..., :-1] - before * totals[..., -1:])
         return moved + torch.where(alive, 0, adjoint)
 
@@ -288,7 +298,9 @@ class _Passes:
         shape = (*centroids.shape[:2], width)
         return torch.zeros(shape, dtype=torch.float64, device=centroids.device)
 
-    def _blocks(self, centroids: Tensor) -> Iterator[tuple[tuple[slice, slice], Tensor, Tensor]]:
+    def _blocks(
+        self, centroids: Tensor
+    ) -> Iterator[tuple[tuple[slice, slice], Tensor, Matrix | Pairs]]:
         """Where a block is, its vectors relative to the centre, and its attention."""
         relative = centroids - self.centre
         # |x|^2 is the same for all centroids, so that softmax does not need it.
@@ -296,12 +308,8 @@ class _Passes:
         keys = (relative * (2 / self.tau)).to(self.dtype).mT.contiguous()
         for place in _places(self.vectors, centroids.shape[1]):
             x = self.vectors[place].to(self.dtype) - self.centre[place[0]]
-            yield place, x, _softmax_(torch.baddbmm(bias[place[0]], x, keys[place[0]]))
-
-
-def _pooled(attention: Tensor, rows: Tensor) -> Tensor:
-    """``attention.mT @ rows``, in the order that MKL is four times as fast in."""
-    return (rows.mT @ attention).mT
+            logits = torch.baddbmm(bias[place[0]], x, keys[place[0]])
+            yield place, x, attend_(logits, exact=self.exact)
 
 
 def _turned(columns: Tensor) -> Tensor:
@@ -314,19 +322,6 @@ def _coarse_products(device: torch.device) -> bool:
     backend = torch.backends.mkldnn if device.type == "cpu" else torch.backends.cuda
     # Not torch.get_float32_matmul_precision(): it raises where this setting was used.
     return backend.matmul.fp32_precision not in ("none", "ieee")
-
-
-def _softmax_(logits: Tensor) -> Tensor:
-    """Softmax over the last dimension, with exact zeros for what is next to nothing.
-
-    Without the cut, denormal numbers make the products with the attention 15 times slower. In
-    float64 they are too rare to slow the softmax itself.
-    """
-    cut = _CUT[logits.dtype]
-    if logits.dtype != torch.float64:
-        logits.sub_(logits.amax(-1, keepdim=True)).clamp_(min=-cut)
-    attention = torch.softmax(logits, dim=-1)
-    return torch.threshold_(attention, math.exp(0.1 - cut), 0.0)
 
 
 def _places(vectors: Tensor, clusters: int) -> Iterator[tuple[slice, slice]]:

@@ -15,12 +15,14 @@ from torch import Tensor
 
 _BLOCK = {"cpu": 1 << 16}  # weights at a time: they stay in a core's cache
 _WIDE_BLOCK = 1 << 24
-_LEVELS = 13  # a cell has up to 2**12 parts
+_LEVELS = 15  # a cell has up to 2**14 parts
 _STEP = 0.1  # a part, at most, in widths of a turn: keeps the gradient within 1e-3
 _FINE_STEP = 0.012  # the same, over the root of a turn's height: keeps values within 4e-6
 REACH = 16.0  # widths to either side of a turn; beyond, its tail is below e**-16
 _FINE_CELLS = 1 << 17  # of an even grid that weights are located on: a table of them is 1 MiB
-_BELOW_ONE = 1 - 2.0**-50  # keeps the greatest weight inside the last cell after rounding
+_NARROW_CELLS = 1 << 15  # of an even grid on which float32 positions are precise enough
+_PLAIN_SPANS = 1e-30, 1e30  # ranges in which float32 positions neither overflow nor vanish
+_DROPPED_BITS = 29  # of a float64 that float32 has not
 
 Slices = tuple[slice, slice]
 
@@ -35,6 +37,7 @@ class Grid:
         first: int32, ``(groups * cells,)``: the node where a cell starts.
         nodes: float64, ``(nodes,)``.
         rows: int64, ``(nodes,)``: the group of a node.
+        dtype: of positions, shares and values at the weights.
     """
 
     cells: int
@@ -42,6 +45,7 @@ class Grid:
     first: Tensor
     nodes: Tensor
     rows: Tensor
+    dtype: torch.dtype = torch.float64
 
     def steps(self) -> Tensor:
         """The wider of the parts beside each node, ``(nodes,)``."""
@@ -123,20 +127,21 @@ class Frame:
     Attributes:
         weights: any floating dtype.
         low: float64, ``(groups,)``, the least weight.
-        span: float64, ``(groups,)``, the width of the range; 1 where all weights are equal.
+        span: float64, ``(groups,)``, the width of the range; 1 where all weights are equal. It is
+            wider by some 2e-7, so that no position is 1 and that its inverse is a float32:
+            float32 positions differ from float64 ones by rounding alone.
     """
 
     weights: Tensor
     low: Tensor
     span: Tensor
 
-    def positions(self, block: Slices, scale: float = 1) -> Tensor:
-        """Positions of a block of weights times ``scale``, float64."""
-        wide = self.weights[block].to(torch.float64, copy=True)
-        if len(self.low) == 1:
-            return wide.sub_(self.low).mul_(scale / self.span)
-        rows = block[0]
-        return wide.sub_(self.low[rows, None]).mul_((scale / self.span[rows])[:, None])
+    def positions(
+        self, block: Slices, scale: float = 1, dtype: torch.dtype = torch.float64
+    ) -> Tensor:
+        """Positions of a block of weights times ``scale``, a power of two."""
+        low, factor = self.low[block[0], None], scale / self.span[block[0], None]
+        return (self.weights[block].to(dtype) - low.to(dtype)).mul_(factor.to(dtype))
 
     def blocks(self) -> Iterator[Slices]:
         """Slices of groups and weights that cover all, few enough to stay in cache."""
@@ -153,7 +158,10 @@ def frame_of(weights: Tensor) -> Frame:
     # The reduction of a whole tensor is many times faster than that of its rows.
     bounds = weights.aminmax() if len(weights) == 1 else weights.aminmax(dim=1)
     low, high = (bound.double().view(-1) for bound in bounds)
-    return Frame(weights, low, torch.where(high > low, high - low, 1))
+    inverse = 1 / torch.where(high > low, high - low, 1)
+    last_bit = 1 << _DROPPED_BITS
+    inverse = inverse.view(torch.int64).bitwise_and(-last_bit).sub(last_bit).view(torch.float64)
+    return Frame(weights, low, 1 / inverse)
 
 
 @dataclass(frozen=True)
@@ -164,30 +172,36 @@ class Even:
     through it give what the grid itself gives.
 
     Attributes:
-        cells: of it.
+        cells: of it, a power of two.
+        dtype: of positions, shares and values at the weights: float32 where that is precise.
         node: int32, ``(cells + 1,)``: the grid's node at or below each of its own.
         share: float64, ``(cells + 1,)``: of the next one.
     """
 
     cells: int
+    dtype: torch.dtype
     node: Tensor
     share: Tensor
 
     @classmethod
-    def of(cls, grid: Grid, count: int) -> Even | None:
-        """The even grid for ``count`` weights, or None where it would not be much smaller."""
+    def of(cls, grid: Grid, frame: Frame) -> Even | None:
+        """The even grid for these weights, or None where it would not be much smaller."""
         cells = grid.cells * int(grid.parts.max())
-        if len(grid.parts) > grid.cells or cells > min(_FINE_CELLS, count // 4):
+        if len(frame.low) > 1 or cells > min(_FINE_CELLS, frame.weights.shape[1] // 4):
             return None
+        low, high = _PLAIN_SPANS
+        narrow = cells <= _NARROW_CELLS and low < float(frame.span) < high
+        dtype = frame.weights.dtype if narrow else torch.float64
+        dtype = torch.promote_types(dtype, torch.float32)
         places = torch.arange(cells + 1, device=grid.nodes.device, dtype=torch.float64)
         node, share = grid.locate((places * (grid.cells / cells))[None, :-1], 0)
         last = node.new_full((1,), len(grid.nodes) - 1)
-        return cls(cells, torch.cat([node, last]), torch.cat([share, share.new_zeros(1)]))
+        return cls(cells, dtype, torch.cat([node, last]), torch.cat([share, share.new_zeros(1)]))
 
     def locate(self, positions: Tensor, group: int) -> tuple[Tensor, Tensor]:
         """As :meth:`Grid.locate`, on this grid."""
         cell = positions.int()
-        return cell.flatten(), positions.sub_(cell).flatten()
+        return cell.flatten(), positions.frac_().flatten()
 
     def values(self, table: Tensor) -> Tensor:
         """A function given at the grid's nodes, at these."""
@@ -205,13 +219,14 @@ class Even:
 
 def spread(grid: Grid, frame: Frame, *values: Tensor) -> list[Tensor]:
     """Sums at the nodes: of the weights' count, then of each of ``values``, shaped as weights."""
-    even = Even.of(grid, frame.weights.shape[1])
+    even = Even.of(grid, frame)
     places = even or grid
     size = len(grid.nodes) if even is None else even.cells + 1
     sums = [frame.low.new_zeros(size) for _ in range(2 * len(values) + 2)]
     for block in frame.blocks():
-        positions = frame.positions(block, places.cells * _BELOW_ONE)
+        positions = frame.positions(block, places.cells, places.dtype)
         node, share = places.locate(positions, block[0].start)
+        share = share.double()
         _add(sums[0], node, None)
         _add(sums[1], node, share)
         for i, value in enumerate(values, 1):
@@ -253,15 +268,18 @@ def read(
         frame: the weights.
         tables: each ``(nodes,)``.
         out: shaped as the weights, for the results.
-        use: from a block and the tables' values at its weights, float64, to the result there.
+        use: from a block and the tables' values at its weights, float32 or float64, to the
+            result there.
     """
-    even = Even.of(grid, frame.weights.shape[1])
+    even = Even.of(grid, frame)
     places = even or grid
     if even is not None:
         tables = [even.values(table) for table in tables]
-    slopes = [torch.cat([table.diff(), table.new_zeros(1)]) for table in tables]
+    dtype = places.dtype
+    slopes = [torch.cat([table.diff(), table.new_zeros(1)]).to(dtype) for table in tables]
+    tables = [table.to(dtype) for table in tables]
     for block in frame.blocks():
-        positions = frame.positions(block, places.cells * _BELOW_ONE)
+        positions = frame.positions(block, places.cells, dtype)
         shape = positions.shape
         node, share = places.locate(positions, block[0].start)
         values = [

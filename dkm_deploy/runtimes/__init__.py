@@ -68,15 +68,14 @@ def runtime_for(path: Path) -> Runtime:
     raise DkmError(f"{path}: nothing here runs {path.suffix!r} files. {reasons}".rstrip(". "))
 
 
-def check_inputs(given: Arrays, expected: Mapping[str, Shape]) -> None:
+def check_inputs(given: Arrays, expected: Mapping[str, Shape], what: str = "input") -> None:
     """Raise DkmError if the names or shapes of ``given`` are not the ``expected`` ones."""
     if set(given) != set(expected):
-        raise DkmError(
-            f"inputs are {', '.join(sorted(given))}; the file takes {', '.join(sorted(expected))}"
-        )
+        names, wanted = (", ".join(sorted(table)) or "none" for table in (given, expected))
+        raise DkmError(f"{what}s are {names}; the file takes {wanted}")
     for name, shape in expected.items():
         actual = given[name].shape
         if len(actual) != len(shape) or any(
             want not in (None, have) for want, have in zip(shape, actual, strict=True)
         ):
-            raise DkmError(f"input {name!r} has shape {actual}; the file takes {shape}")
+            raise DkmError(f"{what} {name!r} has shape {actual}; the file takes {shape}")

@@ -1,12 +1,16 @@
 """Run Core ML packages with Core ML itself, on macOS.
 
-This module has not been run on a Mac yet: its calls follow the documentation of coremltools.
+This module has never run on a Mac: its calls follow the documentation of coremltools, and its
+tests put a stand-in in the place of ``coremltools.models.MLModel``.
 """
 
 from __future__ import annotations
 
 import platform
+import shutil
 import sys
+import tempfile
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,57 +18,101 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dkm_deploy.errors import DkmError
+from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.runtimes import Arrays, Shape, check_inputs
+from dkm_deploy.runtimes.mlprogram.constexpr import Constants
 from dkm_deploy.runtimes.mlprogram.package import open_package
-from dkm_deploy.runtimes.mlprogram.program import functions
+from dkm_deploy.runtimes.mlprogram.program import Function, chosen, functions
 from dkm_deploy.runtimes.mlprogram.proto import coremltools, quiet
+
+COMPUTE_UNITS = ("ALL", "CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE")
 
 
 class CoreMLSession:
-    """A package compiled and loaded by Core ML.
+    """A function of a package, compiled and loaded by Core ML.
 
     Attributes:
         input_shapes: shape of every input by name; None for a dimension that may change.
     """
 
-    def __init__(self, path: Path, compute_units: str) -> None:
-        """Load ``path``. Raises DkmError if Core ML refuses it."""
-        function = next(iter(functions(open_package(path)).values()))
-        self.input_shapes: Mapping[str, Shape] = {
-            name: kind.shape for name, kind in function.inputs.items() if kind is not None
-        }
+    def __init__(self, path: Path, compute_units: str, function: str | None = None) -> None:
+        """Load ``path``.
+
+        Args:
+            path: a ``.mlpackage``. coremltools writes to what it loads, so it gets a copy.
+            compute_units: one of ``COMPUTE_UNITS``.
+            function: which function; None is the package's default.
+
+        Raises:
+            DkmError: the package is damaged, has no such function, or Core ML refuses it.
+        """
+        self._path = path
+        self._function = chosen(functions(open_package(path)), function)
+        self._inputs = {n: k for n, k in self._function.inputs.items() if k is not None}
+        self.input_shapes: Mapping[str, Shape] = {n: k.shape for n, k in self._inputs.items()}
+        self._labels = _class_labels(self._function)
+        folder = tempfile.mkdtemp()
+        weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        copy = shutil.copytree(path, Path(folder) / path.name)
         ct = coremltools()
+        named = {} if function is None else {"function_name": function}
         try:
             with quiet():
                 units = ct.ComputeUnit[compute_units]
-                self._model = ct.models.MLModel(str(path), compute_units=units)
-        except (RuntimeError, KeyError) as error:
-            raise DkmError(f"{path}: Core ML cannot load it: {error}") from error
-        self._path = path
+                self._model = ct.models.MLModel(str(copy), compute_units=units, **named)
+        except Exception as error:  # coremltools passes on what Core ML says in many kinds
+            raise DkmError(f"{path}: Core ML cannot load it: {first_line(error)}") from error
 
-    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
-        """Outputs by name. Raises DkmError if an input does not fit or Core ML fails."""
+    def make_state(self) -> Any:
+        """Zeros for every state of the function, to be passed to :meth:`run`; Core ML's own."""
+        return self._model.make_state()
+
+    def run(self, inputs: Arrays, state: Any = None) -> dict[str, NDArray[Any]]:
+        """Outputs by name; class probabilities in the order of the labels.
+
+        Args:
+            inputs: arrays by name.
+            state: from :meth:`make_state`, or of the run before. None starts from zeros and
+                forgets.
+
+        Raises:
+            DkmError: an input does not fit, or Core ML fails.
+        """
         check_inputs(inputs, self.input_shapes)
+        given = {n: np.asarray(array, self._inputs[n].dtype.held) for n, array in inputs.items()}
         try:
-            outputs = self._model.predict(dict(inputs))
-        except RuntimeError as error:
-            raise DkmError(f"{self._path}: Core ML failed: {error}") from error
-        return {name: np.asarray(value) for name, value in outputs.items()}
+            if self._function.states:
+                outputs = self._model.predict(given, state or self._model.make_state())
+            else:
+                outputs = self._model.predict(given)
+        except Exception as error:  # see __init__
+            raise DkmError(f"{self._path}: Core ML failed: {first_line(error)}") from error
+        return {name: self._array(value) for name, value in outputs.items()}
+
+    def _array(self, value: Any) -> NDArray[Any]:
+        if isinstance(value, Mapping):
+            return np.array([value[label] for label in self._labels])
+        return np.asarray(value)
 
 
 class CoreMLRuntime:
     """Implements :class:`dkm_deploy.runtimes.Runtime`.
 
     Args:
-        compute_units: name of a ``coremltools.ComputeUnit``: ALL, CPU_ONLY, CPU_AND_GPU or
-            CPU_AND_NE.
+        compute_units: one of ``COMPUTE_UNITS``.
+
+    Raises:
+        DkmError: there are no such compute units.
     """
 
     suffixes = (".mlpackage",)
     native = True
 
     def __init__(self, compute_units: str = "ALL") -> None:
+        if compute_units not in COMPUTE_UNITS:
+            raise DkmError(
+                f"compute_units is {compute_units!r}; it must be one of {', '.join(COMPUTE_UNITS)}"
+            )
         self._compute_units = compute_units
         self.name = f"Core ML ({compute_units})"
 
@@ -74,12 +122,22 @@ class CoreMLRuntime:
             return None
         return f"Core ML runs on macOS only; this is {platform.system()}"
 
-    def load(self, path: Path) -> CoreMLSession:
+    def load(self, path: Path, function: str | None = None) -> CoreMLSession:
         """Load a package. Raises DkmError off macOS, or if Core ML refuses the package."""
         reason = self.unavailable()
         if reason:
             raise DkmError(f"{path}: {reason}")
-        return CoreMLSession(path, self._compute_units)
+        return CoreMLSession(path, self._compute_units, function)
+
+
+def _class_labels(function: Function) -> list[Any]:
+    """The labels of a classifier; none for other programs."""
+    constants = Constants(function.body)
+    for operation in function.body.operations:
+        if operation.type == "classify" and operation.inputs.get("classes"):
+            labels: list[Any] = constants.get(operation.inputs["classes"][0]).tolist()
+            return labels
+    return []
 
 
 runtime = CoreMLRuntime()

@@ -68,6 +68,22 @@ def test_it_is_the_dense_reference_with_many_clusters(bits, temperature):
     _check_against_reference(_case("gaussian", 20_000, 1 << bits, temperature), iterations=2)
 
 
+@pytest.mark.parametrize(("bits", "temperature"), [(1, 0.05), (2, 0.05), (4, 0.05), (4, 0.2)])
+@pytest.mark.parametrize("kind", _KINDS[:3])
+def test_float32_weights_are_the_dense_reference(kind, bits, temperature):
+    """At these temperatures the grid is coarse, and positions are float32."""
+    case = _case(kind, 150_000, 1 << bits, temperature, dtype=torch.float32)
+    _check_against_reference(case, iterations=2)
+
+
+@pytest.mark.parametrize("scale", [1e-36, 1e-20, 1e30])
+def test_float32_weights_of_any_size_are_the_dense_reference(scale):
+    weights, centroids, _, upstream = _case("gaussian", 150_000, 4, 0.05)
+    weights, centroids = (scale * weights).float(), scale * centroids
+    tau = 0.05 * weights.double().var(correction=0)[None]
+    _check_against_reference((weights, centroids, tau, upstream.float()), iterations=1)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     st.sampled_from(_KINDS),

@@ -5,7 +5,8 @@ import pytest
 import torch
 from torch.nn import functional as f
 
-from tests.runtimes.mlprogram_packages import Family, mb, n, rand
+from dkm_deploy.runtimes.mlprogram import runtime
+from tests.runtimes.mlprogram_packages import Family, mb, n, rand, save
 
 W = rand(6, 4, 3, 3)
 B = rand(6)
@@ -15,6 +16,16 @@ UP = rand(4, 6, 3, 3)
 UPG = rand(4, 3, 3, 3)
 CH = rand(4)
 POS = CH.abs() + 0.5
+POINTS = rand(2, 5, 6, 2)
+SAMPLED = {
+    "sampling_mode": "bilinear",
+    "coordinates_mode": "normalized_minus_one_to_one",
+    "align_corners": True,
+}
+
+
+def even(x):
+    return mb.slice_by_size(x=x, begin=[0, 0, 0, 0], size=[-1, -1, 8, 6])
 
 
 CASES = {  # x: (2, 4, 9, 7)
@@ -159,6 +170,97 @@ CASES = {  # x: (2, 4, 9, 7)
         lambda x: mb.pixel_shuffle(x=x, upscale_factor=2),
         lambda x: f.pixel_shuffle(x, 2),
     ),
+    "pixel_unshuffle": (
+        lambda x: mb.pixel_unshuffle(x=even(x), downscale_factor=np.uint32(2)),
+        lambda x: f.pixel_unshuffle(x[..., :8, :6], 2),
+    ),
+    "depth_to_space": (  # TensorFlow's order: the channel is the fast part of the depth
+        lambda x: mb.depth_to_space(x=x, block_size=2),
+        lambda x: torch.stack(
+            [torch.stack([x[:, 0], x[:, 1]], -1), torch.stack([x[:, 2], x[:, 3]], -1)], 2
+        ).reshape(2, 1, 18, 14),
+    ),
+    "space_to_depth": (
+        lambda x: mb.space_to_depth(x=even(x), block_size=2),
+        lambda x: torch.cat([x[..., i:8:2, j:6:2] for i in (0, 1) for j in (0, 1)], 1),
+    ),
+    "space_to_batch": (
+        lambda x: mb.space_to_batch(x=x, block_shape=[2, 2], paddings=[[1, 0], [0, 1]]),
+        lambda x: torch.cat(
+            [f.pad(x, [0, 1, 1, 0])[..., i::2, j::2] for i in (0, 1) for j in (0, 1)]
+        ),
+    ),
+    "batch_to_space": (
+        lambda x: mb.batch_to_space(x=x, block_shape=[2, 1], crops=[[1, 2], [0, 3]]),
+        lambda x: torch.stack([x[:1], x[1:]], 3).reshape(1, 4, 18, 7)[..., 1:-2, :-3],
+    ),
+    "l2_pool": (
+        lambda x: mb.l2_pool(x=x, kernel_sizes=[3, 2], strides=[2, 1], pad_type="valid"),
+        lambda x: f.lp_pool2d(x, 2, (3, 2), (2, 1)),
+    ),
+    "resample": (
+        lambda x: mb.resample(
+            x=x, coordinates=n(POINTS), padding_mode="constant", padding_value=1.5, **SAMPLED
+        ),
+        lambda x: f.grid_sample(x - 1.5, POINTS, align_corners=True) + 1.5,
+    ),
+    "resample_border": (
+        lambda x: mb.resample(
+            x=x, coordinates=n(POINTS), padding_mode="border", padding_value=0.0, **SAMPLED
+        ),
+        lambda x: f.grid_sample(x, POINTS, padding_mode="border", align_corners=True),
+    ),
+    "resample_pixels": (  # in pixels: (column, row), here between rows 2 and 3
+        lambda x: mb.resample(
+            x=x,
+            coordinates=np.full((2, 1, 1, 2), [4.0, 2.25], np.float32),
+            padding_mode="constant",
+            padding_value=0.0,
+            **{**SAMPLED, "coordinates_mode": "unnormalized"},
+        ),
+        lambda x: (0.75 * x[..., 2, 4] + 0.25 * x[..., 3, 4])[..., None, None],
+    ),
+    "affine": (  # mirrored left to right, and one row down: half of the height is 4 rows
+        lambda x: mb.affine(
+            x=x,
+            transform_matrix=np.array([[-1, 0, 0, 0, 1, 0.25]], np.float32),
+            output_height=9,
+            output_width=7,
+            padding_mode="constant",
+            padding_value=0.0,
+            **SAMPLED,
+        ),
+        lambda x: f.pad(x, [0, 0, 0, 1])[..., 1:, :].flip(-1),
+    ),
+    "crop_resize": (
+        lambda x: mb.crop_resize(
+            x=x,
+            boxes=np.array([[2, 1, 6, 5], [0, 0, 8, 6]], np.float32),
+            box_indices=np.array([1, 0], np.int32),
+            target_height=3,
+            target_width=5,
+            sampling_mode="ALIGN_CORNERS",
+        ),
+        lambda x: torch.cat(
+            [
+                f.interpolate(part, (3, 5), mode="bilinear", align_corners=True)
+                for part in (x[1:, :, 2:7, 1:6], x[:1])
+            ]
+        ),
+    ),
+    "crop_resize_outside": (  # rows -4, 0, 4, 8, 12 and the middle column
+        lambda x: mb.crop_resize(
+            x=x,
+            boxes=np.array([[0.5, 0.5, 0.0, 2.0]], np.float32),
+            target_height=5,
+            target_width=1,
+            normalized_coordinates=True,
+            box_coordinate_mode="CENTER_SIZE_WIDTH_FIRST",
+            sampling_mode="ALIGN_CORNERS",
+            pad_value=9.0,
+        ),
+        lambda x: f.pad(x[:1, :, ::4, 3:4], [0, 0, 1, 1], value=9.0),
+    ),
     "crop": (
         lambda x: mb.crop(x=x, crop_height=[1, 2], crop_width=[0, 3]),
         lambda x: x[..., 1:-2, :-3],
@@ -208,6 +310,19 @@ def family(tmp_path_factory):
 @pytest.mark.parametrize("name", CASES)
 def test_matches_torch(family, name):
     family.check(name)
+
+
+def test_crops_of_all_images_before_ios17(tmp_path):
+    def body(x):
+        roi = np.array([2, 1, 6, 5], np.float32).reshape(1, 1, 4, 1, 1)
+        size = {"target_height": 3, "target_width": 5, "sampling_mode": "STRICT_ALIGN_CORNERS"}
+        return mb.crop_resize(x=x, roi=roi, name="y", **size)
+
+    x = rand(2, 4, 9, 7)
+    path = save(tmp_path / "m.mlpackage", body, (2, 4, 9, 7), target="iOS16")
+    actual = torch.from_numpy(runtime.load(path).run({"x": n(x)})["y"])
+    expected = f.interpolate(x[..., 2:7, 1:6], (3, 5), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(actual, expected[None])
 
 
 def test_the_file_holds_the_operations(family):

@@ -10,6 +10,17 @@ from tests.runtimes.mlprogram_packages import Family, mb, n, rand
 IDX = torch.tensor([[0, -1, 2], [3, 1, -5]])
 COND = rand(2, 5, 8) > 0
 QK = rand(2, 5, 8)
+COLUMNS = torch.tensor([0, 3, 7]).expand(2, 5, 3)
+SCALES = rand(8).abs() * 0.01 + 0.01
+AT_012 = torch.zeros(2, 5, 8, dtype=torch.bool)
+AT_012[0, 1, 2] = True
+
+
+def with_rows(x, first, second):
+    """x with the rows (0, 1) and (1, 4) replaced."""
+    x = x.clone()
+    x[0, 1], x[1, 4] = first, second
+    return x
 
 
 CASES = {  # x: (2, 5, 8)
@@ -143,6 +154,87 @@ CASES = {  # x: (2, 5, 8)
     "range": (
         lambda x: mb.mul(x=mb.range_1d(end=8.0, start=0.0, step=1.0), y=x),
         lambda x: torch.arange(8.0) * x,
+    ),
+    "fill_like": (
+        lambda x: mb.add(x=mb.fill_like(ref_tensor=x, value=2.5), y=x),
+        lambda x: x + 2.5,
+    ),
+    "non_zero": (
+        lambda x: mb.non_zero(x=mb.relu(x=x)),
+        lambda x: x.clamp(min=0).nonzero(),
+    ),
+    "flatten2d": (lambda x: mb.flatten2d(x=x, axis=-1), lambda x: x.reshape(10, 8)),
+    "reshape_like": (
+        lambda x: mb.reshape_like(
+            x=x,
+            ref_tensors=(n(torch.zeros(10, 3)), n(torch.zeros(2, 4, 2))),
+            begins=(0, 1),
+            ends=(1, 0),
+            end_masks=(False, True),
+        ),
+        lambda x: x.reshape(10, 4, 2),
+    ),
+    "sliding_windows": (
+        lambda x: mb.sliding_windows(x=x, axis=1, size=3, stride=2),
+        lambda x: torch.stack([x[:, :3], x[:, 2:]], 1),
+    ),
+    "sliding_windows_last": (
+        lambda x: mb.sliding_windows(x=x, axis=-1, size=7),
+        lambda x: torch.stack([x[..., :7], x[..., 1:]], 2),
+    ),
+    "reverse_sequence": (
+        lambda x: mb.reverse_sequence(x=x, lengths=[3, 5], seq_axis=1, batch_axis=0),
+        lambda x: torch.stack([x[0, [2, 1, 0, 3, 4]], x[1].flip(0)]),
+    ),
+    "scatter_update": (
+        lambda x: mb.scatter(data=x, indices=[4, 1], updates=n(QK[:, :2]), axis=1, mode="update"),
+        lambda x: torch.stack([x[:, 0], QK[:, 1], x[:, 2], x[:, 3], QK[:, 0]], 1),
+    ),
+    "scatter_add": (
+        lambda x: mb.scatter(data=x, indices=[1, 1], updates=n(QK[:, :2]), axis=1, mode="add"),
+        lambda x: x.index_add(1, torch.tensor([1, 1]), QK[:, :2]),
+    ),
+    "scatter_along_axis": (
+        lambda x: mb.scatter_along_axis(
+            data=x, indices=n(COLUMNS).astype(np.int32), updates=n(QK[..., :3]), axis=2, mode="sub"
+        ),
+        lambda x: x.scatter_add(2, COLUMNS, -QK[..., :3]),
+    ),
+    "scatter_nd": (
+        lambda x: mb.scatter_nd(
+            data=x, indices=np.array([[0, 1], [1, 4]], np.int32), updates=n(QK[0, :2]), mode="max"
+        ),
+        lambda x: with_rows(x, torch.maximum(x[0, 1], QK[0, 0]), torch.maximum(x[1, 4], QK[0, 1])),
+    ),
+    "scatter_nd_whole": (
+        lambda x: mb.scatter_nd(
+            data=x, indices=np.array([[0, 1, 2]], np.int32), updates=np.float32([7]), mode="div"
+        ),
+        lambda x: torch.where(AT_012, x / 7, x),
+    ),
+    "quantize": (
+        lambda x: mb.quantize(input=x, scale=np.float32(0.01), output_dtype="int8"),
+        lambda x: (x / 0.01).round().clamp(-128, 127).int(),
+    ),
+    "dequantize": (
+        lambda x: mb.dequantize(
+            input=mb.quantize(
+                input=x,
+                scale=n(SCALES),
+                zero_point=np.arange(100, 108, dtype=np.uint8),
+                axis=-1,
+                output_dtype="uint8",
+            ),
+            scale=n(SCALES),
+            zero_point=np.arange(100, 108, dtype=np.uint8),
+            axis=2,
+        ),
+        lambda x: (
+            ((x / SCALES).round() + torch.arange(100, 108))
+            .clamp(0, 255)
+            .sub(torch.arange(100, 108))
+            * SCALES
+        ),
     ),
     "identity": (lambda x: mb.identity(x=x), lambda x: x),
 }

@@ -2,113 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes.mlprogram.constexpr import Constants, is_constant
+from dkm_deploy.runtimes.mlprogram.control import Body, Branch, Loop
+from dkm_deploy.runtimes.mlprogram.dtypes import FP32
 from dkm_deploy.runtimes.mlprogram.kernels import KERNELS, Kernel
-from dkm_deploy.runtimes.mlprogram.program import Function, Operand, Operation, TensorType
-
-Value = Tensor | str
-Values = dict[str, Value]
-Finish = Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True)
-class Argument:
-    """Where a parameter gets its value from."""
-
-    parameter: str
-    names: tuple[str, ...]
-    convert: Callable[[Any], Any] | None
-    variadic: bool
-
-    def take(self, values: Values) -> Any:
-        """The argument, ready to be passed."""
-        if self.variadic:
-            return [values[name] for name in self.names]
-        value = values[self.names[0]]
-        return value if self.convert is None else self.convert(value)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One operation, ready to run.
-
-    Attributes:
-        label: operation type and first output, for messages.
-        run: the implementation.
-        fixed: arguments that never change.
-        bound: the other arguments.
-        outputs: name, and what makes the value one of its declared type (None: nothing to do).
-        last_use: values that no later step needs.
-    """
-
-    label: str
-    run: Callable[..., Any]
-    fixed: Mapping[str, Any]
-    bound: tuple[Argument, ...]
-    outputs: tuple[tuple[str, Finish | None], ...]
-    last_use: tuple[str, ...] = ()
-
-    def __call__(self, values: Values) -> None:
-        """Run, and put the outputs among ``values``. Raises DkmError if the operation fails."""
-        try:
-            changing = {argument.parameter: argument.take(values) for argument in self.bound}
-            result = self.run(**self.fixed, **changing)
-            results = result if isinstance(result, tuple) else (result,)
-            for (name, finish), tensor in zip(self.outputs, results, strict=True):
-                values[name] = tensor if finish is None else finish(tensor)
-        except (RuntimeError, ValueError, IndexError, TypeError, KeyError) as error:
-            raise DkmError(f"{self.label} failed: {error}") from error
+from dkm_deploy.runtimes.mlprogram.limits import check_elements
+from dkm_deploy.runtimes.mlprogram.numerics import (
+    Finish,
+    Numerics,
+    Overflow,
+    Source,
+    kept_from_zero,
+    rounds,
+)
+from dkm_deploy.runtimes.mlprogram.program import (
+    Block,
+    Constant,
+    Function,
+    Operand,
+    Operation,
+    TensorType,
+)
+from dkm_deploy.runtimes.mlprogram.step import Argument, Call, Step, Value, Values, told
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """A function as constants and steps."""
+    """A function as constants and steps.
+
+    Attributes:
+        constants: values that never change, by name.
+        body: the steps.
+        overflows: of the constants, and of what is computed from them alone.
+    """
 
     constants: Values
-    steps: tuple[Step, ...]
+    body: Body
+    overflows: tuple[Overflow, ...]
 
 
-def compile_function(function: Function, *, round_fp16: bool) -> Compiled:
+def compile_function(
+    function: Function, numerics: Numerics, weight_names: Mapping[str, str]
+) -> Compiled:
     """Bind all arguments, and run at once what depends on constants only.
 
     Args:
         function: to be compiled.
-        round_fp16: round every value that is declared fp16.
+        numerics: in which numbers it is computed.
+        weight_names: qualified parameter name by the name of a weight in the program.
 
     Raises:
         DkmError: an operation or one of its inputs is not supported, or a constant is damaged.
     """
-    stored = Constants(function.body)
-    known: Values = {}
-    steps: list[Step] = []
-    for operation in function.body.operations:
-        if is_constant(operation):
-            continue
-        step = _step(operation, stored, known, round_fp16)
-        if step.bound:
-            steps.append(step)
-        else:
-            step(known)
-    for output in function.body.outputs:
-        _name(output, stored, known)
-    _check_names(function, steps, known)
-    return Compiled(known, _with_last_uses(steps, function.body.outputs))
+    compiler = _Compiler(function, numerics, weight_names)
+    body = compiler.body(function.body)
+    _check_names(body, {*function.inputs, *function.states, *compiler.known})
+    body = replace(body, steps=_with_last_uses(body))
+    return Compiled(compiler.known, body, tuple(compiler.overflows))
 
 
-def to_tensor(array: NDArray[Any]) -> Value:
+def to_value(array: NDArray[Any]) -> Value:
     """A stored value as the evaluator holds it: floats in float32, small integers in int32."""
     if array.dtype.kind == "U":
-        return str(array)
+        return str(array) if array.ndim == 0 else tuple(array.tolist())
     if array.dtype.kind == "f":
         return torch.from_numpy(array.astype(np.float32))
     if array.dtype.kind == "b":
@@ -117,79 +82,159 @@ def to_tensor(array: NDArray[Any]) -> Value:
     return torch.from_numpy(array.astype(np.int64 if wide else np.int32))
 
 
-def finisher(kind: TensorType | None, *, round_fp16: bool) -> Finish | None:
-    """What gives a result its declared type; None where the type is not known."""
-    if kind is None:
-        return None
-    if kind.dtype.floating:
-        return _round_fp16 if kind.dtype.name == "fp16" and round_fp16 else Tensor.float
-    return Tensor.bool if kind.dtype.name == "bool" else Tensor.int
+class _Compiler:
+    """Compiles the blocks of one function; what they share is kept in attributes."""
 
+    def __init__(
+        self, function: Function, numerics: Numerics, weight_names: Mapping[str, str]
+    ) -> None:
+        self.known: Values = {}
+        self.overflows: list[Overflow] = []
+        self._stored = Constants(function.body)
+        self._numerics = numerics
+        self._weight_names = weight_names
+        self._layers: dict[str, str | None] = {}
 
-def _round_fp16(tensor: Tensor) -> Tensor:
-    return tensor.half().float()
+    def body(self, block: Block) -> Body:
+        """The steps of a block; what depends on constants only is run and left out."""
+        steps = []
+        for operation in block.operations:
+            if is_constant(operation):
+                continue
+            step = self._step(operation)
+            if step.takes:
+                steps.append(step)
+            else:
+                step(self.known, self.overflows)
+        for output in block.outputs:
+            self._name(output)
+        return Body(block.inputs, tuple(steps), block.outputs)
 
+    def _step(self, operation: Operation) -> Step:
+        source = self._source(operation)
+        with told(source):
+            for _, kind in operation.outputs:
+                check_elements(kind.shape if kind else ())
+        if operation.type in ("cond", "while_loop"):
+            return self._control(operation, source)
+        kernel = KERNELS.get(operation.type)
+        if kernel is None or operation.blocks:
+            raise DkmError(f"{source} is not supported by the reference evaluator")
+        with told(source):
+            _check_parameters(operation, kernel)
+        names = {
+            parameter: tuple(self._name(operand) for operand in operands)
+            for parameter, operands in operation.inputs.items()
+            if operands and parameter not in kernel.ignored
+        }
+        with told(source):
+            return self._call(operation, source, kernel, names)
 
-def _step(operation: Operation, stored: Constants, known: Values, round_fp16: bool) -> Step:
-    label = f"operation {operation.type} ({operation.output!r})"
-    kernel = KERNELS.get(operation.type)
-    if kernel is None:
-        raise DkmError(f"{label} is not supported by the reference evaluator")
-    _check_parameters(label, operation, kernel)
-    fixed: dict[str, Any] = {}
-    bound = []
-    for parameter, operands in operation.inputs.items():
-        if parameter in kernel.ignored or not operands:
-            continue
-        names = tuple(_name(operand, stored, known) for operand in operands)
-        argument = Argument(
-            parameter, names, kernel.converters[parameter], parameter in kernel.variadic
+    def _call(
+        self,
+        operation: Operation,
+        source: Source,
+        kernel: Kernel,
+        names: Mapping[str, tuple[str, ...]],
+    ) -> Step:
+        arguments = [
+            Argument(name, given, kernel.converters[name], name in kernel.variadic)
+            for name, given in names.items()
+        ]
+        bound = tuple(a for a in arguments if any(name not in self.known for name in a.names))
+        fixed = {a.parameter: a.take(self.known) for a in arguments if a not in bound}
+        finishes = tuple(
+            Finish(source, name, kind, rounds(kind, self._numerics) and not kernel.exact)
+            for name, kind in operation.outputs
         )
-        if all(name in known for name in names):
-            fixed[parameter] = argument.take(known)
+        takes = frozenset(name for argument in bound for name in argument.names)
+        makes = tuple(name for name, _ in operation.outputs)
+        return Step(source, Call(kernel.run, fixed, bound, finishes), takes, makes)
+
+    def _control(self, operation: Operation, source: Source) -> Step:
+        bodies = [self.body(block) for block in operation.blocks]
+        makes = tuple(name for name, _ in operation.outputs)
+        parameter = "pred" if operation.type == "cond" else "loop_vars"
+        operands = operation.inputs.get(parameter, ())
+        if len(bodies) != 2 or (operation.type == "cond" and len(operands) != 1):
+            raise DkmError(f"{source} needs two blocks and the input {parameter}")
+        names = tuple(self._name(operand) for operand in operands)
+        taken = frozenset(names) | bodies[0].takes | bodies[1].takes
+        act: Branch | Loop
+        if operation.type == "cond":
+            act = Branch(names[0], (bodies[0], bodies[1]), makes)
         else:
-            bound.append(argument)
-    rounds = round_fp16 and not kernel.exact
-    outputs = tuple((name, finisher(kind, round_fp16=rounds)) for name, kind in operation.outputs)
-    return Step(label, kernel.run, fixed, tuple(bound), outputs)
+            act = Loop(names, bodies[0], bodies[1], makes)
+        return Step(source, act, taken - self.known.keys(), makes)
+
+    def _source(self, operation: Operation) -> Source:
+        """What to call an operation; its outputs are noted to come from the same layer."""
+        # Sorted, because the order of inputs in a file means nothing and differs between processes.
+        given = [
+            (parameter, operand)
+            for parameter, operands in sorted(operation.inputs.items())
+            for operand in operands
+            if isinstance(operand, str)
+        ]
+        weights = [(p, name) for p, name in given if self._stored.is_weight(name)]
+        if weights:
+            _, weight = min(weights, key=self._lesser)
+            layer: str | None = self._weight_names.get(weight, weight)
+        else:
+            layer = next((found for _, name in given if (found := self._layers.get(name))), None)
+        self._layers.update((name, layer) for name, _ in operation.outputs)
+        return Source(operation.name, operation.type, layer)
+
+    def _lesser(self, weight: tuple[str, str]) -> tuple[bool, bool]:
+        """Order among an operation's weights: first those whose parameter is known, biases last."""
+        parameter, name = weight
+        return name not in self._weight_names, not parameter.startswith("weight")
+
+    def _name(self, operand: Operand) -> str:
+        """The name of an operand, under which it is put among the known values if constant."""
+        name = operand if isinstance(operand, str) else f"constant {id(operand)}"
+        if name not in self.known and (name in self._stored or isinstance(operand, Constant)):
+            self.known[name] = self._finished(name, to_value(self._stored.get(operand)))
+        return name
+
+    def _finished(self, name: str, value: Value) -> Value:
+        """A constant in the numbers of this run; what is stored as fp16 stays as it is."""
+        if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+            return value
+        if self._numerics == "fp16" and value.numel() == 1:
+            value = kept_from_zero(value)
+        kind = TensorType(FP32, tuple(value.shape))
+        layer = self._weight_names.get(name, name)
+        finish = Finish(Source(name, "const", layer), name, kind, self._numerics == "fp16")
+        return finish(value, self.overflows)
 
 
-def _name(operand: Operand, stored: Constants, known: Values) -> str:
-    """The name of an operand, under which it is put among the known values if it is constant."""
-    name = operand if isinstance(operand, str) else f"constant {id(operand)}"
-    if name not in known and (name in stored or not isinstance(operand, str)):
-        known[name] = to_tensor(stored.get(operand))
-    return name
-
-
-def _check_parameters(label: str, operation: Operation, kernel: Kernel) -> None:
+def _check_parameters(operation: Operation, kernel: Kernel) -> None:
     unknown = operation.inputs.keys() - kernel.converters.keys() - kernel.ignored
     missing = kernel.required - {name for name, given in operation.inputs.items() if given}
     if unknown or missing:
         kind, names = ("unknown", unknown) if unknown else ("missing", missing)
-        raise DkmError(f"{label}: {kind} input {', '.join(sorted(names))}")
+        raise DkmError(f"{kind} input {', '.join(sorted(names))}")
 
 
-def _check_names(function: Function, steps: list[Step], known: Values) -> None:
+def _check_names(body: Body, made: set[str]) -> None:
     """Raise DkmError if a value is used that nothing has made by then."""
-    made = {*function.inputs, *known}
-    for step in steps:
-        for name in (name for argument in step.bound for name in argument.names):
-            if name not in made:
-                raise DkmError(f"{step.label} uses {name!r}, which nothing makes before it")
-        made.update(name for name, _ in step.outputs)
-    for name in function.body.outputs:
+    made = made | set(body.inputs)
+    for step in body.steps:
+        absent = sorted(step.takes - made)
+        if absent:
+            raise DkmError(f"{step.source} uses {absent[0]!r}, which nothing makes before it")
+        made.update(step.makes)
+    for name in body.outputs:
         if name not in made:
             raise DkmError(f"output {name!r} is made by no operation")
 
 
-def _with_last_uses(steps: list[Step], outputs: tuple[str, ...]) -> tuple[Step, ...]:
+def _with_last_uses(body: Body) -> tuple[Step, ...]:
     """Note in each step the values that can be dropped after it."""
-    needed = set(outputs)
+    needed = set(body.outputs)
     result = []
-    for step in reversed(steps):
-        used = {name for argument in step.bound for name in argument.names}
-        made = {name for name, _ in step.outputs}
-        result.append(replace(step, last_use=tuple((used | made) - needed)))
-        needed |= used
+    for step in reversed(body.steps):
+        result.append(replace(step, last_use=tuple((step.takes | set(step.makes)) - needed)))
+        needed |= step.takes
     return tuple(reversed(result))

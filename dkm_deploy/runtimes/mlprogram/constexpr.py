@@ -48,6 +48,13 @@ class Constants:
         operation, position = self._source[operand]
         return self._outputs(operation)[position]
 
+    def is_weight(self, name: str) -> bool:
+        """Whether a value is decoded by a constexpr operation or lies in a weight file."""
+        if name not in self._source:
+            return False
+        operation, _ = self._source[name]
+        return operation.type != "const" or any(leaf.in_weight_file for leaf in self.leaves(name))
+
     def leaves(self, operand: Operand) -> list[Constant]:
         """The stored constants that an operand is made from."""
         if isinstance(operand, Constant):

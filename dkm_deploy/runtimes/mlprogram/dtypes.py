@@ -33,13 +33,15 @@ class DType:
         return self.held.startswith("f")
 
 
+FP32 = DType("fp32", 32, "f4")
+
 _ALL = {
     dtype.name: dtype
     for dtype in (
         DType("bool", 8, "?"),
         DType("string", 0, "U"),
         DType("fp16", 16, "f2"),
-        DType("fp32", 32, "f4"),
+        FP32,
         DType("fp64", 64, "f8"),
         DType("bf16", 16, "f4"),
         DType("int4", 4, "i1"),

@@ -13,116 +13,176 @@ from torch import Tensor
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes import Arrays, Shape, check_inputs
-from dkm_deploy.runtimes.mlprogram.compile import (
-    Values,
-    compile_function,
-    finisher,
-    to_tensor,
+from dkm_deploy.runtimes.mlprogram.compile import compile_function, to_value
+from dkm_deploy.runtimes.mlprogram.limits import check_elements
+from dkm_deploy.runtimes.mlprogram.numerics import (
+    Finish,
+    Numerics,
+    Overflow,
+    Source,
+    checked,
+    rounds,
 )
 from dkm_deploy.runtimes.mlprogram.package import open_package
-from dkm_deploy.runtimes.mlprogram.program import Function, TensorType, functions
+from dkm_deploy.runtimes.mlprogram.program import TensorType, chosen, functions
+from dkm_deploy.runtimes.mlprogram.state import State
+from dkm_deploy.runtimes.mlprogram.step import Values
+
+States = dict[str, NDArray[Any]]
 
 
 class Evaluator:
-    """A session that runs the default function of a package.
+    """A session that runs one function of a Core ML package, on any OS.
 
-    Numbers: every operation is computed in float32, and a value that the program declares as fp16
-    is rounded to fp16 once, when it is made; an overflow becomes infinity, as it would on a device.
+    Every operation is computed in float32; ``numerics`` says which results are then rounded to
+    fp16, once, when they are made. An overflow becomes infinity, as it would on a device, and is
+    noted.
 
     Attributes:
+        functions: names of the package's functions, the default one first.
         input_shapes: shape of every input by name; None for a dimension that may change.
+        values: names of what ``keep`` can ask for.
+        overflows: what the last run lost to fp16, in the order in which it was lost; empty before
+            the first run, and always with ``numerics="fp32"``.
     """
 
-    def __init__(self, path: Path, *, round_fp16: bool = True) -> None:
+    def __init__(
+        self, path: str | Path, *, numerics: Numerics = "declared", function: str | None = None
+    ) -> None:
         """Open ``path`` and make its constants.
 
         Args:
-            path: a ``.mlpackage``.
-            round_fp16: False computes in float32 throughout.
+            path: a ``.mlpackage``. Nothing is written to it.
+            numerics: "fp32" computes in float32 throughout; "declared" rounds what the program
+                declares as fp16; "fp16" rounds every float, inputs and weights too.
+            function: which function; None is the package's default.
 
         Raises:
-            DkmError: the package is damaged, or has an operation that is not supported.
+            DkmError: the package is damaged, has an operation that is not supported, or no such
+                function; or ``numerics`` is unknown.
         """
-        self._path = path
-        self._round = round_fp16
+        self._path = Path(path)
+        self._numerics = checked(numerics)
         try:
-            self._function = next(iter(functions(open_package(path)).values()))
-            self._inputs = _tensor_inputs(self._function)
-            self._compiled = compile_function(self._function, round_fp16=round_fp16)
+            package = open_package(self._path)
+            found = functions(package)
+            self.functions = tuple(found)
+            self._function = chosen(found, function)
+            self._inputs = _tensors("input", self._function.inputs)
+            self._states = _tensors("state", self._function.states)
+            self._compiled = compile_function(self._function, self._numerics, package.weight_names)
         except DkmError as error:
-            raise _told(path, error) from error
-        self._types = {
-            name: kind
-            for operation in self._function.body.operations
-            for name, kind in operation.outputs
-        }
-        made = (name for step in self._compiled.steps for name, _ in step.outputs)
-        self._available = {*self._inputs, *self._compiled.constants, *made}
+            raise _told(self._path, error) from error
+        self._types = {n: k for o in self._function.body.operations for n, k in o.outputs}
+        made = (name for step in self._compiled.body.steps for name in step.makes)
+        self.values = frozenset({*self._inputs, *self._compiled.constants, *made})
         self.input_shapes: Mapping[str, Shape] = {n: kind.shape for n, kind in self._inputs.items()}
+        self.overflows: tuple[Overflow, ...] = ()
 
-    def run(self, inputs: Arrays, keep: Collection[str] = ()) -> dict[str, NDArray[Any]]:
+    def make_state(self) -> States:
+        """Zeros for every state of the function, by name, to be passed to :meth:`run`.
+
+        Raises:
+            DkmError: the shape of a state is not fixed.
+        """
+        return {name: np.zeros(_fixed(name, k), k.dtype.held) for name, k in self._states.items()}
+
+    def run(
+        self, inputs: Arrays, keep: Collection[str] = (), state: States | None = None
+    ) -> dict[str, NDArray[Any]]:
         """Outputs by name, in the types that the program declares.
+
+        With ``numerics="fp32"`` all floats come as float32.
 
         Args:
             inputs: arrays by name; images as tensors.
             keep: names of other values of the program to return too; of its constants, those
-                that operations use.
+                that operations use. Values inside the blocks of cond and while_loop have no
+                one value and cannot be kept.
+            state: from :meth:`make_state`, or of the run before. What the run writes to a state
+                replaces the array in it. None starts from zeros and forgets.
 
         Raises:
-            DkmError: an input is missing, unknown, of another shape, or of floats where integers
-                are wanted; a name in ``keep`` is unknown; or an operation fails.
+            DkmError: an input or state is missing, unknown, of another shape, or of floats where
+                integers are wanted; a name in ``keep`` is unknown; or an operation fails.
         """
         check_inputs(inputs, self.input_shapes)
-        wanted = [*self._function.body.outputs, *keep]
-        unknown = [name for name in keep if name not in self._available]
+        state = self.make_state() if state is None else state
+        check_inputs(state, {name: kind.shape for name, kind in self._states.items()}, "state")
+        unknown = [name for name in keep if name not in self.values]
         if unknown:
             raise DkmError(f"{self._path}: the program has no value {unknown[0]!r}")
+        wanted = [*self._function.body.outputs, *keep]
+        overflows = list(self._compiled.overflows)
         try:
             with torch.inference_mode():
+                given = {n: self._input(n, array, overflows) for n, array in inputs.items()}
+                states = {n: State(self._state(n, array)) for n, array in state.items()}
                 values = self._run(
-                    {n: self._input(n, array) for n, array in inputs.items()}, wanted
+                    {**self._compiled.constants, **given, **states}, wanted, overflows
                 )
         except DkmError as error:
             raise _told(self._path, error) from error
+        finally:
+            self.overflows = tuple(overflows)
+        state.update((n, self._array(self._states[n], s.value)) for n, s in states.items())
         return {name: self._output(name, values[name]) for name in wanted}
 
-    def _run(self, values: Values, wanted: list[str]) -> Values:
-        values = self._compiled.constants | values
-        for step in self._compiled.steps:
-            step(values)
+    def _run(self, values: Values, wanted: list[str], overflows: list[Overflow]) -> Values:
+        for step in self._compiled.body.steps:
+            step(values, overflows)
             for name in step.last_use:
                 if name not in wanted:
                     del values[name]
         return values
 
-    def _input(self, name: str, array: NDArray[Any]) -> Tensor:
+    def _input(self, name: str, array: NDArray[Any], overflows: list[Overflow]) -> Tensor:
         kind = self._inputs[name]
         if array.dtype.kind == "f" and not kind.dtype.floating:
             raise DkmError(f"input {name!r} is {array.dtype}; the program takes {kind.dtype.name}")
-        tensor = to_tensor(np.asarray(array))
-        finish = finisher(kind, round_fp16=self._round)
-        if not isinstance(tensor, Tensor) or finish is None:
+        tensor = to_value(np.asarray(array))
+        if not isinstance(tensor, Tensor):
             raise DkmError(f"input {name!r} is text; the program takes {kind.dtype.name}")
-        return finish(tensor)
+        finish = Finish(Source(name, "input", None), name, kind, rounds(kind, self._numerics))
+        return finish(tensor, overflows)
+
+    def _state(self, name: str, array: NDArray[Any]) -> Tensor:
+        tensor = to_value(np.asarray(array))
+        if not isinstance(tensor, Tensor):
+            raise DkmError(f"state {name!r} is text; it holds {self._states[name].dtype.name}")
+        return tensor
 
     def _output(self, name: str, value: Any) -> NDArray[Any]:
-        kind = self._types.get(name) or self._inputs.get(name)
+        return self._array(self._types.get(name) or self._inputs.get(name), value)
+
+    def _array(self, kind: TensorType | None, value: Any) -> NDArray[Any]:
         array = np.asarray(value)
         if kind is None or kind.dtype.name == "string":
             return array
-        if kind.dtype.floating and not self._round:
+        if kind.dtype.floating and self._numerics == "fp32":
             return array
         with np.errstate(over="ignore"):
             return array.astype(kind.dtype.held)
 
 
-def _tensor_inputs(function: Function) -> dict[str, TensorType]:
-    inputs = {}
-    for name, kind in function.inputs.items():
+def _tensors(what: str, types: Mapping[str, TensorType | None]) -> dict[str, TensorType]:
+    tensors = {}
+    for name, kind in types.items():
         if kind is None:
-            raise DkmError(f"input {name!r} is a state or a list, which is not supported")
-        inputs[name] = kind
-    return inputs
+            raise DkmError(f"{what} {name!r} is a list or dictionary, which is not supported")
+        try:
+            check_elements(kind.shape)
+        except DkmError as error:
+            raise DkmError(f"{what} {name!r}: {error}") from error
+        tensors[name] = kind
+    return tensors
+
+
+def _fixed(name: str, kind: TensorType) -> tuple[int, ...]:
+    shape = tuple(n for n in kind.shape if n is not None)
+    if len(shape) != len(kind.shape):
+        raise DkmError(f"state {name!r} has the shape {kind.shape}, which is not fixed")
+    return shape
 
 
 def _told(path: Path, error: DkmError) -> DkmError:

@@ -14,6 +14,10 @@ from dkm_deploy.runtimes.mlprogram.proto import model_class
 
 _MANIFEST = "Manifest.json"
 _MODEL_FOLDER = "@model_path/"
+_COMPILED_FILE = "coremldata.bin"
+
+WEIGHT_NAMES_KEY = "dkm_deploy.weights"
+"""User-defined metadata: JSON, the qualified parameter name by the MIL name of its weight."""
 
 
 @dataclass(frozen=True)
@@ -42,16 +46,41 @@ class Package:
         """The user-defined metadata of the model."""
         return dict(self.model.description.metadata.userDefined)
 
+    @property
+    def weight_names(self) -> dict[str, str]:
+        """Qualified parameter name by MIL name, for what the package says it of.
+
+        Raises:
+            DkmError: what it says cannot be read.
+        """
+        text = self.user_metadata.get(WEIGHT_NAMES_KEY, "{}")
+        try:
+            names = json.loads(text)
+        except ValueError as error:
+            raise DkmError(
+                f"{self.path}: metadata {WEIGHT_NAMES_KEY!r} is not JSON: {error}"
+            ) from error
+        if not isinstance(names, dict) or not all(isinstance(v, str) for v in names.values()):
+            raise DkmError(
+                f"{self.path}: metadata {WEIGHT_NAMES_KEY!r} is not an object of strings"
+            )
+        return names
+
 
 def open_package(path: Path) -> Package:
     """Open a package.
 
     Raises:
-        DkmError: it is not a folder, its manifest is missing, not valid or points outside, its
-            model file does not parse, or the model is not an ML program.
+        DkmError: it is not a folder, it is a compiled model, its manifest is missing, not valid or
+            points outside, its model file does not parse, or the model is not an ML program.
     """
     if not path.exists():
         raise MissingFileError(f"{path}: no such file or folder")
+    if path.suffix == ".mlmodelc" or (path / _COMPILED_FILE).exists():
+        raise DkmError(
+            f"{path}: a compiled model (.mlmodelc), which only Core ML reads; "
+            "give the .mlpackage that it was compiled from"
+        )
     if not path.is_dir():
         raise DkmError(f"{path}: not a folder; a Core ML package is a folder named .mlpackage")
     model_file = _inside(path, path / "Data", _root_item(path / _MANIFEST))
@@ -67,7 +96,7 @@ def _root_item(manifest: Path) -> str:
     try:
         table = json.loads(manifest.read_text("utf-8"))
         item = table["itemInfoEntries"][table["rootModelIdentifier"]]["path"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
         raise DkmError(f"{manifest}: not a valid manifest: {error!r}") from error
     if not isinstance(item, str):
         raise DkmError(f"{manifest}: the path of the model is {item!r}, not a string")
@@ -76,7 +105,12 @@ def _root_item(manifest: Path) -> str:
 
 def _inside(package: Path, folder: Path, name: str) -> Path:
     target = folder / name
-    if not target.resolve().is_relative_to(package.resolve()):
+    try:
+        inside = target.resolve().is_relative_to(package.resolve())
+        target.is_file()  # raises for names that no file can have
+    except (ValueError, OSError) as error:
+        raise DkmError(f"{package}: refers to {name!r}, which is no file name: {error}") from error
+    if not inside:
         raise DkmError(f"{package}: refers to {name!r}, which lies outside the package")
     return target
 
@@ -85,7 +119,7 @@ def _parse(model_file: Path) -> Any:
     model = model_class()()
     try:
         model.ParseFromString(model_file.read_bytes())
-    except DecodeError as error:
+    except (DecodeError, OSError) as error:
         raise DkmError(f"{model_file}: not a Core ML model: {error}") from error
     kind = model.WhichOneof("Type")
     if kind != "mlProgram":

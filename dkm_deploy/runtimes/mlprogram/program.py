@@ -16,6 +16,7 @@ from dkm_deploy.runtimes.mlprogram.dtypes import DType, from_bytes, program_dtyp
 from dkm_deploy.runtimes.mlprogram.package import Package
 
 _FIELD_BYTES = {"floats": 4, "bools": 1, "doubles": 8}
+_OPSETS = tuple(f"CoreML{number}" for number in range(5, 10))  # iOS 15 to iOS 26
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,14 @@ class Constant:
         return kind
 
     @property
+    def in_weight_file(self) -> bool:
+        """Whether its values lie in a weight file and not in the program itself."""
+        return bool(self.proto.WhichOneof("value") == "blobFileValue")
+
+    @property
     def blob(self) -> Blob | None:
         """Where it lies in a weight file; None if it is written in the program itself."""
-        if self.proto.WhichOneof("value") != "blobFileValue":
+        if not self.in_weight_file:
             return None
         pointer = self.proto.blobFileValue
         return find_blob(self.package.weight_file(pointer.fileName), pointer.offset)
@@ -62,20 +68,32 @@ class Constant:
         return _FIELD_BYTES.get(field, 0) * len(getattr(tensor, field).values) if field else 0
 
     def array(self) -> NDArray[Any]:
-        """Its values; a string is an array of rank 0. Raises DkmError if they do not fit."""
-        kind = self.type
-        shape = tuple(n for n in kind.shape if n is not None)
+        """Its values; a string is an array of rank 0, a list of scalars one of rank 1.
+
+        Raises:
+            DkmError: they do not fit the type and shape that it states.
+        """
         try:
-            if len(shape) != len(kind.shape):
-                raise DkmError(f"its shape {kind.shape} is not fixed")
-            blob = self.blob
-            if blob is None:
-                return _immediate(self.proto.immediateValue.tensor, kind.dtype, shape)
-            if blob.dtype != kind.dtype:
-                raise DkmError(f"it is {kind.dtype.name}, but its record says {blob.dtype.name}")
-            return from_bytes(blob.read(), kind.dtype, shape)
-        except DkmError as error:
+            if self.proto.type.WhichOneof("type") == "listType":
+                return self._list()
+            return self._tensor(self.type)
+        except (ValueError, OverflowError) as error:  # numpy's own for absurd shapes and values
             raise DkmError(f"{self.package.path}: a constant cannot be read: {error}") from error
+
+    def _list(self) -> NDArray[Any]:
+        values = self.proto.immediateValue.list.values
+        return np.array([Constant(value, self.package).array()[()] for value in values])
+
+    def _tensor(self, kind: TensorType) -> NDArray[Any]:
+        shape = tuple(n for n in kind.shape if n is not None)
+        if len(shape) != len(kind.shape):
+            raise DkmError(f"its shape {kind.shape} is not fixed")
+        blob = self.blob
+        if blob is None:
+            return _immediate(self.proto.immediateValue.tensor, kind.dtype, shape)
+        if blob.dtype != kind.dtype:
+            raise DkmError(f"it is {kind.dtype.name}, but its record says {blob.dtype.name}")
+        return from_bytes(blob.read(), kind.dtype, shape)
 
 
 Operand = str | Constant
@@ -87,6 +105,7 @@ class Operation:
     """One operation. Attributes other than its name are listed among the inputs."""
 
     type: str
+    name: str
     inputs: Mapping[str, tuple[Operand, ...]]
     outputs: tuple[tuple[str, TensorType | None], ...]
     blocks: tuple[Block, ...]
@@ -94,13 +113,14 @@ class Operation:
     @property
     def output(self) -> str:
         """The name of its first output, by which messages call it."""
-        return self.outputs[0][0] if self.outputs else self.type
+        return self.outputs[0][0] if self.outputs else self.name
 
 
 @dataclass(frozen=True)
 class Block:
-    """Operations in the order they run, and the names of the values that leave the block."""
+    """Operations in the order they run, and the names of the values that enter and leave."""
 
+    inputs: tuple[str, ...]
     operations: tuple[Operation, ...]
     outputs: tuple[str, ...]
 
@@ -114,10 +134,18 @@ class Block:
 
 @dataclass(frozen=True)
 class Function:
-    """A function of the program, with the body that its opset chooses."""
+    """A function of the program, with the body that its opset chooses.
+
+    Attributes:
+        name: by which it is chosen.
+        inputs: type by name; None for what is not a tensor.
+        states: type of the tensor that a state holds, by the state's name.
+        body: what it does.
+    """
 
     name: str
     inputs: Mapping[str, TensorType | None]
+    states: Mapping[str, TensorType | None]
     body: Block
 
 
@@ -125,7 +153,8 @@ def functions(package: Package) -> dict[str, Function]:
     """The functions of a package by name; the one that runs by default comes first.
 
     Raises:
-        DkmError: a function lacks the body for its opset, or there is no function.
+        DkmError: a function lacks the body for its opset, the opset is unknown, or there is no
+            function.
     """
     program = package.model.mlProgram
     default = package.model.description.defaultFunctionName or "main"
@@ -133,6 +162,15 @@ def functions(package: Package) -> dict[str, Function]:
     if not names:
         raise DkmError(f"{package.path}: the program has no function")
     return {name: _function(package, name, program.functions[name]) for name in names}
+
+
+def chosen(found: Mapping[str, Function], name: str | None) -> Function:
+    """The function called ``name``; None is the first. Raises DkmError if there is none."""
+    if name is None:
+        return next(iter(found.values()))
+    if name not in found:
+        raise DkmError(f"there is no function {name!r}; there are {', '.join(found)}")
+    return found[name]
 
 
 def tensor_type(proto: Any) -> TensorType | None:
@@ -148,15 +186,24 @@ def _length(dimension: Any) -> int | None:
 
 
 def _function(package: Package, name: str, proto: Any) -> Function:
+    if proto.opset not in _OPSETS:
+        raise DkmError(
+            f"{package.path}: function {name!r} has the opset {proto.opset!r}, which is unknown; "
+            f"known: {', '.join(_OPSETS)}"
+        )
     if proto.opset not in proto.block_specializations:
         raise DkmError(f"{package.path}: function {name!r} has no body for opset {proto.opset!r}")
-    inputs = {value.name: tensor_type(value.type) for value in proto.inputs}
-    return Function(name, inputs, _block(package, proto.block_specializations[proto.opset]))
+    kept = {value.name for value in proto.inputs if value.type.WhichOneof("type") == "stateType"}
+    inputs = {v.name: tensor_type(v.type) for v in proto.inputs if v.name not in kept}
+    states = {
+        v.name: tensor_type(v.type.stateType.wrappedType) for v in proto.inputs if v.name in kept
+    }
+    return Function(name, inputs, states, _block(package, proto.block_specializations[proto.opset]))
 
 
 def _block(package: Package, proto: Any) -> Block:
     operations = tuple(_operation(package, operation) for operation in proto.operations)
-    return Block(operations, tuple(proto.outputs))
+    return Block(tuple(value.name for value in proto.inputs), operations, tuple(proto.outputs))
 
 
 def _operation(package: Package, proto: Any) -> Operation:
@@ -168,7 +215,16 @@ def _operation(package: Package, proto: Any) -> Operation:
     attributes = {k: (Constant(v, package),) for k, v in proto.attributes.items() if k != "name"}
     outputs = tuple((value.name, tensor_type(value.type)) for value in proto.outputs)
     blocks = tuple(_block(package, block) for block in proto.blocks)
-    return Operation(proto.type, inputs | attributes, outputs, blocks)
+    return Operation(proto.type, _label(proto), inputs | attributes, outputs, blocks)
+
+
+def _label(proto: Any) -> str:
+    """The name an operation was given; else that of its first output, else its type."""
+    if "name" in proto.attributes:
+        given = proto.attributes["name"].immediateValue.tensor.strings.values
+        if given:
+            return str(given[0])
+    return str(proto.outputs[0].name if proto.outputs else proto.type)
 
 
 def _operand(package: Package, binding: Any) -> Operand:

@@ -5,6 +5,7 @@ from torch.nn import functional
 
 from dkm_deploy.runtimes.mlprogram.kernels.padding import explicit_pads, flat, symmetric
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Ints, kernel
+from dkm_deploy.runtimes.mlprogram.limits import check_elements
 
 _CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _TRANSPOSED = {
@@ -49,6 +50,10 @@ def _conv_transpose(
 ) -> Tensor:
     dims = x.ndim - 2
     strides, dilations = strides or (1,) * dims, dilations or (1,) * dims
+    wide = [
+        n * s + k for n, s, k in zip(x.shape[2:], strides, _windows(weight, dilations), strict=True)
+    ]
+    check_elements([x.shape[0], weight.shape[1] * groups, *wide])
     full = _TRANSPOSED[dims](x, weight, None, strides, 0, 0, groups, dilations)
     wanted = output_shape[2:] or _lengths(pad_type, pad, x, full, strides)
     starts = _starts(pad_type, pad, full, wanted)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Bools, Ints, kernel
+from dkm_deploy.runtimes.mlprogram.limits import check_elements
 
 
 @kernel("slice_by_index", exact=True)
@@ -67,7 +68,7 @@ def _slice_update(
 @kernel("gather", exact=True, ignored=("validate_indices",))
 def _gather(x: Tensor, indices: Tensor, axis: int = 0, batch_dims: int = 0) -> Tensor:
     axis %= x.ndim
-    places = _wrapped(indices, x.shape[axis])
+    places = wrapped(indices, x.shape[axis])
     if batch_dims == 0:
         picked = x.index_select(axis, places.flatten())
         return picked.reshape(x.shape[:axis] + places.shape + x.shape[axis + 1 :])
@@ -78,7 +79,7 @@ def _gather(x: Tensor, indices: Tensor, axis: int = 0, batch_dims: int = 0) -> T
 
 @kernel("gather_along_axis", exact=True, ignored=("validate_indices",))
 def _gather_along_axis(x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
-    return x.gather(axis, _wrapped(indices, x.shape[axis]))
+    return x.gather(axis, wrapped(indices, x.shape[axis]))
 
 
 @kernel("gather_nd", exact=True, ignored=("validate_indices",))
@@ -94,7 +95,8 @@ def _unflattened(x: Tensor, shape: torch.Size) -> Tensor:
     return x.reshape(shape + x.shape[1:])
 
 
-def _wrapped(indices: Tensor, length: int) -> Tensor:
+def wrapped(indices: Tensor, length: int) -> Tensor:
+    """Indices as torch takes them; negative ones count from the end."""
     places = indices.long()
     return torch.where(places < 0, places + length, places)
 
@@ -106,6 +108,7 @@ def _shape(x: Tensor) -> Tensor:
 
 @kernel("fill", exact=True)
 def _fill(shape: Ints, value: Tensor | None = None) -> Tensor:
+    check_elements(shape)
     return torch.zeros(shape) if value is None else value.expand(shape).clone()
 
 
@@ -116,6 +119,7 @@ def _fill_like(ref_tensor: Tensor, value: Tensor | None = None) -> Tensor:
 
 @kernel("range_1d")
 def _range_1d(end: Tensor, start: Tensor, step: Tensor) -> Tensor:
+    check_elements([int((end.item() - start.item()) / step.item())])
     return torch.arange(start.item(), end.item(), step.item(), dtype=start.dtype)
 
 
@@ -127,6 +131,7 @@ def _one_hot(
     on_value: Tensor | None = None,
     off_value: Tensor | None = None,
 ) -> Tensor:
+    check_elements([indices.numel(), one_hot_vector_size])
     on = torch.tensor(1, dtype=torch.int32) if on_value is None else on_value
     off = torch.tensor(0, dtype=torch.int32) if off_value is None else off_value
     hot = indices.unsqueeze(-1) == torch.arange(one_hot_vector_size)

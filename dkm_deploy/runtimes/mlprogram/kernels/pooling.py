@@ -1,5 +1,7 @@
 """Pooling, one to three spatial dimensions."""
 
+from math import prod
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -48,6 +50,21 @@ def _avg_pool(
         return result
     ones, *_ = _padded(torch.ones_like(x), *arguments, fill=0.0)
     return result / average(ones, kernel_sizes, strides)
+
+
+@kernel("l2_pool")
+def _l2_pool(
+    x: Tensor,
+    kernel_sizes: Ints,
+    strides: Ints = (),
+    pad_type: str = "valid",
+    pad: Ints = (),
+    ceil_mode: bool = False,
+) -> Tensor:
+    arguments = (kernel_sizes, strides, pad_type, pad, ceil_mode)
+    squares, strides, padding = _padded(x.square(), *arguments, fill=0.0)
+    mean = _AVERAGE[x.ndim - 2](squares, kernel_sizes, strides, padding, ceil_mode)
+    return (mean * prod(kernel_sizes)).sqrt()
 
 
 def _padded(

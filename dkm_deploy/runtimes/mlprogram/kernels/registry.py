@@ -1,8 +1,9 @@
 """The register of operator implementations. The signature of an implementation is its schema.
 
 A parameter is named like the operation's input and carries its default. Its annotation says what
-it takes: ``Tensor`` a value; ``Tensors`` several; ``int``, ``float``, ``bool``, ``str``, ``Ints``
-or ``Bools`` plain Python values, which are made once where the program has a constant.
+it takes: ``Tensor`` a value; ``Tensors`` several; ``Items`` several, text among them; ``int``,
+``float``, ``bool``, ``str``, ``Ints`` or ``Bools`` plain Python values, which are made once where
+the program has a constant.
 """
 
 import inspect
@@ -15,6 +16,7 @@ from torch import Tensor
 Ints = tuple[int, ...]
 Bools = tuple[bool, ...]
 Tensors = list[Tensor]
+Items = list[Tensor | str]
 
 _Run = TypeVar("_Run", bound=Callable[..., Any])
 Convert = Callable[[Any], Any]
@@ -85,7 +87,7 @@ def _kernel(run: Callable[..., Any], exact: bool, ignored: frozenset[str]) -> Ke
         run,
         {name: _CONVERTERS.get(_without_none(hint)) for name, hint in hints.items()},
         frozenset(p.name for p in parameters if p.default is inspect.Parameter.empty),
-        frozenset(name for name, hint in hints.items() if hint == Tensors),
+        frozenset(name for name, hint in hints.items() if hint in (Tensors, Items)),
         exact,
         ignored,
     )

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Ints, kernel
+from dkm_deploy.runtimes.mlprogram.limits import check_elements
 
 
 @kernel("upsample_nearest_neighbor", exact=True)
@@ -67,6 +68,7 @@ def _resize(
 
 
 def _nearest(x: Tensor, axis: int, length: int) -> Tensor:
+    check_elements([x.numel() // max(1, x.shape[axis]), length])
     places = torch.arange(length) * x.shape[axis] // length
     return x.index_select(axis, places)
 
@@ -74,14 +76,15 @@ def _nearest(x: Tensor, axis: int, length: int) -> Tensor:
 def _linear(x: Tensor, axis: int, length: int, mode: str) -> Tensor:
     if length == x.shape[axis]:
         return x
-    grid = _grid(x.shape[axis], length, mode).clamp(0, x.shape[axis] - 1)
-    low = grid.floor().long()
+    check_elements([x.numel() // max(1, x.shape[axis]), length])
+    places = grid(x.shape[axis], length, mode).clamp(0, x.shape[axis] - 1)
+    low = places.floor().long()
     high = (low + 1).clamp(max=x.shape[axis] - 1)
-    share = (grid - low).to(x.dtype).reshape([-1] + [1] * (-axis - 1))
+    share = (places - low).to(x.dtype).reshape([-1] + [1] * (-axis - 1))
     return torch.lerp(x.index_select(axis, low), x.index_select(axis, high), share)
 
 
-def _grid(old: int, new: int, mode: str) -> Tensor:
+def grid(old: int, new: int, mode: str) -> Tensor:
     """Where each new sample lies among the old ones."""
     steps = torch.arange(new, dtype=torch.float64)
     if mode == "UNALIGN_CORNERS":
@@ -93,5 +96,6 @@ def _grid(old: int, new: int, mode: str) -> Tensor:
     if mode not in ("ALIGN_CORNERS", "STRICT_ALIGN_CORNERS"):
         raise DkmError(f"sampling_mode {mode!r} is unknown")
     if new == 1:
-        return torch.full((1,), 0.0 if mode.startswith("STRICT") else (old - 1) / 2)
+        only = 0.0 if mode.startswith("STRICT") else (old - 1) / 2
+        return torch.full((1,), only, dtype=torch.float64)
     return steps * (old - 1) / (new - 1)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Ints, Tensors, kernel
+from dkm_deploy.runtimes.mlprogram.limits import check_elements
 
 
 @kernel("reshape", exact=True)
@@ -57,6 +58,7 @@ def _split(x: Tensor, axis: int, num_splits: int = 0, split_sizes: Ints = ()) ->
 
 @kernel("tile", exact=True)
 def _tile(x: Tensor, reps: Ints) -> Tensor:
+    check_elements([x.numel(), *reps])
     return x.repeat(reps)
 
 
@@ -67,13 +69,15 @@ def _reverse(x: Tensor, axes: Ints = ()) -> Tensor:
 
 @kernel("flatten2d", exact=True)
 def _flatten2d(x: Tensor, axis: int = 1) -> Tensor:
-    return x.reshape(prod(x.shape[: axis % (x.ndim + 1)]), -1)
+    return x.reshape(prod(x.shape[:axis]), -1)
 
 
 @kernel("pad", exact=True)
 def _pad(x: Tensor, pad: Ints, mode: str = "constant", constant_val: float = 0.0) -> Tensor:
     # MIL pads the last dimensions in order, torch from the last one backwards.
     pairs = list(zip(pad[::2], pad[1::2], strict=True))
+    lengths = x.shape[x.ndim - len(pairs) :]
+    check_elements(n + sum(pair) for n, pair in zip(lengths, pairs, strict=True))
     if mode == "constant":
         return functional.pad(x, [n for pair in reversed(pairs) for n in pair], value=constant_val)
     if mode not in ("reflect", "replicate"):
@@ -95,13 +99,3 @@ def _mirrored(length: int, before: int, after: int, mode: str) -> Tensor:
 def _crop(x: Tensor, crop_height: Ints, crop_width: Ints) -> Tensor:
     (top, bottom), (left, right) = crop_height, crop_width
     return functional.pad(x, [-left, -right, -top, -bottom])
-
-
-@kernel("pixel_shuffle", exact=True)
-def _pixel_shuffle(x: Tensor, upscale_factor: int) -> Tensor:
-    return functional.pixel_shuffle(x, upscale_factor)
-
-
-@kernel("pixel_unshuffle", exact=True)
-def _pixel_unshuffle(x: Tensor, downscale_factor: int) -> Tensor:
-    return functional.pixel_unshuffle(x, downscale_factor)

@@ -1,0 +1,142 @@
+"""In which numbers a program is computed, and what does not fit in them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from dkm_deploy.errors import DkmError
+from dkm_deploy.runtimes.mlprogram.program import TensorType
+
+Numerics = Literal["fp32", "declared", "fp16"]
+"""``fp32``: every float is kept in float32. ``declared``: a value that the program declares as
+fp16 is rounded to fp16 when it is made. ``fp16``: every float is, inputs and weights too, as on a
+device that computes in fp16 throughout."""
+
+_SMALLEST = 2.0**-24
+_FIRST_INFINITE = 65520.0  # rounds to infinity; the largest fp16 is 65504
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a value comes from.
+
+    Attributes:
+        operation: name of the operation.
+        type: its type, such as "conv"; "input" for an input of the program.
+        layer: the weight that it reads, by qualified parameter name where the package says it,
+            else by the name in the program; of an operation without a weight, that of the nearest
+            one before it; None if there is none.
+    """
+
+    operation: str
+    type: str
+    layer: str | None
+
+    def __str__(self) -> str:
+        where = f", layer {self.layer!r}" if self.layer else ""
+        return f"operation {self.type} ({self.operation!r}{where})"
+
+
+@dataclass(frozen=True)
+class Overflow:
+    """Finite values that became infinite when one result was rounded to fp16.
+
+    Attributes:
+        operation: name of the operation that made them.
+        type: its type, such as "conv".
+        layer: see :class:`Source`.
+        output: name of the value.
+        count: how many became infinite. Those that were infinite before do not count.
+        largest: the largest magnitude among them; fp16 ends at 65504.
+    """
+
+    operation: str
+    type: str
+    layer: str | None
+    output: str
+    count: int
+    largest: float
+
+
+@dataclass(frozen=True)
+class Finish:
+    """Gives one result its type.
+
+    Attributes:
+        source: what makes the value.
+        name: of the value.
+        kind: its declared type; None leaves it alone.
+        rounds: whether floats are rounded to fp16.
+    """
+
+    source: Source
+    name: str
+    kind: TensorType | None
+    rounds: bool
+
+    def __call__(self, value: Tensor, overflows: list[Overflow]) -> Tensor:
+        """The finished value; notes an overflow. Raises DkmError if the shape is not declared."""
+        if self.kind is None or not isinstance(value, Tensor):
+            return value
+        _check_shape(self.name, value, self.kind)
+        if not self.kind.dtype.floating:
+            return value.bool() if self.kind.dtype.name == "bool" else value.int()
+        value = value.float()
+        return self._rounded(value, overflows) if self.rounds else value
+
+    def _rounded(self, value: Tensor, overflows: list[Overflow]) -> Tensor:
+        if value.numel():
+            least, most = torch.aminmax(value)
+            # Not below both limits: too large, infinite, or NaN.
+            if not (most < _FIRST_INFINITE and least > -_FIRST_INFINITE):
+                self._note(value, overflows)
+        return value.half().float()
+
+    def _note(self, value: Tensor, overflows: list[Overflow]) -> None:
+        sizes = value.abs()
+        lost = sizes[(sizes >= _FIRST_INFINITE) & sizes.isfinite()]
+        if lost.numel():
+            made = self.source
+            largest = float(lost.max())
+            overflows.append(
+                Overflow(made.operation, made.type, made.layer, self.name, lost.numel(), largest)
+            )
+
+
+def checked(numerics: str) -> Numerics:
+    """``numerics`` if it is a known one. Raises DkmError if not."""
+    for known in get_args(Numerics):
+        if numerics == known:
+            mode: Numerics = known
+            return mode
+    raise DkmError(f"numerics is {numerics!r}; it must be one of {', '.join(get_args(Numerics))}")
+
+
+def kept_from_zero(value: Tensor) -> Tensor:
+    """What fp16 would round to zero becomes its smallest number.
+
+    coremltools does so with single constants when it makes a program fp16, for the sake of the
+    epsilons that keep divisions and logarithms finite.
+    """
+    vanishing = (value != 0) & (value.half() == 0)
+    return torch.where(vanishing, value.sign() * _SMALLEST, value)
+
+
+def rounds(kind: TensorType | None, numerics: Numerics) -> bool:
+    """Whether a value of a declared type is rounded to fp16."""
+    if numerics == "declared":
+        return kind is not None and kind.dtype.name == "fp16"
+    return numerics == "fp16"
+
+
+def _check_shape(name: str, value: Tensor, kind: TensorType) -> None:
+    if len(kind.shape) != value.ndim or any(
+        want not in (None, have) for want, have in zip(kind.shape, value.shape, strict=True)
+    ):
+        raise DkmError(
+            f"{name!r} has shape {tuple(value.shape)}; the program declares {kind.shape}"
+        )
