@@ -16,7 +16,7 @@ from dkm_deploy.export import Exported, Inputs, export
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
 from dkm_deploy.recipe import PaletteSpec
-from dkm_deploy.targets import Target, target_for
+from dkm_deploy.targets import Target, held_to, target_for
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def convert(
     _check_options(target, target_options)
     check_writable(path, force=force)
     exported = export(frozen, example_inputs, dynamic_shapes=dynamic_shapes)
-    _check_palettes(target, exported)
+    _check_palettes(held_to(target, target_options), exported)
     replaced = _companions(target, path)
     with written_whole(path, force=force) as temporary:
         notes = target.write(exported, temporary, **target_options)

@@ -195,10 +195,14 @@ class Recipe:
         Raises:
             OutputExistsError: ``path`` exists and ``force`` is not set.
         """
+        with written_whole(Path(path), force=force) as temporary:
+            temporary.write_text(self.to_toml(), "utf-8")
+
+    def to_toml(self) -> str:
+        """The recipe as the text of a TOML file."""
         table = _without_none(asdict(self))
         table["rules"] = [_without_none(rule) for rule in table["rules"]]
-        with written_whole(Path(path), force=force) as temporary:
-            temporary.write_text(tomli_w.dumps(table), "utf-8")
+        return tomli_w.dumps(table)
 
     def assign(self, model: nn.Module | Mapping[str, Tensor]) -> Assignment:
         """Decide on every parameter of ``model``, tied ones once under their first name.

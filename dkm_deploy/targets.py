@@ -7,7 +7,7 @@ registers under ``dkm_deploy.readers``. Nothing here knows any of them by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -63,6 +63,18 @@ class Target(Reader, Protocol):
 
 
 @runtime_checkable
+class Versioned(Target, Protocol):
+    """A target that holds more or less with the version of the system that will run the file."""
+
+    version_option: str
+    """The option of ``convert`` that names the version, such as "minimum_deployment_target"."""
+
+    def at(self, version: str) -> Target:
+        """The same target, held to what ``version`` can do. Raises DkmError if it is unknown."""
+        ...
+
+
+@runtime_checkable
 class Rewriter(Target, Protocol):
     """A target that can also palettize a file of its own kind, without the model it came from."""
 
@@ -82,10 +94,23 @@ def targets() -> dict[str, Target]:
 
 
 def target_named(name: str) -> Target:
-    """The target called ``name``, such as "onnx" or "coreml"."""
+    """The target called ``name``, such as "onnx" or "coreml", or "coreml:iOS17" with a version."""
+    name, colon, version = name.partition(":")
     if name not in targets():
         raise DkmError(f"no target is called {name!r}; there are {', '.join(targets())}")
-    return targets()[name]
+    target = targets()[name]
+    if not colon:
+        return target
+    if not isinstance(target, Versioned):
+        raise DkmError(f"target {name} has no versions such as {version!r}; write {name!r}")
+    return target.at(version)
+
+
+def held_to(target: Target, options: Mapping[str, Any]) -> Target:
+    """The target at the version that the options of ``convert`` name, if they name one."""
+    if isinstance(target, Versioned) and target.version_option in options:
+        return target.at(options[target.version_option])
+    return target
 
 
 def target_for(path: Path) -> Target:

@@ -2,61 +2,93 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
+from converters.coreml import deployment
 from converters.coreml.ledger import ledger
+from converters.coreml.options import Options
 from converters.coreml.read import read_palettes
 from dkm_deploy.export import Exported
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec
-from dkm_deploy.targets import Target
-
-_MAX_RANK = 5
+from dkm_deploy.targets import Versioned
 
 
 class CoreMLTarget:
-    """Writes, reads back and weighs ``.mlpackage`` folders."""
+    """Writes, reads back and weighs ``.mlpackage`` folders.
+
+    Args:
+        version: the deployment target whose limits :meth:`refuse` knows.
+    """
 
     name = "coreml"
     suffixes: tuple[str, ...] = (".mlpackage",)
+    version_option = "minimum_deployment_target"
+
+    def __init__(self, version: str = deployment.DEFAULT) -> None:
+        deployment.generation(version)
+        self._version = version
+
+    def at(self, version: str) -> CoreMLTarget:
+        """The target held to a deployment target. Raises DkmError if it is unknown."""
+        return CoreMLTarget(version)
 
     def refuse(self, spec: PaletteSpec, shape: tuple[int, ...]) -> str | None:
-        """Core ML tensors have at most 5 dimensions, and no scale is written beside the LUT.
-
-        All else is held from iOS 18 on.
-        """
-        if len(shape) > _MAX_RANK:
-            return f"rank {len(shape)}; Core ML has at most {_MAX_RANK}"
-        if spec.per_channel_scale:
-            return "it has a per-channel scale; set per_channel_scale=False, or convert to ONNX"
-        return None
+        """See :func:`converters.coreml.deployment.refuse`."""
+        return deployment.refuse(spec, shape, self._version)
 
     def write(
         self,
         exported: Exported,
         path: Path,
         *,
-        minimum_deployment_target: str = "iOS18",
+        minimum_deployment_target: str = deployment.DEFAULT,
         compute_precision: str = "float16",
-    ) -> None:
+        images: Mapping[str, Mapping[str, Any]] | None = None,
+        shapes: Mapping[str, Sequence[Sequence[int]]] | None = None,
+        class_labels: Sequence[str] | None = None,
+        about: Mapping[str, str] | None = None,
+    ) -> tuple[str, ...]:
         """Write an ML program package.
 
         Args:
             exported: the frozen model.
             path: the folder to be made, with the suffix ``.mlpackage``.
-            minimum_deployment_target: "iOS16" to "iOS18" or "macOS13" to "macOS15". Grouped and
-                vector palettes need iOS 18. Bits that a target lacks (5 and 7; 3 before iOS 18)
-                are stored in the next width.
+            minimum_deployment_target: "iOS16", "iOS17", "iOS18", "iOS26", or "macOS13", "macOS14",
+                "macOS15", "macOS26". Grouped and vector palettes need iOS 18, per-channel scales
+                iOS 26. Bits that a target lacks (5 and 7; 3 before iOS 18) are stored in the next
+                width, and the artifact's notes say so.
             compute_precision: "float16" or "float32", of activations, LUTs and dense weights.
+            images: of inputs that an app gives as images, by name, how pixels become numbers:
+                ``{"x": {"scale": 1 / 127.5, "bias": -1.0, "color": "RGB"}}``; bias may be one
+                value a channel, color "BGR" or "GRAYSCALE".
+            shapes: the only shapes that an input may have, by name; the first is the default.
+                ``dynamic_shapes`` must have freed what differs.
+            class_labels: makes a classifier of a model with one output of shape (1, classes); an
+                app gets the label and the scores by label.
+            about: any of "author", "license", "description" and "version".
+
+        Returns:
+            A line for each palette stored in a wider type, and for each BatchNorm that stays.
 
         Raises:
-            DkmError: an option is unknown, a palette does not fit the deployment target, or
-                coremltools cannot convert the model (with its reason).
+            DkmError: an option is unknown or does not fit the model, a palette does not fit the
+                deployment target, or coremltools cannot convert the model (with its reason).
         """
+        options = Options(
+            minimum_deployment_target,
+            compute_precision,
+            images or {},
+            shapes or {},
+            class_labels,
+            about or {},
+        )
         from converters.coreml.write import write  # imports coremltools, which takes seconds
 
-        write(exported, path, minimum_deployment_target, compute_precision)
+        return write(exported, path, options)
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """See :func:`converters.coreml.read.read_palettes`."""
@@ -67,4 +99,4 @@ class CoreMLTarget:
         return ledger(path)
 
 
-target: Target = CoreMLTarget()
+target: Versioned = CoreMLTarget()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,40 +13,84 @@ from coremltools.converters.mil.frontend.torch.ops import _get_inputs
 from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
 from coremltools.converters.mil.mil import types
 
+from converters.coreml.blocks import reorder
+from converters.coreml.deployment import stored_bits, typed_indices
+from converters.coreml.recurrent import Weights, gru, lstm
+from dkm_deploy.errors import DkmError
 from dkm_deploy.packing import pack
 from dkm_deploy.palette import Palette
 
-# Widths of Core ML's index types: iOS 16 packs into uint8, iOS 18 has a type for each.
-_WIDTHS_IOS16 = (1, 2, 4, 6, 8)
-_WIDTHS_IOS18 = (1, 2, 3, 4, 6, 8)
+
+@dataclass(frozen=True)
+class _Decoded:
+    """A palette that the front end has met."""
+
+    weight: str
+    mil_name: str
+    palette: Palette
 
 
-def stored_bits(bits: int, *, ios18: bool) -> int:
-    """The narrowest index type of the target that holds ``bits`` bits."""
-    return next(w for w in (_WIDTHS_IOS18 if ios18 else _WIDTHS_IOS16) if w >= bits)
+class Decodes(Weights):
+    """The decode operations of one conversion.
+
+    Args:
+        names: parameter name of a palette, and MIL name for its operation, by the name of its
+            indices in the exported graph.
+        deployment_target: such as "iOS18".
+
+    Attributes:
+        weights: parameter name by the MIL name of each operation made.
+        orders: of those whose rows are not in the parameter's order: the block of the parameter
+            that each block of rows holds.
+    """
+
+    def __init__(self, names: Mapping[str, tuple[str, str]], deployment_target: str) -> None:
+        self._names, self._target = names, deployment_target
+        self._met: dict[Any, _Decoded] = {}  # by MIL variable
+        self.weights: dict[str, str] = {}
+        self.orders: dict[str, tuple[int, ...]] = {}
+
+    def lower(self, context: Any, node: Any) -> None:
+        """Lower one ``lut_to_dense`` node."""
+        indices, lut, axis = _get_inputs(context, node, expected=3)
+        weight, mil_name = self._names[node.inputs[0]]
+        palette = Palette(indices.val.astype(np.uint8), lut.val, int(axis.val))
+        variable = self._decode(palette, mil_name, weight)
+        self._met[variable] = _Decoded(weight, mil_name, palette)
+        context.add(variable, torch_name=node.name)
+
+    def in_order(self, variable: Any, order: tuple[int, ...]) -> Any:
+        """See :class:`converters.coreml.recurrent.Weights`."""
+        if variable not in self._met:
+            return super().in_order(variable, order)
+        met = self._met[variable]
+        try:
+            palette = reorder(met.palette, order)
+        except DkmError as error:
+            raise DkmError(f"{met.weight}: {error}") from error
+        name = f"{met.mil_name}_in_order"
+        self.orders[name] = order
+        return self._decode(palette, name, met.weight)
+
+    def _decode(self, palette: Palette, name: str, weight: str) -> Any:
+        self.weights[name] = weight
+        wide = palette.widen(stored_bits(palette.bits, self._target))
+        return _typed(wide, name) if typed_indices(self._target) else _stream(wide, name)
 
 
 @contextmanager
-def lowering(names: Mapping[str, str], *, ios18: bool) -> Iterator[None]:
-    """Teach coremltools' torch front end our op while the block runs.
-
-    Args:
-        names: MIL name of the weight by the name of its indices in the exported graph.
-        ios18: whether the deployment target has iOS 18's ops.
-    """
+def lowering(decodes: Decodes) -> Iterator[None]:
+    """Teach coremltools' torch front end our op and the recurrent ones while the block runs."""
     registry: dict[str, Any] = _TORCH_OPS_REGISTRY.name_to_func_mapping
     before = dict(registry)
-
-    def lut_to_dense(context: Any, node: Any) -> None:
-        indices, lut, axis = _get_inputs(context, node, expected=3)
-        palette = Palette(indices.val.astype(np.uint8), lut.val, int(axis.val))
-        name = names[node.inputs[0]]
-        wide = palette.widen(stored_bits(palette.bits, ios18=ios18))
-        weight = _ios18(wide, name) if ios18 else _ios16(wide, name)
-        context.add(weight, torch_name=node.name)
-
-    registry["lut_to_dense"] = registry["dkm.lut_to_dense"] = lut_to_dense
-    registry["dkm::lut_to_dense"] = lut_to_dense
+    registry.update(
+        {
+            **dict.fromkeys(("lut_to_dense", "dkm.lut_to_dense"), decodes.lower),
+            "dkm::lut_to_dense": decodes.lower,
+            "lstm.input": lambda context, node: lstm(context, node, decodes),
+            "gru.input": lambda context, node: gru(context, node, decodes),
+        }
+    )
     try:
         yield
     finally:
@@ -53,8 +98,8 @@ def lowering(names: Mapping[str, str], *, ios18: bool) -> Iterator[None]:
         registry.update(before)
 
 
-def _ios18(palette: Palette, name: str) -> Any:
-    """Indices of a sub-byte type in the weight's shape; grouped and vector LUTs as they are."""
+def _typed(palette: Palette, name: str) -> Any:
+    """iOS 18: indices of a sub-byte type in the weight's shape; all LUTs as they are."""
     dtype = types.nptype_from_builtin(types.string_to_builtin(f"uint{palette.bits}"))
     vector_axis = {"vector_axis": np.int32(palette.axis)} if palette.cluster_dim > 1 else {}
     return Builder.constexpr_lut_to_dense(
@@ -62,8 +107,8 @@ def _ios18(palette: Palette, name: str) -> Any:
     )
 
 
-def _ios16(palette: Palette, name: str) -> Any:
-    """Indices as a flat bit stream beside the shape, one LUT of rank 1."""
+def _stream(palette: Palette, name: str) -> Any:
+    """iOS 16: indices as a flat bit stream beside the shape, one LUT of rank 1."""
     return Builder.constexpr_lut_to_dense(
         indices=pack(palette.indices, palette.bits),
         lut=palette.lut.reshape(-1),

@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
+from converters.coreml.blocks import inverse, reorder
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes.mlprogram.constexpr import Constants
 from dkm_deploy.runtimes.mlprogram.package import Package, open_package
 from dkm_deploy.runtimes.mlprogram.program import Operation, functions
+_T = TypeVar("_T")
 
+# User-defined metadata, each a JSON object.
 WEIGHTS_KEY = "dkm_deploy.weights"
-"""User-defined metadata: JSON, the qualified parameter name of every palette's operation."""
+"""The qualified parameter name by the output of the operation that decodes its palette."""
+ORDERS_KEY = "dkm_deploy.orders"
+"""By the same outputs, where the rows are not in the parameter's order, such as the gates of an
+LSTM: the block of the parameter that each block of rows holds."""
+SAME_KEY = "dkm_deploy.same"
+"""Of parameters whose palette is another one's too, and stored once: the name of that one."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +33,18 @@ class PaletteSite:
         name: the qualified parameter name, or the operation's own where the file does not say.
         operation: the ``constexpr_lut_to_dense``.
         constants: of the function it is in.
+        order: see ``ORDERS_KEY``; None is the parameter's own.
     """
 
     name: str
     operation: Operation
     constants: Constants
+    order: tuple[int, ...] | None
+
+    def palette(self) -> Palette:
+        """The palette, in the parameter's order. Raises DkmError if it is damaged."""
+        stored = self.constants.palette(self.operation)
+        return stored if self.order is None else reorder(stored, inverse(self.order))
 
 
 def read_palettes(path: Path) -> dict[str, Palette]:
@@ -42,36 +58,46 @@ def read_palettes(path: Path) -> dict[str, Palette]:
         DkmError: the package is damaged, or gives one name to two different palettes.
     """
     found: dict[str, Palette] = {}
-    for site in palette_sites(open_package(path)):
+    package = open_package(path)
+    for site in palette_sites(package):
         try:
-            palette = site.constants.palette(site.operation)
+            palette = site.palette()
         except DkmError as error:
             raise DkmError(f"{path}: {error}") from error
         if found.setdefault(site.name, palette) != palette:
             raise DkmError(f"{path}: two different palettes are called {site.name!r}")
-    return found
+    same = _metadata(package, SAME_KEY, str)
+    return found | {name: found[other] for name, other in same.items() if other in found}
 
 
 def palette_sites(package: Package) -> list[PaletteSite]:
     """All places of all functions where a palette is decoded."""
-    names = _weight_names(package)
+    names = _metadata(package, WEIGHTS_KEY, str)
+    orders = {name: _order(package, o) for name, o in _metadata(package, ORDERS_KEY, list).items()}
     sites = []
     for function in functions(package).values():
         constants = Constants(function.body)
         sites += [
-            PaletteSite(names.get(operation.output, operation.output), operation, constants)
-            for operation in function.body.walk()
-            if operation.type == "constexpr_lut_to_dense"
+            PaletteSite(names.get(o.output, o.output), o, constants, orders.get(o.output))
+            for o in function.body.walk()
+            if o.type == "constexpr_lut_to_dense"
         ]
     return sites
 
 
-def _weight_names(package: Package) -> dict[str, str]:
-    text = package.user_metadata.get(WEIGHTS_KEY, "{}")
+def _metadata(package: Package, key: str, kind: type[_T]) -> dict[str, _T]:
+    """A JSON object of the metadata whose values are of ``kind``; empty where it is absent."""
+    text = package.user_metadata.get(key, "{}")
     try:
-        names = json.loads(text)
+        table = json.loads(text)
     except ValueError as error:
-        raise DkmError(f"{package.path}: metadata {WEIGHTS_KEY!r} is not JSON: {error}") from error
-    if not isinstance(names, dict) or not all(isinstance(v, str) for v in names.values()):
-        raise DkmError(f"{package.path}: metadata {WEIGHTS_KEY!r} is not an object of strings")
-    return names
+        raise DkmError(f"{package.path}: metadata {key!r} is not JSON: {error}") from error
+    if not isinstance(table, dict) or not all(isinstance(v, kind) for v in table.values()):
+        raise DkmError(f"{package.path}: metadata {key!r} is not an object of {kind.__name__}s")
+    return table
+
+
+def _order(package: Package, order: list[object]) -> tuple[int, ...]:
+    if sorted(order, key=repr) != list(range(len(order))):
+        raise DkmError(f"{package.path}: metadata {ORDERS_KEY!r} holds {order}, no order of blocks")
+    return tuple(order)  # type: ignore[arg-type]  # integers, as just compared

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 import traceback
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,51 +13,102 @@ import numpy as np
 import torch
 from torch.export import ExportedProgram
 
+from converters.coreml.deployment import generation, stored_bits
+from converters.coreml.options import Options
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.export import Exported, weight_name
 from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes.mlprogram.proto import coremltools, quiet
 
-ct = coremltools()
-from converters.coreml.lower import lowering  # noqa: E402  # after coremltools' noisy import
+ct = coremltools()  # noisy, so before what imports it
+from converters.coreml.describe import describe  # noqa: E402
+from converters.coreml.interface import classifier, inputs, outputs  # noqa: E402
+from converters.coreml.lower import Decodes, lowering  # noqa: E402
 
-_WEIGHTS_KEY = "dkm_deploy.weights"
-"""User-defined metadata: JSON, MIL name of a decode op -> qualified parameter name."""
-
-_IOS18 = ("iOS18", "macOS15")
-_TARGETS = ("iOS16", "iOS17", "iOS18", "macOS13", "macOS14", "macOS15")
-_PRECISIONS = {"float16": ct.precision.FLOAT16, "float32": ct.precision.FLOAT32}
+_RECURRENT_FLOAT16 = 17  # the generation of Core ML whose lstm and gru may be in float16
 
 
-def write(exported: Exported, path: Path, deployment_target: str, precision: str) -> None:
-    """See :meth:`converters.coreml.CoreML.write`."""
-    target = _choose("minimum_deployment_target", deployment_target, _TARGETS)
-    _choose("compute_precision", precision, _PRECISIONS)
-    ios18 = deployment_target in _IOS18
-    if not ios18:
-        _check_ios16(exported.palettes)
-    if precision == "float16":
+def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
+    """See :meth:`converters.coreml.CoreMLTarget.write`."""
+    if options.compute_precision == "float16":
         _check_float16(exported.palettes)
-    mil_names = _mil_names(exported)
-    by_graph_name = _by_graph_name(exported, mil_names)
+    decodes = Decodes(_names(exported), options.minimum_deployment_target)
+    model = _converted(exported, options, decodes)
+    describe(model, exported, options, decodes.weights, decodes.orders)
+    # With its program at hand coremltools adds a debug map, and fails to where there are loops.
+    model._mil_program = None
+    with _silent():
+        model.save(str(path))
+    _open_modes(path)
+    return tuple(_notes(exported, model, options))
+
+
+def _converted(exported: Exported, options: Options, decodes: Decodes) -> Any:
+    """The model as coremltools has it. Raises DkmError if it cannot convert it."""
+    given, wanted = inputs(exported, options), outputs(exported, options)
     try:
-        with _silent(), lowering(by_graph_name, ios18=ios18):
-            model = ct.convert(
+        with _silent(), lowering(decodes):
+            return ct.convert(
                 _with_defaults(exported.program.run_decompositions({})),
-                inputs=_inputs(exported),
-                outputs=_outputs(exported),
-                minimum_deployment_target=getattr(ct.target, target),
-                compute_precision=_PRECISIONS[precision],
+                inputs=given,
+                outputs=wanted,
+                classifier_config=classifier(options),
+                minimum_deployment_target=getattr(ct.target, options.minimum_deployment_target),
+                compute_precision=_precision(options),
                 skip_model_load=True,
             )
     except Exception as error:  # coremltools raises many kinds, each for the user's model
         with _silent():  # its frames hold temporary folders, which warn when they go
             traceback.clear_frames(error.__traceback__)
+        if isinstance(error, DkmError):  # from our lowering
+            raise
         raise DkmError(f"coremltools cannot convert the model: {first_line(error)}") from error
-    model.user_defined_metadata[_WEIGHTS_KEY] = json.dumps(_decodes(model, mil_names))
-    with _silent():
-        model.save(str(path))
-    _tidy(path)
+
+
+def _precision(options: Options) -> Any:
+    """What is made float16: all but the weights of recurrent layers where those lack it."""
+    if options.compute_precision == "float32":
+        return ct.precision.FLOAT32
+    if generation(options.minimum_deployment_target) >= _RECURRENT_FLOAT16:
+        return ct.precision.FLOAT16
+    return ct.transform.FP16ComputePrecision(op_selector=lambda op: not _feeds_recurrent(op))
+
+
+def _feeds_recurrent(operation: Any) -> bool:
+    if operation.op_type != "constexpr_lut_to_dense":
+        return False
+    return any(user.op_type in ("lstm", "gru") for user in operation.outputs[0].child_ops)
+
+
+def _notes(exported: Exported, model: Any, options: Options) -> Iterator[str]:
+    """What was not stored as asked, or costs more than it need."""
+    target = options.minimum_deployment_target
+    for name, palette in exported.palettes.items():
+        stored = stored_bits(palette.bits, target)
+        if stored != palette.bits:
+            yield (
+                f"{name}: stored with {stored} bits an index, for {target} has no type of "
+                f"{palette.bits}; the weights are the same"
+            )
+    for node in exported.program.graph.nodes:
+        if node.target is torch.ops.aten.batch_norm.default and _follows_decode(node.args[0]):
+            yield (
+                f"{_module(exported, node)}: stays an operation of its own behind a palettized "
+                "layer; dkm.fold_batch_norm(model, inputs) before clustering takes it out"
+            )
+
+
+def _follows_decode(node: torch.fx.Node) -> bool:
+    """Whether a layer is palettized and only this reads its output, so that it could be folded."""
+    weight = node.args[1] if len(node.args) > 1 else None
+    decode = torch.ops.dkm.lut_to_dense.default
+    return isinstance(weight, torch.fx.Node) and weight.target is decode and len(node.users) == 1
+
+
+def _module(exported: Exported, norm: torch.fx.Node) -> str:
+    """The qualified name of a BatchNorm, by that of its running mean."""
+    buffers = exported.program.graph_signature.inputs_to_buffers
+    return buffers.get(str(norm.args[3]), norm.name).rpartition(".")[0] or norm.name
 
 
 def _with_defaults(program: ExportedProgram) -> ExportedProgram:
@@ -76,21 +126,6 @@ def _with_defaults(program: ExportedProgram) -> ExportedProgram:
     return program
 
 
-def _choose(option: str, value: str, known: Collection[str]) -> str:
-    if value not in known:
-        raise DkmError(f"{option} is {value!r}; it must be one of {', '.join(known)}")
-    return value
-
-
-def _check_ios16(palettes: Mapping[str, Palette]) -> None:
-    for name, palette in palettes.items():
-        kind = "vector" if palette.cluster_dim > 1 else "grouped"
-        if palette.lut.size > 1 << palette.bits:
-            raise DkmError(
-                f"{name}: {kind} palettes need minimum_deployment_target {' or '.join(_IOS18)}"
-            )
-
-
 def _check_float16(palettes: Mapping[str, Palette]) -> None:
     """Such a LUT would stay in float32, and the program would make infinity of it."""
     most = float(np.finfo(np.float16).max)
@@ -103,76 +138,26 @@ def _check_float16(palettes: Mapping[str, Palette]) -> None:
             )
 
 
-def _mil_names(exported: Exported) -> dict[str, str]:
-    """A MIL identifier for each palettized weight, unique and readable: fc.weight -> fc_weight."""
-    names: dict[str, str] = {}
+def _names(exported: Exported) -> dict[str, tuple[str, str]]:
+    """Of each palettized weight its name and a MIL identifier, by the placeholder of its indices.
+
+    Identifiers are unique and readable: fc.weight gives fc_weight.
+    """
+    mil_names: dict[str, str] = {}
     for weight in exported.palettes:
         name = base = re.sub(r"\W", "_", f"w_{weight}" if weight[0].isdigit() else weight)
         number = 1
-        while name in names.values():
+        while name in mil_names.values():
             number += 1
             name = f"{base}_{number}"
-        names[weight] = name
-    return names
-
-
-def _by_graph_name(exported: Exported, mil_names: Mapping[str, str]) -> dict[str, str]:
-    """MIL name of a weight by the placeholder of its indices in the exported graph."""
+        mil_names[weight] = name
     buffers = exported.program.graph_signature.inputs_to_buffers
     found = ((placeholder, weight_name(buffer)) for placeholder, buffer in buffers.items())
-    return {placeholder: mil_names[name] for placeholder, name in found if name in mil_names}
+    return {place: (name, mil_names[name]) for place, name in found if name in mil_names}
 
 
-def _inputs(exported: Exported) -> list[Any]:
-    """Core ML input types with the exported shapes; a free dimension needs an upper bound."""
-    values = {n.name: n.meta["val"] for n in exported.program.graph.find_nodes(op="placeholder")}
-    types = []
-    for name in exported.input_names:
-        shape = [_dimension(exported, name, size) for size in values[name].shape]
-        types.append(ct.TensorType(name=name, shape=shape, dtype=_io_dtype(values[name])))
-    return types
-
-
-def _outputs(exported: Exported) -> list[Any]:
-    results = exported.program.graph.output_node().args[0]
-    named = zip(exported.output_names, results, strict=True)
-    return [ct.TensorType(name=name, dtype=_io_dtype(node.meta["val"])) for name, node in named]
-
-
-def _io_dtype(value: Any) -> Any:
-    """Apps hand over and get float32 or int32, whatever the program computes in."""
-    return np.float32 if value.is_floating_point() else np.int32
-
-
-def _dimension(exported: Exported, name: str, size: Any) -> Any:
-    if isinstance(size, int):
-        return size
-    span = exported.program.range_constraints[size.node.expr]
-    if not span.upper.is_Integer:
-        raise DkmError(
-            f"input {name!r}: dimension {size} has no upper bound, and Core ML needs one: "
-            "torch.export.Dim(.., max=..)"
-        )
-    return ct.RangeDim(max(1, int(span.lower)), int(span.upper), default=max(1, int(span.lower)))
-
-
-def _decodes(model: Any, mil_names: Mapping[str, str]) -> dict[str, str]:
-    """Qualified name by the final MIL name, which the fp16 pass gives a suffix."""
-    weights = {mil: weight for weight, mil in mil_names.items()}
-    found = {}
-    for function in model.get_spec().mlProgram.functions.values():
-        for block in function.block_specializations.values():
-            for operation in block.operations:
-                if operation.type == "constexpr_lut_to_dense":
-                    name = operation.outputs[0].name
-                    base = name.removesuffix("_cast_fp16")
-                    found[name] = weights[name if name in weights else base]
-    return found
-
-
-def _tidy(path: Path) -> None:
-    """Take out the debug map that coremltools adds to exported programs; open up file modes."""
-    (path / "executorch_debug_handle_mapping.json").unlink(missing_ok=True)
+def _open_modes(path: Path) -> None:
+    """Let others read the files, which coremltools makes for their owner only."""
     for file in path.rglob("*"):
         file.chmod(0o755 if file.is_dir() else 0o644)
 

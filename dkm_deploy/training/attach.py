@@ -51,8 +51,8 @@ def prepare(
         model: any module; its weights may be on any device.
         recipe: which weight gets which palette.
         method: "dkm", or a record such as ``dkm.DKM(temperature=0.02)``.
-        targets: names of the targets the model will be converted to; what one of them cannot
-            hold is refused now, not after training.
+        targets: names of the targets the model will be converted to, such as "onnx" or
+            "coreml:iOS17"; what one of them cannot hold is refused now, not after training.
 
     Raises:
         DkmError: the recipe does not fit the model or a target, the model is prepared already, or

@@ -90,7 +90,8 @@ def palettize(
         recipe: which weight gets which palette.
         method: "kmeans", which looks at the weights alone.
         calibration: inputs for methods that look at activations; k-means takes none.
-        targets: names of targets that must be able to hold the palettes.
+        targets: names of targets that must be able to hold the palettes, such as "onnx" or
+            "coreml:iOS17".
 
     Returns:
         A frozen module in eval mode, as :func:`freeze` gives it.

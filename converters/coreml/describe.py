@@ -1,0 +1,101 @@
+"""What a package says of itself: where its palettes are, the recipe, author and licence."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from converters.coreml.options import Options
+from converters.coreml.read import ORDERS_KEY, SAME_KEY, WEIGHTS_KEY
+from dkm_deploy.convert import spec_of
+from dkm_deploy.export import Exported
+from dkm_deploy.palette import Palette
+from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, not_a_weight
+
+RECIPE_KEY = "dkm_deploy.recipe"
+"""User-defined metadata: the recipe that gives palettes of these layouts, as TOML."""
+
+_CAST = "_cast_fp16"  # what coremltools puts behind the names of what it makes float16
+
+
+def describe(
+    model: Any,
+    exported: Exported,
+    options: Options,
+    weights: Mapping[str, str],
+    orders: Mapping[str, tuple[int, ...]],
+) -> None:
+    """Write a converted model's metadata.
+
+    Args:
+        model: of coremltools, not saved yet.
+        exported: what it was converted from.
+        options: of the user.
+        weights: parameter name by the MIL name that its decode operation was made with.
+        orders: of rows by the same names.
+    """
+    decodes = {name: name.removesuffix(_CAST) for name in _decodes(model)}
+    decodes = {name: name if name in weights else base for name, base in decodes.items()}
+    stored = {name: weights[base] for name, base in decodes.items()}
+    ordered = {name: orders[base] for name, base in decodes.items() if base in orders}
+    same = _same(exported.palettes, stored.values(), options)
+    for key, table in ((WEIGHTS_KEY, stored), (ORDERS_KEY, ordered), (SAME_KEY, same)):
+        if table:
+            model.user_defined_metadata[key] = json.dumps(table)
+    if exported.palettes:
+        model.user_defined_metadata[RECIPE_KEY] = recipe(exported).to_toml()
+    _about(model, options.about)
+
+
+def recipe(exported: Exported) -> Recipe:
+    """A recipe that gives a model palettes of the layouts that this one has."""
+    specs = {name: spec_of(palette) for name, palette in exported.palettes.items()}
+    ((default, _),) = Counter(specs.values()).most_common(1)
+    others = [Rule(glob.escape(name), spec) for name, spec in specs.items() if spec != default]
+    dense = [Rule(glob.escape(name), skip=True) for name in _dense(exported)]
+    return Recipe(default, [*others, *dense])
+
+
+def _dense(exported: Exported) -> Iterator[str]:
+    for name, parameter in exported.program.named_parameters():
+        if not_a_weight(parameter) is None:
+            yield name
+
+
+def _decodes(model: Any) -> Iterator[str]:
+    """The outputs of all operations that decode a palette."""
+    for function in model.get_spec().mlProgram.functions.values():
+        for block in function.block_specializations.values():
+            for operation in block.operations:
+                if operation.type == "constexpr_lut_to_dense":
+                    yield operation.outputs[0].name
+
+
+def _same(palettes: Mapping[str, Palette], stored: Any, options: Options) -> dict[str, str]:
+    """Of weights that coremltools has merged with an equal one: that one's name."""
+    dtype = np.dtype(options.compute_precision)
+    held = list(stored)
+    return {
+        name: next(other for other in held if palettes[other].astype(dtype) == palette.astype(dtype))
+        for name, palette in palettes.items()
+        if name not in held
+    }
+
+
+def _about(model: Any, about: Mapping[str, str]) -> None:
+    for key, attribute in _ATTRIBUTES.items():
+        if key in about:
+            setattr(model, attribute, about[key])
+
+
+_ATTRIBUTES = {
+    "author": "author",
+    "license": "license",
+    "description": "short_description",
+    "version": "version",
+}
