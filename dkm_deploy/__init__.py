@@ -3,6 +3,7 @@
 from dkm_deploy._version import __version__ as __version__
 from dkm_deploy.convert import Artifact, convert
 from dkm_deploy.errors import DkmError
+from dkm_deploy.fold import fold_batch_norm
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, Schedule
@@ -32,6 +33,7 @@ __all__ = [
     "FitResult",
     "advance",
     "fit",
+    "fold_batch_norm",
     "freeze",
     "palettize",
     "prepare",

@@ -47,6 +47,11 @@ def weight_name(buffer: str) -> str:
     return module + rest.split(".")[0] if found else buffer
 
 
+def is_scale(buffer: str) -> bool:
+    """Whether a buffer of a frozen model is the per-channel scale of a palette."""
+    return weight_name(buffer) != buffer and buffer.endswith(".scale")
+
+
 def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = None) -> Exported:
     """Export a frozen model with ``torch.export``.
 
@@ -129,8 +134,7 @@ def _multiplies_scale(program: ExportedProgram, node: torch.fx.Node) -> bool:
     """Whether a node is the end of a decoding: LUT values times the scale of their channels."""
     if node.target is not torch.ops.aten.mul.Tensor:
         return False
-    buffer = str(program.graph_signature.inputs_to_buffers.get(str(node.args[1]), ""))
-    return weight_name(buffer) != buffer and buffer.endswith(".scale")
+    return is_scale(str(program.graph_signature.inputs_to_buffers.get(str(node.args[1]), "")))
 
 
 def _use_first_names(program: ExportedProgram, model: nn.Module) -> None:

@@ -34,7 +34,8 @@ def reorder(palette: Palette, order: Sequence[int]) -> Palette:
             f"{palette.shape[0] // blocks} rows; choose another cluster_dim, or axis 1"
         )
     lut = palette.lut if palette.groups[0] == 1 else in_order(palette.lut, order)
-    return Palette(in_order(palette.indices, order), lut, palette.axis)
+    scale = None if palette.scale is None else in_order(palette.scale, order)
+    return Palette(in_order(palette.indices, order), lut, palette.axis, scale=scale)
 
 
 def in_order(array: NDArray[Any], order: Sequence[int]) -> NDArray[Any]:

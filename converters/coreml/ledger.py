@@ -57,6 +57,8 @@ def _claims(package: Package) -> Iterator[_Claim]:
             for operand in site.operation.inputs.get(kind, ()):
                 for leaf in site.constants.leaves(operand):
                     yield _Claim(kind, site.name, leaf)
+        for leaf in () if site.scale is None else site.constants.leaves(site.scale):
+            yield _Claim("lut", site.name, leaf)
     for function in functions(package).values():
         for operation in function.body.walk():
             for operands in operation.inputs.values():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,16 @@ from coremltools.converters.mil import Builder
 from coremltools.converters.mil.frontend.torch.ops import _get_inputs
 from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
 from coremltools.converters.mil.mil import types
+from numpy.typing import NDArray
 
 from converters.coreml.blocks import reorder
-from converters.coreml.deployment import stored_bits, typed_indices
+from converters.coreml.deployment import generation, stored_bits, typed_indices
 from converters.coreml.recurrent import Weights, gru, lstm
 from dkm_deploy.errors import DkmError
 from dkm_deploy.packing import pack
 from dkm_deploy.palette import Palette
+
+_GRU_RESETS_AFTER = 18  # the generation of Core ML that can
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Decodes(Weights):
     Args:
         names: parameter name of a palette, and MIL name for its operation, by the name of its
             indices in the exported graph.
+        scales: names of all per-channel scales in that graph.
         deployment_target: such as "iOS18".
 
     Attributes:
@@ -44,9 +48,15 @@ class Decodes(Weights):
             that each block of rows holds.
     """
 
-    def __init__(self, names: Mapping[str, tuple[str, str]], deployment_target: str) -> None:
-        self._names, self._target = names, deployment_target
+    def __init__(
+        self,
+        names: Mapping[str, tuple[str, str]],
+        scales: Collection[str],
+        deployment_target: str,
+    ) -> None:
+        self._names, self._scales, self._target = names, scales, deployment_target
         self._met: dict[Any, _Decoded] = {}  # by MIL variable
+        self.gru_resets_after = generation(deployment_target) >= _GRU_RESETS_AFTER
         self.weights: dict[str, str] = {}
         self.orders: dict[str, tuple[int, ...]] = {}
 
@@ -58,6 +68,17 @@ class Decodes(Weights):
         variable = self._decode(palette, mil_name, weight)
         self._met[variable] = _Decoded(weight, mil_name, palette)
         context.add(variable, torch_name=node.name)
+
+    def lower_scale(self, context: Any, node: Any) -> bool:
+        """Lower a ``mul`` if it multiplies a decoded weight with its scale; say whether it does."""
+        if node.inputs[1] not in self._scales:
+            return False
+        decoded, scale = _get_inputs(context, node, expected=2)
+        met = self._met[decoded]
+        variable = _scaled(decoded, scale.val, met.mil_name)
+        self._met[variable] = replace(met, palette=replace(met.palette, scale=scale.val))
+        context.add(variable, torch_name=node.name)
+        return True
 
     def in_order(self, variable: Any, order: tuple[int, ...]) -> Any:
         """See :class:`converters.coreml.recurrent.Weights`."""
@@ -75,7 +96,8 @@ class Decodes(Weights):
     def _decode(self, palette: Palette, name: str, weight: str) -> Any:
         self.weights[name] = weight
         wide = palette.widen(stored_bits(palette.bits, self._target))
-        return _typed(wide, name) if typed_indices(self._target) else _stream(wide, name)
+        variable = _typed(wide, name) if typed_indices(self._target) else _stream(wide, name)
+        return variable if palette.scale is None else _scaled(variable, palette.scale, name)
 
 
 @contextmanager
@@ -83,10 +105,16 @@ def lowering(decodes: Decodes) -> Iterator[None]:
     """Teach coremltools' torch front end our op and the recurrent ones while the block runs."""
     registry: dict[str, Any] = _TORCH_OPS_REGISTRY.name_to_func_mapping
     before = dict(registry)
+
+    def mul(context: Any, node: Any) -> None:
+        if not decodes.lower_scale(context, node):
+            before["mul"](context, node)
+
     registry.update(
         {
             **dict.fromkeys(("lut_to_dense", "dkm.lut_to_dense"), decodes.lower),
             "dkm::lut_to_dense": decodes.lower,
+            "mul": mul,
             "lstm.input": lambda context, node: lstm(context, node, decodes),
             "gru.input": lambda context, node: gru(context, node, decodes),
         }
@@ -105,6 +133,11 @@ def _typed(palette: Palette, name: str) -> Any:
     return Builder.constexpr_lut_to_dense(
         indices=palette.indices.astype(dtype), lut=palette.lut, name=name, **vector_axis
     )
+
+
+def _scaled(weight: Any, scale: NDArray[np.floating], name: str) -> Any:
+    """iOS 26: a decoded weight times one value a channel. Core ML of before misreads this order."""
+    return Builder.constexpr_blockwise_shift_scale(data=weight, scale=scale, name=f"{name}_scaled")
 
 
 def _stream(palette: Palette, name: str) -> Any:

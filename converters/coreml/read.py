@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,7 +13,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes.mlprogram.constexpr import Constants
 from dkm_deploy.runtimes.mlprogram.package import Package, open_package
-from dkm_deploy.runtimes.mlprogram.program import Operation, functions
+from dkm_deploy.runtimes.mlprogram.program import Operand, Operation, functions
 _T = TypeVar("_T")
 
 # User-defined metadata, each a JSON object.
@@ -34,16 +35,20 @@ class PaletteSite:
         operation: the ``constexpr_lut_to_dense``.
         constants: of the function it is in.
         order: see ``ORDERS_KEY``; None is the parameter's own.
+        scale: what the decoded weight is multiplied with, channel by channel, if it is.
     """
 
     name: str
     operation: Operation
     constants: Constants
     order: tuple[int, ...] | None
+    scale: Operand | None
 
     def palette(self) -> Palette:
         """The palette, in the parameter's order. Raises DkmError if it is damaged."""
         stored = self.constants.palette(self.operation)
+        if self.scale is not None:
+            stored = replace(stored, scale=self.constants.get(self.scale))
         return stored if self.order is None else reorder(stored, inverse(self.order))
 
 
@@ -76,13 +81,28 @@ def palette_sites(package: Package) -> list[PaletteSite]:
     orders = {name: _order(package, o) for name, o in _metadata(package, ORDERS_KEY, list).items()}
     sites = []
     for function in functions(package).values():
-        constants = Constants(function.body)
+        constants, operations = Constants(function.body), list(function.body.walk())
+        scales = dict(_scales(operations)) if names else {}
         sites += [
-            PaletteSite(names.get(o.output, o.output), o, constants, orders.get(o.output))
-            for o in function.body.walk()
+            PaletteSite(
+                names.get(o.output, o.output),
+                o,
+                constants,
+                orders.get(o.output),
+                scales.get(o.output),
+            )
+            for o in operations
             if o.type == "constexpr_lut_to_dense"
         ]
     return sites
+
+
+def _scales(operations: Iterable[Operation]) -> Iterator[tuple[Operand, Operand]]:
+    """The names of decoded weights and the scales they are multiplied with afterwards."""
+    for operation in operations:
+        inputs = operation.inputs
+        if operation.type == "constexpr_blockwise_shift_scale" and not inputs.get("offset"):
+            yield inputs["data"][0], inputs["scale"][0]
 
 
 def _metadata(package: Package, key: str, kind: type[_T]) -> dict[str, _T]:

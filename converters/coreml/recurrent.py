@@ -21,7 +21,13 @@ _GRU = (0, 2, 1)  # torch has reset, update, new; Core ML has reset, new, update
 
 
 class Weights:
-    """Weights of a program under construction."""
+    """Weights of a program under construction.
+
+    Attributes:
+        gru_resets_after: whether the deployment target's ``gru`` can do as PyTorch does.
+    """
+
+    gru_resets_after: bool
 
     def in_order(self, variable: Any, order: tuple[int, ...]) -> Any:
         """A weight with the blocks of its rows in another order."""
@@ -76,8 +82,8 @@ def lstm(context: Any, node: Any, weights: Weights) -> None:
 def gru(context: Any, node: Any, weights: Weights) -> None:
     """Lower ``aten.gru.input``, a direction at a time.
 
-    Core ML adds the bias of the new gate after the reset gate has worked, PyTorch before. Where
-    that bias is zero the two agree, and a layer is one ``gru``; else it is a loop over the steps.
+    PyTorch resets after the recurrent product and has two biases. Core ML's ``gru`` can from iOS
+    18 on; before, it resets first, which no choice of weights makes up for, and a layer is a loop.
     """
     call = _call(context, node)
     (state,) = call.states
@@ -86,30 +92,32 @@ def gru(context: Any, node: Any, weights: Weights) -> None:
         outputs = []
         for back, cell in enumerate(cells):
             initial = _initial(state, len(cells) * layer + back, 1)
-            outputs.append(_gru_cell(x, initial, cell, bool(back), weights))
-        x = outputs[0][0] if len(outputs) == 1 else mb.concat(values=[o for o, _ in outputs], axis=2)
-        ends += [_final(last, 1) for _, last in outputs]
+            one = _gru_operation if weights.gru_resets_after else _gru_loop
+            steps, last = one(mb.reverse(x=x, axes=[0]) if back else x, initial, cell, weights)
+            outputs.append(mb.reverse(x=steps, axes=[0]) if back else steps)
+            ends.append(_final(last, 1))
+        x = outputs[0] if len(outputs) == 1 else mb.concat(values=outputs, axis=2)
     _finish(context, node, call, x, [ends])
 
 
-def _gru_cell(x: Any, initial: Any, cell: _Cell, back: bool, weights: Weights) -> tuple[Any, Any]:
+def _gru_operation(x: Any, initial: Any, cell: _Cell, weights: Weights) -> tuple[Any, Any]:
     """One direction of one layer: the outputs of all steps, and the last state."""
-    if np.any(np.split(cell.bias_hh, 3)[2]):
-        return _gru_loop(x, initial, cell, back)
-    outputs, last = mb.gru(
+    steps, last = mb.gru(
         x=x,
         initial_h=initial,
-        direction="reverse" if back else "forward",
+        weight_ih=weights.in_order(cell.weight_ih, _GRU),
+        weight_hh=weights.in_order(cell.weight_hh, _GRU),
+        input_bias=in_order(cell.bias_ih, _GRU),
+        bias=in_order(cell.bias_hh, _GRU),
+        reset_after=True,
         output_sequence=True,
-        **_gates(cell, _GRU, weights),
     )
-    return outputs, last
+    return steps, last
 
 
-def _gru_loop(x: Any, initial: Any, cell: _Cell, back: bool) -> tuple[Any, Any]:
-    """A GRU layer as a loop, with each weight whole and the inputs' part outside of it."""
+def _gru_loop(x: Any, initial: Any, cell: _Cell, _: Weights) -> tuple[Any, Any]:
+    """The same as a loop, with each weight whole and the inputs' part outside of it."""
     gates = mb.linear(x=x, weight=cell.weight_ih, bias=cell.bias_ih)
-    gates = mb.reverse(x=gates, axes=[0]) if back else gates
     steps = mb.slice_by_index(x=mb.shape(x=gates), begin=[0], end=[1])
 
     def step(i: Any, h: Any, outputs: Any) -> tuple[Any, Any, Any]:
@@ -119,14 +127,15 @@ def _gru_loop(x: Any, initial: Any, cell: _Cell, back: bool) -> tuple[Any, Any]:
         reset, update = (mb.sigmoid(x=mb.add(x=inputs[k], y=states[k])) for k in (0, 1))
         new = mb.tanh(x=mb.add(x=inputs[2], y=mb.mul(x=reset, y=states[2])))
         h = mb.add(x=new, y=mb.mul(x=update, y=mb.sub(x=h, y=new)))
-        return mb.add(x=i, y=1), h, mb.scatter(data=outputs, indices=i, updates=h, axis=0)
+        return mb.add(x=i, y=1), h, mb.scatter(
+            data=outputs, indices=i, updates=h, axis=0, mode="update"
+        )
 
     room = mb.split(x=gates, num_splits=3, axis=-1)[0]  # every step overwrites its row
     start = ([0], mb.expand_dims(x=initial, axes=[0]), room)
     _, last, outputs = mb.while_loop(
         _cond=lambda i, h, outputs: mb.less(x=i, y=steps), _body=step, loop_vars=start
     )
-    outputs = mb.reverse(x=outputs, axes=[0]) if back else outputs
     return outputs, mb.squeeze(x=last, axes=[0])
 
 

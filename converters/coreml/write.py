@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from torch.export import ExportedProgram
 from converters.coreml.deployment import generation, stored_bits
 from converters.coreml.options import Options
 from dkm_deploy.errors import DkmError, first_line
-from dkm_deploy.export import Exported, weight_name
+from dkm_deploy.export import Exported, is_scale, weight_name
 from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes.mlprogram.proto import coremltools, quiet
 
@@ -32,7 +33,7 @@ def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
     """See :meth:`converters.coreml.CoreMLTarget.write`."""
     if options.compute_precision == "float16":
         _check_float16(exported.palettes)
-    decodes = Decodes(_names(exported), options.minimum_deployment_target)
+    decodes = Decodes(_names(exported), _scales(exported), options.minimum_deployment_target)
     model = _converted(exported, options, decodes)
     describe(model, exported, options, decodes.weights, decodes.orders)
     # With its program at hand coremltools adds a debug map, and fails to where there are loops.
@@ -82,27 +83,38 @@ def _feeds_recurrent(operation: Any) -> bool:
 
 def _notes(exported: Exported, model: Any, options: Options) -> Iterator[str]:
     """What was not stored as asked, or costs more than it need."""
-    target = options.minimum_deployment_target
+    target, wider = options.minimum_deployment_target, defaultdict(list)
     for name, palette in exported.palettes.items():
-        stored = stored_bits(palette.bits, target)
-        if stored != palette.bits:
+        wider[palette.bits, stored_bits(palette.bits, target)].append(name)
+    for (bits, stored), names in sorted(wider.items()):
+        if stored != bits:
             yield (
-                f"{name}: stored with {stored} bits an index, for {target} has no type of "
-                f"{palette.bits}; the weights are the same"
+                f"{bits} bits are stored as {stored}, the next width that {target} has, "
+                f"and the weights are the same: {_some(names)}"
             )
-    for node in exported.program.graph.nodes:
-        if node.target is torch.ops.aten.batch_norm.default and _follows_decode(node.args[0]):
-            yield (
-                f"{_module(exported, node)}: stays an operation of its own behind a palettized "
-                "layer; dkm.fold_batch_norm(model, inputs) before clustering takes it out"
-            )
+    nodes = exported.program.graph.find_nodes(
+        op="call_function", target=torch.ops.aten.batch_norm.default
+    )
+    norms = [_module(exported, node) for node in nodes if _follows_decode(node.args[0])]
+    if norms:
+        yield (
+            f"{len(norms)} BatchNorms stay operations of their own behind palettized layers; "
+            f"dkm.fold_batch_norm before clustering takes them out: {_some(norms)}"
+        )
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _follows_decode(node: torch.fx.Node) -> bool:
     """Whether a layer is palettized and only this reads its output, so that it could be folded."""
     weight = node.args[1] if len(node.args) > 1 else None
+    if not isinstance(weight, torch.fx.Node):
+        return False
+    weight = weight.args[0] if weight.target is torch.ops.aten.mul.Tensor else weight  # a scale
     decode = torch.ops.dkm.lut_to_dense.default
-    return isinstance(weight, torch.fx.Node) and weight.target is decode and len(node.users) == 1
+    return getattr(weight, "target", None) is decode and len(node.users) == 1
 
 
 def _module(exported: Exported, norm: torch.fx.Node) -> str:
@@ -154,6 +166,12 @@ def _names(exported: Exported) -> dict[str, tuple[str, str]]:
     buffers = exported.program.graph_signature.inputs_to_buffers
     found = ((placeholder, weight_name(buffer)) for placeholder, buffer in buffers.items())
     return {place: (name, mil_names[name]) for place, name in found if name in mil_names}
+
+
+def _scales(exported: Exported) -> set[str]:
+    """The placeholders of all per-channel scales."""
+    buffers = exported.program.graph_signature.inputs_to_buffers
+    return {p for p, name in buffers.items() if is_scale(name)}
 
 
 def _open_modes(path: Path) -> None:
