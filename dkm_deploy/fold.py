@@ -92,9 +92,10 @@ def _scaled(layer: _Layer, scale: Tensor) -> Tensor:
     weight = layer.weight
     if not isinstance(layer, _ConvNd) or not layer.transposed:
         return weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
-    grouped = weight.unflatten(0, (layer.groups, -1))  # (groups, in, out, ..), of each group
+    # (groups, inputs, outputs, ..), the last two of each group
+    grouped = weight.reshape(layer.groups, -1, *weight.shape[1:])
     factors = scale.reshape(layer.groups, 1, -1, *[1] * (weight.ndim - 2))
-    return (grouped * factors).flatten(0, 1)
+    return (grouped * factors).reshape(weight.shape)
 
 
 def _check(model: nn.Module, folded: nn.Module, example_inputs: Inputs) -> None:

@@ -10,8 +10,14 @@ MAX_RANK = 5
 
 # The generation of Core ML, counted by iOS, that a deployment target brings.
 _GENERATIONS = {
-    **{"iOS16": 16, "iOS17": 17, "iOS18": 18, "iOS26": 26},
-    **{"macOS13": 16, "macOS14": 17, "macOS15": 18, "macOS26": 26},
+    "iOS16": 16,
+    "iOS17": 17,
+    "iOS18": 18,
+    "iOS26": 26,
+    "macOS13": 16,
+    "macOS14": 17,
+    "macOS15": 18,
+    "macOS26": 26,
 }
 _WIDTHS = (1, 2, 3, 4, 6, 8)
 _GROUPS = 18  # also vectors, and indices of 3 bits

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from converters.coreml.lower import Decodes
 from converters.coreml.options import Options
-from converters.coreml.read import ORDERS_KEY, SAME_KEY, WEIGHTS_KEY
+from converters.coreml.read import ORDERS_KEY, SAME_KEY, TRANSPOSED_KEY, WEIGHTS_KEY
 from dkm_deploy.convert import spec_of
 from dkm_deploy.export import Exported
 from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, not_a_weight
+from dkm_deploy.recipe import Recipe, Rule, not_a_weight
 
 RECIPE_KEY = "dkm_deploy.recipe"
 """User-defined metadata: the recipe that gives palettes of these layouts, as TOML."""
@@ -27,8 +28,7 @@ def describe(
     model: Any,
     exported: Exported,
     options: Options,
-    weights: Mapping[str, str],
-    orders: Mapping[str, tuple[int, ...]],
+    made: Decodes,
 ) -> None:
     """Write a converted model's metadata.
 
@@ -36,15 +36,18 @@ def describe(
         model: of coremltools, not saved yet.
         exported: what it was converted from.
         options: of the user.
-        weights: parameter name by the MIL name that its decode operation was made with.
-        orders: of rows by the same names.
+        made: the decode operations, by the names that they were made with.
     """
     decodes = {name: name.removesuffix(_CAST) for name in _decodes(model)}
-    decodes = {name: name if name in weights else base for name, base in decodes.items()}
-    stored = {name: weights[base] for name, base in decodes.items()}
-    ordered = {name: orders[base] for name, base in decodes.items() if base in orders}
-    same = _same(exported.palettes, stored.values(), options)
-    for key, table in ((WEIGHTS_KEY, stored), (ORDERS_KEY, ordered), (SAME_KEY, same)):
+    decodes = {name: name if name in made.weights else base for name, base in decodes.items()}
+    stored = {name: made.weights[base] for name, base in decodes.items()}
+    tables: dict[str, Mapping[str, Any]] = {
+        WEIGHTS_KEY: stored,
+        ORDERS_KEY: {n: made.orders[base] for n, base in decodes.items() if base in made.orders},
+        TRANSPOSED_KEY: {n: True for n, base in decodes.items() if base in made.transposed},
+        SAME_KEY: _same(exported.palettes, stored.values(), options),
+    }
+    for key, table in tables.items():
         if table:
             model.user_defined_metadata[key] = json.dumps(table)
     if exported.palettes:
@@ -81,7 +84,9 @@ def _same(palettes: Mapping[str, Palette], stored: Any, options: Options) -> dic
     dtype = np.dtype(options.compute_precision)
     held = list(stored)
     return {
-        name: next(other for other in held if palettes[other].astype(dtype) == palette.astype(dtype))
+        name: next(
+            other for other in held if palettes[other].astype(dtype) == palette.astype(dtype)
+        )
         for name, palette in palettes.items()
         if name not in held
     }

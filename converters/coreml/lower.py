@@ -14,7 +14,7 @@ from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_O
 from coremltools.converters.mil.mil import types
 from numpy.typing import NDArray
 
-from converters.coreml.blocks import reorder
+from converters.coreml.blocks import reorder, transpose
 from converters.coreml.deployment import generation, stored_bits, typed_indices
 from converters.coreml.recurrent import Weights, gru, lstm
 from dkm_deploy.errors import DkmError
@@ -46,6 +46,7 @@ class Decodes(Weights):
         weights: parameter name by the MIL name of each operation made.
         orders: of those whose rows are not in the parameter's order: the block of the parameter
             that each block of rows holds.
+        transposed: true for those that hold the transposed parameter.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Decodes(Weights):
         self.gru_resets_after = generation(deployment_target) >= _GRU_RESETS_AFTER
         self.weights: dict[str, str] = {}
         self.orders: dict[str, tuple[int, ...]] = {}
+        self.transposed: dict[str, bool] = {}
 
     def lower(self, context: Any, node: Any) -> None:
         """Lower one ``lut_to_dense`` node."""
@@ -68,6 +70,24 @@ class Decodes(Weights):
         variable = self._decode(palette, mil_name, weight)
         self._met[variable] = _Decoded(weight, mil_name, palette)
         context.add(variable, torch_name=node.name)
+
+    def lower_addmm(self, context: Any, node: Any) -> bool:
+        """Lower an ``addmm`` of a bias, inputs and a decoded weight to ``linear``.
+
+        Core ML's linear has the weight as (outputs, inputs), ``addmm`` the other way round; a
+        dense weight is transposed by coremltools. Says whether it was such an ``addmm``.
+        """
+        bias, x, weight, *factors = _get_inputs(context, node, min_expected=3)
+        met = self._met.get(weight)
+        if met is None or met.palette.scale is not None or bias.val is None or bias.rank != 1:
+            return False
+        if any(factor is not None and factor.val != 1 for factor in factors):
+            return False
+        name = f"{met.mil_name}_transposed"
+        self.transposed[name] = True
+        turned = self._decode(transpose(met.palette), name, met.weight)
+        context.add(Builder.linear(x=x, weight=turned, bias=bias), torch_name=node.name)
+        return True
 
     def lower_scale(self, context: Any, node: Any) -> bool:
         """Lower a ``mul`` if it multiplies a decoded weight with its scale; say whether it does."""
@@ -110,11 +130,19 @@ def lowering(decodes: Decodes) -> Iterator[None]:
         if not decodes.lower_scale(context, node):
             before["mul"](context, node)
 
+    def addmm(context: Any, node: Any) -> None:
+        if not decodes.lower_addmm(context, node):
+            before["addmm"](context, node)
+
     registry.update(
         {
             **dict.fromkeys(("lut_to_dense", "dkm.lut_to_dense"), decodes.lower),
             "dkm::lut_to_dense": decodes.lower,
             "mul": mul,
+            "addmm": addmm,
+            "alias": _alias,
+            # The front end takes the underscores off a name at its second look only.
+            **{f"__{name}__": before[name] for name in ("and", "or") if name in before},
             "lstm.input": lambda context, node: lstm(context, node, decodes),
             "gru.input": lambda context, node: gru(context, node, decodes),
         }
@@ -126,8 +154,13 @@ def lowering(decodes: Decodes) -> Iterator[None]:
         registry.update(before)
 
 
+def _alias(context: Any, node: Any) -> None:
+    (value,) = _get_inputs(context, node, expected=1)
+    context.add(value, torch_name=node.name)
+
+
 def _typed(palette: Palette, name: str) -> Any:
-    """iOS 18: indices of a sub-byte type in the weight's shape; all LUTs as they are."""
+    """For iOS 18: indices of a sub-byte type in the weight's shape; all LUTs as they are."""
     dtype = types.nptype_from_builtin(types.string_to_builtin(f"uint{palette.bits}"))
     vector_axis = {"vector_axis": np.int32(palette.axis)} if palette.cluster_dim > 1 else {}
     return Builder.constexpr_lut_to_dense(
@@ -136,12 +169,15 @@ def _typed(palette: Palette, name: str) -> Any:
 
 
 def _scaled(weight: Any, scale: NDArray[np.floating], name: str) -> Any:
-    """iOS 26: a decoded weight times one value a channel. Core ML of before misreads this order."""
+    """For iOS 26: a decoded weight times one value a channel.
+
+    Earlier ones would need the scale before the LUT, a LUT for each channel.
+    """
     return Builder.constexpr_blockwise_shift_scale(data=weight, scale=scale, name=f"{name}_scaled")
 
 
 def _stream(palette: Palette, name: str) -> Any:
-    """iOS 16: indices as a flat bit stream beside the shape, one LUT of rank 1."""
+    """For iOS 16: indices as a flat bit stream beside the shape, one LUT of rank 1."""
     return Builder.constexpr_lut_to_dense(
         indices=pack(palette.indices, palette.bits),
         lut=palette.lut.reshape(-1),

@@ -8,12 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from converters.coreml.blocks import inverse, reorder
+from converters.coreml.blocks import inverse, reorder, transpose
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes.mlprogram.constexpr import Constants
 from dkm_deploy.runtimes.mlprogram.package import Package, open_package
 from dkm_deploy.runtimes.mlprogram.program import Operand, Operation, functions
+
 _T = TypeVar("_T")
 
 # User-defined metadata, each a JSON object.
@@ -22,6 +23,8 @@ WEIGHTS_KEY = "dkm_deploy.weights"
 ORDERS_KEY = "dkm_deploy.orders"
 """By the same outputs, where the rows are not in the parameter's order, such as the gates of an
 LSTM: the block of the parameter that each block of rows holds."""
+TRANSPOSED_KEY = "dkm_deploy.transposed"
+"""By the same outputs, true where the rows are the parameter's columns."""
 SAME_KEY = "dkm_deploy.same"
 """Of parameters whose palette is another one's too, and stored once: the name of that one."""
 
@@ -35,6 +38,7 @@ class PaletteSite:
         operation: the ``constexpr_lut_to_dense``.
         constants: of the function it is in.
         order: see ``ORDERS_KEY``; None is the parameter's own.
+        transposed: whether it holds the parameter's columns as rows.
         scale: what the decoded weight is multiplied with, channel by channel, if it is.
     """
 
@@ -42,6 +46,7 @@ class PaletteSite:
     operation: Operation
     constants: Constants
     order: tuple[int, ...] | None
+    transposed: bool
     scale: Operand | None
 
     def palette(self) -> Palette:
@@ -49,6 +54,7 @@ class PaletteSite:
         stored = self.constants.palette(self.operation)
         if self.scale is not None:
             stored = replace(stored, scale=self.constants.get(self.scale))
+        stored = transpose(stored) if self.transposed else stored
         return stored if self.order is None else reorder(stored, inverse(self.order))
 
 
@@ -79,6 +85,7 @@ def palette_sites(package: Package) -> list[PaletteSite]:
     """All places of all functions where a palette is decoded."""
     names = _metadata(package, WEIGHTS_KEY, str)
     orders = {name: _order(package, o) for name, o in _metadata(package, ORDERS_KEY, list).items()}
+    transposed = _metadata(package, TRANSPOSED_KEY, bool)
     sites = []
     for function in functions(package).values():
         constants, operations = Constants(function.body), list(function.body.walk())
@@ -89,6 +96,7 @@ def palette_sites(package: Package) -> list[PaletteSite]:
                 o,
                 constants,
                 orders.get(o.output),
+                transposed.get(o.output, False),
                 scales.get(o.output),
             )
             for o in operations

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from coremltools.converters.mil import Builder as mb
+from coremltools.converters.mil import Builder
 from coremltools.converters.mil.frontend.torch.ops import _get_inputs
 from numpy.typing import NDArray
 
@@ -66,7 +66,7 @@ def lstm(context: Any, node: Any, weights: Weights) -> None:
     x, ends = call.x, []
     for layer, cells in enumerate(call.layers):
         initial_h, initial_c = (_initial(state, layer, len(cells)) for state in call.states)
-        x, *last = mb.lstm(
+        x, *last = Builder.lstm(
             x=x,
             initial_h=initial_h,
             initial_c=initial_c,
@@ -93,16 +93,16 @@ def gru(context: Any, node: Any, weights: Weights) -> None:
         for back, cell in enumerate(cells):
             initial = _initial(state, len(cells) * layer + back, 1)
             one = _gru_operation if weights.gru_resets_after else _gru_loop
-            steps, last = one(mb.reverse(x=x, axes=[0]) if back else x, initial, cell, weights)
-            outputs.append(mb.reverse(x=steps, axes=[0]) if back else steps)
+            steps, last = one(Builder.reverse(x=x, axes=[0]) if back else x, initial, cell, weights)
+            outputs.append(Builder.reverse(x=steps, axes=[0]) if back else steps)
             ends.append(_final(last, 1))
-        x = outputs[0] if len(outputs) == 1 else mb.concat(values=outputs, axis=2)
+        x = outputs[0] if len(outputs) == 1 else Builder.concat(values=outputs, axis=2)
     _finish(context, node, call, x, [ends])
 
 
 def _gru_operation(x: Any, initial: Any, cell: _Cell, weights: Weights) -> tuple[Any, Any]:
     """One direction of one layer: the outputs of all steps, and the last state."""
-    steps, last = mb.gru(
+    steps, last = Builder.gru(
         x=x,
         initial_h=initial,
         weight_ih=weights.in_order(cell.weight_ih, _GRU),
@@ -117,30 +117,32 @@ def _gru_operation(x: Any, initial: Any, cell: _Cell, weights: Weights) -> tuple
 
 def _gru_loop(x: Any, initial: Any, cell: _Cell, _: Weights) -> tuple[Any, Any]:
     """The same as a loop, with each weight whole and the inputs' part outside of it."""
-    gates = mb.linear(x=x, weight=cell.weight_ih, bias=cell.bias_ih)
-    steps = mb.slice_by_index(x=mb.shape(x=gates), begin=[0], end=[1])
+    gates = Builder.linear(x=x, weight=cell.weight_ih, bias=cell.bias_ih)
+    steps = Builder.slice_by_index(x=Builder.shape(x=gates), begin=[0], end=[1])
 
     def step(i: Any, h: Any, outputs: Any) -> tuple[Any, Any, Any]:
-        inputs = mb.split(x=mb.gather(x=gates, indices=i, axis=0), num_splits=3, axis=-1)
-        hidden = mb.linear(x=h, weight=cell.weight_hh, bias=cell.bias_hh)
-        states = mb.split(x=hidden, num_splits=3, axis=-1)
-        reset, update = (mb.sigmoid(x=mb.add(x=inputs[k], y=states[k])) for k in (0, 1))
-        new = mb.tanh(x=mb.add(x=inputs[2], y=mb.mul(x=reset, y=states[2])))
-        h = mb.add(x=new, y=mb.mul(x=update, y=mb.sub(x=h, y=new)))
-        return mb.add(x=i, y=1), h, mb.scatter(
-            data=outputs, indices=i, updates=h, axis=0, mode="update"
+        inputs = Builder.split(x=Builder.gather(x=gates, indices=i, axis=0), num_splits=3, axis=-1)
+        hidden = Builder.linear(x=h, weight=cell.weight_hh, bias=cell.bias_hh)
+        states = Builder.split(x=hidden, num_splits=3, axis=-1)
+        reset, update = (Builder.sigmoid(x=Builder.add(x=inputs[k], y=states[k])) for k in (0, 1))
+        new = Builder.tanh(x=Builder.add(x=inputs[2], y=Builder.mul(x=reset, y=states[2])))
+        h = Builder.add(x=new, y=Builder.mul(x=update, y=Builder.sub(x=h, y=new)))
+        return (
+            Builder.add(x=i, y=1),
+            h,
+            Builder.scatter(data=outputs, indices=i, updates=h, axis=0, mode="update"),
         )
 
-    room = mb.split(x=gates, num_splits=3, axis=-1)[0]  # every step overwrites its row
-    start = ([0], mb.expand_dims(x=initial, axes=[0]), room)
-    _, last, outputs = mb.while_loop(
-        _cond=lambda i, h, outputs: mb.less(x=i, y=steps), _body=step, loop_vars=start
+    room = Builder.split(x=gates, num_splits=3, axis=-1)[0]  # every step overwrites its row
+    start = ([0], Builder.expand_dims(x=initial, axes=[0]), room)
+    _, last, outputs = Builder.while_loop(
+        _cond=lambda i, _h, _outputs: Builder.less(x=i, y=steps), _body=step, loop_vars=start
     )
-    return outputs, mb.squeeze(x=last, axes=[0])
+    return outputs, Builder.squeeze(x=last, axes=[0])
 
 
 def _call(context: Any, node: Any) -> _Call:
-    x, states, parameters, bias, layers, _, _, both, batch_first = _get_inputs(
+    x, states, parameters, _, layers, _, _, both, batch_first = _get_inputs(
         context, node, expected=9
     )
     states = list(states) if isinstance(states, (list, tuple)) else [states]
@@ -174,24 +176,24 @@ def _initial(state: Any, first: int, directions: int) -> Any:
     if state.shape[0] != directions:
         end = [first + directions, 0, 0]
         mask = [False, True, True]
-        state = mb.slice_by_index(x=state, begin=[first, 0, 0], end=end, end_mask=mask)
+        state = Builder.slice_by_index(x=state, begin=[first, 0, 0], end=end, end_mask=mask)
     if directions == 1:
-        return mb.squeeze(x=state, axes=[0])
-    return mb.reshape(x=_swapped(state), shape=[-1, directions * state.shape[2]])
+        return Builder.squeeze(x=state, axes=[0])
+    return Builder.reshape(x=_swapped(state), shape=[-1, directions * state.shape[2]])
 
 
 def _final(state: Any, directions: int) -> Any:
     """States side by side as ``(states, batch, hidden)``."""
     if directions == 1:
-        return mb.expand_dims(x=state, axes=[0])
-    return _swapped(mb.reshape(x=state, shape=[-1, directions, state.shape[1] // directions]))
+        return Builder.expand_dims(x=state, axes=[0])
+    return _swapped(Builder.reshape(x=state, shape=[-1, directions, state.shape[1] // directions]))
 
 
 def _swapped(x: Any) -> Any:
-    return mb.transpose(x=x, perm=[1, 0, 2])
+    return Builder.transpose(x=x, perm=[1, 0, 2])
 
 
 def _finish(context: Any, node: Any, call: _Call, x: Any, ends: list[list[Any]]) -> None:
     """Give the outputs of a node: all steps, then the last states of all layers, kind by kind."""
-    states = [kind[0] if len(kind) == 1 else mb.concat(values=kind, axis=0) for kind in ends]
+    states = [kind[0] if len(kind) == 1 else Builder.concat(values=kind, axis=0) for kind in ends]
     context.add((_swapped(x) if call.batch_first else x, *states), torch_name=node.name)

@@ -28,6 +28,14 @@ from converters.coreml.lower import Decodes, lowering  # noqa: E402
 
 _RECURRENT_FLOAT16 = 17  # the generation of Core ML whose lstm and gru may be in float16
 
+_aten = torch.ops.aten
+_LACKING = (
+    _aten.diff.default,
+    _aten.new_full.default,
+    _aten.new_ones.default,
+    _aten.new_zeros.default,
+)
+
 
 def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
     """See :meth:`converters.coreml.CoreMLTarget.write`."""
@@ -35,13 +43,13 @@ def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
         _check_float16(exported.palettes)
     decodes = Decodes(_names(exported), _scales(exported), options.minimum_deployment_target)
     model = _converted(exported, options, decodes)
-    describe(model, exported, options, decodes.weights, decodes.orders)
+    describe(model, exported, options, decodes)
     # With its program at hand coremltools adds a debug map, and fails to where there are loops.
     model._mil_program = None
     with _silent():
         model.save(str(path))
     _open_modes(path)
-    return tuple(_notes(exported, model, options))
+    return tuple(_notes(exported, options))
 
 
 def _converted(exported: Exported, options: Options, decodes: Decodes) -> Any:
@@ -50,7 +58,7 @@ def _converted(exported: Exported, options: Options, decodes: Decodes) -> Any:
     try:
         with _silent(), lowering(decodes):
             return ct.convert(
-                _with_defaults(exported.program.run_decompositions({})),
+                _with_defaults(exported.program.run_decompositions(_decompositions())),
                 inputs=given,
                 outputs=wanted,
                 classifier_config=classifier(options),
@@ -81,7 +89,7 @@ def _feeds_recurrent(operation: Any) -> bool:
     return any(user.op_type in ("lstm", "gru") for user in operation.outputs[0].child_ops)
 
 
-def _notes(exported: Exported, model: Any, options: Options) -> Iterator[str]:
+def _notes(exported: Exported, options: Options) -> Iterator[str]:
     """What was not stored as asked, or costs more than it need."""
     target, wider = options.minimum_deployment_target, defaultdict(list)
     for name, palette in exported.palettes.items():
@@ -121,6 +129,12 @@ def _module(exported: Exported, norm: torch.fx.Node) -> str:
     """The qualified name of a BatchNorm, by that of its running mean."""
     buffers = exported.program.graph_signature.inputs_to_buffers
     return buffers.get(str(norm.args[3]), norm.name).rpartition(".")[0] or norm.name
+
+
+def _decompositions() -> dict[Any, Any]:
+    """How to take apart what the torch front end lacks; the rest stays whole."""
+    table = torch.export.default_decompositions()
+    return {op: table[op] for op in _LACKING}
 
 
 def _with_defaults(program: ExportedProgram) -> ExportedProgram:
