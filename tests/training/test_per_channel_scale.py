@@ -161,7 +161,7 @@ def _metadata(path):
 
 
 def test_core_ml_refuses_it_before_training_and_at_convert(tmp_path):
-    message = "head.weight: target coreml cannot hold it: .*set per_channel_scale=False"
+    message = "head.weight: target coreml cannot hold it: .*per_channel_scale=True.* need iOS26"
     rules = [dkm.Rule("head.*", SCALED.default)]
     recipe = dkm.Recipe(dkm.PaletteSpec(2), rules)
     with pytest.raises(dkm.DkmError, match=message):
