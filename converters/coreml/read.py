@@ -77,8 +77,11 @@ def read_palettes(path: Path) -> dict[str, Palette]:
             raise DkmError(f"{path}: {error}") from error
         if found.setdefault(site.name, palette) != palette:
             raise DkmError(f"{path}: two different palettes are called {site.name!r}")
-    same = _metadata(package, SAME_KEY, str)
-    return found | {name: found[other] for name, other in same.items() if other in found}
+    for name, other in _metadata(package, SAME_KEY, str).items():
+        if other not in found:
+            raise DkmError(f"{path}: metadata {SAME_KEY!r} names {other!r}, which is no palette")
+        found[name] = found[other]
+    return found
 
 
 def palette_sites(package: Package) -> list[PaletteSite]:
@@ -108,9 +111,10 @@ def palette_sites(package: Package) -> list[PaletteSite]:
 def _scales(operations: Iterable[Operation]) -> Iterator[tuple[Operand, Operand]]:
     """The names of decoded weights and the scales they are multiplied with afterwards."""
     for operation in operations:
-        inputs = operation.inputs
-        if operation.type == "constexpr_blockwise_shift_scale" and not inputs.get("offset"):
-            yield inputs["data"][0], inputs["scale"][0]
+        data, scale = operation.inputs.get("data"), operation.inputs.get("scale")
+        plain = operation.type == "constexpr_blockwise_shift_scale" and data and scale
+        if plain and not operation.inputs.get("offset"):
+            yield data[0], scale[0]
 
 
 def _metadata(package: Package, key: str, kind: type[_T]) -> dict[str, _T]:
@@ -126,6 +130,6 @@ def _metadata(package: Package, key: str, kind: type[_T]) -> dict[str, _T]:
 
 
 def _order(package: Package, order: list[object]) -> tuple[int, ...]:
-    if sorted(order, key=repr) != list(range(len(order))):
+    if not order or sorted(order, key=repr) != list(range(len(order))):
         raise DkmError(f"{package.path}: metadata {ORDERS_KEY!r} holds {order}, no order of blocks")
     return tuple(order)  # type: ignore[arg-type]  # integers, as just compared

@@ -6,7 +6,13 @@ import numpy as np
 import pytest
 
 from converters.coreml.ledger import ledger
-from converters.coreml.read import WEIGHTS_KEY, read_palettes
+from converters.coreml.read import (
+    ORDERS_KEY,
+    SAME_KEY,
+    TRANSPOSED_KEY,
+    WEIGHTS_KEY,
+    read_palettes,
+)
 from dkm_deploy.errors import DkmError
 from dkm_deploy.ledger import size_on_disk
 from dkm_deploy.packing import pack
@@ -27,10 +33,10 @@ def save(path, body, shape, target="iOS18", names=None):
     return path
 
 
-def put_names(path, text):
+def put_names(path, text, key=WEIGHTS_KEY):
     file = path / "Data/com.apple.CoreML/model.mlmodel"
     model = model_class().FromString(file.read_bytes())
-    model.description.metadata.userDefined[WEIGHTS_KEY] = text
+    model.description.metadata.userDefined[key] = text
     file.write_bytes(model.SerializeToString())
 
 
@@ -186,6 +192,24 @@ def test_damaged_names_are_refused(tmp_path, text):
     path = save(tmp_path / "m.mlpackage", mlp, (1, 8))
     put_names(path, text)
     with pytest.raises(DkmError, match=r"dkm_deploy\.weights"):
+        read_palettes(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "message"),
+    [
+        (ORDERS_KEY, '{"a": []}', "no order of blocks"),
+        (ORDERS_KEY, '{"a": [0, 2]}', "no order of blocks"),
+        (ORDERS_KEY, '{"a": [0, 2, 1]}', "two of its 3 gates"),
+        (ORDERS_KEY, '{"a": 1}', "not an object of lists"),
+        (TRANSPOSED_KEY, '{"a": "yes"}', "not an object of bools"),
+        (SAME_KEY, '{"z": "y"}', "names 'y', which is no palette"),
+    ],
+)
+def test_damaged_layouts_are_refused(tmp_path, key, text, message):
+    path = save(tmp_path / "m.mlpackage", mlp, (1, 8))
+    put_names(path, text, key)
+    with pytest.raises(DkmError, match=message):
         read_palettes(path)
 
 

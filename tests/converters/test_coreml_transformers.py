@@ -53,8 +53,14 @@ MODELS = {
     ),
     "GPT-2": (
         transformers.GPT2Config(
-            **{"vocab_size": 50, "n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 32},
-            **{"use_cache": False, "bos_token_id": 0, "eos_token_id": 0},
+            vocab_size=50,
+            n_embd=16,
+            n_layer=1,
+            n_head=2,
+            n_positions=32,
+            use_cache=False,
+            bos_token_id=0,
+            eos_token_id=0,
         ),
         transformers.GPT2LMHeadModel,
         {"input_ids": TOKENS},
