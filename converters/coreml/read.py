@@ -112,8 +112,8 @@ def _scales(operations: Iterable[Operation]) -> Iterator[tuple[Operand, Operand]
     """The names of decoded weights and the scales they are multiplied with afterwards."""
     for operation in operations:
         data, scale = operation.inputs.get("data"), operation.inputs.get("scale")
-        plain = operation.type == "constexpr_blockwise_shift_scale" and data and scale
-        if plain and not operation.inputs.get("offset"):
+        shifts = operation.inputs.get("offset")
+        if operation.type == "constexpr_blockwise_shift_scale" and data and scale and not shifts:
             yield data[0], scale[0]
 
 
