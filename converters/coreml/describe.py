@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -79,17 +79,15 @@ def _decodes(model: Any) -> Iterator[str]:
                     yield operation.outputs[0].name
 
 
-def _same(palettes: Mapping[str, Palette], stored: Any, options: Options) -> dict[str, str]:
+def _same(
+    palettes: Mapping[str, Palette], stored: Collection[str], options: Options
+) -> dict[str, str]:
     """Of weights that coremltools has merged with an equal one: that one's name."""
     dtype = np.dtype(options.compute_precision)
-    held = list(stored)
-    return {
-        name: next(
-            other for other in held if palettes[other].astype(dtype) == palette.astype(dtype)
-        )
-        for name, palette in palettes.items()
-        if name not in held
-    }
+    missing = {name: p.astype(dtype) for name, p in palettes.items() if name not in stored}
+    held = {name: palettes[name].astype(dtype) for name in stored} if missing else {}
+    equal = ((name, o) for name, p in missing.items() for o, other in held.items() if p == other)
+    return dict(equal)
 
 
 def _about(model: Any, about: Mapping[str, str]) -> None:
