@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import dkm_deploy as dkm
+from dkm_deploy.runtimes.mlprogram import runtime
 from dkm_deploy.runtimes.mlprogram.constexpr import Constants
 from dkm_deploy.runtimes.mlprogram.package import open_package
 from dkm_deploy.runtimes.mlprogram.program import functions
@@ -73,6 +74,22 @@ def test_a_gru_before_ios_18_is_a_loop_over_whole_weights(tmp_path):
     assert counts["gru"] == 0
     assert counts["constexpr_lut_to_dense"] == 2
     assert dkm.read_palettes(path) == dkm.palettes(frozen)
+
+
+@pytest.mark.parametrize("target", ["iOS17", "iOS18"])
+@pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
+def test_steps_and_states_are_pytorchs(tmp_path, cell, target):
+    torch.manual_seed(0)
+    model = cell(6, 8, 2, bidirectional=True, batch_first=True).eval()
+    frozen, x = dkm.palettize(model, dkm.Recipe.uniform(2)), torch.randn(2, 4, 6)
+    path, options = tmp_path / "m.mlpackage", {"minimum_deployment_target": target}
+    dkm.convert(frozen, x, path, **FLOAT32, **options)
+    found = runtime.load(path).run({"input": x.numpy()})
+    steps, states = frozen(x)
+    expected = (steps, *states) if cell is nn.LSTM else (steps, states)
+    for number, value in enumerate(expected):
+        output = torch.tensor(found[f"output_{number}"])
+        torch.testing.assert_close(output, value, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("target", ["iOS16", "iOS17"])
