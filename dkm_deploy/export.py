@@ -62,8 +62,9 @@ def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = N
         dynamic_shapes: as ``torch.export.export`` takes it.
 
     Raises:
-        DkmError: the model is not frozen or in training mode, the inputs do not fit it, or
-            ``torch.export`` cannot trace it (with its reason).
+        DkmError: the model is not frozen or in training mode, the inputs do not fit it,
+            ``torch.export`` cannot trace it (with its reason), or a palette has no part in the
+            outputs.
     """
     found = palettes(frozen)
     if frozen.training:
@@ -79,6 +80,7 @@ def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = N
         torch.backends.mha.set_fastpath_enabled(fastpath)
     _merge_decodes(program)
     _use_first_names(program, frozen)
+    _check_used(program, found)
     return Exported(program, found, _input_names(program), output_names(outputs))
 
 
@@ -146,6 +148,23 @@ def _use_first_names(program: ExportedProgram, model: nn.Module) -> None:
             alias[name] = first.setdefault(id(tensor), name)
     for spec in program.graph_signature.input_specs:
         spec.target = alias.get(spec.target, spec.target)
+
+
+def _check_used(program: ExportedProgram, palettes: Mapping[str, Palette]) -> None:
+    """A file holds what its outputs need: a weight that is not in it would be missed in silence."""
+    buffers = program.graph_signature.inputs_to_buffers
+    waiting, live = [program.graph.output_node()], set[torch.fx.Node]()
+    while waiting:
+        fresh = [node for node in waiting.pop().all_input_nodes if node not in live]
+        live.update(fresh)
+        waiting += fresh
+    used = {weight_name(buffers[node.name]) for node in live if node.name in buffers}
+    for name in palettes:
+        if name not in used:
+            raise DkmError(
+                f"{name}: no output depends on it, so no file would hold it; "
+                "skip it in the recipe or remove its layer"
+            )
 
 
 def _input_names(program: ExportedProgram) -> tuple[str, ...]:

@@ -35,6 +35,26 @@ def test_a_tied_weight_is_decoded_once_under_its_first_name():
     assert decoded == ["embed.weight", "middle.weight"]
 
 
+class Idle(nn.Module):
+    """One layer that forward uses, one whose result it drops, and one that it never reads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.dropped, self.never = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.dropped(x)
+        return self.used(x)
+
+
+@pytest.mark.parametrize("idle", ["dropped", "never"])
+def test_a_palette_that_no_output_needs_is_refused(idle):
+    rules = [dkm.Rule(f"{name}.weight", skip=True) for name in {"dropped", "never"} - {idle}]
+    frozen = dkm.palettize(Idle(), dkm.Recipe(dkm.PaletteSpec(bits=2), rules))
+    with pytest.raises(dkm.DkmError, match=f"^{idle}.weight: no output depends on it"):
+        export(frozen, torch.zeros(1, 4))
+
+
 @pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
 def test_recurrent_weights_are_decoded_once(cell):
     frozen = dkm.palettize(cell(6, 8, bidirectional=True), dkm.Recipe.uniform(2))

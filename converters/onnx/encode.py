@@ -61,6 +61,7 @@ def encode(
     into: str = "",
     shape: tuple[int, ...] = (),
     part: str = "",
+    elements: bool = True,
 ) -> Encoding:
     """The decoding of ``palette`` into a value called ``weight``.
 
@@ -75,20 +76,23 @@ def encode(
         into: name of the result, if not the weight's.
         shape: of the result, if not the weight's.
         part: what to add to the name of the indices, where the palette is a part of the weight's.
+        elements: whether GatherElements may be used, which OpenVINO does not run at load, while
+            its recurrent layers want constants.
     """
     order, graph = Order.of(palette), Builder(weight, unique=into if part else "")
     stored_lut = graph.tensor(f"{weight}.lut", palette.lut)
     lut, name = lut or stored_lut, f"{weight}.indices{part}"
     together = together_in(palette, order.members)
     grid: tuple[int, ...] = ()
-    if palette.bits in narrow and palette.cluster_dim == 1 and not zero:
+    scalar = palette.cluster_dim == 1 and elements
+    if scalar and palette.bits in narrow and not zero:
         grid = _grid(palette, order)
         indices = _narrow(graph, name, palette, grid)
         values = _looked_up(graph, lut, palette, indices, grid)
-    elif _is_stacked(palette, order):
+    elif scalar and _is_stacked(palette, order):
         grid = palette.shape
         values = _stacked(graph, name, palette, lut, zero)
-    elif palette.cluster_dim == together == 1:
+    elif scalar and together == 1:
         grid = _grid(palette, order)
         indices, _ = _symbols(graph, name, palette, together, grid[0], zero)
         if palette.bits < 8:

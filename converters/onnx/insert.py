@@ -13,7 +13,7 @@ from converters.onnx.options import Decode
 from converters.onnx.parts import use_of_packed
 from converters.onnx.rows import encode_rows, holds_rows
 from converters.onnx.turned import TURNED, can_turn, turn, use_turned
-from converters.onnx.uses import used_elsewhere, users_of
+from converters.onnx.uses import feeds_recurrent, used_elsewhere, users_of
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 
@@ -80,7 +80,8 @@ def _whole(
 ) -> Encoding:
     """The decoding of a weight, transposed if that is what its users want."""
     if not can_turn(graph, weight, palette):
-        return encode(weight, palette, zero=zero, narrow=narrow)
+        elements = not feeds_recurrent(graph, weight)
+        return encode(weight, palette, zero=zero, narrow=narrow, elements=elements)
     into = use_turned(graph, weight)
     return encode(weight, turn(palette), zero=zero, narrow=narrow, into=into)
 

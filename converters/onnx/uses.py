@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from onnx import GraphProto, NodeProto
 
+_RECURRENT = ("LSTM", "GRU", "RNN")
+_MOVING = ("Concat", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
+
 
 def users_of(graph: GraphProto, value: str) -> list[NodeProto]:
     """The nodes of the main graph that read a value."""
@@ -24,3 +27,17 @@ def used_elsewhere(graph: GraphProto, weight: str) -> bool:
         any(weight in node.input for node in body.node) or used_elsewhere(body, weight)
         for body in bodies
     )
+
+
+def feeds_recurrent(graph: GraphProto, value: str) -> bool:
+    """Whether a value is a weight of a recurrent layer, moved about on the way or not."""
+    waiting, seen = [value], {value}
+    while waiting:
+        for node in users_of(graph, waiting.pop()):
+            if node.op_type in _RECURRENT:
+                return True
+            if node.op_type in _MOVING:
+                fresh = [name for name in node.output if name not in seen]
+                seen.update(fresh)
+                waiting += fresh
+    return False

@@ -200,6 +200,14 @@ def test_a_matrix_that_a_product_wants_turned_is_decoded_so(tmp_path, decode, bi
     assert all(node.op_type != "Transpose" for node in nodes)
 
 
+@pytest.mark.parametrize("options", [{"bits": 8}, {"bits": 2, "group_size": 1}])
+def test_recurrent_weights_are_decoded_by_what_every_runtime_folds(tmp_path, options):
+    """OpenVINO's LSTM and GRU take constants alone, and it does not fold GatherElements."""
+    path, x = tmp_path / "m.onnx", torch.randn(2, 5, 16)
+    converted(nn.LSTM(16, 8, batch_first=True), dkm.Recipe.uniform(**options), x, path)
+    assert all(node.op_type != "GatherElements" for node in onnx.load(path).graph.node)
+
+
 @pytest.mark.parametrize("edit", ["a table without rows", "a shape that is computed"])
 def test_damaged_rows_are_refused_in_one_line(tmp_path, edit):
     torch.manual_seed(0)
