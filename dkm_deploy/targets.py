@@ -45,8 +45,12 @@ class Target(Reader, Protocol):
 
     name: str
 
-    def refuse(self, spec: PaletteSpec, shape: tuple[int, ...]) -> str | None:
-        """Why a weight of ``shape`` cannot be held with ``spec``, or None if it can."""
+    def refuse(self, spec: PaletteSpec, shape: tuple[int, ...], gates: int = 1) -> str | None:
+        """Why a weight of ``shape`` cannot be held with ``spec``, or None if it can.
+
+        ``gates`` are equal blocks along dimension 0 whose order a target may have another way:
+        4 of an LSTM's weight, 3 of a GRU's, 1 of any other.
+        """
         ...
 
     def write(

@@ -36,9 +36,9 @@ class CoreMLTarget:
         """The target held to a deployment target. Raises DkmError if it is unknown."""
         return CoreMLTarget(version)
 
-    def refuse(self, spec: PaletteSpec, shape: tuple[int, ...]) -> str | None:
+    def refuse(self, spec: PaletteSpec, shape: tuple[int, ...], gates: int = 1) -> str | None:
         """See :func:`converters.coreml.deployment.refuse`."""
-        return deployment.refuse(spec, shape, self._version)
+        return deployment.refuse(spec, shape, self._version, gates)
 
     def write(
         self,

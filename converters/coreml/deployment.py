@@ -34,8 +34,13 @@ def generation(deployment_target: str) -> int:
     return _GENERATIONS[deployment_target]
 
 
-def refuse(spec: PaletteSpec, shape: tuple[int, ...], deployment_target: str) -> str | None:
+def refuse(
+    spec: PaletteSpec, shape: tuple[int, ...], deployment_target: str, gates: int = 1
+) -> str | None:
     """Why a deployment target cannot hold a weight of ``shape`` with ``spec``, or None if it can.
+
+    ``gates`` blocks along dimension 0 are stored in Core ML's order: see
+    :func:`converters.coreml.blocks.reorder`.
 
     Raises:
         DkmError: the deployment target is unknown.
@@ -48,6 +53,24 @@ def refuse(spec: PaletteSpec, shape: tuple[int, ...], deployment_target: str) ->
     for what, needed in _needs(spec, shape):
         if generation(deployment_target) < needed:
             return f"{what} need {lowest(needed)}, and the deployment target is {deployment_target}"
+    return _spans_gates(spec, shape, gates)
+
+
+def _spans_gates(spec: PaletteSpec, shape: tuple[int, ...], gates: int) -> str | None:
+    """Why gates cannot be put in another order without new LUTs."""
+    rows = shape[0] // gates
+    if spec.axis != 0 or gates == 1:
+        return None
+    if spec.group_size is not None and spec.group_size < shape[0] and rows % spec.group_size:
+        return (
+            f"a LUT of {spec.group_size} rows spans two of its {gates} gates; "
+            f"choose a group_size that divides {rows}, or axis 1"
+        )
+    if rows % spec.cluster_dim:
+        return (
+            f"a vector of {spec.cluster_dim} spans two of its {gates} gates of {rows} rows; "
+            "choose another cluster_dim, or axis 1"
+        )
     return None
 
 

@@ -27,8 +27,9 @@ class OnnxTarget:
     name = "onnx"
     suffixes: tuple[str, ...] = (".onnx",)
 
-    def refuse(self, spec: PaletteSpec, shape: tuple[int, ...]) -> str | None:
+    def refuse(self, spec: PaletteSpec, shape: tuple[int, ...], gates: int = 1) -> str | None:
         """None if ``spec`` fits ``shape``: the encoding holds all bits, axes and groupings."""
+        del gates  # their order stays
         return spec.refuse(shape)
 
     def write(

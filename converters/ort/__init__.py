@@ -25,8 +25,9 @@ class OrtTarget:
     name = "ort"
     suffixes: tuple[str, ...] = (".ort",)
 
-    def refuse(self, spec: PaletteSpec, shape: tuple[int, ...]) -> str | None:
+    def refuse(self, spec: PaletteSpec, shape: tuple[int, ...], gates: int = 1) -> str | None:
         """None if ``spec`` fits ``shape``: the encoding holds all bits, axes and groupings."""
+        del gates  # their order stays
         return spec.refuse(shape)
 
     def write(self, exported: Exported, path: Path, *, opset: int | None = None) -> None:

@@ -131,6 +131,20 @@ def test_a_lut_or_vector_across_gates_is_refused(tmp_path, spec, message):
         _converted(nn.LSTM(6, 8), tmp_path, recipe)
 
 
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        (dkm.PaletteSpec(bits=2, group_size=16), "a LUT of 16 rows spans two of its 4 gates"),
+        (dkm.PaletteSpec(bits=2, cluster_dim=16), "a vector of 16 spans two of its 4 gates of 8"),
+    ],
+)
+def test_what_spans_gates_is_refused_before_training(spec, message):
+    recipe = dkm.Recipe(rules=[dkm.Rule("*weight_ih*", spec)])
+    with pytest.raises(dkm.DkmError, match=rf"^weight_ih_l0: target coreml .*: {message}"):
+        dkm.prepare(nn.LSTM(6, 8), recipe, targets=("coreml",))
+    dkm.prepare(nn.LSTM(6, 8), recipe, targets=("onnx",))
+
+
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
 def test_a_projection_is_refused(tmp_path):
     with pytest.raises(dkm.DkmError, match="proj_size"):
