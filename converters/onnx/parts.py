@@ -45,7 +45,9 @@ def use_of_packed(
         if len(behind) != 1 or not multiplies(behind[0], node.output[0]):
             return []
         node = behind[0]
-    if node.op_type == "Transpose" or node.input[0] == weight:
+    # The size of a constant is one too.
+    constants = {weight, *(tensor.name for tensor in graph.initializer)}
+    if node.op_type == "Transpose" or node.input[0] in constants:
         return []
     splits = turned or is_product(graph, node, weight) or _is_conv(graph, node, weight)
     bounds = _bounds(palette) if splits else []
