@@ -39,12 +39,6 @@ MODELS = {
         IMAGE,
         0,
     ),
-    "MobileNet v1": (
-        transformers.MobileNetV1Config(depth_multiplier=0.25, image_size=32),
-        transformers.MobileNetV1Model,
-        IMAGE,
-        0,
-    ),
     "MobileNet v2": (
         transformers.MobileNetV2Config(depth_multiplier=0.25, image_size=32),
         transformers.MobileNetV2Model,
