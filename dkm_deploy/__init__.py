@@ -18,7 +18,8 @@ from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
 from dkm_deploy.training.methods import DKM, HardSTE
 from dkm_deploy.training.round_luts import round_luts
 from dkm_deploy.training.status import status
-from dkm_deploy.validation.record import Limits, Report
+from dkm_deploy.validation.limits import Limits, OutputLimits
+from dkm_deploy.validation.record import Report
 from dkm_deploy.validation.verdict import validate
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "Overflow",
     # Weigh them.
     "Limits",
+    "OutputLimits",
     "Report",
     "validate",
     # What is raised for wrong use and bad input.

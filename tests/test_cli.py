@@ -163,6 +163,11 @@ def test_a_missed_limit_is_exit_code_1(folder, tmp_path, capsys):
     assert json.loads((tmp_path / "r.json").read_text())["passed"] is False
 
 
+def test_a_limit_on_one_output(folder, capsys):
+    assert main(_validate(folder, "--limit", "output:max_abs_error=1e-9")) == 1
+    assert "output: largest difference" in capsys.readouterr().out
+
+
 def test_python_dash_m_is_the_command():
     done = subprocess.run(
         [sys.executable, "-m", "dkm_deploy", "--version"],
@@ -297,6 +302,9 @@ class TestBadInput:
         arguments = _validate(folder)
         arguments[1:3] = [tmp_path / "cut.mlpackage"]
         _fails(capsys, arguments, "cut.mlpackage")
+
+    def test_validate_with_a_limit_that_does_not_exist(self, folder, capsys):
+        _fails(capsys, _validate(folder, "--limit", "output:cosine=1"), "no limit is called")
 
     def test_validate_with_a_report_that_exists(self, folder, tmp_path, capsys):
         (tmp_path / "r.json").write_text("keep me")

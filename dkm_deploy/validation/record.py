@@ -10,29 +10,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dkm_deploy.atomic import written_whole
+from dkm_deploy.validation.limits import Limits
 from dkm_deploy.validation.metrics import Errors
 
 Status = Literal["passed", "missed", "not run"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a file must keep. None is no limit.
-
-    Attributes:
-        max_relative_error: of every output against PyTorch with the same palettes. The default
-            depends on the file: 1e-4 where it holds float32, 1e-2 where it holds float16.
-        max_metric_loss: metric of the original minus that of the file, in the metric's unit.
-        min_agreement: top-1 agreement with the original, 0 to 1.
-        max_bytes: of the file on disk.
-        max_size_ratio: bytes of the file over bytes of the original's tensors.
-    """
-
-    max_relative_error: float | None = None
-    max_metric_loss: float | None = None
-    min_agreement: float | None = None
-    max_bytes: int | None = None
-    max_size_ratio: float | None = None
 
 
 @dataclass(frozen=True)

@@ -23,13 +23,14 @@ from dkm_deploy.targets import existing, reader_for
 from dkm_deploy.training.freeze import palettes
 from dkm_deploy.validation.checks import (
     answer_checks,
+    holds_half,
     palettes_check,
     parity_check,
-    relative_limit,
     size_checks,
 )
+from dkm_deploy.validation.limits import Limits, check_names
 from dkm_deploy.validation.metrics import Errors, accuracy, errors, top1_agreement
-from dkm_deploy.validation.record import Layer, Limits, Model, Report
+from dkm_deploy.validation.record import Layer, Model, Report
 from dkm_deploy.validation.run import Outputs, run_file, run_model, sample_count
 from dkm_deploy.validation.size import bits_per_weight, tensor_bytes
 
@@ -121,10 +122,14 @@ def _task(
     labels = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
     if labels is not None and len(labels) != sample_count(inputs):
         raise DkmError(f"{len(labels)} labels for {sample_count(inputs)} inputs")
-    outputs = run_model(original, inputs) if original else None
+    outputs, expected = (
+        run_model(original, inputs) if original else None,
+        run_model(reference, inputs),
+    )
+    check_names(limits, expected)
     return _Task(
         inputs=inputs,
-        reference=run_model(reference, inputs),
+        reference=expected,
         original=outputs,
         original_bytes=tensor_bytes(original) if original else None,
         original_metric=_metric(outputs, labels, metric) if outputs else None,
@@ -162,7 +167,7 @@ def _file_row(path: Path, task: _Task) -> Model:
             found = _errors(outputs, task.reference)
         except DkmError as error:
             reason = str(error)
-    kinds = ledger.by_kind()
+    ran, kinds = outputs is not None, ledger.by_kind()
     weights = sum(palette.size for palette in stored.values())
     metric = _metric(outputs, task.labels, task.metric) if found else None
     agreement = _agreement(outputs, task.original) if found else None
@@ -179,7 +184,7 @@ def _file_row(path: Path, task: _Task) -> Model:
         bytes_by_kind={str(kind): size for kind, size in kinds.items()},
         checks=(
             palettes_check(task.frozen, stored),
-            parity_check(found, reason, outputs is not None, relative_limit(task.limits, stored)),
+            parity_check(found, reason, ran, task.limits, half=holds_half(stored)),
             *answer_checks(metric, task.original_metric, agreement, task.limits),
             *size_checks(ledger.total_bytes, task.original_bytes, task.limits),
         ),

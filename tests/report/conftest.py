@@ -7,16 +7,21 @@ from typing import Any
 
 import pytest
 
+from dkm_deploy.validation.limits import Limits, OutputLimits
 from dkm_deploy.validation.metrics import Errors
-from dkm_deploy.validation.record import Check, Layer, Limits, Model, Report
+from dkm_deploy.validation.record import Check, Layer, Model, Report
 
 EVIL = '<script>alert("1")</script>[red]\x1b[2J\n&amp;.onnx'
 
-EXACT = Errors(0.0, 0.0, 0.0, 0.0, None, 1.0, 0)
-SINGLE = Errors(5.7220458984375e-06, 8.1e-07, 4.3e-06, 2.217e-07, 133.084, 0.99999999, 0)
-HALF = Errors(0.001953125, 0.00031, 0.0016, 0.000134, 77.45, 0.99999999, 0)
-APART = Errors(9.31, 1.42, 8.77, 0.4103, 7.74, 0.9123, 0)
-BROKEN = Errors(float("inf"), 1.0, 2.0, float("inf"), None, float("nan"), 7)
+INF, NAN = float("inf"), float("nan")
+
+EXACT = Errors(0.0, 0.0, 0.0, 0.0, 0.0, None, None, 1.0, 0, 3600)
+SINGLE = Errors(
+    5.7220458984375e-06, 8.1e-07, 4.3e-06, 2.217e-07, 9.1e-07, 133.084, 141.2, 0.99999999, 0, 3600
+)
+HALF = Errors(0.001953125, 0.00031, 0.0016, 0.000134, 0.00071, 77.45, 85.6, 0.99999999, 0, 3600)
+APART = Errors(9.31, 1.42, 8.77, 0.4103, 2.31, 7.74, 15.9, 0.9123, 0, 3600)
+BROKEN = Errors(INF, 1.0, 2.0, INF, INF, None, None, NAN, 7, 3)
 
 ORIGINAL_BYTES = 331_816
 
@@ -145,6 +150,6 @@ def missed_report() -> Report:
         dense={EVIL: EVIL},
         samples=1,
         metric_name=None,
-        limits=Limits(max_bytes=1_000_000),
+        limits=Limits(max_bytes=1_000_000, outputs={EVIL: OutputLimits(min_cosine=0.99)}),
         provenance={EVIL: EVIL},
     )

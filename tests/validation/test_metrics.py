@@ -21,13 +21,16 @@ def test_each_figure_is_its_definition():
     assert found.relative == pytest.approx(np.sqrt(0.5) / 5)
     assert found.sqnr_db == pytest.approx(10 * np.log10(25 / 0.5))
     assert found.cosine == pytest.approx((9 + 18) / (5 * np.sqrt(9 + 4.5**2 + 0.25)))
-    assert found.nonfinite == 0
+    assert found.element == pytest.approx(0.5 / 2.5)  # above 0, where the floor is the rms
+    assert found.psnr_db == pytest.approx(20 * np.log10(4 / np.sqrt(0.5 / 4)))
+    assert (found.nonfinite, found.compared) == (0, 4)
 
 
 @given(_arrays)
 def test_equal_arrays_have_no_error(array):
     found = errors(array, array.copy())
-    assert (found.max_abs, found.relative, found.sqnr_db, found.nonfinite) == (0, 0, None, 0)
+    assert (found.max_abs, found.relative, found.element, found.nonfinite) == (0, 0, 0, 0)
+    assert (found.sqnr_db, found.psnr_db, found.compared) == (None, None, array.size)
     assert found.cosine == pytest.approx(1)
 
 
@@ -50,6 +53,12 @@ def test_nan_and_infinity_are_counted_not_averaged_away(bad):
 def test_the_same_infinity_on_both_sides_is_no_error():
     array = np.array([1.0, np.inf, np.nan])
     assert errors(array, array).nonfinite == 0
+
+
+def test_where_nothing_is_finite_there_are_no_figures():
+    found = errors(np.full(2, np.nan), np.full(2, np.nan))
+    assert (found.nonfinite, found.compared, found.sqnr_db) == (0, 0, None)
+    assert np.isnan([found.max_abs, found.relative, found.element, found.cosine]).all()
 
 
 def test_a_difference_from_zero_is_infinite():

@@ -120,6 +120,7 @@ def test_inputs_go_in_by_name_or_in_order(frozen, files, names):
     ("limits", "name"),
     [
         (dkm.Limits(max_relative_error=1e-12), "parity"),
+        (dkm.Limits(outputs={"output": dkm.OutputLimits(max_abs_error=1e-12)}), "parity"),
         (dkm.Limits(max_bytes=100), "size"),
         (dkm.Limits(max_size_ratio=0.001), "size"),
         (dkm.Limits(max_metric_loss=-101), "metric"),
@@ -214,6 +215,11 @@ class TestPlantedFaults:
 
 
 class TestBadInput:
+    def test_a_limit_of_an_output_that_is_not_there(self, frozen, files):
+        limits = dkm.Limits(outputs={"logits": dkm.OutputLimits(min_cosine=1)})
+        with pytest.raises(dkm.DkmError, match="output 'logits'; the outputs are output"):
+            dkm.validate(files, reference=frozen, inputs=images(2), limits=limits)
+
     def test_a_missing_file(self, frozen):
         with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
             dkm.validate(["none.onnx"], reference=frozen, inputs=images(2))
