@@ -8,6 +8,9 @@ from typing import Any
 
 from rich.console import Console
 
+from dkm_deploy.quantities import parse_bytes, parse_share
+from dkm_deploy.validation.limits import Limits, parse_output_limits
+
 MODEL = "package.module:callable that returns a torch.nn.Module; the current folder is searched"
 
 
@@ -33,10 +36,12 @@ def add_validate(commands: Any) -> None:
         required=True,
         help="safetensors file: inputs by the name they have in forward(), and labels if known",
     )
-    parser.add_argument("--max-bytes", type=int, help="limit on each file's size")
+    parser.add_argument("--max-size", metavar="SIZE", help="limit on each file: 3.4MB, 3.2MiB")
     parser.add_argument("--max-relative-error", type=float, help="limit on the outputs' error")
     parser.add_argument("--max-metric-loss", type=float, help="limit on lost accuracy, in points")
-    parser.add_argument("--min-agreement", type=float, help="limit on equal top-1 answers, 0 to 1")
+    parser.add_argument(
+        "--min-agreement", metavar="SHARE", help="limit on equal top-1 answers: 99.5%% or 0.995"
+    )
     parser.add_argument(
         "--limit",
         action="append",
@@ -57,7 +62,6 @@ def _validate(arguments: argparse.Namespace, console: Console) -> int:
     from dkm_deploy.report.terminal import show
     from dkm_deploy.sources import build, plain_model, samples
     from dkm_deploy.training.checkpoint import load
-    from dkm_deploy.validation.limits import Limits, parse_output_limits
     from dkm_deploy.validation.verdict import validate
 
     for path in filter(None, (arguments.json, arguments.html)):
@@ -70,13 +74,7 @@ def _validate(arguments: argparse.Namespace, console: Console) -> int:
         original=original,
         inputs=inputs,
         labels=labels,
-        limits=Limits(
-            max_relative_error=arguments.max_relative_error,
-            max_metric_loss=arguments.max_metric_loss,
-            min_agreement=arguments.min_agreement,
-            max_bytes=arguments.max_bytes,
-            outputs=parse_output_limits(arguments.limit),
-        ),
+        limits=_limits(arguments),
     )
     if arguments.json:
         report.to_json(arguments.json, force=arguments.force)
@@ -84,3 +82,14 @@ def _validate(arguments: argparse.Namespace, console: Console) -> int:
         report.to_html(arguments.html, force=arguments.force)
     show(report.to_dict(), console)
     return 0 if report else 1
+
+
+def _limits(arguments: argparse.Namespace) -> Limits:
+    size, share = arguments.max_size, arguments.min_agreement
+    return Limits(
+        max_relative_error=arguments.max_relative_error,
+        max_metric_loss=arguments.max_metric_loss,
+        min_agreement=None if share is None else parse_share(share),
+        max_bytes=None if size is None else parse_bytes(size),
+        outputs=parse_output_limits(arguments.limit),
+    )

@@ -158,7 +158,7 @@ def test_validate_passes_and_writes_reports(folder, tmp_path, capsys):
 
 
 def test_a_missed_limit_is_exit_code_1(folder, tmp_path, capsys):
-    assert main(_validate(folder, "--max-bytes", "10", "--json", f"{tmp_path}/r.json")) == 1
+    assert main(_validate(folder, "--max-size", "10B", "--json", f"{tmp_path}/r.json")) == 1
     assert "missed" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text())["passed"] is False
 
@@ -302,6 +302,13 @@ class TestBadInput:
         arguments = _validate(folder)
         arguments[1:3] = [tmp_path / "cut.mlpackage"]
         _fails(capsys, arguments, "cut.mlpackage")
+
+    @pytest.mark.parametrize(
+        ("flag", "message"),
+        [("--max-size", "size '5x': write it as"), ("--min-agreement", "share '5x': write it as")],
+    )
+    def test_validate_with_a_figure_that_is_none(self, folder, capsys, flag, message):
+        _fails(capsys, _validate(folder, flag, "5x"), message)
 
     def test_validate_with_a_limit_that_does_not_exist(self, folder, capsys):
         _fails(capsys, _validate(folder, "--limit", "output:cosine=1"), "no limit is called")

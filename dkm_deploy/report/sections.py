@@ -84,6 +84,7 @@ def file(model: Values) -> Markup:
         _checks(model),
         element("h3", "Where the bytes are"),
         size_bar(model["bytes_by_kind"]),
+        element("p", f"{summary.sizes(model)}."),
         element("h3", "Outputs against PyTorch"),
         element("p", ran),
         *([_outputs(model), _ERRORS_LEGEND] if model["errors"] else []),

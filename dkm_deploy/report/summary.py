@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from dkm_deploy.report.text import plural
+from dkm_deploy.report.text import fixed, percent, plural, ratio, whole
 
 State = Literal["passed", "missed", "not run"]
 
@@ -62,3 +62,21 @@ def largest_difference(model: Mapping[str, Any]) -> float | None:
     """The largest absolute difference over all outputs; None if one of them has none."""
     found = [error["max_abs"] for error in model["errors"].values()]
     return None if None in found or not found else max(found)
+
+
+def sizes(model: Mapping[str, Any]) -> str:
+    """The bytes of a file in one sentence: against the original, deflated, and the ideal."""
+    size = model["size_bytes"]
+    parts = [f"{whole(size)} bytes"]
+    if model["size_ratio"] is not None:
+        halved = ratio(model["half_ratio"])
+        parts[0] += f", {ratio(model['size_ratio'])} under the original, {halved} under its fp16"
+    if model["deflated_bytes"] is not None:
+        parts.append(f"{whole(model['deflated_bytes'])} after deflate")
+    ideal = model["ideal_bytes"]
+    if ideal is not None:
+        over = percent((size - ideal) / ideal, 1) if ideal else "all of it"
+        parts.append(f"weights alone {whole(ideal)} (the file is {over} over)")
+    if model["bits_per_weight"] is not None:
+        parts.append(f"{fixed(model['bits_per_weight'], 2)} bits per palettized weight")
+    return "; ".join(parts)

@@ -41,6 +41,9 @@ class Model:
         runtime: what ran it; None if nothing did.
         size_bytes: on disk; for PyTorch models of the tensors, palettes packed.
         size_ratio: of the original's tensor bytes to ``size_bytes``; None without an original.
+        half_ratio: the same with the original's floats in float16.
+        deflated_bytes: after deflate, as app stores ship files; None for a PyTorch model.
+        ideal_bytes: palettes and dense weights with nothing around them; None for a PyTorch model.
         bits_per_weight: indices and LUTs over the palettized weights; of a PyTorch model without
             palettes the bits of its weights, of a file without palettes None.
         metric: on the labels; None without labels.
@@ -55,6 +58,9 @@ class Model:
     runtime: str | None
     size_bytes: int
     size_ratio: float | None
+    half_ratio: float | None
+    deflated_bytes: int | None
+    ideal_bytes: int | None
     bits_per_weight: float | None
     metric: float | None
     agreement: float | None

@@ -60,6 +60,9 @@ def torch_model(
         runtime="PyTorch 2.13.0",
         size_bytes=size,
         size_ratio=ORIGINAL_BYTES / size,
+        half_ratio=ORIGINAL_BYTES / 2 / size,
+        deflated_bytes=None,
+        ideal_bytes=None,
         bits_per_weight=bits,
         metric=metric,
         agreement=0.9944 if metric else None,
@@ -77,6 +80,9 @@ def file_model(name: str, sizes: tuple[int, ...], checks: tuple[Check, ...], **o
         "runtime": "ONNX Runtime 1.31.1 (CPU)",
         "size_bytes": sum(sizes),
         "size_ratio": ORIGINAL_BYTES / sum(sizes),
+        "half_ratio": ORIGINAL_BYTES / 2 / sum(sizes),
+        "deflated_bytes": 24_001,
+        "ideal_bytes": sum(sizes[:3]),
         "bits_per_weight": 2.0547,
         "metric": 97.222,
         "agreement": 0.99166,
@@ -139,6 +145,7 @@ def missed_report() -> Report:
         Check("parity", "not run", "model.aimodel: nothing here runs '.aimodel' files"),
     )
     unknown: dict[str, Any] = {"metric": None, "agreement": None, "size_ratio": None}
+    unknown["half_ratio"] = None
     errors = {EVIL: BROKEN, "boxes": SINGLE}
     return Report(
         models=(

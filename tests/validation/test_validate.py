@@ -65,6 +65,9 @@ def test_right_files_pass_every_check(frozen, files, labels):
         assert list(_checks(model)) == ["palettes", "parity", "metric", "agreement", "size"]
         assert model.errors["output"].max_abs < 0.01
         assert sum(model.bytes_by_kind.values()) == model.size_bytes
+        assert model.ideal_bytes < model.size_bytes
+        assert 0 < model.deflated_bytes < model.size_bytes
+        assert model.half_ratio < model.size_ratio
     original, one_bit, reference, exact, half = report.models
     assert original.metric == 100
     assert original.errors["output"].max_abs > 0.01
