@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from dkm_deploy.report.text import fixed, percent, plural, ratio, whole
+from dkm_deploy.report.text import figure, fixed, percent, plural, ratio, whole
 
 State = Literal["passed", "missed", "not run"]
 
@@ -80,3 +80,23 @@ def sizes(model: Mapping[str, Any]) -> str:
     if model["bits_per_weight"] is not None:
         parts.append(f"{fixed(model['bits_per_weight'], 2)} bits per palettized weight")
     return "; ".join(parts)
+
+
+def answers(model: Mapping[str, Any]) -> str:
+    """The answers of a model against the original's in one sentence; empty if there are none."""
+    parts = []
+    if model["agreement"] is not None:
+        flips = plural(model["flip_count"], "flip")
+        parts.append(f"{percent(model['agreement'])} of top-1 answers as the original's ({flips})")
+    if model["top5_overlap"] is not None:
+        parts.append(f"{percent(model['top5_overlap'])} of its top 5")
+    loss = model["metric_loss"]
+    if loss is not None:
+        parts.append(f"metric loss {figure(loss['value'])}, {_interval(loss)}")
+    return "; ".join(parts)
+
+
+def _interval(loss: Mapping[str, Any]) -> str:
+    if loss["low"] is None or loss["high"] is None:
+        return str(loss["method"])
+    return f"95 % interval {figure(loss['low'])} to {figure(loss['high'])} ({loss['method']})"

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from dkm_deploy.palette import Palette, difference
+from dkm_deploy.validation.interval import Loss
 from dkm_deploy.validation.limits import Limits, OutputLimits, limits_of
 from dkm_deploy.validation.metrics import Errors
 from dkm_deploy.validation.record import Check, Status
@@ -90,12 +91,12 @@ def _measured(
 
 
 def answer_checks(
-    metric: float | None, original: float | None, agreement: float | None, limits: Limits
+    metric: float | None, loss: Loss | None, agreement: float | None, limits: Limits
 ) -> list[Check]:
     """Metric and top-1 agreement against the original, where limits are set."""
     checks = []
     if limits.max_metric_loss is not None:
-        checks.append(_metric_check(metric, original, limits.max_metric_loss))
+        checks.append(_metric_check(metric, loss, limits.max_metric_loss))
     if limits.min_agreement is not None:
         checks.append(_agreement_check(agreement, limits.min_agreement))
     return checks
@@ -112,12 +113,21 @@ def size_checks(size: int, original: int | None, limits: Limits) -> list[Check]:
     return checks
 
 
-def _metric_check(metric: float | None, original: float | None, limit: float) -> Check:
-    if metric is None or original is None:
+def _metric_check(metric: float | None, loss: Loss | None, limit: float) -> Check:
+    if metric is None or loss is None:
         return Check("metric", "not run", "it needs an original, labels and the file's outputs")
-    loss = original - metric
-    reason = f"{metric:.2f} against {original:.2f}: loss {loss:.2f}, limit {limit:g}"
-    return Check("metric", _status(loss <= limit), reason)
+    before = metric + loss.value
+    reason = f"{metric:.4g} against {before:.4g}: loss {loss.value:.3g}, limit {limit:g}"
+    return Check("metric", _status(loss.value <= limit), f"{reason}; {_certainty(loss, limit)}")
+
+
+def _certainty(loss: Loss, limit: float) -> str:
+    """The interval in words, and whether the inputs are enough to tell."""
+    if loss.low is None or loss.high is None:
+        return loss.method
+    told = f"95 % interval {loss.low:.3g} to {loss.high:.3g} ({loss.method})"
+    unsure = loss.low <= limit < loss.high
+    return told + (": too few inputs to be sure on which side of the limit" if unsure else "")
 
 
 def _agreement_check(agreement: float | None, limit: float) -> Check:

@@ -77,11 +77,6 @@ def errors(actual: NDArray[Any], expected: NDArray[Any]) -> Errors:
     )
 
 
-def top1_agreement(actual: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Share of rows, 0 to 1, whose largest element is at the same place; ``(n, classes)`` both."""
-    return float(np.mean(actual.argmax(-1) == expected.argmax(-1)))
-
-
 def accuracy(output: NDArray[Any], labels: NDArray[Any]) -> float:
     """Top-1 accuracy in percent of scores ``(n, classes)`` against integer labels ``(n,)``."""
     return 100 * float(np.mean(output.argmax(-1) == labels))

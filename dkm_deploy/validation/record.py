@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dkm_deploy.atomic import written_whole
+from dkm_deploy.validation.answers import Flip
+from dkm_deploy.validation.interval import Loss
 from dkm_deploy.validation.limits import Limits
 from dkm_deploy.validation.metrics import Errors
 
@@ -47,7 +49,12 @@ class Model:
         bits_per_weight: indices and LUTs over the palettized weights; of a PyTorch model without
             palettes the bits of its weights, of a file without palettes None.
         metric: on the labels; None without labels.
-        agreement: with the original, 0 to 1; None where outputs are not scores.
+        metric_loss: of the original's metric, with its confidence interval; None without one.
+        agreement: share of top-1 answers that are the original's, 0 to 1; None where outputs are
+            not scores.
+        top5_overlap: share of the original's five top classes among the model's five.
+        flip_count: inputs with another top-1 answer than the original's.
+        flips: these inputs, the first 1000 of them.
         errors: of each output against the reference, by name; empty if nothing ran.
         bytes_by_kind: of the file's ledger; empty for PyTorch models.
         checks: empty for PyTorch models.
@@ -63,7 +70,11 @@ class Model:
     ideal_bytes: int | None
     bits_per_weight: float | None
     metric: float | None
+    metric_loss: Loss | None
     agreement: float | None
+    top5_overlap: float | None
+    flip_count: int | None
+    flips: tuple[Flip, ...]
     errors: Mapping[str, Errors]
     bytes_by_kind: Mapping[str, int]
     checks: tuple[Check, ...]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -11,11 +11,12 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import nn
 
-from dkm_deploy.errors import DkmError
+from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.export import Inputs
 from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes import runtime_for
 from dkm_deploy.targets import reader_for
+from dkm_deploy.validation.answers import Answers, compare_answers
 from dkm_deploy.validation.checks import (
     answer_checks,
     holds_half,
@@ -23,8 +24,9 @@ from dkm_deploy.validation.checks import (
     parity_check,
     size_checks,
 )
+from dkm_deploy.validation.interval import Loss, Metric, metric_loss
 from dkm_deploy.validation.limits import Limits
-from dkm_deploy.validation.metrics import Errors, errors, top1_agreement
+from dkm_deploy.validation.metrics import Errors, errors
 from dkm_deploy.validation.record import Model
 from dkm_deploy.validation.run import Outputs, run_file
 from dkm_deploy.validation.size import (
@@ -33,8 +35,6 @@ from dkm_deploy.validation.size import (
     ideal_bytes,
     tensor_bytes,
 )
-
-Metric = Callable[[NDArray[Any], NDArray[Any]], float]
 
 
 @dataclass(frozen=True)
@@ -63,6 +63,7 @@ def model_row(name: str, model: nn.Module, outputs: Outputs, task: Task) -> Mode
     """The row of a PyTorch model that gave ``outputs``."""
     size = tensor_bytes(model)
     ratio, half_ratio = _ratios(task.original, size)
+    answers = _answers(outputs, task)
     return Model(
         name=name,
         path=None,
@@ -73,8 +74,12 @@ def model_row(name: str, model: nn.Module, outputs: Outputs, task: Task) -> Mode
         deflated_bytes=None,
         ideal_bytes=None,
         bits_per_weight=bits_per_weight(model),
-        metric=_metric(outputs, task.labels, task.metric),
-        agreement=_agreement(outputs, task.original),
+        metric=_metric(outputs, task),
+        metric_loss=_loss(outputs, task),
+        agreement=answers.agreement,
+        top5_overlap=answers.top5_overlap,
+        flip_count=answers.flip_count,
+        flips=answers.flips,
         errors=_errors(outputs, task.reference),
         bytes_by_kind={},
         checks=(),
@@ -95,8 +100,8 @@ def file_row(path: Path, task: Task) -> Model:
     before, ran, kinds = task.original, outputs is not None, ledger.by_kind()
     weights = sum(palette.size for palette in stored.values())
     ratio, half_ratio = _ratios(before, ledger.total_bytes)
-    metric = _metric(outputs, task.labels, task.metric) if found else None
-    agreement = _agreement(outputs, task.original) if found else None
+    usable = outputs if found else None
+    metric, loss, answers = _metric(usable, task), _loss(usable, task), _answers(usable, task)
     return Model(
         name=path.name,
         path=str(path),
@@ -108,13 +113,17 @@ def file_row(path: Path, task: Task) -> Model:
         ideal_bytes=ideal_bytes(ledger, stored, task.frozen),
         bits_per_weight=8 * (kinds["indices"] + kinds["lut"]) / weights if weights else None,
         metric=metric,
-        agreement=agreement,
+        metric_loss=loss,
+        agreement=answers.agreement,
+        top5_overlap=answers.top5_overlap,
+        flip_count=answers.flip_count,
+        flips=answers.flips,
         errors=found,
         bytes_by_kind={str(kind): size for kind, size in kinds.items()},
         checks=(
             palettes_check(task.frozen, stored),
             parity_check(found, reason, ran, task.limits, half=holds_half(stored)),
-            *answer_checks(metric, _original_metric(task), agreement, task.limits),
+            *answer_checks(metric, loss, answers.agreement, task.limits),
             *size_checks(ledger.total_bytes, before.tensor_bytes if before else None, task.limits),
         ),
     )
@@ -142,24 +151,29 @@ def _errors(outputs: Outputs, reference: Outputs) -> dict[str, Errors]:
     return {name: errors(actual, reference[name]) for name, actual in pairs}
 
 
-def _metric(outputs: Outputs | None, labels: NDArray[Any] | None, metric: Metric) -> float | None:
-    if outputs is None or labels is None:
+def _metric(outputs: Outputs | None, task: Task) -> float | None:
+    if outputs is None or task.labels is None:
         return None
-    return float(metric(next(iter(outputs.values())), labels))
+    try:
+        return float(task.metric(_first(outputs), task.labels))
+    except Exception as error:  # any error of the user's own metric
+        raise DkmError(f"the metric cannot be computed: {first_line(error)}") from error
 
 
-def _original_metric(task: Task) -> float | None:
-    return _metric(task.original.outputs, task.labels, task.metric) if task.original else None
-
-
-def _agreement(outputs: Outputs | None, original: Original | None) -> float | None:
-    """Top-1 agreement of the first outputs, if they are scores ``(n, classes)``."""
-    if outputs is None or original is None:
+def _loss(outputs: Outputs | None, task: Task) -> Loss | None:
+    if outputs is None or task.labels is None or task.original is None:
         return None
-    ours, theirs = next(iter(outputs.values())), next(iter(original.outputs.values()))
-    if ours.shape != theirs.shape or ours.ndim != 2 or ours.shape[1] < 2:
-        return None
-    return top1_agreement(ours, theirs)
+    return metric_loss(task.metric, _first(task.original.outputs), _first(outputs), task.labels)
+
+
+def _answers(outputs: Outputs | None, task: Task) -> Answers:
+    if outputs is None or task.original is None:
+        return Answers()
+    return compare_answers(_first(outputs), _first(task.original.outputs), task.labels)
+
+
+def _first(outputs: Outputs) -> NDArray[Any]:
+    return next(iter(outputs.values()))
 
 
 def _ratios(original: Original | None, size: int) -> tuple[float | None, float | None]:

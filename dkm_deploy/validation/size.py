@@ -70,13 +70,14 @@ def _packed(found: Iterable[Palette]) -> int:
 
 def _half(tensor: Tensor) -> int:
     size = tensor.element_size()
-    return tensor.numel() * (min(size, 2) if tensor.is_floating_point() else size)
+    return int(tensor.numel() * (min(size, 2) if tensor.is_floating_point() else size))
 
 
 def _lut_bytes(palette: Palette, entries: int) -> int:
     """Bytes of LUTs and scale with ``entries`` entries a LUT."""
-    unused = palette.lut.nbytes - palette.lut.nbytes * entries // palette.lut.shape[-2]
-    return palette.lut_bytes - max(unused, 0)
+    width = 1 << palette.bits
+    unused: int = palette.lut.nbytes // width * max(width - entries, 0)
+    return palette.lut_bytes - unused
 
 
 def _parts(path: Path) -> Iterator[Path]:

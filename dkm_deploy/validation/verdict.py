@@ -19,10 +19,11 @@ from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import not_a_weight
 from dkm_deploy.targets import existing
 from dkm_deploy.training.freeze import palettes
+from dkm_deploy.validation.interval import Metric
 from dkm_deploy.validation.limits import Limits, check_names
 from dkm_deploy.validation.metrics import accuracy
 from dkm_deploy.validation.record import Layer, Report
-from dkm_deploy.validation.rows import Metric, Original, Task, file_row, model_row
+from dkm_deploy.validation.rows import Original, Task, file_row, model_row
 from dkm_deploy.validation.run import run_model, sample_count
 from dkm_deploy.validation.size import half_bytes, tensor_bytes
 
@@ -54,7 +55,7 @@ def validate(
         original: the model before clustering.
         labels: integer labels ``(n,)``, or what ``metric`` takes.
         metric: ``metric(first output, labels)``, more is better; top-1 accuracy in percent if
-            left out.
+            left out. For a confidence interval it is called on 1000 resamples of the inputs.
         limits: what counts as passed.
         also: further PyTorch models to show in the table, by name.
 

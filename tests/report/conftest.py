@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from dkm_deploy.validation.answers import Flip
+from dkm_deploy.validation.interval import Loss
 from dkm_deploy.validation.limits import Limits, OutputLimits
 from dkm_deploy.validation.metrics import Errors
 from dkm_deploy.validation.record import Check, Layer, Model, Report
@@ -65,7 +67,11 @@ def torch_model(
         ideal_bytes=None,
         bits_per_weight=bits,
         metric=metric,
+        metric_loss=None,
         agreement=0.9944 if metric else None,
+        top5_overlap=None,
+        flip_count=2 if metric else None,
+        flips=(),
         errors={"logits": error},
         bytes_by_kind={},
         checks=(),
@@ -85,7 +91,11 @@ def file_model(name: str, sizes: tuple[int, ...], checks: tuple[Check, ...], **o
         "ideal_bytes": sum(sizes[:3]),
         "bits_per_weight": 2.0547,
         "metric": 97.222,
+        "metric_loss": Loss(0.5556, -1.2, 2.3, "Newcombe 1998, method 10"),
         "agreement": 0.99166,
+        "top5_overlap": 0.9861,
+        "flip_count": 3,
+        "flips": (Flip(17, 8, 3, 8), Flip(40, 1, 7, 7), Flip(99, 0, 6, None)),
         "errors": {"logits": SINGLE},
         "bytes_by_kind": dict(zip(kinds, sizes, strict=True)),
         "checks": checks,
@@ -145,7 +155,8 @@ def missed_report() -> Report:
         Check("parity", "not run", "model.aimodel: nothing here runs '.aimodel' files"),
     )
     unknown: dict[str, Any] = {"metric": None, "agreement": None, "size_ratio": None}
-    unknown["half_ratio"] = None
+    unknown |= dict.fromkeys(("half_ratio", "metric_loss", "top5_overlap", "flip_count"))
+    unknown["flips"] = ()
     errors = {EVIL: BROKEN, "boxes": SINGLE}
     return Report(
         models=(

@@ -177,3 +177,17 @@ def test_limits_of_single_outputs_are_shown(demo: Values) -> None:
     demo["limits"]["outputs"] = {"logits": {"min_cosine": 0.99, "max_abs_error": None}}
     rows = Page(page(demo)).tables["Limits"]
     assert rows[-1] == ["logits: smallest cosine", "0.99"]
+
+
+def test_flips_are_listed_by_input(demo: Values) -> None:
+    assert Page(page(demo)).tables["Flips of model.onnx"] == [
+        ["Input", "Original", "This file", "Label"],
+        ["17", "8", "3", "8"],
+        ["40", "1", "7", "7"],
+        ["99", "0", "6", "-"],
+    ]
+    demo["models"][4]["flips"] *= 10
+    demo["models"][4]["flip_count"] = 1234
+    parsed = Page(page(demo))
+    assert len(parsed.tables["Flips of model.onnx"]) == 1 + 20
+    assert "1,214 further flips" in parsed.text

@@ -48,3 +48,13 @@ def test_sizes_stand_beside_what_they_are_measured_against(demo, missed):
         "weights alone 21,496 (the file is 17.3% over); 2.05 bits per palettized weight"
     )
     assert "original" not in summary.sizes(missed["models"][1])
+
+
+def test_answers_come_with_how_sure_they_are(demo, missed):
+    assert summary.answers(demo["models"][4]) == (
+        "99.17% of top-1 answers as the original's (3 flips); 98.61% of its top 5; "
+        "metric loss 0.556, 95 % interval -1.20 to 2.30 (Newcombe 1998, method 10)"
+    )
+    assert summary.answers(missed["models"][1]) == ""
+    demo["models"][4]["metric_loss"] |= {"low": None, "method": "no interval: few inputs"}
+    assert summary.answers(demo["models"][4]).endswith("loss 0.556, no interval: few inputs")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dkm_deploy import DkmError
-from dkm_deploy.validation.metrics import accuracy, errors, top1_agreement
+from dkm_deploy.validation.metrics import accuracy, errors
 
 _arrays = hnp.arrays(np.float32, hnp.array_shapes(), elements=st.floats(-100, 100, width=32))
 
@@ -76,5 +76,3 @@ def test_shapes_that_differ_are_an_error():
 def test_answers():
     scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.6, 0.4], [0.3, 0.7]])
     assert accuracy(scores, np.array([1, 0, 1, 1])) == 75
-    assert top1_agreement(scores, scores[:, ::-1]) == 0
-    assert top1_agreement(scores, 2 * scores) == 1

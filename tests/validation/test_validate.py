@@ -73,6 +73,13 @@ def test_right_files_pass_every_check(frozen, files, labels):
     assert original.errors["output"].max_abs > 0.01
     assert one_bit.bits_per_weight < reference.bits_per_weight
     assert exact.metric == reference.metric
+    assert exact.metric_loss.low <= exact.metric_loss.value <= exact.metric_loss.high
+    assert exact.metric_loss.value == pytest.approx(100 - exact.metric)
+    answers = frozen(images(COUNT)).argmax(1).numpy()
+    flipped = np.flatnonzero(answers != labels.numpy())
+    assert [flip.input for flip in exact.flips] == flipped.tolist()
+    assert exact.flip_count == len(flipped) == round(COUNT * (1 - exact.agreement))
+    assert original.flips == ()
     assert exact.errors["output"].max_abs < 1e-5 < half.errors["output"].max_abs
     assert report.samples == COUNT
     assert {layer.name: layer.bits for layer in report.layers} == {
@@ -218,6 +225,13 @@ class TestPlantedFaults:
 
 
 class TestBadInput:
+    def test_a_metric_that_fails(self, frozen, files):
+        def fails(output, labels):
+            raise KeyError("no such class")
+
+        with pytest.raises(dkm.DkmError, match="metric cannot be computed: KeyError: 'no such"):
+            dkm.validate(files, reference=frozen, inputs=images(2), labels=np.ones(2), metric=fails)
+
     def test_a_limit_of_an_output_that_is_not_there(self, frozen, files):
         limits = dkm.Limits(outputs={"logits": dkm.OutputLimits(min_cosine=1)})
         with pytest.raises(dkm.DkmError, match="output 'logits'; the outputs are output"):
