@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from dkm_deploy._version import __version__
-from dkm_deploy.cli_validate import MODEL, add_validate
+from dkm_deploy.cli_validate import MODEL, add_golden, add_validate
 from dkm_deploy.errors import DkmError
 
 _DESCRIPTION = """\
@@ -55,6 +55,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_palettize(commands)
     _add_convert(commands)
     add_validate(commands)
+    add_golden(commands)
     _add_inspect(commands)
     return parser
 

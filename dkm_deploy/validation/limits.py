@@ -76,6 +76,16 @@ def check_names(limits: Limits, outputs: Iterable[str]) -> None:
             raise DkmError(f"limits for output {name!r}; the outputs are {', '.join(there)}")
 
 
+def merged(base: Limits, over: Limits) -> Limits:
+    """``base`` with every limit that ``over`` sets, output by output."""
+    changed = {k: v for k, v in vars(over).items() if v is not None and k != "outputs"}
+    outputs = dict(base.outputs)
+    for name, own in over.outputs.items():
+        set_ = {k: v for k, v in vars(own).items() if v is not None}
+        outputs[name] = replace(outputs.get(name, OutputLimits()), **set_)
+    return replace(base, **changed, outputs=outputs)
+
+
 def parse_output_limits(pairs: list[str]) -> dict[str, OutputLimits]:
     """Limits of outputs from lines such as ``logits:min_cosine=0.999``.
 

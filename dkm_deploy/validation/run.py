@@ -90,9 +90,14 @@ def joined(parts: Sequence[Outputs]) -> Outputs:
 
 
 def _named_arrays(session: Session, inputs: Inputs) -> Outputs:
-    """Arrays by the file's input names: keyword inputs by name, positional ones in order."""
+    """Arrays by the file's input names: keyword inputs by name, positional ones in order.
+
+    Where there is but one, it needs no name: other tools call it otherwise.
+    """
     args, kwargs = arguments(inputs)
     named: Mapping[str, Any] = kwargs
+    if len(kwargs) == len(session.input_shapes) == 1:
+        args = tuple(kwargs.values())
     if args:
         names = list(session.input_shapes)
         if len(names) != len(args):

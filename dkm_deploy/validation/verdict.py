@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -19,15 +17,15 @@ from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import not_a_weight
 from dkm_deploy.targets import existing
 from dkm_deploy.training.freeze import palettes
+from dkm_deploy.validation.bundle import read_bundle
 from dkm_deploy.validation.interval import Metric
-from dkm_deploy.validation.limits import Limits, check_names
+from dkm_deploy.validation.limits import Limits, check_names, merged
 from dkm_deploy.validation.metrics import accuracy
-from dkm_deploy.validation.record import Layer, Report
+from dkm_deploy.validation.provenance import provenance
+from dkm_deploy.validation.record import Layer, Model, Report
 from dkm_deploy.validation.rows import Original, Task, file_row, model_row
 from dkm_deploy.validation.run import run_model, sample_count
 from dkm_deploy.validation.size import half_bytes, tensor_bytes
-
-_PACKAGES = ("dkm-deploy", "torch", "numpy", "onnx", "onnxruntime", "coremltools")
 
 
 def validate(
@@ -75,16 +73,66 @@ def validate(
         rows.append(model_row(name, model, run_model(model, inputs), task))
     rows.append(model_row("frozen (hard)", reference, task.reference, task))
     rows += [file_row(path, task) for path in paths]
-    named = getattr(metric, "__name__", "metric") if metric else "top-1 accuracy, %"
+    return _report(task, rows, _dense(reference), provenance())
+
+
+def replay(
+    files: Sequence[str | PathLike[str]],
+    golden: str | PathLike[str],
+    *,
+    metric: Metric | None = None,
+    limits: Limits | None = None,
+) -> Report:
+    """Weigh converted files against a golden bundle, with no PyTorch model at hand.
+
+    Args:
+        files: converted files.
+        golden: a folder from :func:`dkm_deploy.write_golden`; it is verified first.
+        metric: for labels that are not for top-1 accuracy; without it they are left aside.
+        limits: instead of the bundle's, limit by limit.
+
+    Returns:
+        A report as of :func:`validate`, without rows for PyTorch models.
+
+    Raises:
+        DkmError: a file or the bundle is missing or damaged.
+    """
+    paths = [existing(Path(file)) for file in files]
+    bundle = read_bundle(Path(golden))
+    wanted = merged(bundle.limits, limits or Limits())
+    check_names(wanted, bundle.outputs)
+    usable = metric is not None or bundle.metric is None
+    before = bundle.original_bytes
+    task = Task(
+        inputs=bundle.inputs,
+        reference=dict(bundle.outputs),
+        original=Original(dict(bundle.original), *before) if bundle.original and before else None,
+        labels=bundle.labels if usable else None,
+        metric=metric or accuracy,
+        limits=wanted,
+        frozen=bundle.palettes,
+    )
+    came_from = {f"golden: {name}": value for name, value in bundle.provenance.items()}
+    return _report(task, [file_row(path, task) for path in paths], {}, provenance() | came_from)
+
+
+def _report(
+    task: Task, rows: Sequence[Model], dense: Mapping[str, str], found: Mapping[str, str]
+) -> Report:
+    named = "top-1 accuracy, %" if task.metric is accuracy else _name(task.metric)
     return Report(
         models=tuple(rows),
         layers=tuple(_layer(name, palette) for name, palette in task.frozen.items()),
-        dense=_dense(reference),
-        samples=sample_count(inputs),
-        metric_name=None if labels is None else named,
+        dense=dense,
+        samples=sample_count(task.inputs),
+        metric_name=None if task.labels is None else named,
         limits=task.limits,
-        provenance=_provenance(),
+        provenance=found,
     )
+
+
+def _name(metric: Metric) -> str:
+    return str(getattr(metric, "__name__", "metric"))
 
 
 def _task(
@@ -142,13 +190,3 @@ def _dense(model: nn.Module) -> dict[str, str]:
         name: not_a_weight(parameter) or f"shape {tuple(parameter.shape)}: left dense by the recipe"
         for name, parameter in model.named_parameters()
     }
-
-
-def _provenance() -> dict[str, str]:
-    found = {"python": platform.python_version(), "machine": platform.platform()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found

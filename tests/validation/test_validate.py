@@ -174,6 +174,27 @@ def test_without_a_runtime_parity_is_not_run(frozen, files, monkeypatch):
         assert model.runtime is None
 
 
+def test_a_reference_without_palettes_leaves_the_weights_unchecked(frozen, files):
+    report = dkm.validate(files[:1], reference=small_net(), inputs=images(2))
+    assert _checks(report.files[0]) == {"palettes": "not run", "parity": "missed"}
+
+
+def test_a_single_input_goes_by_any_name(frozen, tmp_path):
+    class Renamed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = small_net()
+
+        def forward(self, pixels):
+            return self.model(pixels)
+
+    other = dkm.palettize(Renamed().eval(), dkm.Recipe.uniform(8))
+    path = dkm.convert(other, images(1), tmp_path / "m.onnx").path
+    plain = dkm.palettize(small_net(), dkm.Recipe.uniform(8))
+    report = dkm.validate([path], reference=plain, inputs={"x": images(2)})
+    assert _checks(report.files[0])["parity"] == "passed"
+
+
 class TestPlantedFaults:
     def test_one_flipped_index_in_onnx(self, frozen, files, tmp_path):
         bad = tmp_path / "bad.onnx"
