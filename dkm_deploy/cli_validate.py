@@ -31,6 +31,9 @@ def add_validate(commands: Any) -> None:
     parser.add_argument("--golden", type=Path, help="bundle from dkm-deploy golden, and no model")
     _add_reference(parser, required=False)
     _add_limits(parser)
+    parser.add_argument(
+        "--require", action="store_true", help="a check that could not run is a failure"
+    )
     parser.add_argument("--json", type=Path, help="write the report as JSON")
     parser.add_argument("--html", type=Path, help="write the report as a page")
     parser.add_argument("--force", action="store_true", help="replace reports that exist")
@@ -113,13 +116,13 @@ def _validate(arguments: argparse.Namespace, console: Console) -> int:
 def _report(arguments: argparse.Namespace) -> Report:
     from dkm_deploy.validation.verdict import replay, validate
 
-    limits = _limits(arguments)
+    how: Any = {"limits": _limits(arguments), "require": arguments.require}
     if arguments.golden is None:
-        return validate(arguments.files, **_reference(arguments), limits=limits)
+        return validate(arguments.files, **_reference(arguments), **how)
     for name in ("model", "weights", "inputs", "original"):
         if getattr(arguments, name) is not None:
             raise DkmError(f"--{name} does not go with --golden, which has all that is needed")
-    return replay(arguments.files, arguments.golden, limits=limits)
+    return replay(arguments.files, arguments.golden, **how)
 
 
 def _golden(arguments: argparse.Namespace, console: Console) -> int:

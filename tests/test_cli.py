@@ -168,6 +168,14 @@ def test_a_limit_on_one_output(folder, capsys):
     assert "output: largest difference" in capsys.readouterr().out
 
 
+def test_require_is_exit_code_1_where_a_check_did_not_run(folder, capsys):
+    more = ["--max-metric-loss", "1"]  # it needs an original
+    assert main(_validate(folder, *more)) == 0
+    assert "Passed, 2 checks not run" in capsys.readouterr().out
+    assert main(_validate(folder, *more, "--require")) == 1
+    assert "Not passed, 2 checks not run but required" in capsys.readouterr().out
+
+
 def _golden(folder, out, *more):
     return [
         *["golden", f"{out}", "--model", MODEL, "--weights", f"{folder}/packed.safetensors"],

@@ -16,20 +16,22 @@ def files(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def state(report: Mapping[str, Any]) -> State:
-    """The verdict: "not run" where no check could run, so that nothing was shown."""
-    statuses = [check["status"] for model in report["models"] for check in model["checks"]]
-    if not report["passed"]:
+    """The verdict: "not run" where nothing was shown, or not all that was required."""
+    statuses = {check["status"] for model in report["models"] for check in model["checks"]}
+    if "missed" in statuses:
         return "missed"
-    return "passed" if "passed" in statuses else "not run"
+    return "passed" if report["passed"] else "not run"
 
 
 def headline(report: Mapping[str, Any]) -> str:
     """The verdict in words, such as ``Passed, 2 checks not run``."""
     missed, not_run = reasons(report, "missed"), reasons(report, "not run")
-    if state(report) == "not run":
-        return "Nothing was checked"
+    found, idle = state(report), plural(len(not_run), "check") + " not run"
+    if found == "not run":
+        required = reasons(report, "passed") and report.get("required")
+        return f"Not passed, {idle} but required" if required else "Nothing was checked"
     verdict = f"{plural(len(missed), 'limit')} missed" if missed else "Passed"
-    return verdict + (f", {plural(len(not_run), 'check')} not run" if not_run else "")
+    return verdict + (f", {idle}" if not_run else "")
 
 
 def scope(report: Mapping[str, Any]) -> str:

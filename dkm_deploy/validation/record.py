@@ -96,7 +96,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of :func:`dkm_deploy.validate`; true if no limit was missed.
+    """The result of :func:`dkm_deploy.validate`.
+
+    True if some check passed, no limit was missed and, where ``required``, every check ran.
 
     Attributes:
         models: PyTorch models first, then the files.
@@ -106,6 +108,7 @@ class Report:
         metric_name: what ``metric`` is.
         limits: what was asked for.
         provenance: versions and machine.
+        required: whether a check that could not run is a failure.
     """
 
     models: tuple[Model, ...]
@@ -115,9 +118,11 @@ class Report:
     metric_name: str | None
     limits: Limits
     provenance: Mapping[str, str]
+    required: bool = False
 
     def __bool__(self) -> bool:
-        return not self.missed
+        lacking = self.missed or (self.required and self.not_run)
+        return bool(self._with_status("passed")) and not lacking
 
     @property
     def files(self) -> tuple[Model, ...]:

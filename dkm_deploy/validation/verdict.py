@@ -38,6 +38,7 @@ def validate(
     metric: Metric | None = None,
     limits: Limits | None = None,
     also: Mapping[str, nn.Module] | None = None,
+    require: bool = False,
 ) -> Report:
     """Weigh converted files against PyTorch.
 
@@ -56,9 +57,10 @@ def validate(
             left out. For a confidence interval it is called on 1000 resamples of the inputs.
         limits: what counts as passed.
         also: further PyTorch models to show in the table, by name.
+        require: a check that could not run is a failure.
 
     Returns:
-        A report that is true if no limit was missed.
+        A report that is true if checks passed and no limit was missed.
 
     Raises:
         DkmError: a file is missing or damaged, or a PyTorch model does not run on the inputs.
@@ -73,7 +75,7 @@ def validate(
         rows.append(model_row(name, model, run_model(model, inputs), task))
     rows.append(model_row("frozen (hard)", reference, task.reference, task))
     rows += [file_row(path, task) for path in paths]
-    return _report(task, rows, _dense(reference), provenance())
+    return _report(task, rows, _dense(reference), provenance(), require)
 
 
 def replay(
@@ -82,6 +84,7 @@ def replay(
     *,
     metric: Metric | None = None,
     limits: Limits | None = None,
+    require: bool = False,
 ) -> Report:
     """Weigh converted files against a golden bundle, with no PyTorch model at hand.
 
@@ -90,6 +93,7 @@ def replay(
         golden: a folder from :func:`dkm_deploy.write_golden`; it is verified first.
         metric: for labels that are not for top-1 accuracy; without it they are left aside.
         limits: instead of the bundle's, limit by limit.
+        require: a check that could not run is a failure.
 
     Returns:
         A report as of :func:`validate`, without rows for PyTorch models.
@@ -113,11 +117,16 @@ def replay(
         frozen=bundle.palettes,
     )
     came_from = {f"golden: {name}": value for name, value in bundle.provenance.items()}
-    return _report(task, [file_row(path, task) for path in paths], {}, provenance() | came_from)
+    rows = [file_row(path, task) for path in paths]
+    return _report(task, rows, {}, provenance() | came_from, require)
 
 
 def _report(
-    task: Task, rows: Sequence[Model], dense: Mapping[str, str], found: Mapping[str, str]
+    task: Task,
+    rows: Sequence[Model],
+    dense: Mapping[str, str],
+    found: Mapping[str, str],
+    required: bool,
 ) -> Report:
     named = "top-1 accuracy, %" if task.metric is accuracy else _name(task.metric)
     return Report(
@@ -128,6 +137,7 @@ def _report(
         metric_name=None if task.labels is None else named,
         limits=task.limits,
         provenance=found,
+        required=required,
     )
 
 

@@ -24,7 +24,15 @@ def test_where_no_check_ran_nothing_has_passed(demo: Values) -> None:
     for model in demo["models"]:
         for check in model["checks"]:
             check["status"] = "not run"
+    demo["passed"] = False
     assert summary.headline(demo) == "Nothing was checked"
+    assert summary.state(demo) == "not run"
+
+
+def test_what_is_required_and_did_not_run_is_no_pass(demo: Values) -> None:
+    demo["models"][-1]["checks"][1]["status"] = "not run"
+    demo |= {"passed": False, "required": True}
+    assert summary.headline(demo) == "Not passed, 1 check not run but required"
     assert summary.state(demo) == "not run"
 
 

@@ -172,6 +172,20 @@ def test_without_a_runtime_parity_is_not_run(frozen, files, monkeypatch):
     for model in report.files:
         assert _checks(model) == {"palettes": "passed", "parity": "not run"}
         assert model.runtime is None
+    assert report
+    assert not dkm.validate(files, reference=frozen, inputs=images(2), require=True)
+
+
+def test_what_is_required_can_pass(frozen, files):
+    assert dkm.validate(files, reference=frozen, inputs=images(2), require=True)
+
+
+def test_nothing_passes_because_it_was_not_checked(files, monkeypatch):
+    monkeypatch.setattr(runtimes, "runtimes", lambda: ())
+    report = dkm.validate(files, reference=small_net(), inputs=images(2))
+    assert not report.missed
+    assert not report
+    assert not dkm.validate([], reference=small_net(), inputs=images(2))
 
 
 def test_a_reference_without_palettes_leaves_the_weights_unchecked(frozen, files):
