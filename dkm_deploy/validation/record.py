@@ -13,6 +13,7 @@ from dkm_deploy.atomic import written_whole
 from dkm_deploy.validation.answers import Flip
 from dkm_deploy.validation.interval import Loss
 from dkm_deploy.validation.limits import Limits
+from dkm_deploy.validation.locate import Divergence
 from dkm_deploy.validation.metrics import Errors
 
 Status = Literal["passed", "missed", "not run"]
@@ -56,6 +57,7 @@ class Model:
         flip_count: inputs with another top-1 answer than the original's.
         flips: these inputs, the first 1000 of them.
         errors: of each output against the reference, by name; empty if nothing ran.
+        divergence: where a file whose parity is missed first goes wrong; None if that is unknown.
         bytes_by_kind: of the file's ledger; empty for PyTorch models.
         checks: empty for PyTorch models.
     """
@@ -76,6 +78,7 @@ class Model:
     flip_count: int | None
     flips: tuple[Flip, ...]
     errors: Mapping[str, Errors]
+    divergence: Divergence | None
     bytes_by_kind: Mapping[str, int]
     checks: tuple[Check, ...]
 

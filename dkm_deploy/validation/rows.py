@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,9 +25,10 @@ from dkm_deploy.validation.checks import (
     size_checks,
 )
 from dkm_deploy.validation.interval import Loss, Metric, metric_loss
-from dkm_deploy.validation.limits import Limits
+from dkm_deploy.validation.limits import Limits, limits_of
+from dkm_deploy.validation.locate import Divergence, locate, told
 from dkm_deploy.validation.metrics import Errors, errors
-from dkm_deploy.validation.record import Model
+from dkm_deploy.validation.record import Check, Model
 from dkm_deploy.validation.run import Outputs, run_file
 from dkm_deploy.validation.size import (
     bits_per_weight,
@@ -57,6 +58,8 @@ class Task:
     metric: Metric
     limits: Limits
     frozen: Mapping[str, Palette]
+    model: nn.Module | None
+    """The reference itself, where it is at hand."""
 
 
 def model_row(name: str, model: nn.Module, outputs: Outputs, task: Task) -> Model:
@@ -81,6 +84,7 @@ def model_row(name: str, model: nn.Module, outputs: Outputs, task: Task) -> Mode
         flip_count=answers.flip_count,
         flips=answers.flips,
         errors=_errors(outputs, task.reference),
+        divergence=None,
         bytes_by_kind={},
         checks=(),
     )
@@ -100,6 +104,8 @@ def file_row(path: Path, task: Task) -> Model:
     before, ran, kinds = task.original, outputs is not None, ledger.by_kind()
     weights = sum(palette.size for palette in stored.values())
     ratio, half_ratio = _ratios(before, ledger.total_bytes)
+    parity = parity_check(found, reason, ran, task.limits, half=holds_half(stored))
+    parity, divergence = _located(parity, path, outputs, task, half=holds_half(stored))
     usable = outputs if found else None
     metric, loss, answers = _metric(usable, task), _loss(usable, task), _answers(usable, task)
     return Model(
@@ -119,14 +125,30 @@ def file_row(path: Path, task: Task) -> Model:
         flip_count=answers.flip_count,
         flips=answers.flips,
         errors=found,
+        divergence=divergence,
         bytes_by_kind={str(kind): size for kind, size in kinds.items()},
         checks=(
             palettes_check(task.frozen, stored),
-            parity_check(found, reason, ran, task.limits, half=holds_half(stored)),
+            parity,
             *answer_checks(metric, loss, answers.agreement, task.limits),
             *size_checks(ledger.total_bytes, before.tensor_bytes if before else None, task.limits),
         ),
     )
+
+
+def _located(
+    parity: Check, path: Path, outputs: Outputs | None, task: Task, *, half: bool
+) -> tuple[Check, Divergence | None]:
+    """The parity check with where a file first goes wrong, if it does and that can be found."""
+    if parity.status != "missed" or outputs is None or task.model is None:
+        return parity, None
+    name = next(iter(task.reference))
+    limit = limits_of(name, task.limits, half=half).max_relative_error
+    try:
+        found = locate(path, task.model, task.inputs, (outputs, task.reference), limit or 0.0)
+    except DkmError as error:
+        return replace(parity, reason=f"{parity.reason}; not located: {error}"), None
+    return replace(parity, reason=f"{parity.reason}; {told(found)}"), found
 
 
 def _run(path: Path, inputs: Inputs) -> tuple[Outputs | None, str | None, str]:

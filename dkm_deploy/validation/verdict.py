@@ -115,6 +115,7 @@ def replay(
         metric=metric or accuracy,
         limits=wanted,
         frozen=bundle.palettes,
+        model=None,
     )
     came_from = {f"golden: {name}": value for name, value in bundle.provenance.items()}
     rows = [file_row(path, task) for path in paths]
@@ -166,6 +167,7 @@ def _task(
         metric=metric,
         limits=limits,
         frozen=palettes(reference),
+        model=reference,
     )
 
 

@@ -73,6 +73,7 @@ def torch_model(
         flip_count=2 if metric else None,
         flips=(),
         errors={"logits": error},
+        divergence=None,
         bytes_by_kind={},
         checks=(),
     )
@@ -97,6 +98,7 @@ def file_model(name: str, sizes: tuple[int, ...], checks: tuple[Check, ...], **o
         "flip_count": 3,
         "flips": (Flip(17, 8, 3, 8), Flip(40, 1, 7, 7), Flip(99, 0, 6, None)),
         "errors": {"logits": SINGLE},
+        "divergence": None,
         "bytes_by_kind": dict(zip(kinds, sizes, strict=True)),
         "checks": checks,
     }
