@@ -60,7 +60,7 @@ def compare_answers(
     flipped = np.flatnonzero((ours != theirs) | np.isnan(actual).any(-1))
     right = _classes(labels, len(ours))
     return Answers(
-        agreement=1 - len(flipped) / len(ours),
+        agreement=(len(ours) - len(flipped)) / len(ours),
         top5_overlap=_overlap(actual, original) if actual.shape[1] > _TOP else None,
         flip_count=len(flipped),
         flips=tuple(

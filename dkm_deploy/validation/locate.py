@@ -97,7 +97,8 @@ def told(found: Divergence) -> str:
     """A divergence in words."""
     seen = f"{found.seen} of {found.layers} layers compared"
     if found.at == "after":
-        return f"no layer is off, so it is after {found.layer} ({seen})"
+        within = f"no layer is off by more than {found.limit:.2e}"
+        return f"{within}: it is after {found.layer}, or in single elements ({seen})"
     off = f"relative error {found.relative:.2e} at {found.value!r}"
     if found.at == "input":
         return f"first off before {found.layer}, after the layers in front of it: {off} ({seen})"

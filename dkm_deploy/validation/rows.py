@@ -83,7 +83,7 @@ def model_row(name: str, model: nn.Module, outputs: Outputs, task: Task) -> Mode
         top5_overlap=answers.top5_overlap,
         flip_count=answers.flip_count,
         flips=answers.flips,
-        errors=_errors(outputs, task.reference),
+        errors=_errors(_matched(outputs, task.reference), task.reference),
         divergence=None,
         bytes_by_kind={},
         checks=(),
@@ -96,12 +96,14 @@ def file_row(path: Path, task: Task) -> Model:
     stored, ledger = reader.read_palettes(path), reader.ledger(path)
     outputs, runtime, reason = _run(path, task.inputs)
     found: dict[str, Errors] = {}
+    ran = outputs is not None
     if outputs is not None:
         try:
+            outputs = _matched(outputs, task.reference)
             found = _errors(outputs, task.reference)
         except DkmError as error:
             reason = str(error)
-    before, ran, kinds = task.original, outputs is not None, ledger.by_kind()
+    before, kinds = task.original, ledger.by_kind()
     weights = sum(palette.size for palette in stored.values())
     ratio, half_ratio = _ratios(before, ledger.total_bytes)
     parity = parity_check(found, reason, ran, task.limits, half=holds_half(stored))
@@ -161,16 +163,19 @@ def _run(path: Path, inputs: Inputs) -> tuple[Outputs | None, str | None, str]:
 
 
 def _errors(outputs: Outputs, reference: Outputs) -> dict[str, Errors]:
-    """Errors of each output, matched by name, or in order where the file has names of its own."""
+    return {name: errors(outputs[name], expected) for name, expected in reference.items()}
+
+
+def _matched(outputs: Outputs, reference: Outputs) -> Outputs:
+    """Outputs by the reference's names and in its order, whatever the file calls them.
+
+    They are matched by name, or in order where the file has names of its own.
+    """
     if len(outputs) != len(reference):
         raise DkmError(f"outputs are {', '.join(outputs)}; PyTorch has {', '.join(reference)}")
-    names = outputs if set(outputs) == set(reference) else reference
-    pairs = (
-        ((name, outputs[name]) for name in names)
-        if names is outputs
-        else zip(reference, outputs.values(), strict=True)
-    )
-    return {name: errors(actual, reference[name]) for name, actual in pairs}
+    if set(outputs) == set(reference):
+        return {name: outputs[name] for name in reference}
+    return dict(zip(reference, outputs.values(), strict=True))
 
 
 def _metric(outputs: Outputs | None, task: Task) -> float | None:

@@ -209,6 +209,41 @@ def test_a_single_input_goes_by_any_name(frozen, tmp_path):
     assert _checks(report.files[0])["parity"] == "passed"
 
 
+class _TwoOutputs(nn.Module):
+    """Scores and what they are made of, in the order asked for."""
+
+    def __init__(self, *names):
+        super().__init__()
+        self.model, self.names = small_net(), names
+
+    def forward(self, x):
+        scores = self.model(x)
+        found = {"scores": scores, "halves": -scores / 2}
+        return {name: found[name] for name in self.names}
+
+
+def test_outputs_in_another_order_are_matched_by_name(tmp_path, labels):
+    recipe = dkm.Recipe.uniform(8)
+    right = dkm.palettize(_TwoOutputs("scores", "halves").eval(), recipe)
+    other = dkm.palettize(_TwoOutputs("halves", "scores").eval(), recipe)
+    path = dkm.convert(other, images(1), tmp_path / "m.onnx").path
+    report = dkm.validate([path], reference=right, inputs=images(COUNT), labels=labels)
+    assert report
+    assert report.files[0].metric == report.models[0].metric > 50
+
+
+def test_swapped_outputs_are_missed(tmp_path):
+    frozen = dkm.palettize(_TwoOutputs("scores", "halves").eval(), dkm.Recipe.uniform(8))
+    model = onnx.load(dkm.convert(frozen, images(1), tmp_path / "m.onnx").path)
+    swapped = {"scores": "halves", "halves": "scores"}
+    for node in model.graph.node:
+        node.input[:] = [swapped.get(name, name) for name in node.input]
+        node.output[:] = [swapped.get(name, name) for name in node.output]
+    onnx.save(model, tmp_path / "bad.onnx")
+    report = dkm.validate([tmp_path / "bad.onnx"], reference=frozen, inputs=images(2))
+    assert _checks(report.files[0]) == {"palettes": "passed", "parity": "missed"}
+
+
 class TestPlantedFaults:
     def test_one_flipped_index_in_onnx(self, frozen, files, tmp_path):
         bad = tmp_path / "bad.onnx"
