@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -181,16 +182,24 @@ def _matched(outputs: Outputs, reference: Outputs) -> Outputs:
 def _metric(outputs: Outputs | None, task: Task) -> float | None:
     if outputs is None or task.labels is None:
         return None
-    try:
+    with _users_own():
         return float(task.metric(_first(outputs), task.labels))
-    except Exception as error:  # any error of the user's own metric
-        raise DkmError(f"the metric cannot be computed: {first_line(error)}") from error
 
 
 def _loss(outputs: Outputs | None, task: Task) -> Loss | None:
     if outputs is None or task.labels is None or task.original is None:
         return None
-    return metric_loss(task.metric, _first(task.original.outputs), _first(outputs), task.labels)
+    with _users_own():
+        return metric_loss(task.metric, _first(task.original.outputs), _first(outputs), task.labels)
+
+
+@contextmanager
+def _users_own() -> Iterator[None]:
+    """Any error of the user's own metric as a DkmError."""
+    try:
+        yield
+    except Exception as error:
+        raise DkmError(f"the metric cannot be computed: {first_line(error)}") from error
 
 
 def _answers(outputs: Outputs | None, task: Task) -> Answers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 import shutil
 import subprocess
 import sys
@@ -244,6 +245,27 @@ class TestBadInput:
         sums.write_text("\n".join(lines) + "\n")
         with pytest.raises(dkm.DkmError, match=r"palettes\.safetensors is not listed"):
             read_bundle(copy)
+
+    @pytest.mark.parametrize(
+        "name", ["bundle.json", "tensors.safetensors", "palettes.safetensors", "SHA256SUMS"]
+    )
+    def test_random_damage_is_told_in_one_line(self, copy, files, name):
+        path, generator = copy / name, random.Random(0)
+        before = path.read_bytes()
+        for _ in range(40):
+            data = bytearray(before)
+            for _ in range(generator.choice([1, 1, 3])):
+                at = generator.randrange(min(len(data), 900))
+                data[at : at + generator.randrange(3)] = generator.choice(
+                    [b"9", b"]", b"{", b"\xff"]
+                )
+            path.write_bytes(data)
+            if name != "SHA256SUMS":
+                _sign(copy)
+            try:
+                dkm.replay(files[:1], copy)
+            except dkm.DkmError as error:
+                assert str(error)
 
     def test_labels_that_do_not_fit(self, copy):
         tensors = load_file(copy / "tensors.safetensors")
