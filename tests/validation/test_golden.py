@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import random
 import shutil
 import subprocess
 import sys
@@ -250,22 +249,21 @@ class TestBadInput:
         "name", ["bundle.json", "tensors.safetensors", "palettes.safetensors", "SHA256SUMS"]
     )
     def test_random_damage_is_told_in_one_line(self, copy, files, name):
-        path, generator = copy / name, random.Random(0)
-        before = path.read_bytes()
+        path, generator = copy / name, np.random.default_rng(0)
+        before, told = path.read_bytes(), 0
         for _ in range(40):
             data = bytearray(before)
-            for _ in range(generator.choice([1, 1, 3])):
-                at = generator.randrange(min(len(data), 900))
-                data[at : at + generator.randrange(3)] = generator.choice(
-                    [b"9", b"]", b"{", b"\xff"]
-                )
+            for _ in range(generator.integers(1, 4)):
+                at = int(generator.integers(min(len(data), 900)))
+                data[at : at + int(generator.integers(3))] = b'9]{"\xff'[at % 5 : at % 5 + 1]
             path.write_bytes(data)
             if name != "SHA256SUMS":
                 _sign(copy)
             try:
                 dkm.replay(files[:1], copy)
-            except dkm.DkmError as error:
-                assert str(error)
+            except dkm.DkmError:
+                told += 1
+        assert told > 10
 
     def test_labels_that_do_not_fit(self, copy):
         tensors = load_file(copy / "tensors.safetensors")
