@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dkm_deploy.report import summary, text
+from dkm_deploy.report.answers import answers
 from dkm_deploy.report.bar import size_bar
 from dkm_deploy.report.markup import Column, Markup, element, join, table
 from dkm_deploy.report.text import DASH
@@ -13,8 +14,6 @@ from dkm_deploy.report.text import DASH
 Values = Mapping[str, Any]
 
 _SIGNS = {"passed": "\N{CHECK MARK}", "missed": "\N{MULTIPLICATION X}"}
-
-_MOST_FLIPS = 20
 
 _ERRORS = {
     "max_abs": "Max difference",
@@ -90,7 +89,7 @@ def file(model: Values) -> Markup:
         element("h3", "Outputs against PyTorch"),
         element("p", ran),
         *([_outputs(model), _ERRORS_LEGEND] if model["errors"] else []),
-        *_answers(model),
+        *answers(model),
     )
 
 
@@ -175,26 +174,6 @@ def _outputs(model: Values) -> Markup:
     columns = [Column("Output", figures=False), *map(Column, _ERRORS.values())]
     rows = [[name, *_errors(error)] for name, error in model["errors"].items()]
     return table(f"Outputs of {model['name']}", columns, rows)
-
-
-def _answers(model: Values) -> list[Markup]:
-    sentence = summary.answers(model)
-    if not sentence:
-        return []
-    parts = [element("h3", "Answers against the original"), element("p", f"{sentence}.")]
-    return parts + ([_flips(model)] if model["flips"] else [])
-
-
-def _flips(model: Values) -> Markup:
-    columns = [Column("Input"), Column("Original"), Column("This file"), Column("Label")]
-    rows = [
-        [str(flip["input"]), str(flip["original"]), str(flip["answer"]), _plain(flip["label"])]
-        for flip in model["flips"][:_MOST_FLIPS]
-    ]
-    more = model["flip_count"] - len(rows)
-    note = f"{text.plural(more, 'further flip')}; the JSON has more." if more else ""
-    listed = table(f"Flips of {model['name']}", columns, rows, narrow=True)
-    return join([listed, element("p", note, class_="muted")] if note else [listed])
 
 
 def _errors(error: Values) -> list[str]:
