@@ -18,8 +18,10 @@ from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
 from dkm_deploy.training.methods import DKM, HardSTE
 from dkm_deploy.training.round_luts import round_luts
 from dkm_deploy.training.status import status
-from dkm_deploy.validation.record import Limits, Report
-from dkm_deploy.validation.verdict import validate
+from dkm_deploy.validation.golden import write_golden
+from dkm_deploy.validation.limits import Limits, OutputLimits
+from dkm_deploy.validation.record import Report
+from dkm_deploy.validation.verdict import replay, validate
 
 __all__ = [
     # What to do with which weight.
@@ -58,8 +60,11 @@ __all__ = [
     "Overflow",
     # Weigh them.
     "Limits",
+    "OutputLimits",
     "Report",
+    "replay",
     "validate",
+    "write_golden",
     # What is raised for wrong use and bad input.
     "DkmError",
 ]

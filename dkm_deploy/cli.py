@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from dkm_deploy._version import __version__
+from dkm_deploy.cli_validate import MODEL, add_golden, add_validate
 from dkm_deploy.errors import DkmError
 
 _DESCRIPTION = """\
@@ -24,7 +25,6 @@ _EPILOG = """\
 exit codes: 0 passed, 1 a limit was missed, 2 wrong use or bad input
 """
 _FLAGS = {"true": True, "false": False}
-_MODEL = "package.module:callable that returns a torch.nn.Module; the current folder is searched"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -54,7 +54,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_demo(commands)
     _add_palettize(commands)
     _add_convert(commands)
-    _add_validate(commands)
+    add_validate(commands)
+    add_golden(commands)
     _add_inspect(commands)
     return parser
 
@@ -81,7 +82,7 @@ def _add_palettize(commands: Any) -> None:
         epilog="examples: dkm-deploy palettize model.onnx --bits 4 -o small.onnx; dkm-deploy "
         "palettize mynet:Net --weights net.safetensors --bits 4 -o net.palettes.safetensors",
     )
-    parser.add_argument("source", help=f"an .onnx file, or {_MODEL}")
+    parser.add_argument("source", help=f"an .onnx file, or {MODEL}")
     parser.add_argument("--weights", type=Path, help="safetensors checkpoint of a Python model")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--bits", type=int, help="the same for every weight, 1 to 8")
@@ -130,37 +131,6 @@ def _add_convert(commands: Any) -> None:
     parser.set_defaults(run=_convert)
 
 
-def _add_validate(commands: Any) -> None:
-    parser = commands.add_parser(
-        "validate",
-        help="check files against PyTorch: weights, outputs, answers, bytes",
-        description="Compare converted files with the palettized PyTorch model they came from, and "
-        "its answers with those of the original model.",
-        epilog="example: dkm-deploy validate out/net.onnx --model mynet:Net --weights "
-        "out/net.safetensors --inputs held_out.safetensors --original net.safetensors",
-    )
-    parser.add_argument("files", nargs="+", type=Path, help="converted files")
-    parser.add_argument("--model", required=True, help=_MODEL)
-    parser.add_argument(
-        "--weights", type=Path, required=True, help="palettized checkpoint (from dkm.save)"
-    )
-    parser.add_argument("--original", type=Path, help="checkpoint of the model before clustering")
-    parser.add_argument(
-        "--inputs",
-        type=Path,
-        required=True,
-        help="safetensors file: inputs by the name they have in forward(), and labels if known",
-    )
-    parser.add_argument("--max-bytes", type=int, help="limit on each file's size")
-    parser.add_argument("--max-relative-error", type=float, help="limit on the outputs' error")
-    parser.add_argument("--max-metric-loss", type=float, help="limit on lost accuracy, in points")
-    parser.add_argument("--min-agreement", type=float, help="limit on equal top-1 answers, 0 to 1")
-    parser.add_argument("--json", type=Path, help="write the report as JSON")
-    parser.add_argument("--html", type=Path, help="write the report as a page")
-    parser.add_argument("--force", action="store_true", help="replace reports that exist")
-    parser.set_defaults(run=_validate)
-
-
 def _add_inspect(commands: Any) -> None:
     parser = commands.add_parser(
         "inspect",
@@ -172,7 +142,7 @@ def _add_inspect(commands: Any) -> None:
 
 
 def _add_model(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("model", help=_MODEL)
+    parser.add_argument("model", help=MODEL)
     parser.add_argument("--weights", type=Path, required=True, help="safetensors checkpoint")
 
 
@@ -231,39 +201,6 @@ def _convert(arguments: argparse.Namespace, console: Console) -> int:
         for note in artifact.notes:
             console.print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
     return 0
-
-
-def _validate(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.atomic import check_writable
-    from dkm_deploy.report.terminal import show
-    from dkm_deploy.sources import build, plain_model, samples
-    from dkm_deploy.training.checkpoint import load
-    from dkm_deploy.validation.record import Limits
-    from dkm_deploy.validation.verdict import validate
-
-    for path in filter(None, (arguments.json, arguments.html)):
-        check_writable(path, force=arguments.force)
-    inputs, labels = samples(arguments.inputs)
-    original = plain_model(arguments.model, arguments.original) if arguments.original else None
-    report = validate(
-        arguments.files,
-        reference=load(arguments.weights, build(arguments.model)),
-        original=original,
-        inputs=inputs,
-        labels=labels,
-        limits=Limits(
-            max_relative_error=arguments.max_relative_error,
-            max_metric_loss=arguments.max_metric_loss,
-            min_agreement=arguments.min_agreement,
-            max_bytes=arguments.max_bytes,
-        ),
-    )
-    if arguments.json:
-        report.to_json(arguments.json, force=arguments.force)
-    if arguments.html:
-        report.to_html(arguments.html, force=arguments.force)
-    show(report.to_dict(), console)
-    return 0 if report else 1
 
 
 def _inspect(arguments: argparse.Namespace, console: Console) -> int:

@@ -158,9 +158,42 @@ def test_validate_passes_and_writes_reports(folder, tmp_path, capsys):
 
 
 def test_a_missed_limit_is_exit_code_1(folder, tmp_path, capsys):
-    assert main(_validate(folder, "--max-bytes", "10", "--json", f"{tmp_path}/r.json")) == 1
+    assert main(_validate(folder, "--max-size", "10B", "--json", f"{tmp_path}/r.json")) == 1
     assert "missed" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text())["passed"] is False
+
+
+def test_a_limit_on_one_output(folder, capsys):
+    assert main(_validate(folder, "--limit", "output:max_abs_error=1e-9")) == 1
+    assert "output: largest difference" in capsys.readouterr().out
+
+
+def test_require_is_exit_code_1_where_a_check_did_not_run(folder, capsys):
+    more = ["--max-metric-loss", "1"]  # it needs an original
+    assert main(_validate(folder, *more)) == 0
+    assert "Passed, 2 checks not run" in capsys.readouterr().out
+    assert main(_validate(folder, *more, "--require")) == 1
+    assert "Not passed, 2 checks not run but required" in capsys.readouterr().out
+
+
+def _golden(folder, out, *more):
+    return [
+        *["golden", f"{out}", "--model", MODEL, "--weights", f"{folder}/packed.safetensors"],
+        *["--inputs", f"{folder}/inputs.safetensors", *more],
+    ]
+
+
+def test_a_golden_bundle_is_written_and_replayed_without_a_model(folder, tmp_path, capsys):
+    out = tmp_path / "golden"
+    more = ["--original", f"{folder}/plain.safetensors", "--min-agreement", "1%"]
+    assert main(_golden(folder, out, *more, "--note", "commit=1a2b3c")) == 0
+    replay = ["validate", f"{folder}/model.onnx", f"{folder}/model.mlpackage", "--golden", f"{out}"]
+    assert main([*replay, "--max-size", "1MB", "--json", f"{tmp_path}/r.json"]) == 0
+    assert "Passed" in capsys.readouterr().out
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["limits"]["min_agreement"] == 0.01
+    assert report["provenance"]["golden: commit"] == "1a2b3c"
+    assert main([*replay, "--max-size", "1KB"]) == 1
 
 
 def test_python_dash_m_is_the_command():
@@ -297,6 +330,45 @@ class TestBadInput:
         arguments = _validate(folder)
         arguments[1:3] = [tmp_path / "cut.mlpackage"]
         _fails(capsys, arguments, "cut.mlpackage")
+
+    def test_validate_against_nothing(self, folder, capsys):
+        _fails(capsys, ["validate", folder / "model.onnx"], "--model is missing")
+
+    def test_validate_against_a_bundle_and_a_model(self, folder, tmp_path, capsys):
+        arguments = _validate(folder, "--golden", f"{tmp_path}")
+        _fails(capsys, arguments, "--model does not go with --golden")
+
+    def test_validate_against_a_bundle_that_changed(self, folder, tmp_path, capsys):
+        assert main(_golden(folder, tmp_path / "golden")) == 0
+        capsys.readouterr()
+        (tmp_path / "golden/raw/outputs.0.bin").write_bytes(b"")
+        arguments = ["validate", folder / "model.onnx", "--golden", tmp_path / "golden"]
+        _fails(capsys, arguments, "outputs.0.bin: changed since the bundle was written")
+
+    @pytest.mark.parametrize(
+        ("more", "message"),
+        [
+            (["--note", "commit"], "--note 'commit': write it as NAME=TEXT"),
+            (["--limit", "z:min_cosine=1"], "limits for output 'z'; the outputs are output"),
+            (["--inputs", "none.safetensors"], "none.safetensors: no such file"),
+        ],
+    )
+    def test_golden(self, folder, tmp_path, capsys, more, message):
+        _fails(capsys, _golden(folder, tmp_path / "golden", *more), message)
+        assert list(tmp_path.iterdir()) == []
+
+    def test_golden_into_a_folder_that_exists(self, folder, tmp_path, capsys):
+        _fails(capsys, _golden(folder, tmp_path), "already exists; use --force")
+
+    @pytest.mark.parametrize(
+        ("flag", "message"),
+        [("--max-size", "size '5x': write it as"), ("--min-agreement", "share '5x': write it as")],
+    )
+    def test_validate_with_a_figure_that_is_none(self, folder, capsys, flag, message):
+        _fails(capsys, _validate(folder, flag, "5x"), message)
+
+    def test_validate_with_a_limit_that_does_not_exist(self, folder, capsys):
+        _fails(capsys, _validate(folder, "--limit", "output:cosine=1"), "no limit is called")
 
     def test_validate_with_a_report_that_exists(self, folder, tmp_path, capsys):
         (tmp_path / "r.json").write_text("keep me")

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dkm_deploy.report import summary, text
+from dkm_deploy.report.answers import answers
 from dkm_deploy.report.bar import size_bar
 from dkm_deploy.report.markup import Column, Markup, element, join, table
 from dkm_deploy.report.text import DASH
@@ -19,17 +20,31 @@ _ERRORS = {
     "mean_abs": "Mean difference",
     "p999_abs": "99.9th percentile",
     "relative": "Relative error",
+    "element": "Worst element",
     "sqnr_db": "SQNR, dB",
+    "psnr_db": "PSNR, dB",
     "cosine": "Cosine",
     "nonfinite": "Not finite",
 }
 
 _LIMITS = {
     "max_relative_error": "Largest relative error of an output",
+    "max_element_error": "Largest relative error of an element",
     "max_metric_loss": "Largest loss of the metric against the original",
     "min_agreement": "Smallest agreement with the original (0 to 1)",
     "max_bytes": "Largest size of a file, bytes",
     "max_size_ratio": "Largest size as a part of the original's bytes",
+}
+
+_OUTPUT_LIMITS = {
+    "max_relative_error": "largest relative error",
+    "max_element_error": "largest relative error of an element",
+    "max_abs_error": "largest difference",
+    "max_mean_error": "largest mean difference",
+    "max_p999_error": "largest 99.9th percentile of the difference",
+    "min_sqnr_db": "smallest SQNR, dB",
+    "min_psnr_db": "smallest PSNR, dB",
+    "min_cosine": "smallest cosine",
 }
 
 
@@ -70,9 +85,11 @@ def file(model: Values) -> Markup:
         _checks(model),
         element("h3", "Where the bytes are"),
         size_bar(model["bytes_by_kind"]),
+        element("p", f"{summary.sizes(model)}."),
         element("h3", "Outputs against PyTorch"),
         element("p", ran),
         *([_outputs(model), _ERRORS_LEGEND] if model["errors"] else []),
+        *answers(model),
     )
 
 
@@ -100,7 +117,15 @@ def dense(report: Values) -> Markup:
 
 def limits(report: Values) -> Markup:
     """What was asked for."""
-    rows = [(_LIMITS.get(key, key), _plain(value)) for key, value in report["limits"].items()]
+    found = dict(report["limits"])
+    single = found.pop("outputs", {})
+    rows = [(_LIMITS.get(key, key), _plain(value)) for key, value in found.items()]
+    rows += [
+        (f"{name}: {_OUTPUT_LIMITS.get(key, key)}", _plain(value))
+        for name, own in single.items()
+        for key, value in own.items()
+        if value is not None
+    ]
     note = "A dash is no limit. Without a limit of its own, the relative error of a file follows "
     note += "the precision of its LUTs; its parity check names the figure."
     columns = [Column("Limit", figures=False), Column("Value")]
@@ -153,9 +178,10 @@ def _outputs(model: Values) -> Markup:
 
 def _errors(error: Values) -> list[str]:
     exact = error["relative"] == 0
+    differences = ("max_abs", "mean_abs", "p999_abs", "relative", "element")
     return [
-        *(text.figure(error[key]) for key in ("max_abs", "mean_abs", "p999_abs", "relative")),
-        "exact" if exact else text.fixed(error["sqnr_db"], 1),
+        *(text.figure(error[key]) for key in differences),
+        *("exact" if exact else text.fixed(error[key], 1) for key in ("sqnr_db", "psnr_db")),
         text.fixed(error["cosine"], 6),
         text.whole(error["nonfinite"]),
     ]
@@ -205,7 +231,10 @@ _MODELS_LEGEND = _legend(
 _ERRORS_LEGEND = _legend(
     Differences="absolute, in the output's own unit.",
     Relative_error="length of the difference over length of PyTorch's output; no unit.",
+    Worst_element="the largest difference of one element, over its size or the output's root mean "
+    "square, whichever is larger; no unit.",
     SQNR="signal to quantisation noise; 20 dB more is ten times less noise.",
+    PSNR="the same with the largest value of the output as the signal.",
     Cosine="1 where both point the same way; no unit.",
     Not_finite="values that are NaN or infinite on one side only.",
 )

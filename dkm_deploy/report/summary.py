@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from dkm_deploy.report.text import plural
+from dkm_deploy.report.text import figure, fixed, percent, plural, ratio, whole
 
 State = Literal["passed", "missed", "not run"]
 
@@ -16,20 +16,22 @@ def files(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def state(report: Mapping[str, Any]) -> State:
-    """The verdict: "not run" where no check could run, so that nothing was shown."""
-    statuses = [check["status"] for model in report["models"] for check in model["checks"]]
-    if not report["passed"]:
+    """The verdict: "not run" where nothing was shown, or not all that was required."""
+    statuses = {check["status"] for model in report["models"] for check in model["checks"]}
+    if "missed" in statuses:
         return "missed"
-    return "passed" if "passed" in statuses else "not run"
+    return "passed" if report["passed"] else "not run"
 
 
 def headline(report: Mapping[str, Any]) -> str:
     """The verdict in words, such as ``Passed, 2 checks not run``."""
     missed, not_run = reasons(report, "missed"), reasons(report, "not run")
-    if state(report) == "not run":
-        return "Nothing was checked"
+    found, idle = state(report), plural(len(not_run), "check") + " not run"
+    if found == "not run":
+        required = reasons(report, "passed") and report.get("required")
+        return f"Not passed, {idle} but required" if required else "Nothing was checked"
     verdict = f"{plural(len(missed), 'limit')} missed" if missed else "Passed"
-    return verdict + (f", {plural(len(not_run), 'check')} not run" if not_run else "")
+    return verdict + (f", {idle}" if not_run else "")
 
 
 def scope(report: Mapping[str, Any]) -> str:
@@ -62,3 +64,41 @@ def largest_difference(model: Mapping[str, Any]) -> float | None:
     """The largest absolute difference over all outputs; None if one of them has none."""
     found = [error["max_abs"] for error in model["errors"].values()]
     return None if None in found or not found else max(found)
+
+
+def sizes(model: Mapping[str, Any]) -> str:
+    """The bytes of a file in one sentence: against the original, deflated, and the ideal."""
+    size = model["size_bytes"]
+    parts = [f"{whole(size)} bytes"]
+    if model["size_ratio"] is not None:
+        halved = ratio(model["half_ratio"])
+        parts[0] += f", {ratio(model['size_ratio'])} under the original, {halved} under its fp16"
+    if model["deflated_bytes"] is not None:
+        parts.append(f"{whole(model['deflated_bytes'])} after deflate")
+    ideal = model["ideal_bytes"]
+    if ideal is not None:
+        over = percent((size - ideal) / ideal, 1) if ideal else "all of it"
+        parts.append(f"weights alone {whole(ideal)} (the file is {over} over)")
+    if model["bits_per_weight"] is not None:
+        parts.append(f"{fixed(model['bits_per_weight'], 2)} bits per palettized weight")
+    return "; ".join(parts)
+
+
+def answers(model: Mapping[str, Any]) -> str:
+    """The answers of a model against the original's in one sentence; empty if there are none."""
+    parts = []
+    if model["agreement"] is not None:
+        flips = plural(model["flip_count"], "flip")
+        parts.append(f"{percent(model['agreement'])} of top-1 answers as the original's ({flips})")
+    if model["top5_overlap"] is not None:
+        parts.append(f"{percent(model['top5_overlap'])} of its top 5")
+    loss = model["metric_loss"]
+    if loss is not None:
+        parts.append(f"metric loss {figure(loss['value'])}, {_interval(loss)}")
+    return "; ".join(parts)
+
+
+def _interval(loss: Mapping[str, Any]) -> str:
+    if loss["low"] is None or loss["high"] is None:
+        return str(loss["method"])
+    return f"95 % interval {figure(loss['low'])} to {figure(loss['high'])} ({loss['method']})"

@@ -109,6 +109,8 @@ def _print_checks(model: Mapping[str, Any], console: Console, *, runtime: bool) 
     for check in model["checks"]:
         rows.add_row(status(check["status"]), safe(check["name"]), safe(check["reason"]))
     print_line(title, console)
+    for sentence in filter(None, (summary.sizes(model), summary.answers(model))):
+        print_line(safe(sentence), console)
     print_table(rows, console)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
@@ -47,6 +48,36 @@ class Runtime(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Tap:
+    """Where a file computes a layer.
+
+    Attributes:
+        weight: the weight that is read, by qualified parameter name.
+        taken: name of the value that goes in.
+        made: name of the value that comes out.
+    """
+
+    weight: str
+    taken: str
+    made: str
+
+
+class Probe(Session, Protocol):
+    """A session whose outputs are the values at ``taps``, in the order they are computed."""
+
+    taps: tuple[Tap, ...]
+
+
+@runtime_checkable
+class Prober(Runtime, Protocol):
+    """A runtime that shows the values inside a file."""
+
+    def probe(self, path: Path, weights: Collection[str]) -> Probe:
+        """Open a file to see what goes into and comes out of the layers with these weights."""
+        ...
+
+
 @cache
 def runtimes() -> tuple[Runtime, ...]:
     """All registered runtimes, native ones first."""
@@ -66,6 +97,15 @@ def runtime_for(path: Path) -> Runtime:
             return runtime
     reasons = "; ".join(f"{r.name}: {r.unavailable()}" for r in fitting)
     raise DkmError(f"{path}: nothing here runs {path.suffix!r} files. {reasons}".rstrip(". "))
+
+
+def prober_for(path: Path) -> Prober:
+    """The runtime that shows the values inside ``path``. Raises DkmError if none does."""
+    for runtime in runtimes():
+        fits = isinstance(runtime, Prober) and path.suffix in runtime.suffixes
+        if fits and runtime.unavailable() is None:
+            return runtime  # type: ignore[return-value]  # seen by isinstance above
+    raise DkmError(f"nothing here shows the values inside {path.suffix!r} files")
 
 
 def check_inputs(given: Arrays, expected: Mapping[str, Shape], what: str = "input") -> None:

@@ -7,12 +7,15 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from dkm_deploy.errors import DkmError, MissingFileError
-from dkm_deploy.runtimes import Arrays, Shape, check_inputs
+from dkm_deploy.runtimes import Arrays, Shape, Tap, check_inputs
+from dkm_deploy.runtimes.onnx_taps import find_taps
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from numpy.typing import NDArray
+    from onnx import GraphProto, ValueInfoProto
     from onnxruntime import InferenceSession, SessionOptions
 
 _FATAL = 4
@@ -80,6 +83,51 @@ class OnnxRuntime:
         except Exception as error:
             raise DkmError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from error
         return OnnxSession(path, session)
+
+    def probe(self, path: Path, weights: Collection[str]) -> OnnxProbe:
+        """Open a ``.onnx`` file to look inside; it is read into memory.
+
+        Raises:
+            DkmError: it is damaged, of another kind, or too large with all its data for one buffer.
+        """
+        import onnx
+        import onnxruntime
+
+        if path.suffix != ".onnx":
+            raise DkmError(f"nothing here shows the values inside {path.suffix!r} files")
+        try:
+            model = onnx.load(path)
+            taps = find_taps(model.graph, weights)
+            model.graph.output.extend(_added(model.graph, taps))
+            data = model.SerializeToString()
+            session = onnxruntime.InferenceSession(
+                data, quiet_options(), providers=["CPUExecutionProvider"]
+            )
+        except Exception as error:  # of protobuf, of onnx and of ONNX Runtime: no common base class
+            raise DkmError(f"{path}: cannot look inside: {_reason(error)}") from error
+        return OnnxProbe(path, session, taps)
+
+
+def _added(graph: GraphProto, taps: tuple[Tap, ...]) -> list[ValueInfoProto]:
+    """The outputs to be added, each once."""
+    from onnx import helper
+
+    there = {value.name for value in (*graph.output, *graph.input)}
+    wanted = dict.fromkeys(name for tap in taps for name in (tap.taken, tap.made))
+    return [helper.make_empty_tensor_value_info(name) for name in wanted if name not in there]
+
+
+class OnnxProbe(OnnxSession):
+    """Implements :class:`dkm_deploy.runtimes.Probe`: the file with the values at its taps added."""
+
+    def __init__(self, path: Path, session: InferenceSession, taps: tuple[Tap, ...]) -> None:
+        super().__init__(path, session)
+        self.taps = taps
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """The values at the taps by name. Raises as :meth:`OnnxSession.run`."""
+        given = {name: inputs[name] for name in self.input_shapes if name in inputs}
+        return super().run(inputs) | given  # a layer may take an input itself
 
 
 def quiet_options() -> SessionOptions:

@@ -42,7 +42,25 @@ def save(frozen: nn.Module, path: str | Path, *, force: bool = False) -> None:
     found = palettes(frozen)
     if not found:
         raise DkmError("the model has no palettes; dkm.freeze or dkm.palettize it before saving")
-    tensors = dense_tensors(frozen)
+    _write(found, dense_tensors(frozen), Path(path), force=force)
+
+
+def save_palettes(found: Mapping[str, Palette], path: Path) -> None:
+    """Write palettes alone, as :func:`save` does, without the other tensors of a model.
+
+    Raises OutputExistsError if ``path`` exists.
+    """
+    _write(found, {}, path, force=False)
+
+
+def read_palettes(path: Path) -> dict[str, Palette]:
+    """The palettes that :func:`save` or :func:`save_palettes` wrote. Raises as :func:`load`."""
+    return dict(_read(path).palettes)
+
+
+def _write(
+    found: Mapping[str, Palette], tensors: dict[str, Tensor], path: Path, *, force: bool
+) -> None:
     for name, palette in found.items():
         tensors[f"{name}.indices"] = torch.from_numpy(pack(palette.indices, palette.bits))
         tensors[f"{name}.lut"] = torch.tensor(palette.lut)
@@ -51,7 +69,7 @@ def save(frozen: nn.Module, path: str | Path, *, force: bool = False) -> None:
     layout = {
         n: {"shape": p.indices.shape, "bits": p.bits, "axis": p.axis} for n, p in found.items()
     }
-    with written_whole(Path(path), force=force) as temporary:
+    with written_whole(path, force=force) as temporary:
         save_file(tensors, temporary, {_KEY: json.dumps(layout)})
 
 
@@ -97,7 +115,7 @@ class CheckpointReader:
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """The palettes of a checkpoint; empty if it has none."""
-        return dict(_read(path).palettes) if is_palettized(path) else {}
+        return read_palettes(path) if is_palettized(path) else {}
 
     def ledger(self, path: Path) -> Ledger:
         """Tensors by kind; the header is graph."""

@@ -7,15 +7,28 @@ from collections.abc import Mapping
 import numpy as np
 
 from dkm_deploy.palette import Palette, difference
+from dkm_deploy.validation.interval import Loss
+from dkm_deploy.validation.limits import Limits, OutputLimits, limits_of
 from dkm_deploy.validation.metrics import Errors
-from dkm_deploy.validation.record import Check, Limits, Status
+from dkm_deploy.validation.record import Check, Status
 
-_FP32_RELATIVE = 1e-4
-_FP16_RELATIVE = 1e-2
+# What each limit of an output is about: the figure, and what to call it.
+_FIGURES = {
+    "max_relative_error": ("relative", "relative error"),
+    "max_element_error": ("element", "relative error of an element"),
+    "max_abs_error": ("max_abs", "largest difference"),
+    "max_mean_error": ("mean_abs", "mean difference"),
+    "max_p999_error": ("p999_abs", "99.9th percentile of the difference"),
+    "min_sqnr_db": ("sqnr_db", "SQNR in dB"),
+    "min_psnr_db": ("psnr_db", "PSNR in dB"),
+    "min_cosine": ("cosine", "cosine"),
+}
 
 
 def palettes_check(frozen: Mapping[str, Palette], stored: Mapping[str, Palette]) -> Check:
     """Are these the weights? Palettes decoded from the file against the frozen ones."""
+    if not frozen:
+        return Check("palettes", "not run", "the reference has no palettes to compare with")
     wrong = [f"{name} is not a palette in the file" for name in frozen if name not in stored]
     wrong += [f"{name} is not a palette of the model" for name in stored if name not in frozen]
     for name in frozen.keys() & stored.keys():
@@ -31,25 +44,61 @@ def palettes_check(frozen: Mapping[str, Palette], stored: Mapping[str, Palette])
     )
 
 
-def parity_check(found: Mapping[str, Errors], reason: str, ran: bool, limit: float) -> Check:
-    """Does it compute the same? ``reason`` says why there are no errors to judge, if so."""
+def parity_check(
+    found: Mapping[str, Errors], reason: str, ran: bool, limits: Limits, *, half: bool
+) -> Check:
+    """Does it compute the same? ``reason`` says why there are no errors to judge, if so.
+
+    Args:
+        found: errors of each output, by name.
+        reason: see above.
+        ran: whether the file was run.
+        limits: what was asked for.
+        half: whether the default limits are those of half precision.
+    """
     if not found:
         return Check("parity", "missed" if ran else "not run", reason)
+    wanted = {name: limits_of(name, limits, half=half) for name in found}
+    wrong = [line for name, e in found.items() for line in _missed(name, e, wanted[name])]
+    if wrong:
+        return Check("parity", "missed", "; ".join(wrong))
+    if not all(error.compared for error in found.values()):
+        empty = next(name for name, error in found.items() if not error.compared)
+        return Check("parity", "not run", f"{empty}: PyTorch gives no finite value to compare with")
     worst = max(found, key=lambda name: found[name].relative)
-    error = found[worst]
-    passed = error.relative <= limit and not any(e.nonfinite for e in found.values())
-    measured = f"{worst}: relative error {error.relative:.2e}, limit {limit:.2e}"
-    broken = [f"{name}: {e.nonfinite} NaN or infinite" for name, e in found.items() if e.nonfinite]
-    return Check("parity", _status(passed), "; ".join([measured, *broken]))
+    return Check("parity", "passed", _measured(worst, found, wanted, "max_relative_error"))
+
+
+def _missed(name: str, error: Errors, limits: OutputLimits) -> list[str]:
+    """Every limit that one output misses, as "output: figure found, limit wanted"."""
+    wrong = [f"{name}: {error.nonfinite} NaN or infinite"] if error.nonfinite else []
+    keys = [key for key in _FIGURES if _misses(key, error, limits)] if error.compared else []
+    return wrong + [_measured(name, {name: error}, {name: limits}, key) for key in keys]
+
+
+def _misses(key: str, error: Errors, limits: OutputLimits) -> bool:
+    found, limit = getattr(error, _FIGURES[key][0]), getattr(limits, key)
+    if limit is None or found is None:  # no limit, or decibels without any noise
+        return False
+    return not (found >= limit if key.startswith("min_") else found <= limit)
+
+
+def _measured(
+    name: str, found: Mapping[str, Errors], wanted: Mapping[str, OutputLimits], key: str
+) -> str:
+    attribute, words = _FIGURES[key]
+    figure, limit = getattr(found[name], attribute), getattr(wanted[name], key)
+    style = "g" if key.startswith("min_") else ".2e"
+    return f"{name}: {words} {figure:{style}}, limit {limit:{style}}"
 
 
 def answer_checks(
-    metric: float | None, original: float | None, agreement: float | None, limits: Limits
+    metric: float | None, loss: Loss | None, agreement: float | None, limits: Limits
 ) -> list[Check]:
     """Metric and top-1 agreement against the original, where limits are set."""
     checks = []
     if limits.max_metric_loss is not None:
-        checks.append(_metric_check(metric, original, limits.max_metric_loss))
+        checks.append(_metric_check(metric, loss, limits.max_metric_loss))
     if limits.min_agreement is not None:
         checks.append(_agreement_check(agreement, limits.min_agreement))
     return checks
@@ -66,12 +115,21 @@ def size_checks(size: int, original: int | None, limits: Limits) -> list[Check]:
     return checks
 
 
-def _metric_check(metric: float | None, original: float | None, limit: float) -> Check:
-    if metric is None or original is None:
+def _metric_check(metric: float | None, loss: Loss | None, limit: float) -> Check:
+    if metric is None or loss is None:
         return Check("metric", "not run", "it needs an original, labels and the file's outputs")
-    loss = original - metric
-    reason = f"{metric:.2f} against {original:.2f}: loss {loss:.2f}, limit {limit:g}"
-    return Check("metric", _status(loss <= limit), reason)
+    before = metric + loss.value
+    reason = f"{metric:.4g} against {before:.4g}: loss {loss.value:.3g}, limit {limit:g}"
+    return Check("metric", _status(loss.value <= limit), f"{reason}; {_certainty(loss, limit)}")
+
+
+def _certainty(loss: Loss, limit: float) -> str:
+    """The interval in words, and whether the inputs are enough to tell."""
+    if loss.low is None or loss.high is None:
+        return loss.method
+    told = f"95 % interval {loss.low:.3g} to {loss.high:.3g} ({loss.method})"
+    unsure = loss.low <= limit < loss.high
+    return told + (": too few inputs to be sure on which side of the limit" if unsure else "")
 
 
 def _agreement_check(agreement: float | None, limit: float) -> Check:
@@ -89,12 +147,9 @@ def _ratio_check(size: int, original: int | None, limit: float) -> Check:
     return Check("size", _status(ratio <= limit), reason)
 
 
-def relative_limit(limits: Limits, stored: Mapping[str, Palette]) -> float:
-    """The limit on the relative error; half precision has about 3 digits, single about 7."""
-    if limits.max_relative_error is not None:
-        return limits.max_relative_error
-    half = any(palette.lut.dtype == np.float16 for palette in stored.values())
-    return _FP16_RELATIVE if half else _FP32_RELATIVE
+def holds_half(stored: Mapping[str, Palette]) -> bool:
+    """Whether a file holds LUTs in half precision."""
+    return any(palette.lut.dtype == np.float16 for palette in stored.values())
 
 
 def _status(passed: bool) -> Status:

@@ -20,18 +20,26 @@ class Errors:
         mean_abs: mean absolute difference.
         p999_abs: 99.9th percentile of the absolute difference.
         relative: ``|actual - expected| / |expected|``, Euclidean norms over the whole output.
+        element: largest ``|actual - expected| / max(|expected|, floor)`` of an element; the floor
+            is the root mean square of ``expected``, so that a value near zero does not blow it up.
         sqnr_db: signal to quantisation noise ratio, ``-20 log10(relative)``; None if exact.
+        psnr_db: ``20 log10(peak / rms error)``, the peak being the largest ``|expected|``; None if
+            exact. Both means are over all elements, whatever the shape.
         cosine: of the angle between the two, as flat vectors.
         nonfinite: elements that are NaN or infinite in one and not in the other.
+        compared: elements that all but ``nonfinite`` are about.
     """
 
     max_abs: float
     mean_abs: float
     p999_abs: float
     relative: float
+    element: float
     sqnr_db: float | None
+    psnr_db: float | None
     cosine: float
     nonfinite: int
+    compared: int
 
 
 def errors(actual: NDArray[Any], expected: NDArray[Any]) -> Errors:
@@ -50,24 +58,23 @@ def errors(actual: NDArray[Any], expected: NDArray[Any]) -> Errors:
     nonfinite = int(np.count_nonzero(~finite & ~same))
     a, e = a[finite], e[finite]
     if not a.size:
-        a = e = np.zeros(1)
-    gap = np.abs(a - e)
-    relative = _ratio(float(np.linalg.norm(gap)), float(np.linalg.norm(e)))
+        return _incomparable(nonfinite)
+    gap, size = np.abs(a - e), np.abs(e)
+    rms_gap, rms = _rms(gap), _rms(e)
+    relative = _ratio(rms_gap, rms)
     norms = float(np.linalg.norm(a) * np.linalg.norm(e))
     return Errors(
         max_abs=float(gap.max()),
         mean_abs=float(gap.mean()),
         p999_abs=float(np.quantile(gap, 0.999)),
         relative=relative,
-        sqnr_db=None if relative == 0 else float(-20 * np.log10(relative)),
+        element=float((gap / np.maximum(size, rms)).max()) if rms else relative,
+        sqnr_db=_decibels(relative),
+        psnr_db=_decibels(_ratio(rms_gap, float(size.max()))),
         cosine=float(a @ e) / norms if norms else float(np.array_equal(a, e)),
         nonfinite=nonfinite,
+        compared=int(a.size),
     )
-
-
-def top1_agreement(actual: NDArray[Any], expected: NDArray[Any]) -> float:
-    """Share of rows, 0 to 1, whose largest element is at the same place; ``(n, classes)`` both."""
-    return float(np.mean(actual.argmax(-1) == expected.argmax(-1)))
 
 
 def accuracy(output: NDArray[Any], labels: NDArray[Any]) -> float:
@@ -80,3 +87,30 @@ def _ratio(part: float, whole: float) -> float:
     if part == 0:
         return 0.0
     return part / whole if whole else float("inf")
+
+
+def _rms(values: NDArray[np.float64]) -> float:
+    return float(np.linalg.norm(values) / np.sqrt(values.size))
+
+
+def _decibels(noise: float) -> float | None:
+    """Signal over ``noise``, which is a share of it, in dB; None without noise."""
+    if noise == 0:
+        return None
+    return float(-20 * np.log10(noise))
+
+
+def _incomparable(nonfinite: int) -> Errors:
+    nothing = float("nan")
+    return Errors(
+        max_abs=nothing,
+        mean_abs=nothing,
+        p999_abs=nothing,
+        relative=nothing,
+        element=nothing,
+        sqnr_db=None,
+        psnr_db=None,
+        cosine=nothing,
+        nonfinite=nonfinite,
+        compared=0,
+    )

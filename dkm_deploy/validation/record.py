@@ -10,29 +10,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dkm_deploy.atomic import written_whole
+from dkm_deploy.validation.answers import Flip
+from dkm_deploy.validation.interval import Loss
+from dkm_deploy.validation.limits import Limits
+from dkm_deploy.validation.locate import Divergence
 from dkm_deploy.validation.metrics import Errors
 
 Status = Literal["passed", "missed", "not run"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What a file must keep. None is no limit.
-
-    Attributes:
-        max_relative_error: of every output against PyTorch with the same palettes. The default
-            depends on the file: 1e-4 where it holds float32, 1e-2 where it holds float16.
-        max_metric_loss: metric of the original minus that of the file, in the metric's unit.
-        min_agreement: top-1 agreement with the original, 0 to 1.
-        max_bytes: of the file on disk.
-        max_size_ratio: bytes of the file over bytes of the original's tensors.
-    """
-
-    max_relative_error: float | None = None
-    max_metric_loss: float | None = None
-    min_agreement: float | None = None
-    max_bytes: int | None = None
-    max_size_ratio: float | None = None
 
 
 @dataclass(frozen=True)
@@ -60,11 +44,20 @@ class Model:
         runtime: what ran it; None if nothing did.
         size_bytes: on disk; for PyTorch models of the tensors, palettes packed.
         size_ratio: of the original's tensor bytes to ``size_bytes``; None without an original.
+        half_ratio: the same with the original's floats in float16.
+        deflated_bytes: after deflate, as app stores ship files; None for a PyTorch model.
+        ideal_bytes: palettes and dense weights with nothing around them; None for a PyTorch model.
         bits_per_weight: indices and LUTs over the palettized weights; of a PyTorch model without
             palettes the bits of its weights, of a file without palettes None.
         metric: on the labels; None without labels.
-        agreement: with the original, 0 to 1; None where outputs are not scores.
+        metric_loss: of the original's metric, with its confidence interval; None without one.
+        agreement: share of top-1 answers that are the original's, 0 to 1; None where outputs are
+            not scores.
+        top5_overlap: share of the original's five top classes among the model's five.
+        flip_count: inputs with another top-1 answer than the original's.
+        flips: these inputs, the first 1000 of them.
         errors: of each output against the reference, by name; empty if nothing ran.
+        divergence: where a file whose parity is missed first goes wrong; None if that is unknown.
         bytes_by_kind: of the file's ledger; empty for PyTorch models.
         checks: empty for PyTorch models.
     """
@@ -74,10 +67,18 @@ class Model:
     runtime: str | None
     size_bytes: int
     size_ratio: float | None
+    half_ratio: float | None
+    deflated_bytes: int | None
+    ideal_bytes: int | None
     bits_per_weight: float | None
     metric: float | None
+    metric_loss: Loss | None
     agreement: float | None
+    top5_overlap: float | None
+    flip_count: int | None
+    flips: tuple[Flip, ...]
     errors: Mapping[str, Errors]
+    divergence: Divergence | None
     bytes_by_kind: Mapping[str, int]
     checks: tuple[Check, ...]
 
@@ -98,7 +99,9 @@ class Layer:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of :func:`dkm_deploy.validate`; true if no limit was missed.
+    """The result of :func:`dkm_deploy.validate`.
+
+    True if some check passed, no limit was missed and, where ``required``, every check ran.
 
     Attributes:
         models: PyTorch models first, then the files.
@@ -108,6 +111,7 @@ class Report:
         metric_name: what ``metric`` is.
         limits: what was asked for.
         provenance: versions and machine.
+        required: whether a check that could not run is a failure.
     """
 
     models: tuple[Model, ...]
@@ -117,9 +121,11 @@ class Report:
     metric_name: str | None
     limits: Limits
     provenance: Mapping[str, str]
+    required: bool = False
 
     def __bool__(self) -> bool:
-        return not self.missed
+        lacking = self.missed or (self.required and self.not_run)
+        return bool(self._with_status("passed")) and not lacking
 
     @property
     def files(self) -> tuple[Model, ...]:

@@ -27,13 +27,10 @@ def run_model(model: nn.Module, inputs: Inputs) -> Outputs:
     Raises:
         DkmError: the model does not run on the inputs.
     """
-    args, kwargs = arguments(inputs)
-    leaves, spec = pytree.tree_flatten((args, kwargs))
     count = sample_count(inputs)
     parts = []
     for start in range(0, count, _BLOCK):
-        block = [t[start : start + _BLOCK] if torch.is_tensor(t) else t for t in leaves]
-        part_args, part_kwargs = pytree.tree_unflatten(block, spec)
+        part_args, part_kwargs = arguments(rows(inputs, start, start + _BLOCK))
         try:
             outputs = model(*part_args, **part_kwargs)
         except Exception as error:  # any error of the user's own forward
@@ -71,6 +68,16 @@ def run_file(session: Session, inputs: Inputs) -> Outputs:
     )
 
 
+def rows(inputs: Inputs, start: int, stop: int) -> Inputs:
+    """Samples ``start`` to ``stop`` of inputs; what is not a tensor stays as it is."""
+    leaves, spec = pytree.tree_flatten(arguments(inputs))
+    block = [t[start:stop] if torch.is_tensor(t) else t for t in leaves]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    args, kwargs = pytree.tree_unflatten(block, spec)
+    return kwargs or args
+
+
 def sample_count(inputs: Inputs) -> int:
     """Length of the first dimension, which all input tensors share."""
     counts = {
@@ -90,9 +97,14 @@ def joined(parts: Sequence[Outputs]) -> Outputs:
 
 
 def _named_arrays(session: Session, inputs: Inputs) -> Outputs:
-    """Arrays by the file's input names: keyword inputs by name, positional ones in order."""
+    """Arrays by the file's input names: keyword inputs by name, positional ones in order.
+
+    Where there is but one, it needs no name: other tools call it otherwise.
+    """
     args, kwargs = arguments(inputs)
     named: Mapping[str, Any] = kwargs
+    if len(kwargs) == len(session.input_shapes) == 1:
+        args = tuple(kwargs.values())
     if args:
         names = list(session.input_shapes)
         if len(names) != len(args):

@@ -7,16 +7,23 @@ from typing import Any
 
 import pytest
 
+from dkm_deploy.validation.answers import Flip
+from dkm_deploy.validation.interval import Loss
+from dkm_deploy.validation.limits import Limits, OutputLimits
 from dkm_deploy.validation.metrics import Errors
-from dkm_deploy.validation.record import Check, Layer, Limits, Model, Report
+from dkm_deploy.validation.record import Check, Layer, Model, Report
 
 EVIL = '<script>alert("1")</script>[red]\x1b[2J\n&amp;.onnx'
 
-EXACT = Errors(0.0, 0.0, 0.0, 0.0, None, 1.0, 0)
-SINGLE = Errors(5.7220458984375e-06, 8.1e-07, 4.3e-06, 2.217e-07, 133.084, 0.99999999, 0)
-HALF = Errors(0.001953125, 0.00031, 0.0016, 0.000134, 77.45, 0.99999999, 0)
-APART = Errors(9.31, 1.42, 8.77, 0.4103, 7.74, 0.9123, 0)
-BROKEN = Errors(float("inf"), 1.0, 2.0, float("inf"), None, float("nan"), 7)
+INF, NAN = float("inf"), float("nan")
+
+EXACT = Errors(0.0, 0.0, 0.0, 0.0, 0.0, None, None, 1.0, 0, 3600)
+SINGLE = Errors(
+    5.7220458984375e-06, 8.1e-07, 4.3e-06, 2.217e-07, 9.1e-07, 133.084, 141.2, 0.99999999, 0, 3600
+)
+HALF = Errors(0.001953125, 0.00031, 0.0016, 0.000134, 0.00071, 77.45, 85.6, 0.99999999, 0, 3600)
+APART = Errors(9.31, 1.42, 8.77, 0.4103, 2.31, 7.74, 15.9, 0.9123, 0, 3600)
+BROKEN = Errors(INF, 1.0, 2.0, INF, INF, None, None, NAN, 7, 3)
 
 ORIGINAL_BYTES = 331_816
 
@@ -55,10 +62,18 @@ def torch_model(
         runtime="PyTorch 2.13.0",
         size_bytes=size,
         size_ratio=ORIGINAL_BYTES / size,
+        half_ratio=ORIGINAL_BYTES / 2 / size,
+        deflated_bytes=None,
+        ideal_bytes=None,
         bits_per_weight=bits,
         metric=metric,
+        metric_loss=None,
         agreement=0.9944 if metric else None,
+        top5_overlap=None,
+        flip_count=2 if metric else None,
+        flips=(),
         errors={"logits": error},
+        divergence=None,
         bytes_by_kind={},
         checks=(),
     )
@@ -72,10 +87,18 @@ def file_model(name: str, sizes: tuple[int, ...], checks: tuple[Check, ...], **o
         "runtime": "ONNX Runtime 1.31.1 (CPU)",
         "size_bytes": sum(sizes),
         "size_ratio": ORIGINAL_BYTES / sum(sizes),
+        "half_ratio": ORIGINAL_BYTES / 2 / sum(sizes),
+        "deflated_bytes": 24_001,
+        "ideal_bytes": sum(sizes[:3]),
         "bits_per_weight": 2.0547,
         "metric": 97.222,
+        "metric_loss": Loss(0.5556, -1.2, 2.3, "Newcombe 1998, method 10"),
         "agreement": 0.99166,
+        "top5_overlap": 0.9861,
+        "flip_count": 3,
+        "flips": (Flip(17, 8, 3, 8), Flip(40, 1, 7, 7), Flip(99, 0, 6, None)),
         "errors": {"logits": SINGLE},
+        "divergence": None,
         "bytes_by_kind": dict(zip(kinds, sizes, strict=True)),
         "checks": checks,
     }
@@ -134,6 +157,8 @@ def missed_report() -> Report:
         Check("parity", "not run", "model.aimodel: nothing here runs '.aimodel' files"),
     )
     unknown: dict[str, Any] = {"metric": None, "agreement": None, "size_ratio": None}
+    unknown |= dict.fromkeys(("half_ratio", "metric_loss", "top5_overlap", "flip_count"))
+    unknown["flips"] = ()
     errors = {EVIL: BROKEN, "boxes": SINGLE}
     return Report(
         models=(
@@ -145,6 +170,6 @@ def missed_report() -> Report:
         dense={EVIL: EVIL},
         samples=1,
         metric_name=None,
-        limits=Limits(max_bytes=1_000_000),
+        limits=Limits(max_bytes=1_000_000, outputs={EVIL: OutputLimits(min_cosine=0.99)}),
         provenance={EVIL: EVIL},
     )

@@ -89,8 +89,8 @@ def test_strings_of_the_data_are_text_only(missed: Values) -> None:
     parsed = Page(page(missed))
     safe = '<script>alert("1")</script>[red]\\x1b[2J &amp;.onnx'
     # Name in verdict (4 times), models, heading, path, check reasons (2), output, layer, dense (2),
-    # provenance (2): each of them read back by the parser as it was written.
-    assert parsed.text.count(safe) == 4 + 1 + 2 + 2 + 1 + 1 + 2 + 2 + 1
+    # limit, provenance (2): each of them read back by the parser as it was written.
+    assert parsed.text.count(safe) == 4 + 1 + 2 + 2 + 1 + 1 + 2 + 1 + 2 + 1
     assert "\x1b" not in page(missed)
 
 
@@ -135,18 +135,19 @@ def test_the_bar_and_its_legend_add_up_to_the_file(demo: Values) -> None:
 def test_errors_of_each_output_are_shown_in_full(demo: Values, missed: Values) -> None:
     row = Page(page(demo)).tables["Outputs of model.onnx"][1]
     assert row == [
-        "logits", "5.72e-06", "8.10e-07", "4.30e-06", "2.22e-07", "133.1", "1.000000", "0",
+        "logits", "5.72e-06", "8.10e-07", "4.30e-06", "2.22e-07", "9.10e-07", "133.1", "141.2",
+        "1.000000", "0",
     ]  # fmt: skip
     broken = next(
         rows for name, rows in Page(page(missed)).tables.items() if name.startswith("Outputs")
     )
-    assert broken[1][1:] == ["-", "1.00", "2.00", "-", "-", "-", "7"]
+    assert broken[1][1:] == ["-", "1.00", "2.00", "-", "-", "-", "-", "-", "7"]
 
 
 def test_an_exact_output_has_no_noise_rather_than_an_unknown_one(demo: Values) -> None:
     demo["models"][4]["errors"] = {"logits": demo["models"][3]["errors"]["logits"]}
     row = Page(page(demo)).tables["Outputs of model.onnx"][1]
-    assert row[4:6] == ["0", "exact"]
+    assert row[4:8] == ["0", "0", "exact", "exact"]
 
 
 def test_layers_and_what_stays_dense(demo: Values) -> None:
@@ -170,3 +171,23 @@ def test_a_kind_or_limit_that_the_page_does_not_know_is_still_shown(demo: Values
     parsed = Page(page(demo))
     assert "<novel>" in parsed.text
     assert ["max_novelty", "2"] in parsed.tables["Limits"]
+
+
+def test_limits_of_single_outputs_are_shown(demo: Values) -> None:
+    demo["limits"]["outputs"] = {"logits": {"min_cosine": 0.99, "max_abs_error": None}}
+    rows = Page(page(demo)).tables["Limits"]
+    assert rows[-1] == ["logits: smallest cosine", "0.99"]
+
+
+def test_flips_are_listed_by_input(demo: Values) -> None:
+    assert Page(page(demo)).tables["Flips of model.onnx"] == [
+        ["Input", "Original", "This file", "Label"],
+        ["17", "8", "3", "8"],
+        ["40", "1", "7", "7"],
+        ["99", "0", "6", "-"],
+    ]
+    demo["models"][4]["flips"] *= 10
+    demo["models"][4]["flip_count"] = 1234
+    parsed = Page(page(demo))
+    assert len(parsed.tables["Flips of model.onnx"]) == 1 + 20
+    assert "1,214 further flips" in parsed.text

@@ -24,7 +24,15 @@ def test_where_no_check_ran_nothing_has_passed(demo: Values) -> None:
     for model in demo["models"]:
         for check in model["checks"]:
             check["status"] = "not run"
+    demo["passed"] = False
     assert summary.headline(demo) == "Nothing was checked"
+    assert summary.state(demo) == "not run"
+
+
+def test_what_is_required_and_did_not_run_is_no_pass(demo: Values) -> None:
+    demo["models"][-1]["checks"][1]["status"] = "not run"
+    demo |= {"passed": False, "required": True}
+    assert summary.headline(demo) == "Not passed, 1 check not run but required"
     assert summary.state(demo) == "not run"
 
 
@@ -39,3 +47,22 @@ def test_the_largest_difference_is_over_all_outputs(demo: Values, missed: Values
     assert summary.largest_difference(onnx) == 0.5
     assert summary.largest_difference(missed["models"][1]) is None  # one output is infinite
     assert summary.largest_difference(missed["models"][2]) is None  # nothing ran
+
+
+def test_sizes_stand_beside_what_they_are_measured_against(demo, missed):
+    onnx = demo["models"][4]
+    assert summary.sizes(onnx) == (
+        "25,208 bytes, 13.2x under the original, 6.6x under its fp16; 24,001 after deflate; "
+        "weights alone 21,496 (the file is 17.3% over); 2.05 bits per palettized weight"
+    )
+    assert "original" not in summary.sizes(missed["models"][1])
+
+
+def test_answers_come_with_how_sure_they_are(demo, missed):
+    assert summary.answers(demo["models"][4]) == (
+        "99.17% of top-1 answers as the original's (3 flips); 98.61% of its top 5; "
+        "metric loss 0.556, 95 % interval -1.20 to 2.30 (Newcombe 1998, method 10)"
+    )
+    assert summary.answers(missed["models"][1]) == ""
+    demo["models"][4]["metric_loss"] |= {"low": None, "method": "no interval: few inputs"}
+    assert summary.answers(demo["models"][4]).endswith("loss 0.556, no interval: few inputs")

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dkm_deploy import DkmError
-from dkm_deploy.validation.metrics import accuracy, errors, top1_agreement
+from dkm_deploy.validation.metrics import accuracy, errors
 
 _arrays = hnp.arrays(np.float32, hnp.array_shapes(), elements=st.floats(-100, 100, width=32))
 
@@ -21,13 +21,16 @@ def test_each_figure_is_its_definition():
     assert found.relative == pytest.approx(np.sqrt(0.5) / 5)
     assert found.sqnr_db == pytest.approx(10 * np.log10(25 / 0.5))
     assert found.cosine == pytest.approx((9 + 18) / (5 * np.sqrt(9 + 4.5**2 + 0.25)))
-    assert found.nonfinite == 0
+    assert found.element == pytest.approx(0.5 / 2.5)  # above 0, where the floor is the rms
+    assert found.psnr_db == pytest.approx(20 * np.log10(4 / np.sqrt(0.5 / 4)))
+    assert (found.nonfinite, found.compared) == (0, 4)
 
 
 @given(_arrays)
 def test_equal_arrays_have_no_error(array):
     found = errors(array, array.copy())
-    assert (found.max_abs, found.relative, found.sqnr_db, found.nonfinite) == (0, 0, None, 0)
+    assert (found.max_abs, found.relative, found.element, found.nonfinite) == (0, 0, 0, 0)
+    assert (found.sqnr_db, found.psnr_db, found.compared) == (None, None, array.size)
     assert found.cosine == pytest.approx(1)
 
 
@@ -52,6 +55,12 @@ def test_the_same_infinity_on_both_sides_is_no_error():
     assert errors(array, array).nonfinite == 0
 
 
+def test_where_nothing_is_finite_there_are_no_figures():
+    found = errors(np.full(2, np.nan), np.full(2, np.nan))
+    assert (found.nonfinite, found.compared, found.sqnr_db) == (0, 0, None)
+    assert np.isnan([found.max_abs, found.relative, found.element, found.cosine]).all()
+
+
 def test_a_difference_from_zero_is_infinite():
     assert errors(np.ones(3), np.zeros(3)).relative == np.inf
     assert errors(np.zeros(3), np.zeros(3)).relative == 0
@@ -67,5 +76,3 @@ def test_shapes_that_differ_are_an_error():
 def test_answers():
     scores = np.array([[0.1, 0.9], [0.8, 0.2], [0.6, 0.4], [0.3, 0.7]])
     assert accuracy(scores, np.array([1, 0, 1, 1])) == 75
-    assert top1_agreement(scores, scores[:, ::-1]) == 0
-    assert top1_agreement(scores, 2 * scores) == 1

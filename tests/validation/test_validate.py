@@ -65,11 +65,21 @@ def test_right_files_pass_every_check(frozen, files, labels):
         assert list(_checks(model)) == ["palettes", "parity", "metric", "agreement", "size"]
         assert model.errors["output"].max_abs < 0.01
         assert sum(model.bytes_by_kind.values()) == model.size_bytes
+        assert model.ideal_bytes < model.size_bytes
+        assert 0 < model.deflated_bytes < model.size_bytes
+        assert model.half_ratio < model.size_ratio
     original, one_bit, reference, exact, half = report.models
     assert original.metric == 100
     assert original.errors["output"].max_abs > 0.01
     assert one_bit.bits_per_weight < reference.bits_per_weight
     assert exact.metric == reference.metric
+    assert exact.metric_loss.low <= exact.metric_loss.value <= exact.metric_loss.high
+    assert exact.metric_loss.value == pytest.approx(100 - exact.metric)
+    answers = frozen(images(COUNT)).argmax(1).numpy()
+    flipped = np.flatnonzero(answers != labels.numpy())
+    assert [flip.input for flip in exact.flips] == flipped.tolist()
+    assert exact.flip_count == len(flipped) == round(COUNT * (1 - exact.agreement))
+    assert original.flips == ()
     assert exact.errors["output"].max_abs < 1e-5 < half.errors["output"].max_abs
     assert report.samples == COUNT
     assert {layer.name: layer.bits for layer in report.layers} == {
@@ -120,6 +130,7 @@ def test_inputs_go_in_by_name_or_in_order(frozen, files, names):
     ("limits", "name"),
     [
         (dkm.Limits(max_relative_error=1e-12), "parity"),
+        (dkm.Limits(outputs={"output": dkm.OutputLimits(max_abs_error=1e-12)}), "parity"),
         (dkm.Limits(max_bytes=100), "size"),
         (dkm.Limits(max_size_ratio=0.001), "size"),
         (dkm.Limits(max_metric_loss=-101), "metric"),
@@ -161,6 +172,76 @@ def test_without_a_runtime_parity_is_not_run(frozen, files, monkeypatch):
     for model in report.files:
         assert _checks(model) == {"palettes": "passed", "parity": "not run"}
         assert model.runtime is None
+    assert report
+    assert not dkm.validate(files, reference=frozen, inputs=images(2), require=True)
+
+
+def test_what_is_required_can_pass(frozen, files):
+    assert dkm.validate(files, reference=frozen, inputs=images(2), require=True)
+
+
+def test_nothing_passes_because_it_was_not_checked(files, monkeypatch):
+    monkeypatch.setattr(runtimes, "runtimes", lambda: ())
+    report = dkm.validate(files, reference=small_net(), inputs=images(2))
+    assert not report.missed
+    assert not report
+    assert not dkm.validate([], reference=small_net(), inputs=images(2))
+
+
+def test_a_reference_without_palettes_leaves_the_weights_unchecked(frozen, files):
+    report = dkm.validate(files[:1], reference=small_net(), inputs=images(2))
+    assert _checks(report.files[0]) == {"palettes": "not run", "parity": "missed"}
+
+
+def test_a_single_input_goes_by_any_name(frozen, tmp_path):
+    class Renamed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.model = small_net()
+
+        def forward(self, pixels):
+            return self.model(pixels)
+
+    other = dkm.palettize(Renamed().eval(), dkm.Recipe.uniform(8))
+    path = dkm.convert(other, images(1), tmp_path / "m.onnx").path
+    plain = dkm.palettize(small_net(), dkm.Recipe.uniform(8))
+    report = dkm.validate([path], reference=plain, inputs={"x": images(2)})
+    assert _checks(report.files[0])["parity"] == "passed"
+
+
+class _TwoOutputs(nn.Module):
+    """Scores and what they are made of, in the order asked for."""
+
+    def __init__(self, *names):
+        super().__init__()
+        self.model, self.names = small_net(), names
+
+    def forward(self, x):
+        scores = self.model(x)
+        found = {"scores": scores, "halves": -scores / 2}
+        return {name: found[name] for name in self.names}
+
+
+def test_outputs_in_another_order_are_matched_by_name(tmp_path, labels):
+    recipe = dkm.Recipe.uniform(8)
+    right = dkm.palettize(_TwoOutputs("scores", "halves").eval(), recipe)
+    other = dkm.palettize(_TwoOutputs("halves", "scores").eval(), recipe)
+    path = dkm.convert(other, images(1), tmp_path / "m.onnx").path
+    report = dkm.validate([path], reference=right, inputs=images(COUNT), labels=labels)
+    assert report
+    assert report.files[0].metric == report.models[0].metric > 50
+
+
+def test_swapped_outputs_are_missed(tmp_path):
+    frozen = dkm.palettize(_TwoOutputs("scores", "halves").eval(), dkm.Recipe.uniform(8))
+    model = onnx.load(dkm.convert(frozen, images(1), tmp_path / "m.onnx").path)
+    swapped = {"scores": "halves", "halves": "scores"}
+    for node in model.graph.node:
+        node.input[:] = [swapped.get(name, name) for name in node.input]
+        node.output[:] = [swapped.get(name, name) for name in node.output]
+    onnx.save(model, tmp_path / "bad.onnx")
+    report = dkm.validate([tmp_path / "bad.onnx"], reference=frozen, inputs=images(2))
+    assert _checks(report.files[0]) == {"palettes": "passed", "parity": "missed"}
 
 
 class TestPlantedFaults:
@@ -214,6 +295,18 @@ class TestPlantedFaults:
 
 
 class TestBadInput:
+    def test_a_metric_that_fails(self, frozen, files):
+        def fails(output, labels):
+            raise KeyError("no such class")
+
+        with pytest.raises(dkm.DkmError, match="metric cannot be computed: KeyError: 'no such"):
+            dkm.validate(files, reference=frozen, inputs=images(2), labels=np.ones(2), metric=fails)
+
+    def test_a_limit_of_an_output_that_is_not_there(self, frozen, files):
+        limits = dkm.Limits(outputs={"logits": dkm.OutputLimits(min_cosine=1)})
+        with pytest.raises(dkm.DkmError, match="output 'logits'; the outputs are output"):
+            dkm.validate(files, reference=frozen, inputs=images(2), limits=limits)
+
     def test_a_missing_file(self, frozen):
         with pytest.raises(FileNotFoundError, match=r"none\.onnx"):
             dkm.validate(["none.onnx"], reference=frozen, inputs=images(2))

@@ -7,11 +7,16 @@ of additions, and with it the last bits, differ from a device's.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dkm_deploy._version import __version__
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from numpy.typing import NDArray
+
+    from dkm_deploy.runtimes import Arrays
     from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
 
 
@@ -32,6 +37,25 @@ class ReferenceRuntime:
         from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
 
         return Evaluator(path)
+
+    def probe(self, path: Path, weights: Collection[str]) -> EvaluatorProbe:
+        """Open a package to look inside. Raises as :meth:`load`."""
+        return EvaluatorProbe(self.load(path), weights)
+
+
+class EvaluatorProbe:
+    """Implements :class:`dkm_deploy.runtimes.Probe` with an evaluator."""
+
+    def __init__(self, session: Evaluator, weights: Collection[str]) -> None:
+        self._session = session
+        self.input_shapes = session.input_shapes
+        self.taps = session.taps(weights)
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """The values at the taps by name. Raises as the evaluator does."""
+        names = {name for tap in self.taps for name in (tap.taken, tap.made)}
+        values = self._session.run(inputs, keep=names)
+        return {name: values[name] for name in names}
 
 
 runtime = ReferenceRuntime()

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.runtimes import Arrays, Shape, check_inputs
+from dkm_deploy.runtimes import Arrays, Shape, Tap, check_inputs
 from dkm_deploy.runtimes.mlprogram.compile import compile_function, to_value
 from dkm_deploy.runtimes.mlprogram.limits import check_elements
 from dkm_deploy.runtimes.mlprogram.numerics import (
@@ -27,6 +27,7 @@ from dkm_deploy.runtimes.mlprogram.package import open_package
 from dkm_deploy.runtimes.mlprogram.program import TensorType, chosen, functions
 from dkm_deploy.runtimes.mlprogram.state import State
 from dkm_deploy.runtimes.mlprogram.step import Values
+from dkm_deploy.runtimes.mlprogram.taps import find_taps
 
 States = dict[str, NDArray[Any]]
 
@@ -70,7 +71,8 @@ class Evaluator:
             self._function = chosen(found, function)
             self._inputs = _tensors("input", self._function.inputs)
             self._states = _tensors("state", self._function.states)
-            self._compiled = compile_function(self._function, self._numerics, package.weight_names)
+            self._weight_names = package.weight_names
+            self._compiled = compile_function(self._function, self._numerics, self._weight_names)
         except DkmError as error:
             raise _told(self._path, error) from error
         self._types = {n: k for o in self._function.body.operations for n, k in o.outputs}
@@ -86,6 +88,16 @@ class Evaluator:
             DkmError: the shape of a state is not fixed.
         """
         return {name: np.zeros(_fixed(name, k), k.dtype.held) for name, k in self._states.items()}
+
+    def taps(self, weights: Collection[str]) -> tuple[Tap, ...]:
+        """Where the program computes the layers with these weights (qualified parameter names)."""
+        return find_taps(
+            self._function.body.operations,
+            self._weight_names,
+            self._compiled.constants,
+            self.values,
+            weights,
+        )
 
     def run(
         self, inputs: Arrays, keep: Collection[str] = (), state: States | None = None

@@ -1,0 +1,176 @@
+"""``dkm-deploy validate`` and ``golden``: what they take, and how it becomes one call."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dkm_deploy.errors import DkmError
+from dkm_deploy.quantities import parse_bytes, parse_share
+from dkm_deploy.validation.limits import Limits, parse_output_limits
+from dkm_deploy.validation.record import Report
+
+MODEL = "package.module:callable that returns a torch.nn.Module; the current folder is searched"
+
+
+def add_validate(commands: Any) -> None:
+    """The parser of the command."""
+    parser = commands.add_parser(
+        "validate",
+        help="check files against PyTorch: weights, outputs, answers, bytes",
+        description="Compare converted files with the palettized PyTorch model they came from, and "
+        "its answers with those of the original model; or with a golden bundle, without PyTorch.",
+        epilog="examples: dkm-deploy validate out/net.onnx --model mynet:Net --weights "
+        "out/net.safetensors --inputs held_out.safetensors --original net.safetensors; "
+        "dkm-deploy validate out/net.onnx --golden out/golden --max-size 3.4MB",
+    )
+    parser.add_argument("files", nargs="+", type=Path, help="converted files")
+    parser.add_argument("--golden", type=Path, help="bundle from dkm-deploy golden, and no model")
+    _add_reference(parser, required=False)
+    _add_limits(parser)
+    parser.add_argument(
+        "--require", action="store_true", help="a check that could not run is a failure"
+    )
+    parser.add_argument("--json", type=Path, help="write the report as JSON")
+    parser.add_argument("--html", type=Path, help="write the report as a page")
+    parser.add_argument("--force", action="store_true", help="replace reports that exist")
+    parser.set_defaults(run=_validate)
+
+
+def add_golden(commands: Any) -> None:
+    """The parser of the command that writes a golden bundle."""
+    parser = commands.add_parser(
+        "golden",
+        help="write a bundle of inputs and the outputs they must give",
+        description="Run the palettized PyTorch model and write its inputs, outputs, palettes and "
+        "limits to a folder that dkm-deploy validate --golden, a phone or any other program "
+        "can replay.",
+        epilog="example: dkm-deploy golden out/golden --model mynet:Net --weights "
+        "out/net.safetensors --inputs held_out.safetensors --original net.safetensors "
+        "--min-agreement 99% --note commit=1a2b3c",
+    )
+    parser.add_argument("out", type=Path, help="folder to be made")
+    _add_reference(parser, required=True)
+    _add_limits(parser)
+    parser.add_argument(
+        "--note",
+        action="append",
+        default=[],
+        metavar="NAME=TEXT",
+        help="kept in the bundle's provenance, such as commit=1a2b3c; repeatable",
+    )
+    parser.add_argument("--force", action="store_true", help="replace the folder")
+    parser.set_defaults(run=_golden)
+
+
+def _add_reference(parser: argparse.ArgumentParser, *, required: bool) -> None:
+    parser.add_argument("--model", required=required, help=MODEL)
+    parser.add_argument(
+        "--weights", type=Path, required=required, help="palettized checkpoint (from dkm.save)"
+    )
+    parser.add_argument("--original", type=Path, help="checkpoint of the model before clustering")
+    parser.add_argument(
+        "--inputs",
+        type=Path,
+        required=required,
+        help="safetensors file: inputs by the name they have in forward(), and labels if known",
+    )
+
+
+def _add_limits(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--max-size", metavar="SIZE", help="limit on each file: 3.4MB, 3.2MiB")
+    parser.add_argument("--max-relative-error", type=float, help="limit on the outputs' error")
+    parser.add_argument("--max-metric-loss", type=float, help="limit on lost accuracy, in points")
+    parser.add_argument(
+        "--min-agreement", metavar="SHARE", help="limit on equal top-1 answers: 99.5%% or 0.995"
+    )
+    parser.add_argument(
+        "--limit",
+        action="append",
+        default=[],
+        metavar="NAME:LIMIT=VALUE",
+        help="limit on one output, such as logits:min_cosine=0.999; LIMIT is max_relative_error, "
+        "max_element_error, max_abs_error, max_mean_error, max_p999_error, min_sqnr_db, "
+        "min_psnr_db or min_cosine; repeatable",
+    )
+
+
+def _validate(arguments: argparse.Namespace, console: Console) -> int:
+    from dkm_deploy.atomic import check_writable
+    from dkm_deploy.report.terminal import show
+
+    for path in filter(None, (arguments.json, arguments.html)):
+        check_writable(path, force=arguments.force)
+    report = _report(arguments)
+    if arguments.json:
+        report.to_json(arguments.json, force=arguments.force)
+    if arguments.html:
+        report.to_html(arguments.html, force=arguments.force)
+    show(report.to_dict(), console)
+    return 0 if report else 1
+
+
+def _report(arguments: argparse.Namespace) -> Report:
+    from dkm_deploy.validation.verdict import replay, validate
+
+    how: Any = {"limits": _limits(arguments), "require": arguments.require}
+    if arguments.golden is None:
+        return validate(arguments.files, **_reference(arguments), **how)
+    for name in ("model", "weights", "inputs", "original"):
+        if getattr(arguments, name) is not None:
+            raise DkmError(f"--{name} does not go with --golden, which has all that is needed")
+    return replay(arguments.files, arguments.golden, **how)
+
+
+def _golden(arguments: argparse.Namespace, console: Console) -> int:
+    from dkm_deploy.atomic import check_writable
+    from dkm_deploy.validation.golden import write_golden
+
+    check_writable(arguments.out, force=arguments.force)
+    write_golden(
+        arguments.out,
+        **_reference(arguments),
+        limits=_limits(arguments),
+        provenance=_notes(arguments.note),
+        force=arguments.force,
+    )
+    console.print(f"{arguments.out}: written", soft_wrap=True, highlight=False, markup=False)
+    return 0
+
+
+def _reference(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The models, inputs and labels that the arguments name."""
+    from dkm_deploy.sources import build, plain_model, samples
+    from dkm_deploy.training.checkpoint import load
+
+    for name in ("model", "weights", "inputs"):
+        if getattr(arguments, name) is None:
+            raise DkmError(
+                f"give --golden, or --model, --weights and --inputs; --{name} is missing"
+            )
+    inputs, labels = samples(arguments.inputs)
+    original = plain_model(arguments.model, arguments.original) if arguments.original else None
+    reference = load(arguments.weights, build(arguments.model))
+    return {"reference": reference, "original": original, "inputs": inputs, "labels": labels}
+
+
+def _notes(pairs: list[str]) -> dict[str, str]:
+    split = [pair.partition("=") for pair in pairs]
+    for name, found, _ in split:
+        if not name or not found:
+            raise DkmError(f"--note {name!r}: write it as NAME=TEXT")
+    return {name: value for name, _, value in split}
+
+
+def _limits(arguments: argparse.Namespace) -> Limits:
+    size, share = arguments.max_size, arguments.min_agreement
+    return Limits(
+        max_relative_error=arguments.max_relative_error,
+        max_metric_loss=arguments.max_metric_loss,
+        min_agreement=None if share is None else parse_share(share),
+        max_bytes=None if size is None else parse_bytes(size),
+        outputs=parse_output_limits(arguments.limit),
+    )

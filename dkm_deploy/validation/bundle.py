@@ -1,0 +1,193 @@
+"""A golden bundle: inputs and the outputs they must give, in a folder that anything can read.
+
+    bundle.json             names, types, shapes, limits, provenance
+    tensors.safetensors     inputs.NAME, outputs.NAME, original.NAME, labels
+    palettes.safetensors    the frozen palettes, indices packed
+    raw/inputs.0.bin ..     each tensor once more: little-endian, C order, nothing around it
+    SHA256SUMS              of all the others, as ``sha256sum -c`` reads it
+
+The bytes depend on what is in it alone: no time, no order of chance.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dkm_deploy.errors import DkmError, MissingFileError
+from dkm_deploy.palette import Palette
+from dkm_deploy.training.checkpoint import read_palettes, read_tensors
+from dkm_deploy.validation.limits import Limits, limits_from
+from dkm_deploy.validation.run import sample_count
+
+FORMAT, VERSION = "dkm-deploy golden bundle", 1
+MANIFEST, TENSORS, PALETTES, SUMS = (
+    "bundle.json",
+    "tensors.safetensors",
+    "palettes.safetensors",
+    "SHA256SUMS",
+)
+GROUPS = ("inputs", "outputs", "original", "labels")
+
+_LINE = re.compile(r"([0-9a-f]{64})  ((?:raw/)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)")
+_CHUNK = 1 << 20
+_MOST = 1 << 24  # bytes of a manifest or of the sums, far above what any bundle has
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What a golden bundle holds.
+
+    Attributes:
+        inputs: by name, samples along the first dimension.
+        outputs: of the frozen model, by name.
+        original: outputs of the model before clustering; empty if it was not given.
+        labels: None if there are none.
+        metric: what the labels are for; None if for top-1 accuracy.
+        original_bytes: of the original's tensors, and of its fp16 half; None without an original.
+        palettes: of the frozen model, by parameter name.
+        limits: what a file must keep.
+        provenance: where all this came from.
+    """
+
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, NDArray[Any]]
+    original: Mapping[str, NDArray[Any]]
+    labels: NDArray[Any] | None
+    metric: str | None
+    original_bytes: tuple[int, int] | None
+    palettes: Mapping[str, Palette]
+    limits: Limits
+    provenance: Mapping[str, str]
+
+
+def read_bundle(folder: Path) -> Bundle:
+    """Read a golden bundle, once every byte of it has been verified.
+
+    Raises:
+        DkmError: it is missing, damaged, changed since it was written, or of a newer version.
+    """
+    listed = _verify(folder)
+    manifest = _manifest(folder)
+    tensors, _ = read_tensors(folder / TENSORS)
+    try:
+        groups = {g: _group(manifest[g], g, tensors, listed) for g in GROUPS}
+        _check_samples(groups)
+        sizes = manifest["original_bytes"]
+        return Bundle(
+            inputs=groups["inputs"],
+            outputs={name: tensor.numpy() for name, tensor in groups["outputs"].items()},
+            original={name: tensor.numpy() for name, tensor in groups["original"].items()},
+            labels=next((t.numpy() for t in groups["labels"].values()), None),
+            metric=None if manifest["metric"] is None else str(manifest["metric"]),
+            original_bytes=None if sizes is None else (int(sizes[0]), int(sizes[1])),
+            palettes=read_palettes(folder / PALETTES),
+            limits=limits_from(manifest["limits"]),
+            provenance={str(k): str(v) for k, v in manifest["provenance"].items()},
+        )
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        if isinstance(error, DkmError):
+            raise DkmError(f"{folder / MANIFEST}: {error}") from error
+        raise DkmError(f"{folder / MANIFEST}: damaged: {error!r}") from error
+
+
+def raw_bytes(array: NDArray[Any]) -> bytes:
+    """An array as the raw copies hold it: little-endian, C order."""
+    return array.astype(array.dtype.newbyteorder("<"), order="C").tobytes()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            found.update(chunk)
+    return found.hexdigest()
+
+
+def _verify(folder: Path) -> frozenset[str]:
+    """Compare every file with its sum. Returns the names that were listed, and so verified."""
+    sums: dict[str, str] = {}
+    for line in _text(folder / SUMS).removesuffix("\n").split("\n"):
+        match = _LINE.fullmatch(line)
+        if not match:
+            raise DkmError(f"{folder / SUMS}: not a line of sums: {line[:80]!r}")
+        sums[match[2]] = match[1]
+    for name in (MANIFEST, TENSORS, PALETTES):
+        if name not in sums:
+            raise DkmError(f"{folder / SUMS}: {name} is not listed, so it cannot be verified")
+    for name, expected in sums.items():
+        path = folder / name
+        if not path.is_file() or path.is_symlink():
+            raise MissingFileError(f"{path}: the bundle lists it, but it is not there")
+        if sha256(path) != expected:
+            raise DkmError(f"{path}: changed since the bundle was written (its SHA-256 differs)")
+    return frozenset(sums)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    try:
+        found = json.loads(_text(path))
+    except (ValueError, RecursionError) as error:
+        raise DkmError(f"{path}: not JSON: {error}") from error
+    if not isinstance(found, dict) or found.get("format") != FORMAT:
+        raise DkmError(f"{path}: not a {FORMAT}")
+    if found.get("version") != VERSION:
+        version = found.get("version")
+        raise DkmError(f"{path}: version {version!r} of the format; this reads {VERSION}")
+    return found
+
+
+def _group(
+    entries: Any, group: str, tensors: Mapping[str, Tensor], listed: frozenset[str]
+) -> dict[str, Tensor]:
+    """The tensors of one group by name, each with the type and shape that the manifest tells."""
+    found = {}
+    for entry in entries:
+        name, tensor = str(entry["name"]), tensors[tensor_key(group, str(entry["name"]))]
+        told = (entry["dtype"], list(entry["shape"]))
+        if told != (dtype_name(tensor.numpy()), list(tensor.shape)) or entry["raw"] not in listed:
+            raise DkmError(f"{group} {name!r} is not as the manifest tells")
+        found[name] = tensor
+    return found
+
+
+def _check_samples(groups: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Raise DkmError unless there are inputs, outputs, and as many labels as inputs."""
+    if not groups["inputs"] or not groups["outputs"]:
+        raise DkmError("it has no inputs or no outputs")
+    count = sample_count(groups["inputs"])
+    for label in groups["labels"].values():
+        if label.shape[:1] != (count,):
+            raise DkmError(f"labels of shape {tuple(label.shape)} for {count} inputs")
+
+
+def tensor_key(group: str, name: str) -> str:
+    """Name of a tensor in the safetensors file."""
+    return group if group == "labels" else f"{group}.{name}"
+
+
+def dtype_name(array: NDArray[Any]) -> str:
+    """Type of an array as the manifest has it, such as ``float32``."""
+    return np.dtype(array.dtype).name
+
+
+def _text(path: Path) -> str:
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such file; a golden bundle has one")
+    if path.stat().st_size > _MOST:
+        raise DkmError(f"{path}: {path.stat().st_size:,} bytes are too many for it")
+    try:
+        return path.read_bytes().decode()
+    except UnicodeDecodeError as error:
+        raise DkmError(f"{path}: not text: {error}") from error

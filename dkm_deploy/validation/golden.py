@@ -1,0 +1,139 @@
+"""Write a golden bundle: what a model gives for some inputs, to be replayed where it is not."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+from torch import Tensor, nn
+
+from dkm_deploy.atomic import check_writable, written_whole
+from dkm_deploy.errors import DkmError
+from dkm_deploy.export import Inputs, arguments
+from dkm_deploy.training.checkpoint import save_palettes
+from dkm_deploy.training.freeze import palettes
+from dkm_deploy.validation.bundle import (
+    FORMAT,
+    GROUPS,
+    MANIFEST,
+    PALETTES,
+    SUMS,
+    TENSORS,
+    VERSION,
+    dtype_name,
+    raw_bytes,
+    sha256,
+    tensor_key,
+)
+from dkm_deploy.validation.limits import Limits, check_names
+from dkm_deploy.validation.provenance import provenance as versions
+from dkm_deploy.validation.run import run_model, sample_count
+from dkm_deploy.validation.size import half_bytes, tensor_bytes
+
+Groups = Mapping[str, Mapping[str, NDArray[Any]]]
+
+
+def write_golden(
+    folder: str | Path,
+    *,
+    reference: nn.Module,
+    inputs: Inputs,
+    original: nn.Module | None = None,
+    labels: Tensor | NDArray[Any] | None = None,
+    metric: str | None = None,
+    limits: Limits | None = None,
+    provenance: Mapping[str, str] | None = None,
+    force: bool = False,
+) -> None:
+    """Write a golden bundle, whole or not at all; :func:`dkm_deploy.replay` takes it.
+
+    The bundle has the palettes of ``reference`` but no other weights. The same models and inputs
+    give the same bytes on the same machine.
+
+    Args:
+        folder: to be made; see :mod:`dkm_deploy.validation.bundle` for what is in it.
+        reference: the frozen model.
+        inputs: a tensor, a tuple of positional or a mapping of keyword inputs, samples along the
+            first dimension.
+        original: the model before clustering.
+        labels: integer labels ``(n,)``, or what a metric takes.
+        metric: what the labels are for; None is top-1 accuracy.
+        limits: what a file must keep.
+        provenance: the recipe, the commit, and whatever else should be known of the model.
+        force: replace the folder.
+
+    Raises:
+        DkmError: the models do not run on the inputs, or an input is not a tensor.
+        OutputExistsError: ``folder`` exists and ``force`` is not set.
+    """
+    folder, limits = Path(folder), limits or Limits()
+    check_writable(folder, force=force)
+    given = _named(reference, inputs)
+    labels = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
+    if labels is not None and len(labels) != sample_count(inputs):
+        raise DkmError(f"{len(labels)} labels for {sample_count(inputs)} inputs")
+    if labels is not None and labels.dtype.kind not in "biuf":
+        raise DkmError(f"labels are {labels.dtype}; a golden bundle holds numbers")
+    groups = {
+        "inputs": given,
+        "outputs": run_model(reference, inputs),
+        "original": run_model(original, inputs) if original else {},
+        "labels": {} if labels is None else {"labels": labels},
+    }
+    check_names(limits, groups["outputs"])
+    told = {
+        "metric": metric,
+        "original_bytes": [tensor_bytes(original), half_bytes(original)] if original else None,
+        "limits": asdict(limits),
+        "provenance": versions() | dict(provenance or {}),
+    }
+    with written_whole(folder, force=force) as temporary:
+        _write(temporary, groups, told)
+        save_palettes(palettes(reference), temporary / PALETTES)
+        _write_sums(temporary)
+
+
+def _write(folder: Path, groups: Groups, told: Mapping[str, Any]) -> None:
+    (folder / "raw").mkdir(parents=True)
+    tensors, manifest = {}, {"format": FORMAT, "version": VERSION}
+    for group in GROUPS:
+        entries = []
+        for place, (name, array) in enumerate(groups[group].items()):
+            raw = f"raw/{group}.{place}.bin"
+            (folder / raw).write_bytes(raw_bytes(array))
+            tensors[tensor_key(group, name)] = array.copy(order="C")
+            entry = {"name": name, "dtype": dtype_name(array), "shape": array.shape, "raw": raw}
+            entries.append(entry)
+        manifest[group] = entries
+    save_file(tensors, folder / TENSORS)
+    written = json.dumps({**manifest, **told}, indent=2, sort_keys=True) + "\n"
+    (folder / MANIFEST).write_bytes(written.encode())
+
+
+def _write_sums(folder: Path) -> None:
+    parts = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+    lines = [f"{sha256(folder / part)}  {part}\n" for part in parts]
+    (folder / SUMS).write_bytes("".join(lines).encode())
+
+
+def _named(model: nn.Module, inputs: Inputs) -> dict[str, NDArray[Any]]:
+    """Inputs by the names they have in ``forward``."""
+    args, kwargs = arguments(inputs)
+    names = list(inspect.signature(model.forward).parameters)
+    if len(args) > len(names):
+        raise DkmError(f"{len(args)} inputs given; forward() takes {', '.join(names)}")
+    named = dict(zip(names, args, strict=False)) | kwargs
+    for name, value in named.items():
+        if not torch.is_tensor(value) or value.dtype == torch.bfloat16:
+            what = value.dtype if torch.is_tensor(value) else type(value).__name__
+            raise DkmError(
+                f"input {name!r} is {what}; a golden bundle holds tensors of numpy types"
+            )
+    return {name: value.detach().cpu().numpy() for name, value in named.items()}

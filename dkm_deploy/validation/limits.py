@@ -1,0 +1,135 @@
+"""What a file must keep, for all outputs and for single ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, TypeVar
+
+from dkm_deploy.errors import DkmError
+
+_RELATIVE = {"fp32": 1e-4, "fp16": 1e-2}
+_ELEMENT = 10  # times the relative limit: a single element may stray further than all on average
+
+
+@dataclass(frozen=True)
+class OutputLimits:
+    """Limits on the :class:`~dkm_deploy.validation.metrics.Errors` of one output; None is none.
+
+    ``max_relative_error`` and ``max_element_error`` default to those of :class:`Limits`.
+    """
+
+    max_relative_error: float | None = None
+    max_element_error: float | None = None
+    max_abs_error: float | None = None
+    max_mean_error: float | None = None
+    max_p999_error: float | None = None
+    min_sqnr_db: float | None = None
+    min_psnr_db: float | None = None
+    min_cosine: float | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a file must keep. None is no limit, but for the first two, which have defaults.
+
+    Attributes:
+        max_relative_error: of every output against PyTorch with the same palettes. The default
+            depends on the file: 1e-4 where its LUTs are float32, 1e-2 where they are float16.
+        max_element_error: of every element, relative to it or to the output's root mean square if
+            that is larger; ten times ``max_relative_error`` if left out.
+        max_metric_loss: metric of the original minus that of the file, in the metric's unit.
+        min_agreement: top-1 agreement with the original, 0 to 1.
+        max_bytes: of the file on disk.
+        max_size_ratio: bytes of the file over bytes of the original's tensors.
+        outputs: further limits of single outputs, by name.
+    """
+
+    max_relative_error: float | None = None
+    max_element_error: float | None = None
+    max_metric_loss: float | None = None
+    min_agreement: float | None = None
+    max_bytes: int | None = None
+    max_size_ratio: float | None = None
+    outputs: Mapping[str, OutputLimits] = field(default_factory=dict)
+
+
+_R = TypeVar("_R", OutputLimits, Limits)
+
+
+def limits_of(name: str, limits: Limits, *, half: bool) -> OutputLimits:
+    """The limits of one output, defaults filled in; half precision has about 3 digits."""
+    own = limits.outputs.get(name, OutputLimits())
+    relative = _first(own.max_relative_error, limits.max_relative_error)
+    if relative is None:
+        relative = _RELATIVE["fp16" if half else "fp32"]
+    element = _first(own.max_element_error, limits.max_element_error)
+    element = _ELEMENT * relative if element is None else element
+    return replace(own, max_relative_error=relative, max_element_error=element)
+
+
+def check_names(limits: Limits, outputs: Iterable[str]) -> None:
+    """Raise DkmError if a limit is for an output that is not there; it would never be checked."""
+    there = list(outputs)
+    for name in limits.outputs:
+        if name not in there:
+            raise DkmError(f"limits for output {name!r}; the outputs are {', '.join(there)}")
+
+
+def merged(base: Limits, over: Limits) -> Limits:
+    """``base`` with every limit that ``over`` sets, output by output."""
+    changed = {k: v for k, v in vars(over).items() if v is not None and k != "outputs"}
+    outputs = dict(base.outputs)
+    for name, own in over.outputs.items():
+        set_ = {k: v for k, v in vars(own).items() if v is not None}
+        outputs[name] = replace(outputs.get(name, OutputLimits()), **set_)
+    return replace(base, **changed, outputs=outputs)
+
+
+def parse_output_limits(pairs: list[str]) -> dict[str, OutputLimits]:
+    """Limits of outputs from lines such as ``logits:min_cosine=0.999``.
+
+    Raises:
+        DkmError: a line is written otherwise, or there is no such limit.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for pair in pairs:
+        left, _, value = pair.rpartition("=")
+        name, _, key = left.rpartition(":")
+        if not name:
+            raise DkmError(f"{pair!r}: write a limit of an output as NAME:LIMIT=VALUE")
+        found.setdefault(name, {})[key] = _number(value, pair)
+    return {name: _record(OutputLimits, values, name) for name, values in found.items()}
+
+
+def limits_from(values: Mapping[str, Any]) -> Limits:
+    """Limits from the plain values of their JSON. Raises DkmError for what is no limit."""
+    outputs = values.get("outputs") or {}
+    if not isinstance(outputs, Mapping):
+        raise DkmError("limits: 'outputs' must hold limits by output")
+    each = {name: _record(OutputLimits, own, name) for name, own in outputs.items()}
+    rest = {key: value for key, value in values.items() if key != "outputs"}
+    return replace(_record(Limits, rest, "limits"), outputs=each)
+
+
+def _record(kind: type[_R], values: Any, what: str) -> _R:
+    known = [f.name for f in fields(kind) if f.name != "outputs"]
+    if not isinstance(values, Mapping):
+        raise DkmError(f"{what}: limits must be given by name, such as {known[0]}")
+    for key, value in values.items():
+        if key not in known:
+            raise DkmError(f"{what}: no limit is called {key!r}; there are {', '.join(known)}")
+        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
+            raise DkmError(f"{what}: {key} is {value!r}; it must be a number")
+    return kind(**values)
+
+
+def _number(value: str, pair: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise DkmError(f"{pair!r}: {value!r} is not a number") from None
+
+
+def _first(*values: float | None) -> float | None:
+    return next((value for value in values if value is not None), None)

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dkm_deploy.validation.answers import Answers, Flip, compare_answers
+
+SCORES = np.array([[0.1, 0.9], [0.8, 0.2], [0.6, 0.4], [0.3, 0.7]])
+
+
+def test_flips_are_listed_with_their_inputs():
+    actual = SCORES.copy()
+    actual[2] = 0.4, 0.6
+    found = compare_answers(actual, SCORES, np.array([1, 0, 0, 1]))
+    assert found.agreement == 0.75
+    assert found.flip_count == 1
+    assert found.flips == (Flip(input=2, original=0, answer=1, label=0),)
+    assert found.top5_overlap is None
+    assert compare_answers(actual, SCORES, None).flips[0].label is None
+    assert compare_answers(actual, SCORES, np.ones(4)).flips[0].label is None  # no classes
+
+
+def test_top_5_overlap_is_of_sets_not_of_places():
+    original = np.arange(20.0).reshape(1, 20)
+    turned = original.copy()
+    turned[0, 15:] = turned[0, 15:][::-1]
+    assert compare_answers(turned, original, None).top5_overlap == 1
+    turned[0, 0], turned[0, 15] = 99, -1
+    assert compare_answers(turned, original, None).top5_overlap == pytest.approx(0.8)
+    assert compare_answers(-original, original, None).top5_overlap == 0
+
+
+def test_nan_is_no_answer():
+    actual = SCORES.copy()
+    actual[0, 1] = np.nan  # argmax would point at it, and so agree
+    found = compare_answers(actual, SCORES, None)
+    assert (found.agreement, found.flips[0].input) == (0.75, 0)
+
+
+def test_the_list_of_flips_ends_but_the_count_does_not():
+    scores = np.eye(2)[np.zeros(3000, int)]
+    found = compare_answers(scores[:, ::-1], scores, None)
+    assert (found.agreement, found.flip_count, len(found.flips)) == (0, 3000, 1000)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 2, 2)])
+def test_outputs_that_are_no_scores_have_no_answers(shape):
+    assert compare_answers(np.zeros(shape), np.zeros(shape), None) == Answers()
+    assert compare_answers(np.zeros((4, 2)), np.zeros((4, 3)), None) == Answers()

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dkm_deploy.validation.interval import _newcombe, metric_loss
+from dkm_deploy.validation.metrics import accuracy
+
+
+def _pairs(both, lost, won, neither):
+    before = [True] * both + [True] * lost + [False] * won + [False] * neither
+    after = [True] * both + [False] * lost + [True] * won + [False] * neither
+    return np.array(before), np.array(after)
+
+
+def _scores(right, labels):
+    """Scores of two classes that answer right where ``right`` is true."""
+    return np.eye(2)[np.where(right, labels, 1 - labels)]
+
+
+@pytest.mark.parametrize("shares", [(0.9, 0.05, 0.03), (0.6, 0.1, 0.1), (0.97, 0.02, 0.005)])
+def test_newcombes_interval_covers_the_true_difference(shares):
+    generator, n = np.random.default_rng(1), 100
+    share = np.array([*shares, 1 - sum(shares)])
+    draws = generator.multinomial(n, share, size=2000)
+    truth = share[1] - share[2]
+    covered = [low <= truth <= high for low, high in (_newcombe(*_pairs(*d)) for d in draws)]
+    assert 0.93 < np.mean(covered) <= 1
+
+
+def test_no_difference_among_few_inputs_is_not_certainty():
+    low, high = _newcombe(*_pairs(20, 0, 0, 0))
+    assert low == -high
+    assert high == pytest.approx(0.161, abs=1e-3)  # Wilson: 20 of 20 reaches down to 83.9 %
+    assert _newcombe(*_pairs(2000, 0, 0, 0))[1] < 0.003
+
+
+def test_pairs_that_agree_make_the_interval_narrow():
+    paired = np.ptp(_newcombe(*_pairs(800, 5, 5, 190)))
+    unrelated = np.ptp(_newcombe(*_pairs(648, 157, 157, 38)))
+    assert paired < unrelated / 3
+
+
+def test_accuracy_is_in_percent_and_names_its_method():
+    labels = np.arange(200) % 2
+    before, after = _pairs(150, 12, 2, 36)
+    found = metric_loss(accuracy, _scores(before, labels), _scores(after, labels), labels)
+    assert found.value == pytest.approx(5)
+    assert found.low < 5 < found.high
+    assert (found.low, found.high) == pytest.approx(
+        tuple(100 * x for x in _newcombe(before, after))
+    )
+    assert found.method == "Newcombe 1998, method 10"
+
+
+def test_other_metrics_are_bootstrapped_in_pairs_and_the_same_each_time():
+    generator = np.random.default_rng(0)
+    labels = generator.normal(size=400)
+    original = labels + generator.normal(size=400)
+    actual = original + 0.1 * generator.normal(size=400)
+
+    def negative_error(output, truth):
+        return -float(np.mean((output - truth) ** 2))
+
+    found = metric_loss(negative_error, original, actual, labels)
+    assert found == metric_loss(negative_error, original, actual, labels)
+    assert found.low < found.value < found.high
+    gaps = (actual - labels) ** 2 - (original - labels) ** 2
+    expected = 2 * 1.96 * gaps.std() / 400**0.5  # of a mean of independent differences
+    assert found.high - found.low == pytest.approx(expected, rel=0.15)
+    assert "paired percentile bootstrap, 1000 resamples, seed 0" in found.method
+
+
+def test_the_bootstrap_covers_as_often_as_it_says():
+    generator, covered = np.random.default_rng(3), 0
+    for _ in range(100):
+        gaps = generator.normal(0.2, 1, size=60)
+        found = metric_loss(lambda y, _: float(y.mean()), gaps, np.zeros(60), np.zeros(60))
+        covered += found.low <= 0.2 <= found.high
+    assert 88 <= covered <= 99
+
+
+def test_where_there_can_be_no_interval_the_reason_is_given():
+    def fails_on_resamples(output, labels):
+        if len(np.unique(labels)) < len(labels):
+            raise ValueError("one class is missing")
+        return 0.0
+
+    x = np.arange(20.0)
+    found = metric_loss(fails_on_resamples, x, x, x)
+    assert (found.low, found.high) == (None, None)
+    assert found.method == "no interval: a resample gave ValueError: one class is missing"
+    few = metric_loss(fails_on_resamples, x[:3], x[:3], x[:3])
+    assert few.method == "no interval: fewer than 10 inputs"
+    undefined = metric_loss(lambda y, t: float("nan"), x, x, x)
+    assert undefined.method == "no interval: the metric of a resample is not finite"
