@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_BLOCK = {"cpu": 1 << 16}  # weights at a time: they stay in a core's cache
+# Weights at a time: they stay in a core's cache, and below what torch splits among threads.
+_BLOCK = {"cpu": 1 << 15}
 _WIDE_BLOCK = 1 << 24
 _LEVELS = 15  # a cell has up to 2**14 parts
 _STEP = 0.1  # a part, at most, in widths of a turn: keeps the gradient within 1e-3
