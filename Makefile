@@ -1,5 +1,6 @@
 # make demo   sets everything up, then runs the main job
 # make test   sets everything up, then runs the tests and the checks
+# make test-slow  whole models from transformers, which take minutes more
 # make check  lint, format and types only
 # make clean  removes what the others made
 PYTHON ?= python3
@@ -7,15 +8,18 @@ BIN := .venv/bin
 READY := .venv/.ready
 WHEEL_ENV := out/wheel-env
 
-.PHONY: demo test check wheel clean
+.PHONY: demo test test-slow check wheel clean
 
 demo: $(READY)
 	rm -rf out/demo
 	$(BIN)/dkm-deploy demo --out out/demo
 
 test: check
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 	$(MAKE) wheel
+
+test-slow: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m slow
 
 check: $(READY)
 	$(BIN)/ruff check .

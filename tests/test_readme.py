@@ -33,8 +33,11 @@ def test_the_example_is_short_and_passes(tmp_path, monkeypatch, capsys):
     }
 
 
+COMMANDS = "demo|palettize|convert|golden|validate|inspect"
+
+
 @pytest.mark.parametrize(
-    "line", re.findall(r"^dkm-deploy (?:convert|validate|inspect|demo) .*$", README, re.M)
+    "line", re.findall(rf"^dkm-deploy (?:{COMMANDS}) .*$", re.sub(r"\\\n\s*", "", README), re.M)
 )
 def test_every_command_line_parses(line):
     build_parser().parse_args(shlex.split(line)[1:])

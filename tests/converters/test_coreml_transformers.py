@@ -18,6 +18,7 @@ TOKENS = torch.randint(0, 50, (1, 7), generator=torch.Generator().manual_seed(0)
 TEXT = {"input_ids": TOKENS, "attention_mask": torch.ones_like(TOKENS)}
 IMAGE = {"pixel_values": torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))}
 
+SLOW = ("BERT", "DistilBERT", "MobileNet v1", "MobileNet v2")  # ten seconds and more
 # Configuration, class, inputs, and the embeddings that are read at positions known beforehand:
 # a dense conversion looks those up itself and stores the rows, a palette is looked up when it runs.
 MODELS = {
@@ -36,6 +37,12 @@ MODELS = {
     "ViT": (
         transformers.ViTConfig(image_size=32, patch_size=8, intermediate_size=32, **SIZES),
         transformers.ViTModel,
+        IMAGE,
+        0,
+    ),
+    "MobileNet v1": (
+        transformers.MobileNetV1Config(depth_multiplier=0.25, image_size=32),
+        transformers.MobileNetV1Model,
         IMAGE,
         0,
     ),
@@ -73,7 +80,9 @@ def _model(config, kind, inputs):
     return dkm.fold_batch_norm(model, inputs)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in MODELS]
+)
 def test_a_model_converts_to_the_dense_program_and_computes_the_same(tmp_path, name):
     config, kind, inputs, lookups = MODELS[name]
     model = _model(config, kind, inputs)
