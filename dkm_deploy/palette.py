@@ -139,6 +139,11 @@ class Palette:
         padding = [(0, 0)] * len(self.groups) + [(0, missing), (0, 0)]
         return Palette(self.indices, np.pad(self.lut, padding), self.axis, scale=self.scale)
 
+    def transposed(self) -> Palette:
+        """The palette of the transposed matrix; it must have no scale, which is by rows."""
+        indices = np.ascontiguousarray(self.indices.T)
+        return Palette(indices, np.ascontiguousarray(self.lut.swapaxes(0, 1)), 1 - self.axis)
+
 
 def difference(frozen: Palette, stored: Palette) -> str | None:
     """How the palette decoded from a file differs from the frozen one, or None if it does not.

@@ -1,4 +1,4 @@
-"""Palettes in another layout: gates of an LSTM in another order, a transposed matrix."""
+"""Palettes in another layout: the gates of an LSTM in another order."""
 
 from __future__ import annotations
 
@@ -36,12 +36,6 @@ def reorder(palette: Palette, order: Sequence[int]) -> Palette:
     lut = palette.lut if palette.groups[0] == 1 else in_order(palette.lut, order)
     scale = None if palette.scale is None else in_order(palette.scale, order)
     return Palette(in_order(palette.indices, order), lut, palette.axis, scale=scale)
-
-
-def transpose(palette: Palette) -> Palette:
-    """The palette of a transposed matrix; it must have no scale."""
-    indices = np.ascontiguousarray(palette.indices.T)
-    return Palette(indices, np.ascontiguousarray(palette.lut.swapaxes(0, 1)), 1 - palette.axis)
 
 
 def in_order(array: NDArray[Any], order: Sequence[int]) -> NDArray[Any]:

@@ -14,7 +14,7 @@ from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_O
 from coremltools.converters.mil.mil import types
 from numpy.typing import NDArray
 
-from converters.coreml.blocks import reorder, transpose
+from converters.coreml.blocks import reorder
 from converters.coreml.deployment import generation, stored_bits, typed_indices
 from converters.coreml.recurrent import Weights, gru, lstm
 from dkm_deploy.errors import DkmError
@@ -85,7 +85,7 @@ class Decodes(Weights):
             return False
         name = f"{met.mil_name}_transposed"
         self.transposed[name] = True
-        turned = self._decode(transpose(met.palette), name, met.weight)
+        turned = self._decode(met.palette.transposed(), name, met.weight)
         context.add(Builder.linear(x=x, weight=turned, bias=bias), torch_name=node.name)
         return True
 

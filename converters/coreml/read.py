@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from converters.coreml.blocks import inverse, reorder, transpose
+from converters.coreml.blocks import inverse, reorder
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes.mlprogram.constexpr import Constants
@@ -54,7 +54,7 @@ class PaletteSite:
         stored = self.constants.palette(self.operation)
         if self.scale is not None:
             stored = replace(stored, scale=self.constants.get(self.scale))
-        stored = transpose(stored) if self.transposed else stored
+        stored = stored.transposed() if self.transposed else stored
         return stored if self.order is None else reorder(stored, inverse(self.order))
 
 

@@ -40,6 +40,11 @@ class Builder:
         name = str(values) if isinstance(values, int) else "_".join(map(str, ["", *values]))
         return self.tensor(f"dkm:int{name}", np.array(values, np.int32))
 
+    def up_to(self, stop: int) -> str:
+        """int32 ``0, 1 .. stop - 1``, made by the graph; shared."""
+        bounds = self.int32(0), self.int32(stop), self.int32(1)
+        return self.node("Range", *bounds, into=f"dkm:to{stop}")
+
     def node(self, op: str, *inputs: str, into: str = "", **attributes: Any) -> str:
         """Add a node and give its output; a name in ``into`` that is there already is shared."""
         name = into or f"{self._stem}:{len(self.nodes)}"

@@ -181,9 +181,7 @@ def _stacked(graph: Builder, name: str, palette: Palette, lut: str, zero: str) -
     codes = graph.node("Cast", both, to=TensorProto.INT32)
     entries = graph.node("Reshape", lut, graph.int64([-1]))
     table = graph.node("Gather", entries, planes.halves(graph))
-    bounds = graph.int32(0), graph.int32(rows), graph.int32(1)
-    numbers = graph.node("Range", *bounds, into=f"dkm:to{rows}")
-    half = graph.node("Div", numbers, graph.int32(rows // 2), into=f"dkm:half_of_{rows}")
+    half = graph.node("Div", graph.up_to(rows), graph.int32(rows // 2), into=f"dkm:half_of_{rows}")
     tables = graph.node("Gather", table, half)
     return graph.node("GatherElements", tables, codes, axis=1)
 

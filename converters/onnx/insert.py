@@ -12,7 +12,7 @@ from converters.onnx.kernel import DOMAIN, encode_product, product_users
 from converters.onnx.options import Decode
 from converters.onnx.parts import use_of_packed
 from converters.onnx.rows import encode_rows, holds_rows
-from converters.onnx.turned import TURNED, can_turn, turn, use_turned
+from converters.onnx.turned import TURNED, can_turn, use_turned
 from converters.onnx.uses import feeds_recurrent, used_elsewhere, users_of
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
@@ -83,7 +83,7 @@ def _whole(
         elements = not feeds_recurrent(graph, weight)
         return encode(weight, palette, zero=zero, narrow=narrow, elements=elements)
     into = use_turned(graph, weight)
-    return encode(weight, turn(palette), zero=zero, narrow=narrow, into=into)
+    return encode(weight, palette.transposed(), zero=zero, narrow=narrow, into=into)
 
 
 def _finish(model: ModelProto, whole: Encoding, inner: list[Encoding]) -> None:

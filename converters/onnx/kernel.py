@@ -12,7 +12,7 @@ import numpy as np
 from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
 
 from converters.onnx.encode import Encoding, encode, merged
-from converters.onnx.uses import used_elsewhere, users_of
+from converters.onnx.uses import applies, attributes_of, used_elsewhere, users_of
 from dkm_deploy.clustering.lut_grid import on_grid, step_of
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
@@ -43,7 +43,7 @@ def product_users(graph: GraphProto, weight: str, palette: Palette) -> list[Node
             turned = node.output[0]
             behind = users_of(graph, turned)
             alone = bool(behind) and not used_elsewhere(graph, turned)
-            if not alone or not all(multiplies(n, turned) for n in behind):
+            if not alone or not all(applies(n, "MatMul", turned) for n in behind):
                 return []
             found += behind
         else:
@@ -103,19 +103,10 @@ def _block(columns: int) -> int | None:
 
 def is_product(graph: GraphProto, node: NodeProto, weight: str) -> bool:
     """Whether a Gemm is ``x @ weight.T``, plus a bias of one dimension if any."""
-    if (
-        node.op_type != "Gemm"
-        or node.input[1] != weight
-        or weight in (node.input[0], *node.input[2:])
-    ):
+    if not applies(node, "Gemm", weight):
         return False
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    attributes = attributes_of(node)
     plain = attributes.get("alpha", 1) == attributes.get("beta", 1) == 1
     bias = [t for t in graph.initializer if t.name in node.input[2:]]
     fits = len(node.input) < 3 or (len(bias) == 1 and len(bias[0].dims) == 1)
     return bool(plain and fits and attributes.get("transB") and not attributes.get("transA"))
-
-
-def multiplies(node: NodeProto, turned: str) -> bool:
-    """Whether a MatMul has ``turned`` on its right alone."""
-    return node.op_type == "MatMul" and node.input[1] == turned and node.input[0] != turned

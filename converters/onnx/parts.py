@@ -16,9 +16,9 @@ from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from converters.onnx.anchor import anchor
 from converters.onnx.encode import Encoding, encode, merged
-from converters.onnx.kernel import is_product, multiplies
-from converters.onnx.turned import TURNED, can_turn, turn
-from converters.onnx.uses import used_elsewhere, users_of
+from converters.onnx.kernel import is_product
+from converters.onnx.turned import TURNED, can_turn
+from converters.onnx.uses import applies, attributes_of, used_elsewhere, users_of
 from dkm_deploy.palette import Palette
 
 PART = ".part."
@@ -42,7 +42,7 @@ def use_of_packed(
     node, turned = users[0], can_turn(graph, weight, palette)
     if turned:
         behind = users_of(graph, node.output[0])
-        if len(behind) != 1 or not multiplies(behind[0], node.output[0]):
+        if len(behind) != 1 or not applies(behind[0], "MatMul", node.output[0]):
             return []
         node = behind[0]
     # The size of a constant is one too.
@@ -64,15 +64,12 @@ def use_of_packed(
 
 def _is_conv(graph: GraphProto, node: NodeProto, weight: str) -> bool:
     """Whether a Conv of one group has this weight, and its bias, if any, is a constant."""
-    if (
-        node.op_type != "Conv"
-        or node.input[1] != weight
-        or weight in (node.input[0], *node.input[2:])
-    ):
+    if not applies(node, "Conv", weight):
         return False
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     constants = {tensor.name for tensor in graph.initializer}
-    return attributes.get("group", 1) == 1 and constants.issuperset(filter(None, node.input[2:]))
+    return attributes_of(node).get("group", 1) == 1 and constants.issuperset(
+        filter(None, node.input[2:])
+    )
 
 
 def _at_once(
@@ -83,7 +80,7 @@ def _at_once(
         return [encode(weight, palette, zero=zero), Encoding((node,), ())]
     into = f"{weight}{TURNED}"
     used = Encoding((_with(node, 1, into),), ())
-    return [encode(weight, turn(palette), zero=zero, into=into), used]
+    return [encode(weight, palette.transposed(), zero=zero, into=into), used]
 
 
 def _in_parts(

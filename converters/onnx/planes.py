@@ -109,8 +109,7 @@ def numbers(graph: Builder, bits: int, dims: tuple[int, ...]) -> str:
     """int32 ``(2**(bits * count), *dims)``: the ``count`` numbers in every symbol; shared."""
     count = int(np.prod(dims))
     rows, name = 1 << bits * count, f"dkm:n{bits}x" + "x".join(map(str, dims))
-    bounds = graph.int32(0), graph.int32(rows), graph.int32(1)
-    values = graph.node("Range", *bounds, into=f"dkm:to{rows}")
+    values = graph.up_to(rows)
     shape = [rows, *[1] * len(dims)]
     column = graph.node("Reshape", values, graph.int64(shape), into=f"{values}_{len(dims)}")
     powers = np.array([1 << bits * place for place in range(count)], np.int32).reshape(dims)
@@ -121,8 +120,7 @@ def numbers(graph: Builder, bits: int, dims: tuple[int, ...]) -> str:
 
 def halves(graph: Builder) -> str:
     """int32 ``(2, 256)``: the lower 4 bits of every byte, then the upper ones; shared."""
-    bounds = graph.int32(0), graph.int32(256), graph.int32(1)
-    values = graph.node("Range", *bounds, into="dkm:to256")
+    values = graph.up_to(256)
     divisors = graph.tensor("dkm:halves:p", np.array([[1], [16]], np.int32))
     shifted = graph.node("Div", values, divisors, into="dkm:halves:q")
     return graph.node("Mod", shifted, graph.int32(16), into="dkm:halves")

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
-from onnx import GraphProto, NodeProto, helper
+from onnx import GraphProto, NodeProto
 
-from converters.onnx.uses import used_elsewhere, users_of
+from converters.onnx.uses import attributes_of, used_elsewhere, users_of
 from dkm_deploy.palette import Palette
 
 TURNED = ".T"
@@ -30,11 +29,6 @@ def can_turn(graph: GraphProto, weight: str, palette: Palette) -> bool:
     )
 
 
-def turn(palette: Palette) -> Palette:
-    """The palette of the transposed matrix; of scalars with one LUT."""
-    return Palette(np.ascontiguousarray(palette.indices.T), palette.lut)
-
-
 def use_turned(graph: GraphProto, weight: str) -> str:
     """Take the Transpose nodes of a weight out of the graph.
 
@@ -42,15 +36,14 @@ def use_turned(graph: GraphProto, weight: str) -> str:
         What their users read now.
     """
     name = f"{weight}{TURNED}"
-    gone = {node.output[0] for node in graph.node if weight in node.input}
-    kept = [node for node in graph.node if weight not in node.input]
-    del graph.node[:]
-    graph.node.extend(kept)
+    turns = users_of(graph, weight)
+    gone = {node.output[0] for node in turns}
+    for node in turns:
+        graph.node.remove(node)
     for node in graph.node:
         node.input[:] = [name if source in gone else source for source in node.input]
     return name
 
 
 def _swaps(node: NodeProto) -> bool:
-    attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-    return list(attributes.get("perm", [1, 0])) == [1, 0]
+    return list(attributes_of(node).get("perm", [1, 0])) == [1, 0]

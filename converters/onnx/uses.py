@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from onnx import GraphProto, NodeProto
+from typing import Any
+
+from onnx import GraphProto, NodeProto, helper
 
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _MOVING = ("Concat", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
@@ -11,6 +13,17 @@ _MOVING = ("Concat", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transp
 def users_of(graph: GraphProto, value: str) -> list[NodeProto]:
     """The nodes of the main graph that read a value."""
     return [node for node in graph.node if value in node.input]
+
+
+def attributes_of(node: NodeProto) -> dict[str, Any]:
+    """The attributes that a node sets, by name."""
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def applies(node: NodeProto, kind: str, weight: str) -> bool:
+    """Whether a node of this kind has ``weight`` as its second input, and as no other."""
+    others = (node.input[0], *node.input[2:])
+    return node.op_type == kind and node.input[1] == weight and weight not in others
 
 
 def used_elsewhere(graph: GraphProto, weight: str) -> bool:
