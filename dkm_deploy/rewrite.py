@@ -13,7 +13,7 @@ from dkm_deploy.ledger import size_on_disk
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import Recipe
 from dkm_deploy.sources import plain_model
-from dkm_deploy.targets import existing, read_palettes, rewriter_for
+from dkm_deploy.targets import existing, ledger, read_palettes, rewriter_for
 from dkm_deploy.training.checkpoint import is_palettized, save
 from dkm_deploy.training.freeze import palettize
 
@@ -45,7 +45,7 @@ class Rewritten:
         dense: reason of every other tensor of rank 2 or more by name.
         unchecked: what could not be checked about the file, one sentence each.
         bytes_before: of the input, with all files that it refers to.
-        bytes_after: of the file.
+        bytes_after: of the file, with all files that it refers to.
     """
 
     path: Path
@@ -93,9 +93,8 @@ def palettize_file(
     with written_whole(out, force=force) as temporary:
         done = target.palettize(path, temporary, recipe)
         check_written(target, done.palettes, temporary)
-    return Rewritten(
-        out, done.palettes, done.dense, done.unchecked, done.bytes_before, size_on_disk(out)
-    )
+    after = ledger(out).total_bytes
+    return Rewritten(out, done.palettes, done.dense, done.unchecked, done.bytes_before, after)
 
 
 def palettize_checkpoint(

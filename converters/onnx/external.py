@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
-    from onnx import GraphProto
+    from onnx import GraphProto, TensorProto
 
     from dkm_deploy.palette import Palette
 
+LARGEST = 2**31 - 2**24  # bytes of tensors in one file, which leaves 16 MiB of 2 GiB for the graph
 # Bytes. Runtimes want shapes and other small constants in the model itself.
 _SMALL = 1024
 
@@ -33,7 +34,7 @@ def move_weights_out(model: ir.Model, path: Path) -> None:
         )
 
 
-def move_palettes_out(graph: GraphProto, path: Path) -> None:
+def move_tensors_out(graph: GraphProto, path: Path) -> None:
     """Append the initializers of ``graph`` that are still in it, and large, to the data file."""
     large = [tensor for tensor in graph.initializer if len(tensor.raw_data) > _SMALL]
     if not large:
@@ -44,6 +45,12 @@ def move_palettes_out(graph: GraphProto, path: Path) -> None:
             place = data.tell()
             set_external_data(tensor, file.name, offset=place, length=data.write(tensor.raw_data))
             tensor.ClearField("raw_data")
+
+
+def bytes_of(tensor: TensorProto) -> int:
+    """Bytes of a tensor; of its values alone from 2 GiB on, where protobuf does not count."""
+    values = len(tensor.raw_data)
+    return values if values > LARGEST else int(tensor.ByteSize())
 
 
 def _sizes(graph: ir.Graph) -> list[int]:

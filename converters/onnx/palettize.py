@@ -14,6 +14,7 @@ from onnx import ModelProto, TensorProto, helper
 from converters.onnx.checked import first_names, unchecked
 from converters.onnx.decodes import find_decodes
 from converters.onnx.encode import Encoding, encode
+from converters.onnx.external import LARGEST, bytes_of, move_tensors_out
 from converters.onnx.insert import insert
 from converters.onnx.ledger import ledger
 from converters.onnx.load import load
@@ -51,7 +52,8 @@ def palettize(path: Path, out: Path, recipe: Recipe) -> Rewrite:
     A weight (see :mod:`converters.onnx.weights`) is replaced by the decoding of its palette under
     its own name, in the main graph, where that takes fewer bytes. Opset, names, shapes, metadata,
     functions and other nodes are kept; so is the IR version, unless it is below 4. Tensors that
-    the input keeps in other files are written into ``out``. The same file gives the same bytes.
+    the input keeps in other files are written into ``out``, or into one data file beside it if
+    that would be larger than 2 GiB. The same file gives the same bytes.
 
     Raises:
         DkmError: the file is damaged or not ONNX, its opset or IR version is too old or too new,
@@ -77,6 +79,8 @@ def palettize(path: Path, out: Path, recipe: Recipe) -> Rewrite:
     _take_out(model, set(palettes))
     insert(model, palettes)
     model.ir_version = max(model.ir_version, _OLDEST_IR)
+    if sum(map(bytes_of, model.graph.initializer)) > LARGEST:
+        move_tensors_out(model.graph, out)
     _save(model, out)
     return Rewrite(palettes, dense, tuple(unchecked(model, path, out)), before)
 
@@ -139,10 +143,10 @@ def _too_small(
     """
     dense: dict[str, str] = {}
     there: set[str] = set()
-    for name in sorted(planned, key=lambda name: -tensors[name].ByteSize()):
+    for name in sorted(planned, key=lambda name: -bytes_of(tensors[name])):
         sizes = _sizes(planned[name])
         size = sum(sizes[part] for part in sizes.keys() - there)
-        dense_size = tensors[name].ByteSize()
+        dense_size = bytes_of(tensors[name])
         if size < dense_size:
             there.update(sizes)
         else:

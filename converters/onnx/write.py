@@ -11,7 +11,7 @@ from google.protobuf.message import EncodeError  # type: ignore[import-untyped] 
 from onnx import helper
 from onnx_ir.passes import common as passes
 
-from converters.onnx.external import move_palettes_out, move_weights_out, total_bytes
+from converters.onnx.external import LARGEST, move_tensors_out, move_weights_out, total_bytes
 from converters.onnx.half import cast_weights, narrow_luts, narrow_weights
 from converters.onnx.insert import insert
 from converters.onnx.options import Options
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
     from dkm_deploy.export import Exported
     from dkm_deploy.palette import Palette
-
-_LARGEST = 2**31 - 2**24  # bytes of tensors, which leaves 16 MiB of 2 GiB for the graph
 
 
 def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
@@ -52,7 +50,7 @@ def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
     narrowed, notes = narrow_weights(model.graph) if half else ([], [])
     external = options.external_data
     if external is None:
-        external = total_bytes(model.graph, exported.palettes.values()) > _LARGEST
+        external = total_bytes(model.graph, exported.palettes.values()) > LARGEST
     if external:
         move_weights_out(model, path)
     proto = with_palettes(model, {name: exported.palettes[name] for name in weights}, options)
@@ -62,7 +60,7 @@ def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
         luts = [] if options.decode == "int8" else [f"{weight}.lut" for weight in weights]
         notes += narrow_luts(proto.graph, luts)
     if external:
-        move_palettes_out(proto.graph, path)
+        move_tensors_out(proto.graph, path)
     _save(proto, path)
     return tuple(notes)
 

@@ -158,7 +158,7 @@ class TestDataFile:
         assert max(numpy_helper.to_array(t).nbytes for t in tensors if t not in outside) <= 1024
 
     def test_too_large_for_one_file_means_two(self, frozen, tmp_path, monkeypatch):
-        monkeypatch.setattr(sys.modules["converters.onnx.write"], "_LARGEST", 100_000)
+        monkeypatch.setattr(sys.modules["converters.onnx.write"], "LARGEST", 100_000)
         dkm.convert(frozen, IDS, tmp_path / "m.onnx")
         assert (tmp_path / "m.onnx.data").exists()
 
