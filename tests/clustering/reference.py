@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-_BLOCK = 1 << 20  # vectors whose attention is held at a time; autograd makes it anew
+_BLOCK = 1 << 24  # differences of values that are held at a time; autograd makes them anew
 
 
 def dense_soft_cluster(
@@ -22,7 +22,7 @@ def dense_soft_cluster(
     """
     tau = tau.clamp(min=torch.finfo(tau.dtype).tiny)[:, None, None]
     centroids = centroids.detach()
-    blocks = vectors.split(_BLOCK, dim=1)
+    blocks = vectors.split(max(1, _BLOCK // centroids[0].numel()), dim=1)
     for _ in range(iterations):
         start = centroids
         sums = [_again(_sums, block, start, tau) for block in blocks]
