@@ -11,8 +11,8 @@ from dkm_deploy.report.markup import Column, Markup, element, join, table
 _FIGURES = {
     "load_s": "Load",
     "first_s": "First run",
-    "median_s": "Run, median",
-    "p95_s": "Run, 95th percentile",
+    "median_s": "Median run",
+    "p95_s": "95th percentile run",
     "peak_bytes": "Peak memory",
     "steady_bytes": "Steady memory",
 }

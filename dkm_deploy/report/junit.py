@@ -20,14 +20,15 @@ def junit(report: Mapping[str, Any]) -> str:
     """The checks of a report as JUnit XML.
 
     A missed limit is a failure; a check that did not run is skipped or, where the report requires
-    all of them, a failure too. A report without a file has one suite with one failure.
+    all of them, a failure too. A report that passed nothing for want of checks has a failure of its
+    own, so that no report is green that did not pass.
 
     Args:
         report: ``Report.to_dict()``, or the same read from a report's JSON.
     """
     suites = [_suite(model, bool(report.get("required"))) for model in summary.files(report)]
-    if not any(model["checks"] for model in summary.files(report)):
-        suites = [_lone("failure", summary.headline(report))]
+    if not report["passed"] and all(suite.find(".//failure") is None for suite in suites):
+        suites.append(_lone("failure", summary.headline(report)))
     return _document(suites)
 
 

@@ -11,7 +11,7 @@ from dkm_deploy.report.markup import Markup, element
 from dkm_deploy.report.runs import Comparison, Point
 
 _WIDTH, _HEIGHT = 480, 340
-_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 14, 46
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 26, 46
 _STEPS = (1, 2, 5)
 
 Scale = Callable[[float], float]
@@ -39,7 +39,8 @@ def plot(found: Comparison) -> Markup:
     )
     parts = [
         *_grid(axes, _log_ticks(x0, x1), _ticks(y0, y1)),
-        _label(_LEFT, _HEIGHT - 6, "bytes on disk, log scale", "start"),
+        _label(_WIDTH - _RIGHT, _HEIGHT - 6, "bytes on disk, log scale", "end"),
+        _label(4, 14, found.measure, "start"),
         *([] if found.original is None else [_level(axes.y(found.original))]),
         _front([(axes.x(p.size_bytes), axes.y(s)) for _, p, s in drawn if p.front]),
         *(_point(i, p, axes.x(p.size_bytes), axes.y(s), found.measure) for i, p, s in drawn),

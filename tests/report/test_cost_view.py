@@ -44,8 +44,8 @@ def test_the_table_has_both_files_and_the_ratio(demo):
         ["Figure", "This file", "Dense file", "Ratio"],
         ["Load", "12.3 ms", "10.0 ms", "1.23x"],
         ["First run", "4.50 ms", "4.50 ms", "1.00x"],
-        ["Run, median", "2.00 ms", "2.00 ms", "1.00x"],
-        ["Run, 95th percentile", "3.10 ms", "3.10 ms", "1.00x"],
+        ["Median run", "2.00 ms", "2.00 ms", "1.00x"],
+        ["95th percentile run", "3.10 ms", "3.10 ms", "1.00x"],
         ["Peak memory", "5.6 MB", "5.0 MB", "1.12x"],
         ["Steady memory", "-", "-", "-"],
     ]
@@ -55,7 +55,7 @@ def test_the_table_has_both_files_and_the_ratio(demo):
 def test_the_sentence_has_every_figure(demo):
     assert sentence(None) == ""
     told = sentence(COST)
-    assert told.startswith("load 12.3 ms (1.23x), first run 4.50 ms (1.00x), run, median")
+    assert told.startswith("load 12.3 ms (1.23x), first run 4.50 ms (1.00x), median run 2.00 ms")
     assert told.endswith("beside the original, converted to .onnx")
 
 
