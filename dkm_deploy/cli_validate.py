@@ -17,6 +17,8 @@ from dkm_deploy.validation.record import Report
 
 MODEL = "package.module:callable that returns a torch.nn.Module; the current folder is searched"
 
+_RATIOS = {"latency": "median latency", "load": "load time", "peak": "peak memory"}
+
 
 def add_validate(commands: Any) -> None:
     """The parser of the command."""
@@ -111,7 +113,7 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-agreement", metavar="SHARE", help="limit on equal top-1 answers: 99.5%% or 0.995"
     )
-    for name, figure in (("latency", "median latency"), ("load", "load time"), ("peak", "memory")):
+    for name, figure in _RATIOS.items():
         words = f"limit on {figure}, times the dense file's; it needs --cost"
         parser.add_argument(f"--max-{name}-ratio", type=float, metavar="RATIO", help=words)
     parser.add_argument(

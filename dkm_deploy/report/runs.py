@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -82,7 +83,7 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
         notes = _notes(reports)
     except DkmError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise DkmError(f"{', '.join(map(str, paths))}: a report is damaged: {error!r}") from error
     if not points:
         raise DkmError("the reports are about no file; give files to dkm-deploy validate")
@@ -129,10 +130,14 @@ def _measure(reports: Iterable[Mapping[str, Any]]) -> str:
     raise DkmError("the reports share no metric, and not all of them have agreement either")
 
 
-def _positive(size: int) -> int:
-    if size <= 0:
-        raise ValueError(f"size_bytes is {size}")
-    return size
+def _number(value: Any, least: float = -math.inf) -> float | None:
+    """A finite number of at least ``least``, or None. Raises ValueError for another."""
+    if value is None:
+        return None
+    number = float(value)
+    if not math.isfinite(number) or number < least:
+        raise ValueError(f"{value!r} where a figure should be")
+    return number
 
 
 def _points(run: str, report: Mapping[str, Any], measure: str) -> list[Point]:
@@ -140,11 +145,11 @@ def _points(run: str, report: Mapping[str, Any], measure: str) -> list[Point]:
         Point(
             run=run,
             file=model["name"],
-            size_bytes=_positive(int(model["size_bytes"])),
-            size_ratio=model["size_ratio"],
-            bits_per_weight=model["bits_per_weight"],
+            size_bytes=int(_number(model["size_bytes"], 1) or 1),
+            size_ratio=_number(model["size_ratio"]),
+            bits_per_weight=_number(model["bits_per_weight"]),
             score=_score(model, measure),
-            latency_s=None if model["cost"] is None else float(model["cost"]["file"]["median_s"]),
+            latency_s=model["cost"] and _number(model["cost"]["file"]["median_s"]),
             verdict=summary.verdict(model),
             layout=_layout(report["layers"]),
             recipe=str(report["recipe"]),
@@ -156,8 +161,9 @@ def _points(run: str, report: Mapping[str, Any], measure: str) -> list[Point]:
 
 def _score(model: Mapping[str, Any], measure: str) -> float | None:
     if measure != _AGREEMENT:
-        return None if model["metric"] is None else float(model["metric"])
-    return None if model["agreement"] is None else 100 * float(model["agreement"])
+        return _number(model["metric"])
+    share = _number(model["agreement"])
+    return None if share is None else 100 * share
 
 
 def _layout(layers: Iterable[Mapping[str, Any]]) -> str:

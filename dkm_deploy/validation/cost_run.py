@@ -72,7 +72,7 @@ class Meter:
     def _dense(self, path: Path, runtime: Costed, batch: int) -> tuple[Path | None, str]:
         """The dense file to measure beside ``path``, and what it is; or why there is none."""
         if self.options.dense is not None:
-            given = existing(Path(self.options.dense))
+            given = Path(self.options.dense)
             if runtime_for(given) is runtime:
                 return given, given.name
             return None, f"{given.name} is not run by {runtime.name}"
@@ -108,10 +108,16 @@ class Meter:
 def meter(
     options: CostOptions | None, inputs: Inputs, original: nn.Module | None
 ) -> Iterator[Meter | None]:
-    """A meter whose temporary files go with it; None without options."""
+    """A meter whose temporary files go with it; None without options.
+
+    Raises:
+        DkmError: the dense file is missing.
+    """
     if options is None:
         yield None
         return
+    if options.dense is not None:
+        existing(options.dense)
     with tempfile.TemporaryDirectory() as folder:
         yield Meter(options, inputs, original, Path(folder))
 
@@ -147,7 +153,7 @@ def _end(done: subprocess.CompletedProcess[bytes]) -> str:
     """How a process ended that gave nothing, with the last line it said."""
     how = f"ended with exit code {done.returncode}"
     if done.returncode < 0:
-        how = f"was ended by {signal.Signals(-done.returncode).name}"
+        how = f"was ended by signal {-done.returncode}"
         how += ", as for want of memory" if done.returncode == -signal.SIGKILL else ""
     said = done.stderr.decode(errors="replace").strip().splitlines()
     return f"{how}: {said[-1]}" if said else how

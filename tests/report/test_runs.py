@@ -7,6 +7,7 @@ import json
 import re
 from io import StringIO
 
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -157,6 +158,21 @@ def test_the_terminal_shows_the_same(demo, save):
     assert sum("\N{BLACK STAR}" in line for line in lines) == 1
 
 
+ODD = (None, "x", "", -1, 0, 1e300, 10**400, True, [], {}, [3], {"a": 1})
+
+
+def _damage(report, generator):
+    """Put something else in the place of a value at any depth."""
+    value = report
+    while isinstance(value, dict | list) and value:
+        keys = list(value) if isinstance(value, dict) else range(len(value))
+        held, key = value, keys[generator.integers(len(keys))]
+        value = held[key]
+        if generator.random() < 0.15:
+            break
+    held[key] = ODD[generator.integers(len(ODD))]
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("text", "message"),
@@ -174,6 +190,18 @@ class TestBadInput:
         with pytest.raises(DkmError, match=message) as caught:
             compare_runs([tmp_path / "r.json"])
         assert "r.json" in str(caught.value)
+
+    def test_random_damage_is_told_in_one_line(self, demo, save):
+        generator, told = np.random.default_rng(0), 0
+        for _ in range(300):
+            report = run_of(demo, (1000, 90.0), (2000, 95.0))
+            report["models"][4]["cost"] = {"file": {"median_s": 0.0123}}
+            _damage(report, generator)
+            try:
+                comparison_page(compare_runs([save(report)]))
+            except DkmError:
+                told += 1
+        assert told > 30
 
     def test_a_missing_report(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"none\.json: no such report"):

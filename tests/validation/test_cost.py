@@ -103,7 +103,7 @@ def test_the_reference_evaluator_says_nothing_about_a_device(frozen, tmp_path):
 
 FAULTS = {
     "raise MemoryError('out of it')": "MemoryError: out of it",
-    "import os; os.kill(os.getpid(), 9)": "was ended by SIGKILL, as for want of memory",
+    "import os; os.kill(os.getpid(), 9)": "was ended by signal 9, as for want of memory",
     "import os; os._exit(3)": "ended with exit code 3",
     "import time; time.sleep(60)": "took more than 3 s",
 }
@@ -172,5 +172,13 @@ def test_bad_options(settings, message):
 
 
 def test_a_dense_file_that_is_missing(path, frozen):
-    report = validate(path, frozen, cost=dkm.CostOptions("gone.onnx", rounds=1, runs=5))
-    assert "gone.onnx: no such file" in _cost_checks(report)[0].reason
+    with pytest.raises(FileNotFoundError, match=r"gone\.onnx: no such file"):
+        validate(path, frozen, cost=dkm.CostOptions("gone.onnx"))
+
+
+def test_a_dense_file_for_another_runtime_is_not_compared(path, frozen, tmp_path):
+    (tmp_path / "dense.mlpackage").mkdir()
+    options = dkm.CostOptions(tmp_path / "dense.mlpackage", rounds=1, runs=5)
+    cost = validate(path, frozen, cost=options).files[0].cost
+    assert cost.dense is None
+    assert cost.beside.startswith("dense.mlpackage is not run by ONNX Runtime")
