@@ -43,9 +43,8 @@ def measure(bare: str, path: str, inputs: str, names: list[str], threads: int, r
     spent: list[float] = []
     while len(spent) < runs and (len(spent) < _LEAST_RUNS or sum(spent) < _SECONDS):
         spent.append(_timed(lambda: run(arrays))[1])
-    peak = _memory("VmHWM")
     _trim()
-    steady = _memory("VmRSS")
+    steady, peak = _memory("VmRSS"), _memory("VmHWM")
     return {
         "load_s": load_s,
         "first_s": first_s,
