@@ -6,12 +6,12 @@ import base64
 import html
 import json
 import re
-import shutil
 import subprocess
 
 import numpy as np
 import pytest
 
+from benchmarks.runtimes.chromium import browser
 from dkm_deploy.report.comparison import comparison_page
 from dkm_deploy.report.html import page
 from dkm_deploy.report.runs import compare_runs
@@ -19,9 +19,8 @@ from dkm_deploy.validation.pictures import png
 from tests.report.test_cost_view import with_cost
 from tests.report.test_histogram import with_histograms
 
-_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-CHROMIUM = next((path for path in map(shutil.which, _NAMES) if path), None)
-PHONE, DESKTOP = 360, 1280
+CHROMIUM = browser()
+PHONE, PAPER, DESKTOP = 360, 720, 1280
 PICTURE = base64.b64encode(png(np.arange(192, dtype=np.uint8).reshape(8, 8, 3))).decode()
 
 LOOK = """<!doctype html><meta charset="utf-8"><meta name="color-scheme" content="light dark">
@@ -96,6 +95,13 @@ def test_a_page_on_a_desktop_by_day(source, tmp_path):
     assert found["scroll"] == found["width"]
     text, ground = map(_brightness, found["colours"])
     assert text < 60 < 240 < ground
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is on PATH")
+def test_a_page_on_paper_is_not_cut(source, tmp_path):
+    assert source.count("@media print") == 1
+    found, _ = look(tmp_path, source.replace("@media print", "@media all"), PAPER)
+    assert found["scroll"] == found["width"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is on PATH")
