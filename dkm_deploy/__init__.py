@@ -18,10 +18,12 @@ from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
 from dkm_deploy.training.methods import DKM, HardSTE
 from dkm_deploy.training.round_luts import round_luts
 from dkm_deploy.training.status import status
+from dkm_deploy.validation.budget import Budget
+from dkm_deploy.validation.cost import CostOptions
 from dkm_deploy.validation.golden import write_golden
 from dkm_deploy.validation.limits import Limits, OutputLimits
 from dkm_deploy.validation.record import Report
-from dkm_deploy.validation.verdict import replay, validate
+from dkm_deploy.validation.verdict import judge, replay, validate
 
 __all__ = [
     # What to do with which weight.
@@ -59,9 +61,12 @@ __all__ = [
     "Evaluator",
     "Overflow",
     # Weigh them.
+    "Budget",
+    "CostOptions",
     "Limits",
     "OutputLimits",
     "Report",
+    "judge",
     "replay",
     "validate",
     "write_golden",

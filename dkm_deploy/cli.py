@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from dkm_deploy._version import __version__
+from dkm_deploy.cli_compare import add_compare
 from dkm_deploy.cli_validate import MODEL, add_golden, add_validate
 from dkm_deploy.errors import DkmError
 
@@ -56,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     _add_convert(commands)
     add_validate(commands)
     add_golden(commands)
+    add_compare(commands)
     _add_inspect(commands)
     return parser
 

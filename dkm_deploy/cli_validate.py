@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +11,20 @@ from rich.console import Console
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.quantities import parse_bytes, parse_share
+from dkm_deploy.validation.cost import CostOptions
 from dkm_deploy.validation.limits import Limits, parse_output_limits
 from dkm_deploy.validation.record import Report
 
 MODEL = "package.module:callable that returns a torch.nn.Module; the current folder is searched"
+
+_RATIOS = {"latency": "median latency", "load": "load time", "peak": "peak memory"}
 
 
 def add_validate(commands: Any) -> None:
     """The parser of the command."""
     parser = commands.add_parser(
         "validate",
-        help="check files against PyTorch: weights, outputs, answers, bytes",
+        help="check files against PyTorch: weights, outputs, answers, bytes, cost",
         description="Compare converted files with the palettized PyTorch model they came from, and "
         "its answers with those of the original model; or with a golden bundle, without PyTorch.",
         epilog="examples: dkm-deploy validate out/net.onnx --model mynet:Net --weights "
@@ -32,10 +36,15 @@ def add_validate(commands: Any) -> None:
     _add_reference(parser, required=False)
     _add_limits(parser)
     parser.add_argument(
+        "--budget", type=Path, metavar="FILE", help="size budget in TOML, a limit for each file"
+    )
+    _add_cost(parser)
+    parser.add_argument(
         "--require", action="store_true", help="a check that could not run is a failure"
     )
     parser.add_argument("--json", type=Path, help="write the report as JSON")
     parser.add_argument("--html", type=Path, help="write the report as a page")
+    parser.add_argument("--junit", type=Path, help="write the checks as JUnit XML")
     parser.add_argument("--force", action="store_true", help="replace reports that exist")
     parser.set_defaults(run=_validate)
 
@@ -80,6 +89,23 @@ def _add_reference(parser: argparse.ArgumentParser, *, required: bool) -> None:
     )
 
 
+def _add_cost(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cost",
+        action="store_true",
+        help="measure load time, latency and memory in fresh processes, in turns with a dense file",
+    )
+    parser.add_argument(
+        "--dense",
+        type=Path,
+        metavar="FILE",
+        help="with --cost: the dense file; without it the original is converted to the same kind",
+    )
+    parser.add_argument(
+        "--threads", type=int, metavar="N", help="with --cost: of the runtime; 1 if left out"
+    )
+
+
 def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-size", metavar="SIZE", help="limit on each file: 3.4MB, 3.2MiB")
     parser.add_argument("--max-relative-error", type=float, help="limit on the outputs' error")
@@ -87,6 +113,9 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-agreement", metavar="SHARE", help="limit on equal top-1 answers: 99.5%% or 0.995"
     )
+    for name, figure in _RATIOS.items():
+        words = f"limit on {figure}, times the dense file's; it needs --cost"
+        parser.add_argument(f"--max-{name}-ratio", type=float, metavar="RATIO", help=words)
     parser.add_argument(
         "--limit",
         action="append",
@@ -100,29 +129,69 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
 
 def _validate(arguments: argparse.Namespace, console: Console) -> int:
     from dkm_deploy.atomic import check_writable
+
+    for path in filter(None, (arguments.json, arguments.html, arguments.junit)):
+        check_writable(path, force=arguments.force)
+    return finish(lambda: _report(arguments), arguments, console)
+
+
+def finish(make: Callable[[], Report], arguments: argparse.Namespace, console: Console) -> int:
+    """Make a report, write it as ``--json``, ``--html`` and ``--junit`` say, and print it.
+
+    The JUnit file is there even if the report cannot be made: it holds the error then.
+    """
     from dkm_deploy.report.terminal import show
 
-    for path in filter(None, (arguments.json, arguments.html)):
-        check_writable(path, force=arguments.force)
-    report = _report(arguments)
-    if arguments.json:
-        report.to_json(arguments.json, force=arguments.force)
-    if arguments.html:
-        report.to_html(arguments.html, force=arguments.force)
+    try:
+        report = make()
+    except DkmError as error:
+        _write_error(arguments.junit, error, force=arguments.force)
+        raise
+    for path, write in (
+        (arguments.json, report.to_json),
+        (arguments.html, report.to_html),
+        (arguments.junit, report.to_junit),
+    ):
+        if path:
+            write(path, force=arguments.force)
     show(report.to_dict(), console)
     return 0 if report else 1
 
 
+def _write_error(path: Path | None, error: DkmError, *, force: bool) -> None:
+    from dkm_deploy.atomic import written_whole
+    from dkm_deploy.report.junit import junit_error
+
+    if path is not None:
+        with written_whole(path, force=force) as temporary:
+            temporary.write_text(junit_error(str(error)), "utf-8")
+
+
 def _report(arguments: argparse.Namespace) -> Report:
+    from dkm_deploy.validation.budget import Budget
     from dkm_deploy.validation.verdict import replay, validate
 
-    how: Any = {"limits": _limits(arguments), "require": arguments.require}
+    how: Any = {
+        "limits": _limits(arguments),
+        "budget": Budget.load(arguments.budget) if arguments.budget else None,
+        "cost": _cost(arguments),
+        "require": arguments.require,
+    }
     if arguments.golden is None:
         return validate(arguments.files, **_reference(arguments), **how)
     for name in ("model", "weights", "inputs", "original"):
         if getattr(arguments, name) is not None:
             raise DkmError(f"--{name} does not go with --golden, which has all that is needed")
     return replay(arguments.files, arguments.golden, **how)
+
+
+def _cost(arguments: argparse.Namespace) -> CostOptions | None:
+    given = {"dense": arguments.dense, "threads": arguments.threads}
+    given = {name: value for name, value in given.items() if value is not None}
+    for name in given:
+        if not arguments.cost:
+            raise DkmError(f"--{name} goes with --cost, which measures")
+    return CostOptions(**given) if arguments.cost else None
 
 
 def _golden(arguments: argparse.Namespace, console: Console) -> int:
@@ -172,5 +241,8 @@ def _limits(arguments: argparse.Namespace) -> Limits:
         max_metric_loss=arguments.max_metric_loss,
         min_agreement=None if share is None else parse_share(share),
         max_bytes=None if size is None else parse_bytes(size),
+        max_latency_ratio=arguments.max_latency_ratio,
+        max_load_ratio=arguments.max_load_ratio,
+        max_peak_ratio=arguments.max_peak_ratio,
         outputs=parse_output_limits(arguments.limit),
     )

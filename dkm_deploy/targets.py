@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
@@ -166,7 +167,7 @@ def ledger(path: str | Path) -> Ledger:
     return reader_for(path).ledger(path)
 
 
-def existing(path: str | Path) -> Path:
+def existing(path: str | PathLike[str]) -> Path:
     """``path`` as a Path, once it is known to exist."""
     path = Path(path)
     if not path.exists():

@@ -33,7 +33,7 @@ def test_the_example_is_short_and_passes(tmp_path, monkeypatch, capsys):
     }
 
 
-COMMANDS = "demo|palettize|convert|golden|validate|inspect"
+COMMANDS = "demo|palettize|convert|golden|validate|compare|inspect"
 
 
 @pytest.mark.parametrize(

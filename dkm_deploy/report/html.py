@@ -16,6 +16,7 @@ _PAGE = """\
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
 {title}
 <style>
 {style}</style>
@@ -27,22 +28,30 @@ _PAGE = """\
 """
 
 
+# Whatever the data says, a browser loads and runs nothing.
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+
+
 def page(report: Mapping[str, Any]) -> str:
     """The report as a self-contained HTML page.
 
     Args:
         report: ``Report.to_dict()``, or the same read from a report's JSON.
     """
+    return document(f"{summary.headline(report)} - dkm-deploy", _body(report))
+
+
+def document(title: str, body: Markup) -> str:
+    """A whole page with the project's style."""
     style = files("dkm_deploy.report").joinpath("style.css").read_text("utf-8")
-    title = element("title", f"{summary.headline(report)} - dkm-deploy")
-    return _PAGE.format(title=title, style=style, body=_body(report))
+    return _PAGE.format(title=element("title", title), style=style, body=body, policy=_POLICY)
 
 
 def _body(report: Mapping[str, Any]) -> Markup:
     header = element("header", element("h1", "Validation report"), sections.verdict(report))
     parts = [
         sections.models(report),
-        *(sections.file(model) for model in summary.files(report)),
+        *(sections.file(model, report["pictures"]) for model in summary.files(report)),
         sections.layers(report),
         sections.dense(report),
         sections.limits(report),

@@ -23,13 +23,17 @@ class Column:
     figures: bool = True
 
 
+_VOID = {"img"}
+
+
 def element(tag: str, *children: str, **attributes: str) -> Markup:
     """``<tag attributes>children</tag>``; ``class_`` and ``aria_label`` are written as in HTML."""
     named = "".join(
         f' {name.rstrip("_").replace("_", "-")}="{escape(printable(value))}"'
         for name, value in attributes.items()
     )
-    return Markup(f"<{tag}{named}>{''.join(map(_escaped, children))}</{tag}>")
+    end = "" if tag in _VOID else f"</{tag}>"
+    return Markup(f"<{tag}{named}>{''.join(map(_escaped, children))}{end}")
 
 
 def join(parts: Iterable[str]) -> Markup:

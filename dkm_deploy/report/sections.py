@@ -8,6 +8,8 @@ from typing import Any
 from dkm_deploy.report import summary, text
 from dkm_deploy.report.answers import answers
 from dkm_deploy.report.bar import size_bar
+from dkm_deploy.report.cost import costs
+from dkm_deploy.report.histogram import histograms
 from dkm_deploy.report.markup import Column, Markup, element, join, table
 from dkm_deploy.report.text import DASH
 
@@ -34,6 +36,9 @@ _LIMITS = {
     "min_agreement": "Smallest agreement with the original (0 to 1)",
     "max_bytes": "Largest size of a file, bytes",
     "max_size_ratio": "Largest size as a part of the original's bytes",
+    "max_latency_ratio": "Largest median latency, times the dense file's",
+    "max_load_ratio": "Largest load time, times the dense file's",
+    "max_peak_ratio": "Largest peak memory, times the dense file's",
 }
 
 _OUTPUT_LIMITS = {
@@ -74,7 +79,7 @@ def models(report: Values) -> Markup:
     return _section("Models", table("Models", columns, rows), _MODELS_LEGEND)
 
 
-def file(model: Values) -> Markup:
+def file(model: Values, pictures: Mapping[str, str]) -> Markup:
     """What was asked of one file, where its bytes are, and how far each output is off."""
     about = element("p", element("code", model["path"]), class_="muted")
     ran = f"Run by {model['runtime']}." if model["runtime"] else "Nothing ran this file."
@@ -83,13 +88,12 @@ def file(model: Values) -> Markup:
         about,
         element("h3", "Checks"),
         _checks(model),
-        element("h3", "Where the bytes are"),
-        size_bar(model["bytes_by_kind"]),
-        element("p", f"{summary.sizes(model)}."),
+        *([] if model["size_bytes"] is None else _bytes(model)),
+        *costs(model),
         element("h3", "Outputs against PyTorch"),
         element("p", ran),
         *([_outputs(model), _ERRORS_LEGEND] if model["errors"] else []),
-        *answers(model),
+        *answers(model, pictures),
     )
 
 
@@ -100,7 +104,8 @@ def layers(report: Values) -> Markup:
     rows = [_layer(layer) for layer in report["layers"]]
     if not rows:
         return _section("Palettized weights", element("p", "No weight is palettized."))
-    return _section("Palettized weights", table("Weights", columns, rows), _LAYERS_LEGEND)
+    figures = histograms(report["layers"], report["histograms"])
+    return _section("Palettized weights", table("Weights", columns, rows), _LAYERS_LEGEND, *figures)
 
 
 def dense(report: Values) -> Markup:
@@ -161,6 +166,11 @@ def _model(model: Values) -> list[str]:
         model["runtime"] or DASH,
         badge(summary.verdict(model)),
     ]
+
+
+def _bytes(model: Values) -> list[Markup]:
+    sizes = element("p", f"{summary.sizes(model)}.")
+    return [element("h3", "Where the bytes are"), size_bar(model["bytes_by_kind"]), sizes]
 
 
 def _checks(model: Values) -> Markup:

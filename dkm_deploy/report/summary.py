@@ -67,8 +67,13 @@ def largest_difference(model: Mapping[str, Any]) -> float | None:
 
 
 def sizes(model: Mapping[str, Any]) -> str:
-    """The bytes of a file in one sentence: against the original, deflated, and the ideal."""
+    """The bytes of a file in one sentence: against the original, deflated, and the ideal.
+
+    Empty for what a device gave, which has no bytes of its own.
+    """
     size = model["size_bytes"]
+    if size is None:
+        return ""
     parts = [f"{whole(size)} bytes"]
     if model["size_ratio"] is not None:
         halved = ratio(model["half_ratio"])

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette
-from dkm_deploy.report import summary, text
+from dkm_deploy.report import cost, summary, text
 from dkm_deploy.report.table import (
     STYLES,
     natural_width,
@@ -109,7 +109,8 @@ def _print_checks(model: Mapping[str, Any], console: Console, *, runtime: bool) 
     for check in model["checks"]:
         rows.add_row(status(check["status"]), safe(check["name"]), safe(check["reason"]))
     print_line(title, console)
-    for sentence in filter(None, (summary.sizes(model), summary.answers(model))):
+    told = summary.sizes(model), summary.answers(model), cost.sentence(model["cost"])
+    for sentence in filter(None, told):
         print_line(safe(sentence), console)
     print_table(rows, console)
 

@@ -37,6 +37,11 @@ def ratio(value: float | None) -> str:
     return DASH if value is None else f"{value:,.1f}x"
 
 
+def times(value: float | None) -> str:
+    """A quotient of two measurements: ``1.05x``."""
+    return DASH if value is None else f"{value:,.2f}x"
+
+
 def percent(share: float | None, decimals: int = 2) -> str:
     """A share from 0 to 1 as ``99.17%``."""
     return DASH if share is None else f"{100 * share:.{decimals}f}%"

@@ -78,6 +78,15 @@ class Prober(Runtime, Protocol):
         ...
 
 
+@runtime_checkable
+class Costed(Runtime, Protocol):
+    """A runtime whose files can be timed in a process that imports nothing else."""
+
+    bare: Path
+    """A Python file with ``load(path, threads)``: it opens a file and gives a function that runs it
+    on arrays by input name. Its imports, which are not counted, are those of the runtime alone."""
+
+
 @cache
 def runtimes() -> tuple[Runtime, ...]:
     """All registered runtimes, native ones first."""
@@ -97,6 +106,14 @@ def runtime_for(path: Path) -> Runtime:
             return runtime
     reasons = "; ".join(f"{r.name}: {r.unavailable()}" for r in fitting)
     raise DkmError(f"{path}: nothing here runs {path.suffix!r} files. {reasons}".rstrip(". "))
+
+
+def timed_runtime(path: Path) -> Costed:
+    """The runtime of ``path``, if its cost can be measured. Raises DkmError if it cannot."""
+    runtime = runtime_for(path)
+    if isinstance(runtime, Costed):
+        return runtime
+    raise DkmError(f"{path}: {runtime.name} says nothing about load time, latency and memory")
 
 
 def prober_for(path: Path) -> Prober:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dkm_deploy.errors import DkmError, MissingFileError
@@ -12,7 +13,6 @@ from dkm_deploy.runtimes.onnx_taps import find_taps
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from pathlib import Path
 
     from numpy.typing import NDArray
     from onnx import GraphProto, ValueInfoProto
@@ -53,6 +53,7 @@ class OnnxRuntime:
 
     suffixes: tuple[str, ...] = (".onnx", ".ort")
     native = True
+    bare = Path(__file__).with_name("bare_onnx.py")
 
     def __init__(self) -> None:
         try:

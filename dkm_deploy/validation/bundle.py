@@ -57,6 +57,7 @@ class Bundle:
         palettes: of the frozen model, by parameter name.
         limits: what a file must keep.
         provenance: where all this came from.
+        recipe: TOML of a recipe that lays palettes out like these; empty if it is not told.
     """
 
     inputs: Mapping[str, Tensor]
@@ -68,6 +69,7 @@ class Bundle:
     palettes: Mapping[str, Palette]
     limits: Limits
     provenance: Mapping[str, str]
+    recipe: str
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -93,6 +95,7 @@ def read_bundle(folder: Path) -> Bundle:
             palettes=read_palettes(folder / PALETTES),
             limits=limits_from(manifest["limits"]),
             provenance={str(k): str(v) for k, v in manifest["provenance"].items()},
+            recipe=str(manifest.get("recipe", "")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         if isinstance(error, DkmError):
@@ -117,7 +120,7 @@ def sha256(path: Path) -> str:
 def _verify(folder: Path) -> frozenset[str]:
     """Compare every file with its sum. Returns the names that were listed, and so verified."""
     sums: dict[str, str] = {}
-    for line in _text(folder / SUMS).removesuffix("\n").split("\n"):
+    for line in read_text(folder / SUMS).removesuffix("\n").split("\n"):
         match = _LINE.fullmatch(line)
         if not match:
             raise DkmError(f"{folder / SUMS}: not a line of sums: {line[:80]!r}")
@@ -137,7 +140,7 @@ def _verify(folder: Path) -> frozenset[str]:
 def _manifest(folder: Path) -> dict[str, Any]:
     path = folder / MANIFEST
     try:
-        found = json.loads(_text(path))
+        found = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         raise DkmError(f"{path}: not JSON: {error}") from error
     if not isinstance(found, dict) or found.get("format") != FORMAT:
@@ -182,9 +185,10 @@ def dtype_name(array: NDArray[Any]) -> str:
     return np.dtype(array.dtype).name
 
 
-def _text(path: Path) -> str:
+def read_text(path: Path, of: str = "a golden bundle") -> str:
+    """A manifest or the sums. Raises DkmError if it is not there, far too long, or not text."""
     if not path.is_file():
-        raise MissingFileError(f"{path}: no such file; a golden bundle has one")
+        raise MissingFileError(f"{path}: no such file; {of} has one")
     if path.stat().st_size > _MOST:
         raise DkmError(f"{path}: {path.stat().st_size:,} bytes are too many for it")
     try:

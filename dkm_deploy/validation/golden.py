@@ -32,6 +32,7 @@ from dkm_deploy.validation.bundle import (
     sha256,
     tensor_key,
 )
+from dkm_deploy.validation.layers import recipe_of
 from dkm_deploy.validation.limits import Limits, check_names
 from dkm_deploy.validation.provenance import provenance as versions
 from dkm_deploy.validation.run import run_model, sample_count
@@ -93,6 +94,7 @@ def write_golden(
         "original_bytes": [tensor_bytes(original), half_bytes(original)] if original else None,
         "limits": asdict(limits),
         "provenance": versions() | dict(provenance or {}),
+        "recipe": recipe_of(palettes(reference), reference).to_toml(),
     }
     with written_whole(folder, force=force) as temporary:
         _write(temporary, groups, told)

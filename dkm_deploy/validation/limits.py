@@ -42,6 +42,9 @@ class Limits:
         min_agreement: top-1 agreement with the original, 0 to 1.
         max_bytes: of the file on disk.
         max_size_ratio: bytes of the file over bytes of the original's tensors.
+        max_latency_ratio: median latency over that of the dense file.
+        max_load_ratio: load time over that of the dense file.
+        max_peak_ratio: peak memory over that of the dense file.
         outputs: further limits of single outputs, by name.
     """
 
@@ -51,6 +54,9 @@ class Limits:
     min_agreement: float | None = None
     max_bytes: int | None = None
     max_size_ratio: float | None = None
+    max_latency_ratio: float | None = None
+    max_load_ratio: float | None = None
+    max_peak_ratio: float | None = None
     outputs: Mapping[str, OutputLimits] = field(default_factory=dict)
 
 

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from dkm_deploy.atomic import written_whole
 from dkm_deploy.validation.answers import Flip
+from dkm_deploy.validation.cost import Costs
 from dkm_deploy.validation.interval import Loss
+from dkm_deploy.validation.layers import Histogram, Layer
 from dkm_deploy.validation.limits import Limits
 from dkm_deploy.validation.locate import Divergence
 from dkm_deploy.validation.metrics import Errors
+
+FORMAT, VERSION = "dkm-deploy report", 1
 
 Status = Literal["passed", "missed", "not run"]
 
@@ -24,7 +28,7 @@ class Check:
     """One question asked of one file.
 
     Attributes:
-        name: "palettes", "parity", "metric", "agreement" or "size".
+        name: "palettes", "parity", "metric", "agreement", "size", "budget" or "cost".
         status: "passed", "missed", or "not run".
         reason: what was found beside what was wanted, or why it did not run.
     """
@@ -36,13 +40,14 @@ class Check:
 
 @dataclass(frozen=True)
 class Model:
-    """One row of the table: a PyTorch model or a converted file.
+    """One row of the table: a PyTorch model, a converted file, or what a device gave.
 
     Attributes:
         name: "original (fp32)", "frozen (hard)", another PyTorch model's, or the file's name.
-        path: of the file; None for a PyTorch model.
+        path: of the file, or of the folder that a device wrote; None for a PyTorch model.
         runtime: what ran it; None if nothing did.
-        size_bytes: on disk; for PyTorch models of the tensors, palettes packed.
+        size_bytes: on disk; for PyTorch models of the tensors, palettes packed; None for what a
+            device gave.
         size_ratio: of the original's tensor bytes to ``size_bytes``; None without an original.
         half_ratio: the same with the original's floats in float16.
         deflated_bytes: after deflate, as app stores ship files; None for a PyTorch model.
@@ -59,42 +64,30 @@ class Model:
         errors: of each output against the reference, by name; empty if nothing ran.
         divergence: where a file whose parity is missed first goes wrong; None if that is unknown.
         bytes_by_kind: of the file's ledger; empty for PyTorch models.
+        cost: of loading and running the file; None if it was not measured.
         checks: empty for PyTorch models.
     """
 
     name: str
-    path: str | None
-    runtime: str | None
-    size_bytes: int
-    size_ratio: float | None
-    half_ratio: float | None
-    deflated_bytes: int | None
-    ideal_bytes: int | None
-    bits_per_weight: float | None
-    metric: float | None
-    metric_loss: Loss | None
-    agreement: float | None
-    top5_overlap: float | None
-    flip_count: int | None
-    flips: tuple[Flip, ...]
-    errors: Mapping[str, Errors]
-    divergence: Divergence | None
-    bytes_by_kind: Mapping[str, int]
-    checks: tuple[Check, ...]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One palettized weight of the reference: its shape, widths, and how the indices are used."""
-
-    name: str
-    shape: tuple[int, ...]
-    bits: int
-    cluster_dim: int
-    groups: int
-    bits_per_weight: float
-    used_entries: int
-    entropy_bits: float
+    path: str | None = None
+    runtime: str | None = None
+    size_bytes: int | None = None
+    size_ratio: float | None = None
+    half_ratio: float | None = None
+    deflated_bytes: int | None = None
+    ideal_bytes: int | None = None
+    bits_per_weight: float | None = None
+    metric: float | None = None
+    metric_loss: Loss | None = None
+    agreement: float | None = None
+    top5_overlap: float | None = None
+    flip_count: int | None = None
+    flips: tuple[Flip, ...] = ()
+    errors: Mapping[str, Errors] = field(default_factory=dict)
+    divergence: Divergence | None = None
+    bytes_by_kind: Mapping[str, int] = field(default_factory=dict)
+    cost: Costs | None = None
+    checks: tuple[Check, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -112,6 +105,9 @@ class Report:
         limits: what was asked for.
         provenance: versions and machine.
         required: whether a check that could not run is a failure.
+        recipe: TOML of a recipe that lays palettes out like the reference's; empty if unknown.
+        histograms: of the palettized weights, by name.
+        pictures: PNG in base64 of flipped inputs that are images, by their place.
     """
 
     models: tuple[Model, ...]
@@ -122,6 +118,9 @@ class Report:
     limits: Limits
     provenance: Mapping[str, str]
     required: bool = False
+    recipe: str = ""
+    histograms: Mapping[str, Histogram] = field(default_factory=dict)
+    pictures: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
         lacking = self.missed or (self.required and self.not_run)
@@ -152,7 +151,8 @@ class Report:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as the JSON has them."""
-        return {"passed": bool(self), **_finite(asdict(self))}
+        about: dict[str, Any] = {"format": FORMAT, "version": VERSION, "passed": bool(self)}
+        return {**about, **_finite(asdict(self))}
 
     def to_json(self, path: str | Path, *, force: bool = False) -> None:
         """Write the report as JSON. Raises OutputExistsError if ``path`` is there."""
@@ -160,6 +160,13 @@ class Report:
             temporary.write_text(
                 json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", "utf-8"
             )
+
+    def to_junit(self, path: str | Path, *, force: bool = False) -> None:
+        """Write the checks as JUnit XML. Raises OutputExistsError if ``path`` is there."""
+        from dkm_deploy.report.junit import junit
+
+        with written_whole(Path(path), force=force) as temporary:
+            temporary.write_text(junit(self.to_dict()), "utf-8")
 
     def to_html(self, path: str | Path, *, force: bool = False) -> None:
         """Write the report as one self-contained page. Raises OutputExistsError if it is there."""

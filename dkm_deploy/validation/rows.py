@@ -1,23 +1,20 @@
-"""The rows of a report: each model and each file against the same outputs and limits."""
+"""The rows of a report: each model, each file and what a device gave, against the same task."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from numpy.typing import NDArray
 from torch import nn
 
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
-from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes import runtime_for
 from dkm_deploy.targets import reader_for
-from dkm_deploy.validation.answers import Answers, compare_answers
+from dkm_deploy.validation.budget import budget_checks
 from dkm_deploy.validation.checks import (
     answer_checks,
     holds_half,
@@ -25,11 +22,13 @@ from dkm_deploy.validation.checks import (
     parity_check,
     size_checks,
 )
-from dkm_deploy.validation.interval import Loss, Metric, metric_loss
+from dkm_deploy.validation.cost import Costs
+from dkm_deploy.validation.cost_check import cost_checks
 from dkm_deploy.validation.limits import Limits, limits_of
 from dkm_deploy.validation.locate import Divergence, locate, told
-from dkm_deploy.validation.metrics import Errors, errors
+from dkm_deploy.validation.metrics import Errors
 from dkm_deploy.validation.record import Check, Model
+from dkm_deploy.validation.returned import Returned
 from dkm_deploy.validation.run import Outputs, run_file
 from dkm_deploy.validation.size import (
     bits_per_weight,
@@ -37,57 +36,23 @@ from dkm_deploy.validation.size import (
     ideal_bytes,
     tensor_bytes,
 )
-
-
-@dataclass(frozen=True)
-class Original:
-    """The model before clustering: its outputs, and its tensors' bytes as they are and as fp16."""
-
-    outputs: Outputs
-    tensor_bytes: int
-    half_bytes: int
-
-
-@dataclass(frozen=True)
-class Task:
-    """What every row is measured against."""
-
-    inputs: Inputs
-    reference: Outputs
-    original: Original | None
-    labels: NDArray[Any] | None
-    metric: Metric
-    limits: Limits
-    frozen: Mapping[str, Palette]
-    model: nn.Module | None
-    """The reference itself, where it is at hand."""
+from dkm_deploy.validation.task import Answered, Original, Task, answered, errors_of, matched
 
 
 def model_row(name: str, model: nn.Module, outputs: Outputs, task: Task) -> Model:
     """The row of a PyTorch model that gave ``outputs``."""
     size = tensor_bytes(model)
     ratio, half_ratio = _ratios(task.original, size)
-    answers = _answers(outputs, task)
-    return Model(
+    found = errors_of(matched(outputs, task.reference), task.reference)
+    return _row(
+        answered(outputs, task),
+        found,
         name=name,
-        path=None,
         runtime=f"PyTorch {version('torch')}",
         size_bytes=size,
         size_ratio=ratio,
         half_ratio=half_ratio,
-        deflated_bytes=None,
-        ideal_bytes=None,
         bits_per_weight=bits_per_weight(model),
-        metric=_metric(outputs, task),
-        metric_loss=_loss(outputs, task),
-        agreement=answers.agreement,
-        top5_overlap=answers.top5_overlap,
-        flip_count=answers.flip_count,
-        flips=answers.flips,
-        errors=_errors(_matched(outputs, task.reference), task.reference),
-        divergence=None,
-        bytes_by_kind={},
-        checks=(),
     )
 
 
@@ -96,47 +61,96 @@ def file_row(path: Path, task: Task) -> Model:
     reader = reader_for(path)
     stored, ledger = reader.read_palettes(path), reader.ledger(path)
     outputs, runtime, reason = _run(path, task.inputs)
-    found: dict[str, Errors] = {}
-    ran = outputs is not None
-    if outputs is not None:
-        try:
-            outputs = _matched(outputs, task.reference)
-            found = _errors(outputs, task.reference)
-        except DkmError as error:
-            reason = str(error)
-    before, kinds = task.original, ledger.by_kind()
+    outputs, found, reason = _compared(outputs, reason, task)
+    before, kinds, size = task.original, ledger.by_kind(), ledger.total_bytes
     weights = sum(palette.size for palette in stored.values())
-    ratio, half_ratio = _ratios(before, ledger.total_bytes)
-    parity = parity_check(found, reason, ran, task.limits, half=holds_half(stored))
-    parity, divergence = _located(parity, path, outputs, task, half=holds_half(stored))
-    usable = outputs if found else None
-    metric, loss, answers = _metric(usable, task), _loss(usable, task), _answers(usable, task)
-    return Model(
+    ratio, half_ratio = _ratios(before, size)
+    half, ran = holds_half(stored), outputs is not None
+    parity = parity_check(found, reason, ran, task.limits, half=half)
+    parity, divergence = _located(parity, path, outputs, task, half=half)
+    told, (costs, unmeasured) = answered(outputs if found else None, task), _costs(path, task)
+    return _row(
+        told,
+        found,
         name=path.name,
         path=str(path),
         runtime=runtime,
-        size_bytes=ledger.total_bytes,
+        size_bytes=size,
         size_ratio=ratio,
         half_ratio=half_ratio,
         deflated_bytes=deflated_bytes(ledger),
         ideal_bytes=ideal_bytes(ledger, stored, task.frozen),
         bits_per_weight=8 * (kinds["indices"] + kinds["lut"]) / weights if weights else None,
-        metric=metric,
-        metric_loss=loss,
+        divergence=divergence,
+        bytes_by_kind={str(kind): part for kind, part in kinds.items()},
+        cost=costs,
+        checks=(
+            palettes_check(task.frozen, stored),
+            parity,
+            *answer_checks(told.metric, told.loss, told.answers.agreement, task.limits),
+            *size_checks(size, before.tensor_bytes if before else None, task.limits),
+            *budget_checks(path, size, task.budget),
+            *cost_checks(costs, unmeasured, task.limits),
+        ),
+    )
+
+
+def returned_row(folder: Path, returned: Returned, task: Task) -> Model:
+    """The row of outputs that a device gave; of the file that it ran nothing else is known."""
+    outputs, found, reason = _compared(dict(returned.outputs), "", task)
+    told = answered(outputs if found else None, task)
+    return _row(
+        told,
+        found,
+        name=folder.name,
+        path=str(folder),
+        runtime=returned.runtime,
+        checks=(
+            parity_check(found, reason, True, task.limits, half=True),
+            *answer_checks(told.metric, told.loss, told.answers.agreement, task.limits),
+            *_unasked(task.limits),
+        ),
+    )
+
+
+def _unasked(limits: Limits) -> list[Check]:
+    """Limits on the file itself, about which outputs say nothing."""
+    sizes = (limits.max_bytes, limits.max_size_ratio)
+    costs = (limits.max_latency_ratio, limits.max_load_ratio, limits.max_peak_ratio)
+    reason = "a device gives outputs alone; dkm-deploy validate weighs the file"
+    return [
+        Check(name, "not run", reason)
+        for name, found in (("size", sizes), ("cost", costs))
+        if any(limit is not None for limit in found)
+    ]
+
+
+def _row(told: Answered, found: Mapping[str, Errors], **about: Any) -> Model:
+    """A row with what its outputs say; ``about`` is the rest."""
+    answers = told.answers
+    return Model(
+        metric=told.metric,
+        metric_loss=told.loss,
         agreement=answers.agreement,
         top5_overlap=answers.top5_overlap,
         flip_count=answers.flip_count,
         flips=answers.flips,
         errors=found,
-        divergence=divergence,
-        bytes_by_kind={str(kind): size for kind, size in kinds.items()},
-        checks=(
-            palettes_check(task.frozen, stored),
-            parity,
-            *answer_checks(metric, loss, answers.agreement, task.limits),
-            *size_checks(ledger.total_bytes, before.tensor_bytes if before else None, task.limits),
-        ),
+        **about,
     )
+
+
+def _compared(
+    outputs: Outputs | None, reason: str, task: Task
+) -> tuple[Outputs | None, dict[str, Errors], str]:
+    """Outputs under the reference's names, their errors, and the reason if there are none."""
+    if outputs is None:
+        return None, {}, reason
+    try:
+        outputs = matched(outputs, task.reference)
+        return outputs, errors_of(outputs, task.reference), reason
+    except DkmError as error:
+        return outputs, {}, str(error)
 
 
 def _located(
@@ -163,53 +177,14 @@ def _run(path: Path, inputs: Inputs) -> tuple[Outputs | None, str | None, str]:
     return run_file(runtime.load(path), inputs), runtime.name, ""
 
 
-def _errors(outputs: Outputs, reference: Outputs) -> dict[str, Errors]:
-    return {name: errors(outputs[name], expected) for name, expected in reference.items()}
-
-
-def _matched(outputs: Outputs, reference: Outputs) -> Outputs:
-    """Outputs by the reference's names and in its order, whatever the file calls them.
-
-    They are matched by name, or in order where the file has names of its own.
-    """
-    if len(outputs) != len(reference):
-        raise DkmError(f"outputs are {', '.join(outputs)}; PyTorch has {', '.join(reference)}")
-    if set(outputs) == set(reference):
-        return {name: outputs[name] for name in reference}
-    return dict(zip(reference, outputs.values(), strict=True))
-
-
-def _metric(outputs: Outputs | None, task: Task) -> float | None:
-    if outputs is None or task.labels is None:
-        return None
-    with _users_own():
-        return float(task.metric(_first(outputs), task.labels))
-
-
-def _loss(outputs: Outputs | None, task: Task) -> Loss | None:
-    if outputs is None or task.labels is None or task.original is None:
-        return None
-    with _users_own():
-        return metric_loss(task.metric, _first(task.original.outputs), _first(outputs), task.labels)
-
-
-@contextmanager
-def _users_own() -> Iterator[None]:
-    """Any error of the user's own metric as a DkmError."""
+def _costs(path: Path, task: Task) -> tuple[Costs | None, str]:
+    """What the file costs, or why that is not known; neither where nobody asked."""
+    if task.meter is None:
+        return None, ""
     try:
-        yield
-    except Exception as error:
-        raise DkmError(f"the metric cannot be computed: {first_line(error)}") from error
-
-
-def _answers(outputs: Outputs | None, task: Task) -> Answers:
-    if outputs is None or task.original is None:
-        return Answers()
-    return compare_answers(_first(outputs), _first(task.original.outputs), task.labels)
-
-
-def _first(outputs: Outputs) -> NDArray[Any]:
-    return next(iter(outputs.values()))
+        return task.meter.measure(path), ""
+    except DkmError as error:
+        return None, str(error)
 
 
 def _ratios(original: Original | None, size: int) -> tuple[float | None, float | None]:

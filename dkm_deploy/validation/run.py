@@ -51,9 +51,9 @@ def run_file(session: Session, inputs: Inputs) -> Outputs:
     Raises:
         DkmError: names, shapes or the number of samples do not fit the file.
     """
-    arrays = _named_arrays(session, inputs)
+    arrays = named_arrays(session, inputs)
     count = sample_count(inputs)
-    batch = next(iter(session.input_shapes.values()))[0]
+    batch = fixed_batch(session)
     if batch in (None, count):
         return session.run(arrays)
     if count % batch:
@@ -66,6 +66,11 @@ def run_file(session: Session, inputs: Inputs) -> Outputs:
             for i in range(0, count, batch)
         ]
     )
+
+
+def fixed_batch(session: Session) -> int | None:
+    """Samples that a file takes at a time; None if it takes any number."""
+    return next(iter(session.input_shapes.values()))[0]
 
 
 def rows(inputs: Inputs, start: int, stop: int) -> Inputs:
@@ -96,7 +101,7 @@ def joined(parts: Sequence[Outputs]) -> Outputs:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def _named_arrays(session: Session, inputs: Inputs) -> Outputs:
+def named_arrays(session: Session, inputs: Inputs) -> Outputs:
     """Arrays by the file's input names: keyword inputs by name, positional ones in order.
 
     Where there is but one, it needs no name: other tools call it otherwise.

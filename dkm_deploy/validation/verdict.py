@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
-from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import not_a_weight
 from dkm_deploy.targets import existing
 from dkm_deploy.training.freeze import palettes
-from dkm_deploy.validation.bundle import read_bundle
+from dkm_deploy.validation.budget import Budget
+from dkm_deploy.validation.bundle import Bundle, read_bundle
+from dkm_deploy.validation.cost import CostOptions
+from dkm_deploy.validation.cost_run import meter
 from dkm_deploy.validation.interval import Metric
+from dkm_deploy.validation.layers import histograms, layer, recipe_of
 from dkm_deploy.validation.limits import Limits, check_names, merged
 from dkm_deploy.validation.metrics import accuracy
+from dkm_deploy.validation.pictures import MOST, pictures
 from dkm_deploy.validation.provenance import provenance
-from dkm_deploy.validation.record import Layer, Model, Report
-from dkm_deploy.validation.rows import Original, Task, file_row, model_row
+from dkm_deploy.validation.record import Model, Report
+from dkm_deploy.validation.returned import read_returned
+from dkm_deploy.validation.rows import file_row, model_row, returned_row
 from dkm_deploy.validation.run import run_model, sample_count
 from dkm_deploy.validation.size import half_bytes, tensor_bytes
+from dkm_deploy.validation.task import Original, Task
 
 
 def validate(
@@ -38,13 +44,16 @@ def validate(
     metric: Metric | None = None,
     limits: Limits | None = None,
     also: Mapping[str, nn.Module] | None = None,
+    budget: Budget | None = None,
+    cost: CostOptions | None = None,
     require: bool = False,
 ) -> Report:
     """Weigh converted files against PyTorch.
 
     For every file: its palettes, decoded from its bytes, against the frozen ones bit for bit; its
     outputs, from a runtime, against those of ``reference``; its metric and top-1 agreement
-    against ``original``; its bytes, from the file system.
+    against ``original``; its bytes, from the file system; what it costs to load and run, from
+    fresh processes, if ``cost`` asks for it.
 
     Args:
         files: converted files.
@@ -57,6 +66,8 @@ def validate(
             left out. For a confidence interval it is called on 1000 resamples of the inputs.
         limits: what counts as passed.
         also: further PyTorch models to show in the table, by name.
+        budget: how many bytes each file may have.
+        cost: how to measure load time, latency and memory; None does not.
         require: a check that could not run is a failure.
 
     Returns:
@@ -74,8 +85,13 @@ def validate(
     for name, model in (also or {}).items():
         rows.append(model_row(name, model, run_model(model, inputs), task))
     rows.append(model_row("frozen (hard)", reference, task.reference, task))
-    rows += [file_row(path, task) for path in paths]
-    return _report(task, rows, _dense(reference), provenance(), require)
+    rows += _file_rows(paths, replace(task, budget=budget), cost, original)
+    return replace(
+        _report(task, rows, provenance(), require),
+        dense=_dense(reference),
+        recipe=recipe_of(task.frozen, reference).to_toml(),
+        histograms=histograms(task.frozen, original),
+    )
 
 
 def replay(
@@ -84,6 +100,8 @@ def replay(
     *,
     metric: Metric | None = None,
     limits: Limits | None = None,
+    budget: Budget | None = None,
+    cost: CostOptions | None = None,
     require: bool = False,
 ) -> Report:
     """Weigh converted files against a golden bundle, with no PyTorch model at hand.
@@ -93,6 +111,9 @@ def replay(
         golden: a folder from :func:`dkm_deploy.write_golden`; it is verified first.
         metric: for labels that are not for top-1 accuracy; without it they are left aside.
         limits: instead of the bundle's, limit by limit.
+        budget: how many bytes each file may have.
+        cost: how to measure load time, latency and memory; None does not. There is no original to
+            make a dense file from.
         require: a check that could not run is a failure.
 
     Returns:
@@ -103,11 +124,53 @@ def replay(
     """
     paths = [existing(Path(file)) for file in files]
     bundle = read_bundle(Path(golden))
-    wanted = merged(bundle.limits, limits or Limits())
+    task = replace(_bundle_task(bundle, metric, limits or Limits()), budget=budget)
+    rows = _file_rows(paths, task, cost, None)
+    return _golden_report(bundle, task, rows, require)
+
+
+def judge(
+    folders: Sequence[str | PathLike[str]],
+    golden: str | PathLike[str],
+    *,
+    metric: Metric | None = None,
+) -> Report:
+    """Judge what devices gave for the inputs of a golden bundle, under the bundle's limits.
+
+    Args:
+        folders: one for each run of a device; :mod:`dkm_deploy.validation.returned` tells what is
+            in them.
+        golden: a folder from :func:`dkm_deploy.write_golden`; it is verified first.
+        metric: for labels that are not for top-1 accuracy; without it they are left aside.
+
+    Returns:
+        A report as of :func:`replay`, about outputs and answers alone. Limits that nobody set are
+        those of half precision.
+
+    Raises:
+        DkmError: the bundle or a folder is missing or damaged, or they do not belong together.
+    """
+    bundle = read_bundle(Path(golden))
+    task = _bundle_task(bundle, metric, Limits())
+    found = [(Path(folder), read_returned(Path(folder), Path(golden))) for folder in folders]
+    rows = [returned_row(folder, returned, task) for folder, returned in found]
+    return _golden_report(bundle, task, rows, required=False)
+
+
+def _file_rows(
+    paths: Sequence[Path], task: Task, cost: CostOptions | None, original: nn.Module | None
+) -> list[Model]:
+    with meter(cost, task.inputs, original) as found:
+        task = replace(task, meter=found)
+        return [file_row(path, task) for path in paths]
+
+
+def _bundle_task(bundle: Bundle, metric: Metric | None, limits: Limits) -> Task:
+    wanted = merged(bundle.limits, limits)
     check_names(wanted, bundle.outputs)
     usable = metric is not None or bundle.metric is None
     before = bundle.original_bytes
-    task = Task(
+    return Task(
         inputs=bundle.inputs,
         reference=dict(bundle.outputs),
         original=Original(dict(bundle.original), *before) if bundle.original and before else None,
@@ -115,31 +178,38 @@ def replay(
         metric=metric or accuracy,
         limits=wanted,
         frozen=bundle.palettes,
-        model=None,
     )
+
+
+def _golden_report(bundle: Bundle, task: Task, rows: Sequence[Model], required: bool) -> Report:
     came_from = {f"golden: {name}": value for name, value in bundle.provenance.items()}
-    rows = [file_row(path, task) for path in paths]
-    return _report(task, rows, {}, provenance() | came_from, require)
+    return replace(
+        _report(task, rows, provenance() | came_from, required),
+        recipe=bundle.recipe,
+        histograms=histograms(task.frozen, None),
+    )
 
 
-def _report(
-    task: Task,
-    rows: Sequence[Model],
-    dense: Mapping[str, str],
-    found: Mapping[str, str],
-    required: bool,
-) -> Report:
+def _report(task: Task, rows: Sequence[Model], found: Mapping[str, str], required: bool) -> Report:
+    """What every report holds; the dense parameters, recipe and histograms come from elsewhere."""
     named = "top-1 accuracy, %" if task.metric is accuracy else _name(task.metric)
     return Report(
         models=tuple(rows),
-        layers=tuple(_layer(name, palette) for name, palette in task.frozen.items()),
-        dense=dense,
+        layers=tuple(layer(name, palette) for name, palette in task.frozen.items()),
+        dense={},
         samples=sample_count(task.inputs),
         metric_name=None if task.labels is None else named,
         limits=task.limits,
         provenance=found,
         required=required,
+        pictures=pictures(task.inputs, _flipped(rows)),
     )
+
+
+def _flipped(rows: Sequence[Model]) -> list[int]:
+    """The inputs whose flips are shown as pictures."""
+    files = [row for row in rows if row.path is not None]
+    return [flip.input for row in files for flip in row.flips[:MOST]]
 
 
 def _name(metric: Metric) -> str:
@@ -179,21 +249,6 @@ def _precision(model: nn.Module) -> str:
     """The floating-point types of a model's parameters in short: fp32, bf16, fp16+fp32."""
     found = {str(p.dtype).removeprefix("torch.") for p in model.parameters()}
     return "+".join(sorted(name.replace("bfloat", "bf").replace("float", "fp") for name in found))
-
-
-def _layer(name: str, palette: Palette) -> Layer:
-    counts = np.bincount(palette.indices.ravel(), minlength=1 << palette.bits)
-    shares = counts[counts > 0] / counts.sum()
-    return Layer(
-        name=name,
-        shape=palette.shape,
-        bits=palette.bits,
-        cluster_dim=palette.cluster_dim,
-        groups=int(np.prod(palette.groups)),
-        bits_per_weight=palette.bits_per_weight,
-        used_entries=int(np.count_nonzero(counts)),
-        entropy_bits=float(-(shares * np.log2(shares)).sum()) + 0.0,
-    )
 
 
 def _dense(model: nn.Module) -> dict[str, str]:

@@ -11,7 +11,7 @@ from dkm_deploy.report.html import page
 
 Values = dict[str, Any]
 
-VOID = {"meta"}
+VOID = {"meta", "img"}
 
 
 class Page(HTMLParser):
@@ -177,6 +177,19 @@ def test_limits_of_single_outputs_are_shown(demo: Values) -> None:
     demo["limits"]["outputs"] = {"logits": {"min_cosine": 0.99, "max_abs_error": None}}
     rows = Page(page(demo)).tables["Limits"]
     assert rows[-1] == ["logits: smallest cosine", "0.99"]
+
+
+def test_flips_are_shown_as_pictures_where_there_are_any(demo: Values) -> None:
+    demo["pictures"] = {"17": "aGVsbG8=", "99": '"><script>alert(1)</script>'}
+    parsed = Page(page(demo))
+    head, *rows = parsed.tables["Flips of model.onnx"]
+    assert head[-1] == "Picture"
+    assert [row[-1] for row in rows] == ["", "-", ""]
+    images = [found for tag, found in parsed.tags if tag == "img"]
+    assert len(images) == 4  # two in each of the two files
+    assert (images[0]["src"], images[0]["alt"]) == ("data:image/png;base64,aGVsbG8=", "input 17")
+    assert all(str(found["src"]).startswith("data:image/png;base64,") for found in images)
+    assert "script" not in {tag for tag, _ in parsed.tags}
 
 
 def test_flips_are_listed_by_input(demo: Values) -> None:

@@ -32,8 +32,10 @@ public struct Verdict: Encodable {
 /// - Parameters:
 ///   - model: a `.mlpackage`, or a compiled `.mlmodelc`.
 ///   - relative: the limit of the relative error where the bundle sets none.
+///   - outputs: a folder to be made with what the model gave, for `dkm-deploy compare`.
 public func check(
-    model: URL, golden: URL, units: MLComputeUnits = .all, relative: Double = 1e-2
+    model: URL, golden: URL, units: MLComputeUnits = .all, relative: Double = 1e-2,
+    outputs: URL? = nil
 ) async throws -> Verdict {
     let bundle = try GoldenBundle(folder: golden)
     let configuration = MLModelConfiguration()
@@ -41,6 +43,11 @@ public func check(
     let compiled = model.pathExtension == "mlmodelc" ? model : try await MLModel.compileModel(at: model)
     let loaded = try MLModel(contentsOf: compiled, configuration: configuration)
     let found = try run(loaded, bundle)
+    let runtime = "Core ML, compute units \(units.rawValue)"
+    if let outputs {
+        let system = ProcessInfo.processInfo.operatingSystemVersionString
+        try write(found, of: bundle, runtime: "\(runtime), \(system)", to: outputs)
+    }
     let checks = try bundle.outputs.map { entry -> Check in
         guard let actual = found[entry.name] else {
             throw CheckError("the model has no output \(entry.name)")
@@ -55,7 +62,7 @@ public func check(
     }
     let passed = !checks.isEmpty && checks.allSatisfy { $0.status == "passed" }
     return Verdict(
-        model: model.lastPathComponent, runtime: "Core ML, compute units \(units.rawValue)",
+        model: model.lastPathComponent, runtime: runtime,
         verdict: passed ? "passed" : "missed", checks: checks)
 }
 

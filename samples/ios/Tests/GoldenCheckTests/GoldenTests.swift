@@ -12,10 +12,24 @@ final class GoldenTests: XCTestCase {
             throw XCTSkip("put model.mlpackage and golden/ into Tests/GoldenCheckTests/Resources")
         }
         for units in [MLComputeUnits.cpuOnly, .cpuAndGPU, .cpuAndNeuralEngine] {
+            let outputs = FileManager.default.temporaryDirectory
+                .appendingPathComponent("outputs-\(units.rawValue)")
             let verdict = try await check(
-                model: model, golden: resources.appendingPathComponent("golden"), units: units)
+                model: model, golden: resources.appendingPathComponent("golden"), units: units,
+                outputs: outputs)
             print(try verdict.json())
+            try attach(outputs)
             XCTAssertTrue(verdict.passed, "compute units \(units.rawValue)")
+        }
+    }
+
+    /// Puts the files of a folder into the test report, from where Xcode exports them.
+    private func attach(_ folder: URL) throws {
+        for name in try FileManager.default.contentsOfDirectory(atPath: folder.path) {
+            let attachment = XCTAttachment(contentsOfFile: folder.appendingPathComponent(name))
+            attachment.name = "\(folder.lastPathComponent)-\(name)"
+            attachment.lifetime = .keepAlways
+            add(attachment)
         }
     }
 

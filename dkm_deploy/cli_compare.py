@@ -1,0 +1,73 @@
+"""``dkm-deploy compare``: what devices gave against a golden bundle, or reports side by side."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dkm_deploy.errors import DkmError
+
+
+def add_compare(commands: Any) -> None:
+    """The parser of the command."""
+    parser = commands.add_parser(
+        "compare",
+        help="reports side by side, or a device's outputs against a golden bundle",
+        description="If the first folder is a golden bundle (it holds bundle.json), the others are "
+        "folders of outputs that devices wrote for its inputs, judged under its limits. Otherwise "
+        "all are reports (validate --json, or folders with a report.json): a table and a plot of "
+        "score against bytes.",
+        epilog="examples: dkm-deploy compare out/golden from_phone/; dkm-deploy compare "
+        "2bit.json 4bit.json --html runs.html",
+    )
+    parser.add_argument(
+        "paths", nargs="+", type=Path, help="a bundle and outputs, or reports; see above"
+    )
+    parser.add_argument("--json", type=Path, help="write the report or the comparison as JSON")
+    parser.add_argument("--html", type=Path, help="write it as a page")
+    parser.add_argument("--junit", type=Path, help="with a bundle: write the checks as JUnit XML")
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
+    parser.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace, console: Console) -> int:
+    from dkm_deploy.atomic import check_writable
+    from dkm_deploy.validation.bundle import MANIFEST
+
+    for path in filter(None, (arguments.json, arguments.html, arguments.junit)):
+        check_writable(path, force=arguments.force)
+    if (arguments.paths[0] / MANIFEST).is_file():
+        return _judge(arguments, console)
+    return _runs(arguments, console)
+
+
+def _judge(arguments: argparse.Namespace, console: Console) -> int:
+    from dkm_deploy.cli_validate import finish
+    from dkm_deploy.validation.verdict import judge
+
+    golden, *folders = arguments.paths
+    if not folders:
+        raise DkmError(f"{golden} is a golden bundle; give the folders that devices wrote after it")
+    return finish(lambda: judge(folders, golden), arguments, console)
+
+
+def _runs(arguments: argparse.Namespace, console: Console) -> int:
+    from dkm_deploy.atomic import written_whole
+    from dkm_deploy.report.comparison import comparison_page, show_runs
+    from dkm_deploy.report.runs import compare_runs
+
+    if arguments.junit:
+        raise DkmError("--junit goes with a golden bundle; reports are not judged again")
+    found = compare_runs(arguments.paths)
+    table = json.dumps(asdict(found), indent=2) + "\n"
+    for path, written in ((arguments.json, table), (arguments.html, comparison_page(found))):
+        if path:
+            with written_whole(path, force=arguments.force) as temporary:
+                temporary.write_text(written, "utf-8")
+    show_runs(found, console)
+    return 0

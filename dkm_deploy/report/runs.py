@@ -1,0 +1,210 @@
+"""Several reports side by side: what each file scores for its bytes, and which are worth having."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from dkm_deploy.errors import DkmError, MissingFileError
+from dkm_deploy.report import summary
+from dkm_deploy.validation.record import FORMAT, VERSION
+
+_INSIDE = "report.json"
+_AGREEMENT = "agreement with the original, %"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One file of one run.
+
+    Attributes:
+        run: name of the run.
+        file: name of the file.
+        size_bytes: on disk.
+        size_ratio: of the original's tensor bytes to ``size_bytes``; None without an original.
+        bits_per_weight: of the palettized weights; None without palettes.
+        score: what ``Comparison.measure`` says, more is better; None if the file has none.
+        latency_s: median; None if it was not measured.
+        verdict: "passed", "missed", "incomplete" or None, as in its report.
+        layout: the palettes in short.
+        recipe: TOML of a recipe that lays palettes out so; empty if unknown.
+        front: whether no other file is at least as small and as good, and better in one of them.
+    """
+
+    run: str
+    file: str
+    size_bytes: int
+    size_ratio: float | None
+    bits_per_weight: float | None
+    score: float | None
+    latency_s: float | None
+    verdict: str | None
+    layout: str
+    recipe: str
+    front: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The files of several reports.
+
+    Attributes:
+        measure: what the scores are.
+        points: in the order of the reports.
+        original: score of the original; None unless all reports have one and agree on it.
+        notes: what to keep in mind, a sentence each.
+    """
+
+    measure: str
+    points: tuple[Point, ...]
+    original: float | None
+    notes: tuple[str, ...]
+
+
+def compare_runs(paths: Sequence[Path]) -> Comparison:
+    """Put reports side by side. The front is of files that have a score and missed no limit.
+
+    Args:
+        paths: JSON files of ``Report.to_json``, or folders with a ``report.json``.
+
+    Raises:
+        DkmError: one is missing or no report, none has a file, or they share no score.
+    """
+    reports = dict(zip(_names(paths), map(_read, paths), strict=True))
+    try:
+        measure = _measure(reports.values())
+        points = [p for name, report in reports.items() for p in _points(name, report, measure)]
+        original = _original(reports.values(), measure)
+        notes = _notes(reports)
+    except DkmError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        raise DkmError(f"{', '.join(map(str, paths))}: a report is damaged: {error!r}") from error
+    if not points:
+        raise DkmError("the reports are about no file; give files to dkm-deploy validate")
+    return Comparison(measure, _with_front(points), original, notes)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    path = path / _INSIDE if path.is_dir() else path
+    if not path.is_file():
+        raise MissingFileError(f"{path}: no such report; a golden bundle would have bundle.json")
+    try:
+        report = json.loads(path.read_text("utf-8"), parse_constant=_refuse)
+    except (ValueError, RecursionError) as error:
+        raise DkmError(f"{path}: not JSON: {error}") from error
+    if not isinstance(report, dict) or report.get("format") != FORMAT:
+        raise DkmError(f"{path}: not a report of dkm-deploy validate --json")
+    if report.get("version") != VERSION:
+        version = report.get("version")
+        raise DkmError(f"{path}: version {version!r} of the report; this reads {VERSION}")
+    return report
+
+
+def _refuse(constant: str) -> float:
+    raise ValueError(f"{constant} is no number of JSON")
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """Short names of the runs where these tell them apart, else their paths."""
+    short = [path.resolve().name if path.is_dir() else path.stem for path in paths]
+    names = short if len(set(short)) == len(paths) else [str(path) for path in paths]
+    if len(set(names)) != len(paths):
+        raise DkmError("the same report is given twice")
+    return names
+
+
+def _measure(reports: Iterable[Mapping[str, Any]]) -> str:
+    """The metric that all reports share, else agreement."""
+    reports = list(reports)
+    named = {report["metric_name"] for report in reports}
+    if len(named) == 1 and None not in named:
+        return str(named.pop())
+    if all(any(m["agreement"] is not None for m in summary.files(r)) for r in reports):
+        return _AGREEMENT
+    raise DkmError("the reports share no metric, and not all of them have agreement either")
+
+
+def _number(value: Any, least: float = -math.inf) -> float | None:
+    """A finite number of at least ``least``, or None. Raises ValueError for another."""
+    if value is None:
+        return None
+    number = float(value)
+    if not math.isfinite(number) or number < least:
+        raise ValueError(f"{value!r} where a figure should be")
+    return number
+
+
+def _points(run: str, report: Mapping[str, Any], measure: str) -> list[Point]:
+    return [
+        Point(
+            run=run,
+            file=model["name"],
+            size_bytes=int(_number(model["size_bytes"], 1) or 1),
+            size_ratio=_number(model["size_ratio"]),
+            bits_per_weight=_number(model["bits_per_weight"]),
+            score=_score(model, measure),
+            latency_s=model["cost"] and _number(model["cost"]["file"]["median_s"]),
+            verdict=summary.verdict(model),
+            layout=_layout(report["layers"]),
+            recipe=str(report["recipe"]),
+        )
+        for model in summary.files(report)
+        if model["size_bytes"] is not None
+    ]
+
+
+def _score(model: Mapping[str, Any], measure: str) -> float | None:
+    if measure != _AGREEMENT:
+        return _number(model["metric"])
+    share = _number(model["agreement"])
+    return None if share is None else 100 * share
+
+
+def _layout(layers: Iterable[Mapping[str, Any]]) -> str:
+    """How many weights have which palette: ``2 bits: 3, 4 bits in groups: 1``."""
+    counts = Counter(map(_kind, layers))
+    return ", ".join(f"{kind}: {n}" for kind, n in sorted(counts.items())) or "no palettes"
+
+
+def _kind(layer: Mapping[str, Any]) -> str:
+    bits, dim = layer["bits"], layer["cluster_dim"]
+    kind = f"{bits} bit{'s' * (bits > 1)}" + (f" for {dim} weights" if dim > 1 else "")
+    return kind + (" in groups" if layer["groups"] > 1 else "")
+
+
+def _original(reports: Iterable[Mapping[str, Any]], measure: str) -> float | None:
+    """Metric of the file plus what it lost, which is the original's."""
+    if measure == _AGREEMENT:
+        return 100.0
+    found = {
+        round(model["metric"] + model["metric_loss"]["value"], 9)
+        for report in reports
+        for model in summary.files(report)
+        if model["metric_loss"] is not None and model["metric_loss"]["value"] is not None
+    }
+    return float(found.pop()) if len(found) == 1 else None
+
+
+def _notes(reports: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    counts = {name: report["samples"] for name, report in reports.items()}
+    if len(set(counts.values())) == 1:
+        return ()
+    told = ", ".join(f"{name}: {count:,}" for name, count in counts.items())
+    return (f"The runs were scored on different inputs ({told}): their scores do not compare.",)
+
+
+def _with_front(points: Sequence[Point]) -> tuple[Point, ...]:
+    fit = [p for p in points if p.score is not None and p.verdict != "missed"]
+    return tuple(replace(p, front=p in fit and not any(_beats(q, p) for q in fit)) for p in points)
+
+
+def _beats(other: Point, point: Point) -> bool:
+    """Whether ``other`` is at least as small and as good, and better in one of them."""
+    gain = (other.score or 0.0) - (point.score or 0.0), point.size_bytes - other.size_bytes
+    return min(gain) >= 0 and max(gain) > 0

@@ -1,0 +1,105 @@
+"""What every row of a report is measured against, and what outputs say beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+from torch import nn
+
+from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.export import Inputs
+from dkm_deploy.palette import Palette
+from dkm_deploy.validation.answers import Answers, compare_answers
+from dkm_deploy.validation.budget import Budget
+from dkm_deploy.validation.cost_run import Meter
+from dkm_deploy.validation.interval import Loss, Metric, metric_loss
+from dkm_deploy.validation.limits import Limits
+from dkm_deploy.validation.metrics import Errors, errors
+from dkm_deploy.validation.run import Outputs
+
+
+@dataclass(frozen=True)
+class Original:
+    """The model before clustering: its outputs, and its tensors' bytes as they are and as fp16."""
+
+    outputs: Outputs
+    tensor_bytes: int
+    half_bytes: int
+
+
+@dataclass(frozen=True)
+class Task:
+    """What every row is measured against."""
+
+    inputs: Inputs
+    reference: Outputs
+    original: Original | None
+    labels: NDArray[Any] | None
+    metric: Metric
+    limits: Limits
+    frozen: Mapping[str, Palette]
+    model: nn.Module | None = None
+    """The reference itself, where it is at hand."""
+    budget: Budget | None = None
+    meter: Meter | None = None
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the first output is worth; all of it None or empty where that cannot be told."""
+
+    metric: float | None
+    loss: Loss | None
+    answers: Answers
+
+
+def errors_of(outputs: Outputs, reference: Outputs) -> dict[str, Errors]:
+    """Errors of each output, under the reference's names. Raises DkmError for another shape."""
+    return {name: errors(outputs[name], expected) for name, expected in reference.items()}
+
+
+def answered(outputs: Outputs | None, task: Task) -> Answered:
+    """The metric, its loss and the answers. Raises DkmError if the user's own metric fails."""
+    if outputs is None:
+        return Answered(None, None, Answers())
+    first = _first(outputs)
+    before = _first(task.original.outputs) if task.original else None
+    answers = Answers() if before is None else compare_answers(first, before, task.labels)
+    if task.labels is None:
+        return Answered(None, None, answers)
+    with _users_own():
+        metric = float(task.metric(first, task.labels))
+        loss = None if before is None else metric_loss(task.metric, before, first, task.labels)
+    return Answered(metric, loss, answers)
+
+
+def matched(outputs: Outputs, reference: Outputs) -> Outputs:
+    """Outputs by the reference's names and in its order, whatever the file calls them.
+
+    They are matched by name, or in order where the file has names of its own.
+
+    Raises:
+        DkmError: there are more or fewer of them.
+    """
+    if len(outputs) != len(reference):
+        raise DkmError(f"outputs are {', '.join(outputs)}; PyTorch has {', '.join(reference)}")
+    if set(outputs) == set(reference):
+        return {name: outputs[name] for name in reference}
+    return dict(zip(reference, outputs.values(), strict=True))
+
+
+@contextmanager
+def _users_own() -> Iterator[None]:
+    """Any error of the user's own metric as a DkmError."""
+    try:
+        yield
+    except Exception as error:
+        raise DkmError(f"the metric cannot be computed: {first_line(error)}") from error
+
+
+def _first(outputs: Outputs) -> NDArray[Any]:
+    return next(iter(outputs.values()))

@@ -1,0 +1,102 @@
+"""Histograms of weights, use of entries, and the recipe that a model's palettes follow."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import dkm_deploy as dkm
+from dkm_deploy.validation.layers import histograms, layer, recipe_of
+from tests.models import MIXED, TiedNet, small_net
+
+SPECS = [
+    dkm.PaletteSpec(2, cluster_dim=2, group_size=4),
+    dkm.PaletteSpec(2, group_size=2),
+    dkm.PaletteSpec(4, per_channel_scale=True),
+]
+RECIPES = [
+    MIXED,
+    dkm.Recipe.uniform(3),
+    *(dkm.Recipe(rules=[dkm.Rule("stem.*", spec)]) for spec in SPECS),
+]
+
+
+def test_a_histogram_counts_every_weight_before_and_after():
+    original = small_net()
+    found = dkm.palettes(dkm.palettize(original, MIXED))
+    for name, told in histograms(found, original).items():
+        weights = original.get_parameter(name)
+        assert sum(told.original) == sum(told.palettized) == weights.numel()
+        assert told.low <= weights.min() <= weights.max() <= told.high
+        assert told.centroids == tuple(found[name].lut.ravel().tolist())
+        edges = np.linspace(told.low, told.high, len(told.original) + 1)
+        assert told.original[0] == np.count_nonzero(weights.detach().numpy() < edges[1])
+
+
+def test_without_the_original_only_the_palettes_are_counted():
+    found = dkm.palettes(dkm.palettize(small_net(), MIXED))
+    for told in (*histograms(found, None).values(), *histograms(found, TiedNet()).values()):
+        assert told.original == ()
+        assert sum(told.palettized) > 0
+
+
+@pytest.mark.parametrize("recipe", RECIPES[2:])
+def test_centroids_are_left_out_where_they_are_not_the_weights_values(recipe):
+    (told,) = histograms(dkm.palettes(dkm.palettize(small_net(), recipe)), None).values()
+    assert told.centroids == ()
+
+
+def test_equal_weights_have_a_histogram_too():
+    palette = dkm.Palette(np.zeros((2, 2), np.uint8), np.full((1, 1, 2, 1), 3.0, np.float32))
+    (told,) = histograms({"w": palette}, None).values()
+    assert told.low < 3 < told.high
+    assert sum(told.palettized) == 4
+
+
+def test_what_is_not_finite_in_the_original_is_left_out():
+    original, found = small_net(), dkm.palettes(dkm.palettize(small_net(), MIXED))
+    with torch.no_grad():
+        original.head.weight[0, 0] = torch.inf
+    assert sum(histograms(found, original)["head.weight"].original) == 39
+
+
+def test_uses_are_over_all_luts():
+    indices = np.array([[0, 1], [1, 1]], np.uint8)
+    told = layer("w", dkm.Palette(indices, np.ones((2, 1, 4, 1), np.float32)))
+    assert told.uses == (1, 3, 0, 0)
+    assert told.used_entries == 2
+    assert told.entropy_bits == pytest.approx(0.811, abs=1e-3)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_the_recipe_of_a_model_gives_the_same_layout(recipe, tmp_path):
+    model = small_net()
+    frozen = dkm.palettize(model, recipe)
+    (tmp_path / "r.toml").write_text(recipe_of(dkm.palettes(frozen), frozen).to_toml())
+    again = dkm.Recipe.load(tmp_path / "r.toml")
+    assert again.assign(model).specs == recipe.assign(model).specs
+    assert dkm.palettes(dkm.palettize(model, again)) == dkm.palettes(frozen)
+
+
+def test_the_recipe_of_names_with_signs_of_patterns():
+    model = nn.ModuleDict({"a[0]": nn.Linear(8, 8), "a0": nn.Linear(8, 8)})
+    recipe = dkm.Recipe(dkm.PaletteSpec(2), [dkm.Rule("a[[]0*", dkm.PaletteSpec(3))])
+    frozen = dkm.palettize(model, recipe)
+    again = recipe_of(dkm.palettes(frozen), frozen)
+    assert again.assign(model).specs == recipe.assign(model).specs
+
+
+def test_a_model_without_palettes_has_an_empty_recipe():
+    assert recipe_of({}, small_net()) == dkm.Recipe()
+
+
+def test_reports_and_bundles_tell_the_recipe(tmp_path):
+    frozen = dkm.palettize(small_net(), MIXED)
+    inputs = torch.randn(2, 3, 8, 8)
+    path = dkm.convert(frozen, inputs[:1], tmp_path / "m.onnx").path
+    report = dkm.validate([path], reference=frozen, inputs=inputs)
+    assert "bits = 8" in report.recipe
+    dkm.write_golden(tmp_path / "golden", reference=frozen, inputs=inputs)
+    assert dkm.replay([path], tmp_path / "golden").recipe == report.recipe
