@@ -102,7 +102,7 @@ class _Compiler:
             if is_constant(operation):
                 continue
             step = self._step(operation)
-            if step.takes:
+            if step.takes or step.varies:
                 steps.append(step)
             else:
                 step(self.known, self.overflows)
@@ -149,7 +149,8 @@ class _Compiler:
         )
         takes = frozenset(name for argument in bound for name in argument.names)
         makes = tuple(name for name, _ in operation.outputs)
-        return Step(source, Call(kernel.run, fixed, bound, finishes), takes, makes)
+        act = Call(kernel.run, fixed, bound, finishes)
+        return Step(source, act, takes, makes, varies=kernel.varies)
 
     def _control(self, operation: Operation, source: Source) -> Step:
         bodies = [self.body(block) for block in operation.blocks]
@@ -165,7 +166,8 @@ class _Compiler:
             act = Branch(names[0], (bodies[0], bodies[1]), makes)
         else:
             act = Loop(names, bodies[0], bodies[1], makes)
-        return Step(source, act, taken - self.known.keys(), makes)
+        varies = any(step.varies for body in bodies for step in body.steps)
+        return Step(source, act, taken - self.known.keys(), makes, varies=varies)
 
     def _source(self, operation: Operation) -> Source:
         """What to call an operation; its outputs are noted to come from the same layer."""

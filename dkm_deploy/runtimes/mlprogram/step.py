@@ -73,6 +73,7 @@ class Step:
         takes: names of the values that it reads and that may change from run to run.
         makes: names of its outputs.
         last_use: values that no later step needs.
+        varies: whether it may make other values in each run, whatever it takes.
     """
 
     source: Source
@@ -80,6 +81,7 @@ class Step:
     takes: frozenset[str]
     makes: tuple[str, ...]
     last_use: tuple[str, ...] = ()
+    varies: bool = False
 
     def __call__(self, values: Values, overflows: list[Overflow]) -> None:
         """Do it. Raises DkmError, with its name in front, if it fails."""

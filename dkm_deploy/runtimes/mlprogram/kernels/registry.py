@@ -46,6 +46,7 @@ class Kernel:
         required: parameters without a default.
         variadic: parameters that take several values.
         exact: every output value is an input value, so rounding it again is needless.
+        varies: its result may be another one in each run, whatever it is given.
         ignored: inputs that the operation may have and that do not change its result.
     """
 
@@ -54,6 +55,7 @@ class Kernel:
     required: frozenset[str]
     variadic: frozenset[str]
     exact: bool
+    varies: bool
     ignored: frozenset[str]
 
 
@@ -61,25 +63,28 @@ KERNELS: dict[str, Kernel] = {}
 
 
 def kernel(
-    *types: str, exact: bool = False, ignored: tuple[str, ...] = ()
+    *types: str, exact: bool = False, varies: bool = False, ignored: tuple[str, ...] = ()
 ) -> Callable[[_Run], _Run]:
     """Register the decorated function as the implementation of these operation types.
 
     Args:
         types: operation types.
         exact: see :class:`Kernel`.
+        varies: see :class:`Kernel`.
         ignored: inputs of the operation that do not change its result.
     """
 
     def register(run: _Run) -> _Run:
         for name in types:
-            KERNELS[name] = _kernel(run, exact, frozenset(ignored))
+            KERNELS[name] = _kernel(run, exact, varies, frozenset(ignored))
         return run
 
     return register
 
 
-def _kernel(run: Callable[..., Any], exact: bool, ignored: frozenset[str]) -> Kernel:
+def _kernel(
+    run: Callable[..., Any], exact: bool, varies: bool, ignored: frozenset[str]
+) -> Kernel:
     hints = get_type_hints(run)
     hints.pop("return", None)
     parameters = inspect.signature(run).parameters.values()
@@ -89,6 +94,7 @@ def _kernel(run: Callable[..., Any], exact: bool, ignored: frozenset[str]) -> Ke
         frozenset(p.name for p in parameters if p.default is inspect.Parameter.empty),
         frozenset(name for name, hint in hints.items() if hint in (Tensors, Items)),
         exact,
+        varies,
         ignored,
     )
 

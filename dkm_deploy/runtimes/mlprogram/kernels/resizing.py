@@ -84,7 +84,7 @@ def _linear(x: Tensor, axis: int, length: int, mode: str) -> Tensor:
     return torch.lerp(x.index_select(axis, low), x.index_select(axis, high), share)
 
 
-def grid(old: int, new: int, mode: str) -> Tensor:
+def grid(old: float, new: int, mode: str) -> Tensor:
     """Where each new sample lies among the old ones."""
     steps = torch.arange(new, dtype=torch.float64)
     if mode == "UNALIGN_CORNERS":

@@ -9,7 +9,8 @@ from dkm_deploy.runtimes.mlprogram.kernels.registry import kernel
 from dkm_deploy.runtimes.mlprogram.kernels.resizing import grid
 from dkm_deploy.runtimes.mlprogram.limits import check_elements
 
-_PADDINGS = {"border": "border", "reflection": "reflection", "symmetric": "reflection"}
+_SAMPLING = ("bilinear", "nearest")
+_ALIGNED = ("ALIGN_CORNERS", "STRICT_ALIGN_CORNERS")  # modes in which a box may be turned round
 _BOXES = {  # where start (or centre) and end (or size) of height and width stand
     "CORNERS_HEIGHT_FIRST": (0, 1, 2, 3),
     "CORNERS_WIDTH_FIRST": (1, 0, 3, 2),
@@ -28,20 +29,16 @@ def _resample(
     coordinates_mode: str,
     align_corners: bool,
 ) -> Tensor:
-    points = _normal(coordinates.float(), x, coordinates_mode, align_corners)
-    mode = {"bilinear": "bilinear", "nearest": "nearest"}.get(sampling_mode)
-    if mode is None:
-        raise DkmError(f"sampling_mode {sampling_mode!r} is unknown")
+    if sampling_mode not in _SAMPLING:
+        raise DkmError(f"sampling_mode {sampling_mode!r} is unknown; known: {', '.join(_SAMPLING)}")
+    pixels = _pixels(coordinates.float(), x, coordinates_mode, align_corners)
     if padding_mode == "constant":
-        return _constant_outside(x, points, mode, padding_value, align_corners)
-    if padding_mode not in _PADDINGS or (
-        (padding_mode == "reflection") != align_corners and (padding_mode != "border")
-    ):
-        # torch mirrors at the corners' centres if they are aligned, at their edges if not.
-        raise DkmError(
-            f"padding_mode {padding_mode!r} with align_corners={align_corners} is not supported"
-        )
-    return functional.grid_sample(x, points, mode, _PADDINGS[padding_mode], align_corners)
+        return _constant_outside(x, pixels, sampling_mode, padding_value)
+    if padding_mode in ("reflection", "symmetric"):
+        pixels = _mirrored(pixels, x, edges=padding_mode == "symmetric")
+    elif padding_mode != "border":
+        raise DkmError(f"padding_mode {padding_mode!r} is unknown")
+    return _sampled(x, pixels, sampling_mode, "border")
 
 
 @kernel("affine")
@@ -63,28 +60,49 @@ def _affine(
     check_elements(size)
     matrices = transform_matrix.reshape(-1, 2, 3).expand(x.shape[0], 2, 3)
     points = functional.affine_grid(matrices, size, align_corners)
-    return _constant_outside(x, points, "bilinear", padding_value, align_corners)
+    pixels = _pixels(points, x, coordinates_mode, align_corners)
+    return _constant_outside(x, pixels, "bilinear", padding_value)
 
 
-def _constant_outside(
-    x: Tensor, points: Tensor, mode: str, value: float, align_corners: bool
-) -> Tensor:
+def _constant_outside(x: Tensor, pixels: Tensor, mode: str, value: float) -> Tensor:
     # torch has zeros outside, so the image is moved down by the value and the result up again.
-    return functional.grid_sample(x - value, points, mode, "zeros", align_corners) + value
+    return _sampled(x - value, pixels, mode, "zeros") + value
 
 
-def _normal(points: Tensor, x: Tensor, mode: str, align_corners: bool) -> Tensor:
-    """Points (x, y) in the range that torch takes, -1 to 1."""
-    if mode == "normalized_minus_one_to_one":
+def _sampled(x: Tensor, pixels: Tensor, mode: str, padding: str) -> Tensor:
+    """Samples of ``x`` at columns and rows, the centre of the first pixel being (0, 0)."""
+    # torch's other convention, with aligned corners, cannot tell pixels apart if there is but one.
+    points = (2 * pixels + 1) / _lengths(x) - 1
+    return functional.grid_sample(x, points, mode, padding, align_corners=False)
+
+
+def _lengths(x: Tensor) -> Tensor:
+    """Columns and rows."""
+    return torch.tensor([x.shape[3], x.shape[2]], dtype=torch.float32)
+
+
+def _pixels(points: Tensor, x: Tensor, mode: str, align_corners: bool) -> Tensor:
+    """Points (x, y) as columns and rows."""
+    if mode == "unnormalized":
         return points
-    if mode == "normalized_zero_to_one":
-        return 2 * points - 1
-    if mode != "unnormalized":
+    if mode == "normalized_minus_one_to_one":
+        points = (points + 1) / 2
+    elif mode != "normalized_zero_to_one":
         raise DkmError(f"coordinates_mode {mode!r} is unknown")
-    lengths = torch.tensor([x.shape[3], x.shape[2]], dtype=points.dtype)
-    if align_corners:
-        return 2 * points / (lengths - 1).clamp(min=1) - 1
-    return (2 * points + 1) / lengths - 1
+    lengths = _lengths(x)
+    return points * (lengths - 1) if align_corners else points * lengths - 0.5
+
+
+def _mirrored(pixels: Tensor, x: Tensor, edges: bool) -> Tensor:
+    """Columns and rows inside, where those outside have their mirror images.
+
+    The mirrors stand at the first and the last pixel's centres, or, so that these are repeated
+    too, at their outer edges.
+    """
+    start = 0.5 if edges else 0.0
+    spans = _lengths(x) - (0 if edges else 1)
+    places = (pixels + start).abs() % (2 * spans).clamp(min=1)  # a single pixel has no period
+    return spans - (places - spans).abs() - start
 
 
 @kernel("crop_resize")
@@ -103,16 +121,14 @@ def _crop_resize(
 ) -> Tensor:
     if box_coordinate_mode not in _BOXES:
         raise DkmError(f"box_coordinate_mode {box_coordinate_mode!r} is unknown")
-    if sampling_mode not in ("ALIGN_CORNERS", "STRICT_ALIGN_CORNERS"):
-        raise DkmError(f"crop_resize with sampling_mode {sampling_mode!r} is not supported")
     pairs = _images_and_boxes(x, boxes, box_indices, roi)
     check_elements([len(pairs), *x.shape[:2], target_height, target_width])
     units = [n - 1 if normalized_coordinates else spatial_scale for n in x.shape[2:]]
     crops = []
     for images, box in pairs:
         top, left, bottom, right = _corners(box, box_coordinate_mode)
-        rows = _places(top, bottom, target_height, units[0], sampling_mode)
-        columns = _places(left, right, target_width, units[1], sampling_mode)
+        rows = _places(units[0] * top, units[0] * bottom, target_height, sampling_mode)
+        columns = _places(units[1] * left, units[1] * right, target_width, sampling_mode)
         crops.append(_at(images, rows, columns, pad_value))
     return torch.stack(crops) if boxes is None else torch.cat(crops)
 
@@ -140,16 +156,18 @@ def _corners(box: Tensor, mode: str) -> tuple[float, float, float, float]:
     return top - bottom / 2, left - right / 2, top + bottom / 2, left + right / 2
 
 
-def _places(start: float, end: float, new: int, unit: float, mode: str) -> Tensor:
-    """Where the rows (or columns) of a crop lie in the image."""
-    return unit * (start + grid(2, new, mode) * (end - start))
+def _places(start: float, end: float, new: int, mode: str) -> Tensor:
+    """Where the rows (or columns) of a crop lie in the image, as a resize of the box has them."""
+    span = end - start
+    places = grid(span + 1, new, mode)
+    if span < 0 and mode not in _ALIGNED:
+        raise DkmError(f"a box ends before it starts; sampling_mode {mode!r} does not define that")
+    return start + (places if span < 0 else places.clamp(0, span))
 
 
 def _at(x: Tensor, rows: Tensor, columns: Tensor, outside: float) -> Tensor:
     """Bilinear samples of ``x`` at every pair of rows and columns."""
     y, w = torch.meshgrid(rows, columns, indexing="ij")
-    points = torch.stack([w, y], -1).float().expand(len(x), -1, -1, -1)
-    normal = _normal(points, x, "unnormalized", align_corners=True)
+    pixels = torch.stack([w, y], -1).float().expand(len(x), -1, -1, -1)
     inside = (y >= 0) & (y <= x.shape[2] - 1) & (w >= 0) & (w <= x.shape[3] - 1)
-    found = functional.grid_sample(x, normal, "bilinear", "border", align_corners=True)
-    return torch.where(inside, found, outside)
+    return torch.where(inside, _sampled(x, pixels, "bilinear", "border"), outside)
