@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 from dkm_deploy.errors import DkmError, MissingFileError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from dkm_deploy.export import Exported
     from dkm_deploy.ledger import Ledger
     from dkm_deploy.palette import Palette
@@ -80,6 +82,23 @@ class Versioned(Target, Protocol):
 
 
 @runtime_checkable
+class LayerTarget(Target, Protocol):
+    """A target whose format lacks an operation for some layers, whatever their palettes."""
+
+    def refuse_layer(self, layer: nn.Module) -> str | None:
+        """Why a layer cannot be converted, or None if it can or nothing is known."""
+        ...
+
+
+@runtime_checkable
+class Adviser(Reader, Protocol):
+    """A reader that knows files of its kind that it cannot read."""
+
+    advice: Mapping[str, str]
+    """By suffix, what such a file is and what to give in its place."""
+
+
+@runtime_checkable
 class Rewriter(Target, Protocol):
     """A target that can also palettize a file of its own kind, without the model it came from."""
 
@@ -131,8 +150,12 @@ def rewriter_for(path: Path) -> Rewriter:
 
 def reader_for(path: Path) -> Reader:
     """What reads files with the suffix of ``path``: a target or a reader."""
-    readers: list[Reader] = [point.load() for point in entry_points(group=READERS)]
-    return _with_suffix(path, [*targets().values(), *readers], "read")
+    loaded = (point.load() for point in entry_points(group=READERS))
+    readers: list[Reader] = [*targets().values(), *loaded]
+    for reader in readers:
+        if isinstance(reader, Adviser) and path.suffix in reader.advice:
+            raise DkmError(f"{path}: {reader.advice[path.suffix]}")
+    return _with_suffix(path, readers, "read")
 
 
 def _with_suffix(path: Path, candidates: Iterable[_R], verb: str) -> _R:

@@ -6,6 +6,7 @@ import struct
 
 import numpy as np
 import pytest
+import torch
 
 import dkm_deploy as dkm
 from dkm_deploy.cli import main
@@ -253,4 +254,15 @@ def test_a_compiled_model_is_told_by_its_suffix(package, capsys):
     with pytest.raises(dkm.DkmError, match=r"compiled model .* give the .mlpackage"):
         dkm.Evaluator(path)
     assert main(["inspect", str(path)]) == 2
-    assert ".mlmodelc" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert printed.count("\n") == 1
+    assert "m.mlmodelc: a compiled model (.mlmodelc), which only Core ML reads; give the" in printed
+    with pytest.raises(dkm.DkmError, match="a compiled model .* give the .mlpackage"):
+        dkm.validate([path], reference=torch.nn.Linear(2, 2), inputs=torch.zeros(1, 2))
+
+
+def test_a_model_in_a_single_file_is_told_by_its_suffix(tmp_path, capsys):
+    path = tmp_path / "old.mlmodel"
+    path.write_bytes(b"\x08\x01")
+    assert main(["inspect", str(path)]) == 2
+    assert "old.mlmodel: a model in a single file is no ML program; " in capsys.readouterr().err

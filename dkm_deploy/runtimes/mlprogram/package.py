@@ -16,6 +16,11 @@ _MANIFEST = "Manifest.json"
 _MODEL_FOLDER = "@model_path/"
 _COMPILED_FILE = "coremldata.bin"
 
+COMPILED = (
+    "a compiled model (.mlmodelc), which only Core ML reads; "
+    "give the .mlpackage that it was compiled from"
+)
+
 WEIGHT_NAMES_KEY = "dkm_deploy.weights"
 """User-defined metadata: JSON, the qualified parameter name by the MIL name of its weight."""
 
@@ -77,10 +82,7 @@ def open_package(path: Path) -> Package:
     if not path.exists():
         raise MissingFileError(f"{path}: no such file or folder")
     if path.suffix == ".mlmodelc" or (path / _COMPILED_FILE).exists():
-        raise DkmError(
-            f"{path}: a compiled model (.mlmodelc), which only Core ML reads; "
-            "give the .mlpackage that it was compiled from"
-        )
+        raise DkmError(f"{path}: {COMPILED}")
     if not path.is_dir():
         raise DkmError(f"{path}: not a folder; a Core ML package is a folder named .mlpackage")
     model_file = _inside(path, path / "Data", _root_item(path / _MANIFEST))
