@@ -17,6 +17,7 @@ from dkm_deploy.convert import spec_of
 from dkm_deploy.export import Exported
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import Recipe, Rule, not_a_weight
+from dkm_deploy.runtimes.mlprogram.interface import IMAGES_KEY
 
 RECIPE_KEY = "dkm_deploy.recipe"
 """User-defined metadata: the recipe that gives palettes of these layouts, as TOML."""
@@ -46,6 +47,7 @@ def describe(
         ORDERS_KEY: {n: made.orders[base] for n, base in decodes.items() if base in made.orders},
         TRANSPOSED_KEY: {n: True for n, base in decodes.items() if base in made.transposed},
         SAME_KEY: _same(exported.palettes, stored.values(), options),
+        IMAGES_KEY: _images(options),
     }
     for key, table in tables.items():
         if table:
@@ -88,6 +90,11 @@ def _same(
     held = {name: palettes[name].astype(dtype) for name in stored} if missing else {}
     equal = ((name, o) for name, p in missing.items() for o, other in held.items() if p == other)
     return dict(equal)
+
+
+def _images(options: Options) -> dict[str, dict[str, Any]]:
+    found = {name: options.image(name) for name in options.images}
+    return {n: {"scale": i.scale, "bias": i.biases} for n, i in found.items() if i is not None}
 
 
 def _about(model: Any, about: Mapping[str, str]) -> None:

@@ -49,7 +49,7 @@ def classifier(options: Options) -> Any:
 
 
 def _check_classes(scores: Any, count: int, labels: Sequence[str]) -> None:
-    if count != 1 or scores.ndim != 2 or scores.shape[1] != len(labels):
+    if count != 1 or tuple(scores.shape) != (1, len(labels)):
         shape = tuple(scores.shape)
         raise DkmError(
             f"class_labels: {len(labels)} labels need one output of shape (1, {len(labels)}); "

@@ -19,6 +19,14 @@ Arrays = Mapping[str, NDArray[Any]]
 Shape = tuple[int | None, ...]
 
 
+class NotTakenError(DkmError):
+    """An input of the model that a file cannot be given, such as numbers for an image."""
+
+
+class WrongLabelError(DkmError):
+    """A classifier whose label is not that of its highest score."""
+
+
 class Session(Protocol):
     """A loaded file, ready to run."""
 
@@ -28,6 +36,25 @@ class Session(Protocol):
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Outputs by name. Raises DkmError if an input is missing, unknown or of another shape."""
         ...
+
+
+class Interface(Protocol):
+    """How inputs and outputs of a model become those of a file, and back."""
+
+    def given(self, arrays: Arrays) -> Arrays:
+        """The file's inputs. Raises NotTakenError if there are none for these."""
+        ...
+
+    def made(self, outputs: Arrays) -> dict[str, NDArray[Any]]:
+        """The model's outputs. Raises WrongLabelError if they contradict each other."""
+        ...
+
+
+@runtime_checkable
+class Translated(Session, Protocol):
+    """A session of a file that may take and give other things than the model does."""
+
+    interface: Interface
 
 
 class Runtime(Protocol):

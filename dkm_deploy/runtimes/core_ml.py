@@ -6,6 +6,7 @@ tests put a stand-in in the place of ``coremltools.models.MLModel``.
 
 from __future__ import annotations
 
+import importlib
 import platform
 import shutil
 import sys
@@ -20,9 +21,9 @@ from numpy.typing import NDArray
 
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.runtimes import Arrays, Shape, check_inputs
-from dkm_deploy.runtimes.mlprogram.constexpr import Constants
+from dkm_deploy.runtimes.mlprogram.interface import interface
 from dkm_deploy.runtimes.mlprogram.package import open_package
-from dkm_deploy.runtimes.mlprogram.program import Function, chosen, functions
+from dkm_deploy.runtimes.mlprogram.program import chosen, functions
 from dkm_deploy.runtimes.mlprogram.proto import coremltools, quiet
 
 COMPUTE_UNITS = ("ALL", "CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE")
@@ -33,6 +34,7 @@ class CoreMLSession:
 
     Attributes:
         input_shapes: shape of every input by name; None for a dimension that may change.
+        interface: how the inputs and outputs of the original model become those of the file.
     """
 
     def __init__(self, path: Path, compute_units: str, function: str | None = None) -> None:
@@ -47,10 +49,12 @@ class CoreMLSession:
             DkmError: the package is damaged, has no such function, or Core ML refuses it.
         """
         self._path = path
-        self._function = chosen(functions(open_package(path)), function)
+        package = open_package(path)
+        self._function = chosen(functions(package), function)
         self._inputs = {n: k for n, k in self._function.inputs.items() if k is not None}
         self.input_shapes: Mapping[str, Shape] = {n: k.shape for n, k in self._inputs.items()}
-        self._labels = _class_labels(self._function)
+        self.interface = interface(package, self._function)
+        self._spaces = _color_spaces(package.model.description)
         folder = tempfile.mkdtemp()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
         copy = shutil.copytree(path, Path(folder) / path.name)
@@ -71,15 +75,15 @@ class CoreMLSession:
         """Outputs by name; class probabilities in the order of the labels.
 
         Args:
-            inputs: arrays by name.
+            inputs: arrays by name; an image as its pixels, (1, channels, height, width).
             state: from :meth:`make_state`, or of the run before. None starts from zeros and
                 forgets.
 
         Raises:
-            DkmError: an input does not fit, or Core ML fails.
+            DkmError: an input does not fit, Pillow is missing for an image, or Core ML fails.
         """
         check_inputs(inputs, self.input_shapes)
-        given = {n: np.asarray(array, self._inputs[n].dtype.held) for n, array in inputs.items()}
+        given = {name: self._feature(name, array) for name, array in inputs.items()}
         try:
             if self._function.states:
                 outputs = self._model.predict(given, state or self._model.make_state())
@@ -89,9 +93,14 @@ class CoreMLSession:
             raise DkmError(f"{self._path}: Core ML failed: {first_line(error)}") from error
         return {name: self._array(value) for name, value in outputs.items()}
 
+    def _feature(self, name: str, array: NDArray[Any]) -> Any:
+        if name in self._spaces:
+            return _image(array, blue_first=self._spaces[name] == "BGR")
+        return np.asarray(array, self._inputs[name].dtype.held)
+
     def _array(self, value: Any) -> NDArray[Any]:
         if isinstance(value, Mapping):
-            return np.array([value[label] for label in self._labels])
+            return np.array([value[label] for label in self.interface.labels])
         return np.asarray(value)
 
 
@@ -130,14 +139,26 @@ class CoreMLRuntime:
         return CoreMLSession(path, self._compute_units, function)
 
 
-def _class_labels(function: Function) -> list[Any]:
-    """The labels of a classifier; none for other programs."""
-    constants = Constants(function.body)
-    for operation in function.body.operations:
-        if operation.type == "classify" and operation.inputs.get("classes"):
-            labels: list[Any] = constants.get(operation.inputs["classes"][0]).tolist()
-            return labels
-    return []
+def _color_spaces(description: Any) -> dict[str, str]:
+    """The colors of each input that is an image: RGB, BGR or GRAYSCALE."""
+    images = {
+        feature.name: feature.type.imageType
+        for feature in description.input
+        if feature.type.WhichOneof("Type") == "imageType"
+    }
+    return {name: kind.ColorSpace.Name(kind.colorSpace) for name, kind in images.items()}
+
+
+def _image(array: NDArray[Any], *, blue_first: bool) -> Any:
+    """Pixels (1, channels, height, width) as Core ML takes them: a picture of Pillow's."""
+    try:
+        pillow = importlib.import_module("PIL.Image")
+    except ImportError as error:
+        raise DkmError("an image for Core ML needs Pillow: pip install pillow") from error
+    planes = array[0].astype(np.uint8)
+    planes = planes[::-1] if blue_first else planes
+    pixels = planes[0] if len(planes) == 1 else np.ascontiguousarray(planes.transpose(1, 2, 0))
+    return pillow.fromarray(pixels)
 
 
 runtime = CoreMLRuntime()

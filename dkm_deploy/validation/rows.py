@@ -12,7 +12,7 @@ from torch import nn
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
-from dkm_deploy.runtimes import runtime_for
+from dkm_deploy.runtimes import NotTakenError, WrongLabelError, runtime_for
 from dkm_deploy.targets import reader_for
 from dkm_deploy.validation.budget import budget_checks
 from dkm_deploy.validation.checks import (
@@ -144,8 +144,8 @@ def _compared(
     outputs: Outputs | None, reason: str, task: Task
 ) -> tuple[Outputs | None, dict[str, Errors], str]:
     """Outputs under the reference's names, their errors, and the reason if there are none."""
-    if outputs is None:
-        return None, {}, reason
+    if outputs is None or reason:
+        return outputs, {}, reason
     try:
         outputs = matched(outputs, task.reference)
         return outputs, errors_of(outputs, task.reference), reason
@@ -157,7 +157,7 @@ def _located(
     parity: Check, path: Path, outputs: Outputs | None, task: Task, *, half: bool
 ) -> tuple[Check, Divergence | None]:
     """The parity check with where a file first goes wrong, if it does and that can be found."""
-    if parity.status != "missed" or outputs is None or task.model is None:
+    if parity.status != "missed" or not outputs or task.model is None:
         return parity, None
     name = next(iter(task.reference))
     limit = limits_of(name, task.limits, half=half).max_relative_error
@@ -169,12 +169,20 @@ def _located(
 
 
 def _run(path: Path, inputs: Inputs) -> tuple[Outputs | None, str | None, str]:
-    """Outputs, the name of the runtime, and the reason if there are no outputs."""
+    """Outputs, the name of the runtime, and the reason if there are none.
+
+    None was not run; an empty mapping was, and what it gave cannot be right.
+    """
     try:
         runtime = runtime_for(path)
     except DkmError as error:
         return None, None, str(error)
-    return run_file(runtime.load(path), inputs), runtime.name, ""
+    try:
+        return run_file(runtime.load(path), inputs), runtime.name, ""
+    except NotTakenError as error:
+        return None, runtime.name, str(error)
+    except WrongLabelError as error:
+        return {}, runtime.name, str(error)
 
 
 def _costs(path: Path, task: Task) -> tuple[Costs | None, str]:

@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.export import Inputs, arguments, output_names
-from dkm_deploy.runtimes import Session
+from dkm_deploy.runtimes import Arrays, Session, Translated
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -46,23 +46,26 @@ def run_model(model: nn.Module, inputs: Inputs) -> Outputs:
 def run_file(session: Session, inputs: Inputs) -> Outputs:
     """Outputs of a loaded file by name.
 
-    A file with a fixed batch is run on one batch after the other.
+    A file with a fixed batch is run on one batch after the other. What it takes as an image is
+    given its pixels, and labels that it adds to scores are checked and left out.
 
     Raises:
+        NotTakenError: the file cannot be given the inputs.
+        WrongLabelError: a label is not that of the highest score.
         DkmError: names, shapes or the number of samples do not fit the file.
     """
     arrays = named_arrays(session, inputs)
     count = sample_count(inputs)
     batch = fixed_batch(session)
     if batch in (None, count):
-        return session.run(arrays)
+        return _outputs(session, arrays)
     if count % batch:
         raise DkmError(
             f"{count} samples do not split into batches of {batch}, which the file is fixed to"
         )
     return joined(
         [
-            session.run({name: array[i : i + batch] for name, array in arrays.items()})
+            _outputs(session, {name: array[i : i + batch] for name, array in arrays.items()})
             for i in range(0, count, batch)
         ]
     )
@@ -71,6 +74,11 @@ def run_file(session: Session, inputs: Inputs) -> Outputs:
 def fixed_batch(session: Session) -> int | None:
     """Samples that a file takes at a time; None if it takes any number."""
     return next(iter(session.input_shapes.values()))[0]
+
+
+def _outputs(session: Session, arrays: Arrays) -> Outputs:
+    outputs = session.run(arrays)
+    return session.interface.made(outputs) if isinstance(session, Translated) else outputs
 
 
 def rows(inputs: Inputs, start: int, stop: int) -> Inputs:
@@ -101,10 +109,15 @@ def joined(parts: Sequence[Outputs]) -> Outputs:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def named_arrays(session: Session, inputs: Inputs) -> Outputs:
+def named_arrays(session: Session, inputs: Inputs) -> Arrays:
     """Arrays by the file's input names: keyword inputs by name, positional ones in order.
 
-    Where there is but one, it needs no name: other tools call it otherwise.
+    Where there is but one, it needs no name: other tools call it otherwise. What the file takes
+    as an image is its pixels.
+
+    Raises:
+        NotTakenError: the file cannot be given the inputs.
+        DkmError: their number does not fit the file.
     """
     args, kwargs = arguments(inputs)
     named: Mapping[str, Any] = kwargs
@@ -115,7 +128,8 @@ def named_arrays(session: Session, inputs: Inputs) -> Outputs:
         if len(names) != len(args):
             raise DkmError(f"{len(args)} inputs given; the file takes {', '.join(names)}")
         named = dict(zip(names, args, strict=True))
-    return {name: _array(value) for name, value in named.items()}
+    arrays = {name: _array(value) for name, value in named.items()}
+    return session.interface.given(arrays) if isinstance(session, Translated) else arrays
 
 
 def _array(value: Tensor | NDArray[Any]) -> NDArray[Any]:

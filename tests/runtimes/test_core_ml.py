@@ -5,11 +5,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
+import dkm_deploy as dkm
 from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes import core_ml
 from dkm_deploy.runtimes.core_ml import COMPUTE_UNITS, CoreMLRuntime
 from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+from dkm_deploy.runtimes.mlprogram.interface import Interface
 from dkm_deploy.runtimes.mlprogram.proto import quiet
 from tests.runtimes.mlprogram_packages import ct, mb, save, types
 
@@ -111,10 +114,46 @@ def test_a_state_lasts_from_run_to_run(on_a_mac, tmp_path):
 
 def test_probabilities_come_in_the_order_of_the_labels(on_a_mac, package, monkeypatch):
     session = CoreMLRuntime().load(package)
-    session._labels = ["b", "a"]
+    session.interface = Interface({}, "label", "probs", ("b", "a"))
     monkeypatch.setattr(
         StandIn, "predict", lambda *_: {"label": "a", "probs": {"a": 0.75, "b": 0.25}}
     )
     outputs = session.run({"x": X})
     assert outputs["label"] == "a"
     np.testing.assert_array_equal(outputs["probs"], [0.25, 0.75])
+
+
+class Pillow:
+    """Keeps what pictures would be made of."""
+
+    @staticmethod
+    def fromarray(pixels):
+        return ("picture", pixels)
+
+
+@pytest.mark.parametrize("color", ["RGB", "BGR", "GRAYSCALE"])
+def test_an_image_is_given_as_a_picture(on_a_mac, tmp_path, monkeypatch, color):
+    channels = 1 if color == "GRAYSCALE" else 3
+    path, model = tmp_path / "m.mlpackage", torch.nn.Conv2d(channels, 2, 1)
+    images = {"input": {"color": color}}
+    dkm.convert(model.eval(), torch.zeros(1, channels, 2, 3), path, images=images)
+    given = {}
+    monkeypatch.setattr(StandIn, "predict", lambda _, data: given.update(data) or {})
+    monkeypatch.setitem(sys.modules, "PIL", Pillow)
+    monkeypatch.setitem(sys.modules, "PIL.Image", Pillow)
+    pixels = np.arange(channels * 6, dtype=np.float32).reshape(1, channels, 2, 3)
+    CoreMLRuntime().load(path).run({"input": pixels})
+    kind, picture = given["input"]
+    assert (kind, picture.dtype) == ("picture", np.uint8)
+    planes = pixels[0][::-1] if color == "BGR" else pixels[0]
+    expected = planes[0] if channels == 1 else planes.transpose(1, 2, 0)
+    np.testing.assert_array_equal(picture, expected)
+
+
+def test_an_image_without_pillow(on_a_mac, tmp_path, monkeypatch):
+    path, model = tmp_path / "m.mlpackage", torch.nn.Conv2d(3, 2, 1)
+    dkm.convert(model.eval(), torch.zeros(1, 3, 2, 3), path, images={"input": {}})
+    monkeypatch.setitem(sys.modules, "PIL.Image", None)
+    session = CoreMLRuntime().load(path)
+    with pytest.raises(DkmError, match="an image for Core ML needs Pillow: pip install pillow"):
+        session.run({"input": np.zeros((1, 3, 2, 3), np.float32)})

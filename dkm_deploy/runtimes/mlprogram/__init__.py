@@ -49,6 +49,7 @@ class EvaluatorProbe:
     def __init__(self, session: Evaluator, weights: Collection[str]) -> None:
         self._session = session
         self.input_shapes = session.input_shapes
+        self.interface = session.interface
         self.taps = session.taps(weights)
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:

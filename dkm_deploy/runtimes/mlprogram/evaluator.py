@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.runtimes import Arrays, Shape, Tap, check_inputs
+from dkm_deploy.runtimes import Arrays, Interface, Shape, Tap, check_inputs
 from dkm_deploy.runtimes.mlprogram.compile import compile_function, to_value
+from dkm_deploy.runtimes.mlprogram.interface import interface
 from dkm_deploy.runtimes.mlprogram.limits import check_elements
 from dkm_deploy.runtimes.mlprogram.numerics import (
     Finish,
@@ -42,6 +43,7 @@ class Evaluator:
     Attributes:
         functions: names of the package's functions, the default one first.
         input_shapes: shape of every input by name; None for a dimension that may change.
+        interface: how the inputs and outputs of the original model become those of the file.
         values: names of what ``keep`` can ask for.
         overflows: what the last run lost to fp16, in the order in which it was lost; empty before
             the first run, and always with ``numerics="fp32"``.
@@ -73,6 +75,7 @@ class Evaluator:
             self._states = _tensors("state", self._function.states)
             self._weight_names = package.weight_names
             self._compiled = compile_function(self._function, self._numerics, self._weight_names)
+            self.interface: Interface = interface(package, self._function)
         except DkmError as error:
             raise _told(self._path, error) from error
         self._types = {n: k for o in self._function.body.operations for n, k in o.outputs}
@@ -107,7 +110,7 @@ class Evaluator:
         With ``numerics="fp32"`` all floats come as float32.
 
         Args:
-            inputs: arrays by name; images as tensors.
+            inputs: arrays by name; an image as its pixels, (1, channels, height, width).
             keep: names of other values of the program to return too; of its constants, those
                 that operations use. Values inside the blocks of cond and while_loop have no
                 one value and cannot be kept.

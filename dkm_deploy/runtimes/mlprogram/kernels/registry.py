@@ -82,9 +82,7 @@ def kernel(
     return register
 
 
-def _kernel(
-    run: Callable[..., Any], exact: bool, varies: bool, ignored: frozenset[str]
-) -> Kernel:
+def _kernel(run: Callable[..., Any], exact: bool, varies: bool, ignored: frozenset[str]) -> Kernel:
     hints = get_type_hints(run)
     hints.pop("return", None)
     parameters = inspect.signature(run).parameters.values()
