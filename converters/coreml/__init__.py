@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from converters.coreml import deployment
 from converters.coreml.ledger import ledger
 from converters.coreml.options import Options
@@ -14,6 +16,7 @@ from dkm_deploy.export import Exported
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.runtimes.mlprogram.package import COMPILED
 from dkm_deploy.targets import Versioned
 
 
@@ -27,6 +30,11 @@ class CoreMLTarget:
     name = "coreml"
     suffixes: tuple[str, ...] = (".mlpackage",)
     version_option = "minimum_deployment_target"
+    advice: Mapping[str, str] = {
+        ".mlmodelc": COMPILED,
+        ".mlmodel": "a model in a single file is no ML program; "
+        "convert the original for iOS 16 or later, to a .mlpackage",
+    }
 
     def __init__(self, version: str = deployment.DEFAULT) -> None:
         deployment.generation(version)
@@ -35,6 +43,11 @@ class CoreMLTarget:
     def at(self, version: str) -> CoreMLTarget:
         """The target held to a deployment target. Raises DkmError if it is unknown."""
         return CoreMLTarget(version)
+
+    def refuse_layer(self, layer: nn.Module) -> str | None:
+        """Why the format has no operation for a layer, or None if it has or nothing is known."""
+        projects = isinstance(layer, nn.LSTM) and layer.proj_size > 0
+        return deployment.NO_PROJECTION if projects else None
 
     def refuse(self, spec: PaletteSpec, shape: tuple[int, ...], gates: int = 1) -> str | None:
         """See :func:`converters.coreml.deployment.refuse`."""
@@ -47,6 +60,7 @@ class CoreMLTarget:
         *,
         minimum_deployment_target: str = deployment.DEFAULT,
         compute_precision: str = "float16",
+        lut_dtype: str = "float",
         images: Mapping[str, Mapping[str, Any]] | None = None,
         shapes: Mapping[str, Sequence[Sequence[int]]] | None = None,
         class_labels: Sequence[str] | None = None,
@@ -62,6 +76,9 @@ class CoreMLTarget:
                 iOS 26. Bits that a target lacks (5 and 7; 3 before iOS 18) are stored in the next
                 width, and the artifact's notes say so.
             compute_precision: "float16" or "float32", of activations, LUTs and dense weights.
+            lut_dtype: "float" is that of ``compute_precision``. "int8" stores LUT entries as 8-bit
+                integers and one step a weight, from iOS 18 on; it takes a model of
+                ``dkm.round_luts``, whose LUTs are such multiples.
             images: of inputs that an app gives as images, by name, how pixels become numbers:
                 ``{"x": {"scale": 1 / 127.5, "bias": -1.0, "color": "RGB"}}``; bias may be one
                 value a channel, color "BGR" or "GRAYSCALE".
@@ -81,6 +98,7 @@ class CoreMLTarget:
         options = Options(
             minimum_deployment_target,
             compute_precision,
+            lut_dtype,
             images or {},
             shapes or {},
             class_labels,

@@ -22,20 +22,40 @@ def reorder(palette: Palette, order: Sequence[int]) -> Palette:
     Raises:
         DkmError: a LUT, or a vector of a LUT, spans two blocks.
     """
-    blocks = len(order)
-    if palette.groups[0] != 1 and palette.groups[0] % blocks:
-        raise DkmError(
-            f"a LUT spans two of its {blocks} gates; choose a group_size that divides "
-            f"{palette.shape[0] // blocks}, or axis 1"
-        )
-    if palette.indices.shape[0] % blocks:
-        raise DkmError(
-            f"a vector of {palette.cluster_dim} spans two of its {blocks} gates of "
-            f"{palette.shape[0] // blocks} rows; choose another cluster_dim, or axis 1"
-        )
+    rows = palette.shape[0]
+    spanning = spans(
+        rows,
+        len(order),
+        group=rows // palette.groups[0],
+        vector=palette.cluster_dim if palette.axis == 0 else 1,
+    )
+    if spanning:
+        raise DkmError(spanning)
     lut = palette.lut if palette.groups[0] == 1 else in_order(palette.lut, order)
     scale = None if palette.scale is None else in_order(palette.scale, order)
     return Palette(in_order(palette.indices, order), lut, palette.axis, scale=scale)
+
+
+def spans(rows: int, gates: int, *, group: int, vector: int) -> str | None:
+    """Why the gates of a weight cannot be put in another order with the same LUTs, or None.
+
+    Args:
+        rows: of the weight.
+        gates: equal blocks of rows.
+        group: rows that share a LUT; all of them are no grouping.
+        vector: rows that a LUT entry fills.
+    """
+    if group < rows and rows % (gates * group):
+        return (
+            f"a LUT of {group} rows spans two of its {gates} gates; "
+            f"choose a group_size that divides {rows // gates}, or axis 1"
+        )
+    if rows % (gates * vector):
+        return (
+            f"a vector of {vector} spans two of its {gates} gates of {rows // gates} rows; "
+            "choose another cluster_dim, or axis 1"
+        )
+    return None
 
 
 def in_order(array: NDArray[Any], order: Sequence[int]) -> NDArray[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from converters.coreml.blocks import spans
 from dkm_deploy.errors import DkmError
 from dkm_deploy.recipe import PaletteSpec
 
@@ -20,8 +21,10 @@ _GENERATIONS = {
     "macOS26": 26,
 }
 _WIDTHS = (1, 2, 3, 4, 6, 8)
-_GROUPS = 18  # also vectors, and indices of 3 bits
+_GROUPS = 18  # also vectors, indices of 3 bits, and 8-bit LUTs
 _SCALES = 26
+
+NO_PROJECTION = "an LSTM with proj_size has no operation in Core ML; leave proj_size out"
 
 
 def generation(deployment_target: str) -> int:
@@ -57,21 +60,9 @@ def refuse(
 
 
 def _spans_gates(spec: PaletteSpec, shape: tuple[int, ...], gates: int) -> str | None:
-    """Why gates cannot be put in another order without new LUTs."""
-    rows = shape[0] // gates
     if spec.axis != 0 or gates == 1:
         return None
-    if spec.group_size is not None and spec.group_size < shape[0] and rows % spec.group_size:
-        return (
-            f"a LUT of {spec.group_size} rows spans two of its {gates} gates; "
-            f"choose a group_size that divides {rows}, or axis 1"
-        )
-    if rows % spec.cluster_dim:
-        return (
-            f"a vector of {spec.cluster_dim} spans two of its {gates} gates of {rows} rows; "
-            "choose another cluster_dim, or axis 1"
-        )
-    return None
+    return spans(shape[0], gates, group=spec.group_size or shape[0], vector=spec.cluster_dim)
 
 
 def lowest(needed: int) -> str:
@@ -88,6 +79,13 @@ def stored_bits(bits: int, deployment_target: str) -> int:
 def typed_indices(deployment_target: str) -> bool:
     """Whether indices have types of their own (uint4 ..); before, they are a stream of bytes."""
     return generation(deployment_target) >= _GROUPS
+
+
+def refuse_int8_luts(deployment_target: str) -> str | None:
+    """Why LUTs cannot be 8-bit integers, or None if they can."""
+    if generation(deployment_target) >= _GROUPS:
+        return None
+    return f"8-bit LUTs need {lowest(_GROUPS)}, and the deployment target is {deployment_target}"
 
 
 def _needs(spec: PaletteSpec, shape: tuple[int, ...]) -> list[tuple[str, int]]:

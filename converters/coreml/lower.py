@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from converters.coreml.blocks import reorder
 from converters.coreml.deployment import generation, stored_bits, typed_indices
-from converters.coreml.recurrent import Weights, gru, lstm
+from converters.coreml.int8_luts import as_int8
+from converters.coreml.options import Options
+from converters.coreml.padding import circular
+from converters.coreml.recurrent import Weights, gru, lstm, rnn
 from dkm_deploy.errors import DkmError
 from dkm_deploy.packing import pack
 from dkm_deploy.palette import Palette
@@ -40,7 +43,8 @@ class Decodes(Weights):
         names: parameter name of a palette, and MIL name for its operation, by the name of its
             indices in the exported graph.
         scales: names of all per-channel scales in that graph.
-        deployment_target: such as "iOS18".
+        float32: parameter names of the palettes that stay so in a float16 program.
+        options: of the user.
 
     Attributes:
         weights: parameter name by the MIL name of each operation made.
@@ -53,11 +57,14 @@ class Decodes(Weights):
         self,
         names: Mapping[str, tuple[str, str]],
         scales: Collection[str],
-        deployment_target: str,
+        float32: Collection[str],
+        options: Options,
     ) -> None:
-        self._names, self._scales, self._target = names, scales, deployment_target
+        self._names, self._scales, self._float32 = names, scales, float32
+        self._options = options
+        self._target = options.minimum_deployment_target
         self._met: dict[Any, _Decoded] = {}  # by MIL variable
-        self.gru_resets_after = generation(deployment_target) >= _GRU_RESETS_AFTER
+        self.gru_resets_after = generation(self._target) >= _GRU_RESETS_AFTER
         self.weights: dict[str, str] = {}
         self.orders: dict[str, tuple[int, ...]] = {}
         self.transposed: dict[str, bool] = {}
@@ -95,8 +102,10 @@ class Decodes(Weights):
             return False
         decoded, scale = _get_inputs(context, node, expected=2)
         met = self._met[decoded]
-        variable = _scaled(decoded, scale.val, met.mil_name)
-        self._met[variable] = replace(met, palette=replace(met.palette, scale=scale.val))
+        palette = replace(met.palette, scale=scale.val)
+        rounded = self._rounded(palette, met.weight).scale
+        variable = _scaled(decoded, rounded, met.mil_name)
+        self._met[variable] = replace(met, palette=palette)
         context.add(variable, torch_name=node.name)
         return True
 
@@ -115,9 +124,32 @@ class Decodes(Weights):
 
     def _decode(self, palette: Palette, name: str, weight: str) -> Any:
         self.weights[name] = weight
-        wide = palette.widen(stored_bits(palette.bits, self._target))
-        variable = _typed(wide, name) if typed_indices(self._target) else _stream(wide, name)
-        return variable if palette.scale is None else _scaled(variable, palette.scale, name)
+        wide = self._rounded(palette, weight).widen(stored_bits(palette.bits, self._target))
+        if typed_indices(self._target):
+            variable = _typed(wide, self._lut(wide, name, weight), name)
+        else:
+            variable = _stream(wide, name)
+        return variable if wide.scale is None else _scaled(variable, wide.scale, name)
+
+    def _rounded(self, palette: Palette, weight: str) -> Palette:
+        """What float16 makes of a palette, in its own dtype.
+
+        coremltools would make the smallest float16 number of each value that float16 rounds to 0.
+        """
+        if self._options.compute_precision == "float32" or weight in self._float32:
+            return palette
+        return palette.astype(np.float16).astype(palette.lut.dtype)
+
+    def _lut(self, palette: Palette, name: str, weight: str) -> Any:
+        """The LUTs as values, or as an operation that makes them of 8-bit integers."""
+        if self._options.lut_dtype == "float":
+            return palette.lut
+        try:
+            codes, step = as_int8(palette.lut, self._options.compute_precision)
+        except DkmError as error:
+            raise DkmError(f"{weight}: {error}") from error
+        scale = np.full([1] * codes.ndim, step, palette.lut.dtype)
+        return Builder.constexpr_blockwise_shift_scale(data=codes, scale=scale, name=f"{name}_lut")
 
 
 @contextmanager
@@ -134,17 +166,24 @@ def lowering(decodes: Decodes) -> Iterator[None]:
         if not decodes.lower_addmm(context, node):
             before["addmm"](context, node)
 
+    def pad(context: Any, node: Any) -> None:
+        if not circular(context, node):
+            before["pad"](context, node)
+
     registry.update(
         {
             **dict.fromkeys(("lut_to_dense", "dkm.lut_to_dense"), decodes.lower),
             "dkm::lut_to_dense": decodes.lower,
             "mul": mul,
             "addmm": addmm,
+            "pad": pad,
             "alias": _alias,
             # The front end takes the underscores off a name at its second look only.
             **{f"__{name}__": before[name] for name in ("and", "or") if name in before},
             "lstm.input": lambda context, node: lstm(context, node, decodes),
             "gru.input": lambda context, node: gru(context, node, decodes),
+            "rnn_tanh.input": lambda context, node: rnn(context, node, "tanh"),
+            "rnn_relu.input": lambda context, node: rnn(context, node, "relu"),
         }
     )
     try:
@@ -159,16 +198,16 @@ def _alias(context: Any, node: Any) -> None:
     context.add(value, torch_name=node.name)
 
 
-def _typed(palette: Palette, name: str) -> Any:
+def _typed(palette: Palette, lut: Any, name: str) -> Any:
     """For iOS 18: indices of a sub-byte type in the weight's shape; all LUTs as they are."""
     dtype = types.nptype_from_builtin(types.string_to_builtin(f"uint{palette.bits}"))
     vector_axis = {"vector_axis": np.int32(palette.axis)} if palette.cluster_dim > 1 else {}
     return Builder.constexpr_lut_to_dense(
-        indices=palette.indices.astype(dtype), lut=palette.lut, name=name, **vector_axis
+        indices=palette.indices.astype(dtype), lut=lut, name=name, **vector_axis
     )
 
 
-def _scaled(weight: Any, scale: NDArray[np.floating], name: str) -> Any:
+def _scaled(weight: Any, scale: NDArray[np.floating] | None, name: str) -> Any:
     """For iOS 26: a decoded weight times one value a channel.
 
     Earlier ones would need the scale before the LUT, a LUT for each channel.

@@ -11,6 +11,7 @@ from converters.coreml import deployment
 from dkm_deploy.errors import DkmError
 
 _PRECISIONS = ("float16", "float32")
+_LUTS = ("float", "int8")
 _COLORS = {"RGB": 3, "BGR": 3, "GRAYSCALE": 1}
 _ABOUT = ("author", "license", "description", "version")
 
@@ -32,6 +33,8 @@ class Image:
     def __post_init__(self) -> None:
         _choose("color", self.color, _COLORS)
         _number("scale", self.scale)
+        if self.scale == 0:
+            raise DkmError("scale is 0, which makes all pixels the same")
         for value in self.biases:
             _number("bias", value)
         if len(self.biases) != self.channels:
@@ -59,6 +62,7 @@ class Options:
 
     minimum_deployment_target: str = deployment.DEFAULT
     compute_precision: str = "float16"
+    lut_dtype: str = "float"
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shapes: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
     class_labels: Sequence[str] | None = None
@@ -67,6 +71,10 @@ class Options:
     def __post_init__(self) -> None:
         deployment.generation(self.minimum_deployment_target)
         _choose("compute_precision", self.compute_precision, _PRECISIONS)
+        _choose("lut_dtype", self.lut_dtype, _LUTS)
+        refusal = deployment.refuse_int8_luts(self.minimum_deployment_target)
+        if self.lut_dtype == "int8" and refusal:
+            raise DkmError(f"lut_dtype is 'int8'; {refusal}")
         for name, text in self.about.items():
             _choose("a key of about", name, _ABOUT)
             if not isinstance(text, str):

@@ -108,12 +108,14 @@ def palette_sites(package: Package) -> list[PaletteSite]:
     return sites
 
 
-def _scales(operations: Iterable[Operation]) -> Iterator[tuple[Operand, Operand]]:
+def _scales(operations: Iterable[Operation]) -> Iterator[tuple[str, Operand]]:
     """The names of decoded weights and the scales they are multiplied with afterwards."""
     for operation in operations:
         data, scale = operation.inputs.get("data"), operation.inputs.get("scale")
         shifts = operation.inputs.get("offset")
-        if operation.type == "constexpr_blockwise_shift_scale" and data and scale and not shifts:
+        if operation.type != "constexpr_blockwise_shift_scale" or shifts or not data or not scale:
+            continue
+        if isinstance(data[0], str):  # not integers of a LUT, written in place
             yield data[0], scale[0]
 
 

@@ -1,11 +1,13 @@
-"""Lower ``aten.lstm`` and ``aten.gru`` to Core ML's operations, one for each layer.
+"""Lower ATen's ``lstm``, ``gru`` and ``rnn`` to Core ML's operations, one for each layer.
 
-coremltools 9.0 lowers neither from an exported program.
+coremltools 9.0 lowers none of them from an exported program.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from coremltools.converters.mil.frontend.torch.ops import _get_inputs
 from numpy.typing import NDArray
 
 from converters.coreml.blocks import in_order
+from converters.coreml.deployment import NO_PROJECTION
 from dkm_deploy.errors import DkmError
 
 _LSTM = (0, 1, 3, 2)  # torch has input, forget, cell, output gates; Core ML has the cell's last
@@ -46,7 +49,7 @@ class _Cell:
 
 @dataclass(frozen=True)
 class _Call:
-    """The arguments of ``aten.lstm.input`` or ``aten.gru.input``.
+    """The arguments of ``aten.lstm.input``, ``aten.gru.input`` or one of ``aten.rnn_*``.
 
     Attributes:
         x: ``(steps, batch, inputs)``.
@@ -58,6 +61,10 @@ class _Call:
     states: list[Any]
     layers: list[list[_Cell]]
     batch_first: bool
+
+
+_Direction = Callable[[Any, Any, _Cell], tuple[Any, Any]]
+"""One direction of one layer of inputs, first state and weights: all steps, and the last state."""
 
 
 def lstm(context: Any, node: Any, weights: Weights) -> None:
@@ -85,6 +92,17 @@ def gru(context: Any, node: Any, weights: Weights) -> None:
     PyTorch resets after the recurrent product and has two biases. Core ML's ``gru`` can from iOS
     18 on; before, it resets first, which no choice of weights makes up for, and a layer is a loop.
     """
+    operation = partial(_gru_operation, weights=weights)
+    _by_direction(context, node, operation if weights.gru_resets_after else _gru_loop)
+
+
+def rnn(context: Any, node: Any, activation: str) -> None:
+    """Lower ``aten.rnn_tanh.input`` or ``aten.rnn_relu.input``, a direction at a time."""
+    _by_direction(context, node, partial(_rnn_operation, activation=activation))
+
+
+def _by_direction(context: Any, node: Any, one: _Direction) -> None:
+    """Lower a layer with one kind of state by ``one`` for each direction of each layer."""
     call = _call(context, node)
     (state,) = call.states
     x, ends = call.x, []
@@ -92,16 +110,27 @@ def gru(context: Any, node: Any, weights: Weights) -> None:
         outputs = []
         for back, cell in enumerate(cells):
             initial = _initial(state, len(cells) * layer + back, 1)
-            one = _gru_operation if weights.gru_resets_after else _gru_loop
-            steps, last = one(Builder.reverse(x=x, axes=[0]) if back else x, initial, cell, weights)
+            steps, last = one(Builder.reverse(x=x, axes=[0]) if back else x, initial, cell)
             outputs.append(Builder.reverse(x=steps, axes=[0]) if back else steps)
             ends.append(_final(last, 1))
         x = outputs[0] if len(outputs) == 1 else Builder.concat(values=outputs, axis=2)
     _finish(context, node, call, x, [ends])
 
 
+def _rnn_operation(x: Any, initial: Any, cell: _Cell, activation: str) -> tuple[Any, Any]:
+    steps, last = Builder.rnn(
+        x=x,
+        initial_h=initial,
+        weight_ih=cell.weight_ih,
+        weight_hh=cell.weight_hh,
+        bias=cell.bias_ih + cell.bias_hh,
+        activation=activation,
+        output_sequence=True,
+    )
+    return steps, last
+
+
 def _gru_operation(x: Any, initial: Any, cell: _Cell, weights: Weights) -> tuple[Any, Any]:
-    """One direction of one layer: the outputs of all steps, and the last state."""
     steps, last = Builder.gru(
         x=x,
         initial_h=initial,
@@ -115,7 +144,7 @@ def _gru_operation(x: Any, initial: Any, cell: _Cell, weights: Weights) -> tuple
     return steps, last
 
 
-def _gru_loop(x: Any, initial: Any, cell: _Cell, _: Weights) -> tuple[Any, Any]:
+def _gru_loop(x: Any, initial: Any, cell: _Cell) -> tuple[Any, Any]:
     """The same as a loop, with each weight whole and the inputs' part outside of it."""
     gates = Builder.linear(x=x, weight=cell.weight_ih, bias=cell.bias_ih)
     steps = Builder.slice_by_index(x=Builder.shape(x=gates), begin=[0], end=[1])
@@ -149,7 +178,7 @@ def _call(context: Any, node: Any) -> _Call:
     count = int(layers.val) * (2 if both.val else 1)
     each = len(parameters) // count
     if each not in (2, 4):
-        raise DkmError("an LSTM with proj_size is not in Core ML")
+        raise DkmError(NO_PROJECTION)
     flat = [_cell(parameters[i * each : (i + 1) * each]) for i in range(count)]
     per_layer = count // int(layers.val)
     cells = [flat[i : i + per_layer] for i in range(0, count, per_layer)]

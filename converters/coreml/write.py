@@ -26,9 +26,10 @@ from converters.coreml.describe import describe  # noqa: E402
 from converters.coreml.interface import classifier, inputs, outputs  # noqa: E402
 from converters.coreml.lower import Decodes, lowering  # noqa: E402
 
-_RECURRENT_FLOAT16 = 17  # the generation of Core ML whose lstm and gru may be in float16
+_RECURRENT_FLOAT16 = 17  # the generation of Core ML whose lstm, gru and rnn may be in float16
 
 _aten = torch.ops.aten
+_RECURRENT = (_aten.lstm.input, _aten.rnn_tanh.input, _aten.rnn_relu.input)
 _LACKING = (
     _aten.diff.default,
     _aten.new_full.default,
@@ -41,7 +42,7 @@ def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
     """See :meth:`converters.coreml.CoreMLTarget.write`."""
     if options.compute_precision == "float16":
         _check_float16(exported.palettes)
-    decodes = Decodes(_names(exported), _scales(exported), options.minimum_deployment_target)
+    decodes = Decodes(_names(exported), _scales(exported), _float32(exported, options), options)
     model = _converted(exported, options, decodes)
     describe(model, exported, options, decodes)
     # With its program at hand coremltools adds a debug map, and fails to where there are loops.
@@ -64,6 +65,7 @@ def _converted(exported: Exported, options: Options, decodes: Decodes) -> Any:
                 classifier_config=classifier(options),
                 minimum_deployment_target=getattr(ct.target, options.minimum_deployment_target),
                 compute_precision=_precision(options),
+                pass_pipeline=_passes(),
                 skip_model_load=True,
             )
     except Exception as error:  # coremltools raises many kinds, each for the user's model
@@ -72,6 +74,13 @@ def _converted(exported: Exported, options: Options, decodes: Decodes) -> Any:
         if isinstance(error, DkmError):  # from our lowering
             raise
         raise DkmError(f"coremltools cannot convert the model: {first_line(error)}") from error
+
+
+def _passes() -> Any:
+    """Those of coremltools, less the one that puts an 8-bit LUT's scale behind the look-up."""
+    passes = ct.PassPipeline.DEFAULT
+    passes.remove_passes({"common::canonicalize_quantized_lut_pattern"})
+    return passes
 
 
 def _precision(options: Options) -> Any:
@@ -86,7 +95,22 @@ def _precision(options: Options) -> Any:
 def _feeds_recurrent(operation: Any) -> bool:
     if operation.op_type != "constexpr_lut_to_dense":
         return False
-    return any(user.op_type in ("lstm", "gru") for user in operation.outputs[0].child_ops)
+    return any(user.op_type in ("lstm", "gru", "rnn") for user in operation.outputs[0].child_ops)
+
+
+def _float32(exported: Exported, options: Options) -> set[str]:
+    """Names of the palettes that a float16 program holds in float32."""
+    if generation(options.minimum_deployment_target) >= _RECURRENT_FLOAT16:
+        return set()
+    buffers = exported.program.graph_signature.inputs_to_buffers
+    layers = [
+        node
+        for target in _RECURRENT
+        for node in exported.program.graph.find_nodes(op="call_function", target=target)
+    ]
+    decodes = [weight for layer in layers for weight in layer.args[2]]
+    indices = [decode.args[0] for decode in decodes if decode.args]
+    return {weight_name(buffers[place.name]) for place in indices if place.name in buffers}
 
 
 def _notes(exported: Exported, options: Options) -> Iterator[str]:

@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.recipe import PaletteSpec, Recipe
-from dkm_deploy.targets import target_named
+from dkm_deploy.targets import LayerTarget, target_named
 from dkm_deploy.training.methods import Method, method_named
 from dkm_deploy.training.soft import SoftPalette
 
@@ -90,6 +90,8 @@ def check(
             f"{parametrized[0] or 'the model'} has a parametrization already (prepared before, "
             "frozen, or weight_norm); start from the plain model"
         )
+    for target in targets:
+        _check_layers(model, target)
     specs = recipe.assign(model).specs
     parameters = dict(model.named_parameters())
     for name, spec in specs.items():
@@ -101,6 +103,15 @@ def check(
             if refusal:
                 raise DkmError(f"{name}: target {target} cannot hold it: {refusal}")
     return specs
+
+
+def _check_layers(model: nn.Module, name: str) -> None:
+    target = target_named(name)
+    if isinstance(target, LayerTarget):
+        for layer, module in model.named_modules():
+            refusal = target.refuse_layer(module)
+            if refusal:
+                raise DkmError(f"{layer or 'the model'}: target {name} cannot hold it: {refusal}")
 
 
 def _gates(model: nn.Module, weight: str) -> int:

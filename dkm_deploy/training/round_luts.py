@@ -17,7 +17,8 @@ def round_luts(frozen: nn.Module) -> nn.Module:
     """A copy of a frozen model whose LUT entries are whole multiples, -127 to 127, of a step.
 
     The step is the LUT's largest magnitude over 127, so an entry moves by at most 0.4 % of that.
-    Indices stay as they are. ``dkm.convert(.., "m.onnx", decode="int8")`` needs such a model.
+    Indices stay as they are. ``dkm.convert(.., "m.onnx", decode="int8")`` and
+    ``dkm.convert(.., "m.mlpackage", lut_dtype="int8")`` need such a model.
 
     Raises:
         DkmError: the model has no palettes, or is not frozen.

@@ -1,4 +1,4 @@
-"""LSTM and GRU in Core ML: the order of gates in the program, the parameter's when read back."""
+"""LSTM, GRU and RNN in Core ML: gates in the program's order, the parameter's when read back."""
 
 from __future__ import annotations
 
@@ -121,7 +121,10 @@ def test_every_kind_of_palette_reads_back_in_the_parameters_order(tmp_path, cell
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        (dkm.PaletteSpec(bits=2, group_size=16), "a LUT spans two of its 4 gates; .* divides 8"),
+        (
+            dkm.PaletteSpec(bits=2, group_size=16),
+            "a LUT of 16 rows spans two of its 4 gates; .* divides 8",
+        ),
         (dkm.PaletteSpec(bits=2, cluster_dim=16), "a vector of 16 spans two of its 4 gates of 8"),
     ],
 )
@@ -145,7 +148,42 @@ def test_what_spans_gates_is_refused_before_training(spec, message):
     dkm.prepare(nn.LSTM(6, 8), recipe, targets=("onnx",))
 
 
+@pytest.mark.parametrize("target", ["iOS16", "iOS18"])
+@pytest.mark.parametrize("activation", ["tanh", "relu"])
+def test_a_plain_rnn_is_one_operation_a_layer_and_direction(tmp_path, activation, target):
+    torch.manual_seed(0)
+    options = {"nonlinearity": activation, "batch_first": True}
+    for bias, both in ((True, False), (False, True)):
+        model = nn.RNN(6, 8, 2, bias=bias, bidirectional=both, **options).eval()
+        frozen, x = dkm.palettize(model, dkm.Recipe.uniform(2)), torch.randn(2, 4, 6)
+        path, wanted = tmp_path / "m.mlpackage", {"minimum_deployment_target": target}
+        dkm.convert(frozen, x, path, force=True, **FLOAT32, **wanted)
+        assert operations(path)["rnn"] == (4 if both else 2)
+        assert operations(path)["while_loop"] == 0
+        assert dkm.read_palettes(path) == dkm.palettes(frozen)
+        found = runtime.load(path).run({"input": x.numpy()})
+        for number, value in enumerate(frozen(x)):
+            output = torch.tensor(found[f"output_{number}"])
+            torch.testing.assert_close(output, value, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("target", ["iOS16", "iOS17"])
+def test_a_plain_rnn_in_float16(tmp_path, target):
+    options = {"minimum_deployment_target": target, "compute_precision": "float16"}
+    frozen, path = _converted(nn.RNN(6, 8), tmp_path, **options)
+    found = dkm.read_palettes(path)
+    assert operations(path)["rnn"] == 1
+    for name, palette in dkm.palettes(frozen).items():
+        assert found[name] == palette.astype(found[name].lut.dtype)
+
+
 @pytest.mark.filterwarnings("ignore:LSTM with projections")
-def test_a_projection_is_refused(tmp_path):
-    with pytest.raises(dkm.DkmError, match="proj_size"):
-        _converted(nn.LSTM(6, 8, proj_size=4), tmp_path)
+def test_a_projection_is_refused_before_training_too(tmp_path):
+    model = nn.LSTM(6, 8, proj_size=4)
+    with pytest.raises(dkm.DkmError, match="proj_size has no operation in Core ML"):
+        _converted(model, tmp_path)
+    expected = "^module: target coreml:iOS17 cannot hold it: an LSTM with proj_size"
+    for call in (dkm.prepare, dkm.palettize):
+        with pytest.raises(dkm.DkmError, match=expected):
+            call(First(model), dkm.Recipe.uniform(2), targets=("onnx", "coreml:iOS17"))
+    dkm.prepare(model, dkm.Recipe.uniform(2), targets=("onnx",))

@@ -49,9 +49,11 @@ LAYERS = {
             nn.Conv2d(8, 16, 3, groups=4),
             nn.ConvTranspose2d(8, 6, 3, 2, 1, 1),
             nn.Sequential(nn.Conv2d(8, 8, 3), nn.GroupNorm(2, 8)),
+            nn.Conv2d(8, 6, (3, 5), padding=(1, 2), padding_mode="circular"),
+            nn.Conv2d(8, 6, 3, padding=1, padding_mode="reflect"),
         ],
         (1, 8, 7, 7),
-        5,
+        7,
     ),
     "volume": (lambda: [nn.Conv3d(4, 6, 3), nn.ConvTranspose3d(4, 6, 3)], (1, 4, 5, 5, 5), 2),
     "recurrent": (
@@ -59,9 +61,11 @@ LAYERS = {
             First(nn.LSTM(8, 6)),
             First(nn.LSTM(8, 6, bidirectional=True, batch_first=True)),
             First(nn.GRU(8, 6, batch_first=True)),
+            First(nn.RNN(8, 6)),
+            First(nn.RNN(8, 6, nonlinearity="relu", bidirectional=True)),
         ],
         SEQUENCE,
-        8,
+        14,
     ),
 }
 

@@ -12,9 +12,9 @@ import torch
 from torch import nn
 
 import dkm_deploy as dkm
-from dkm_deploy.palette import difference
 from dkm_deploy.runtimes.mlprogram import runtime
 from dkm_deploy.runtimes.mlprogram.proto import model_class
+from tests.converters.coreml_programs import First
 from tests.models import MIXED, images, small_net
 
 DECODE = "constexpr_lut_to_dense"
@@ -56,22 +56,6 @@ def test_a_linear_layer_of_any_rank_is_one_linear(tmp_path, shape, bias):
     path = dkm.convert(frozen, x, tmp_path / "m.mlpackage", **options).path
     assert _operations(path) == {DECODE: 1, "linear": 1}
     torch.testing.assert_close(_output(path, input=x), frozen(x), rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("target", ["iOS16", "iOS17", "iOS18", "macOS13", "macOS15"])
-@pytest.mark.parametrize("bits", range(1, 9))
-def test_every_width_on_every_target(tmp_path, target, bits):
-    torch.manual_seed(bits)
-    frozen = dkm.palettize(nn.Linear(17, 13), dkm.Recipe.uniform(bits))
-    artifact = dkm.convert(
-        frozen, torch.randn(1, 17), tmp_path / "m.mlpackage", minimum_deployment_target=target
-    )
-    (stored,) = dkm.read_palettes(artifact).values()
-    lacking = {5: 6, 7: 8} if target in ("iOS18", "macOS15") else {3: 4, 5: 6, 7: 8}
-    assert stored.bits == lacking.get(bits, bits)
-    (palette,) = dkm.palettes(frozen).values()
-    assert difference(palette, stored) is None
-    assert artifact.ledger.by_kind()["indices"] == -(-17 * 13 * stored.bits // 8)
 
 
 @pytest.mark.parametrize(
@@ -187,3 +171,69 @@ def test_a_lut_beyond_float16_names_the_weight(tmp_path):
         dkm.convert(frozen, x, path)
     dkm.convert(frozen, x, path, compute_precision="float32")
     torch.testing.assert_close(_output(path, input=x), frozen(x), rtol=1e-5, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (nn.Conv1d(4, 5, 3, padding=2, padding_mode="circular"), (2, 4, 6)),
+        (nn.Conv2d(4, 5, (2, 3), padding=(1, 2), padding_mode="circular"), (2, 4, 5, 6)),
+        (nn.Conv2d(4, 5, 2, padding="same", padding_mode="circular"), (2, 4, 5, 6)),
+        (nn.Conv3d(2, 3, 3, padding=1, padding_mode="circular"), (1, 2, 3, 4, 5)),
+    ],
+)
+def test_circular_padding(tmp_path, layer, shape):
+    frozen, x = dkm.palettize(layer, dkm.Recipe.uniform(4)), torch.randn(shape)
+    path = tmp_path / "m.mlpackage"
+    dkm.convert(frozen, x, path, compute_precision="float32")
+    torch.testing.assert_close(_output(path, input=x), frozen(x), rtol=1e-5, atol=1e-5)
+
+
+def test_circular_padding_of_any_length(tmp_path):
+    layer = nn.Conv1d(4, 5, 3, padding=1, padding_mode="circular")
+    frozen, x = dkm.palettize(layer, dkm.Recipe.uniform(4)), torch.randn(2, 4, 6)
+    free = {"input": {2: torch.export.Dim("length", min=4, max=32)}}
+    path = tmp_path / "m.mlpackage"
+    dkm.convert(frozen, x, path, compute_precision="float32", dynamic_shapes=free)
+    for length in (5, 9):
+        x = torch.randn(2, 4, length)
+        torch.testing.assert_close(_output(path, input=x), frozen(x), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("target", ["iOS16", "iOS18"])
+def test_entries_that_float16_rounds_to_zero_are_zero_in_the_file(tmp_path, target):
+    """coremltools makes the smallest number of those, which would be another LUT."""
+    frozen = dkm.palettize(nn.Linear(16, 16), dkm.Recipe.uniform(4))
+    _put(frozen.parametrizations.weight[0].lut, 1e-9, -1e-9)
+    path, options = tmp_path / "m.mlpackage", {"minimum_deployment_target": target}
+    dkm.convert(frozen, torch.randn(1, 16), path, **options)
+    (stored,) = dkm.read_palettes(path).values()
+    assert stored.lut[0, 0, :2].tolist() == [[0], [0]]
+
+
+@pytest.mark.parametrize("target", ["iOS16", "iOS17"])
+@pytest.mark.parametrize("cell", [nn.LSTM, nn.RNN, nn.GRU])
+def test_recurrent_layers_keep_such_entries_where_they_are_float32(tmp_path, cell, target):
+    frozen = dkm.palettize(First(cell(8, 4)).eval(), dkm.Recipe.uniform(2))
+    _put(frozen.module.parametrizations.weight_hh_l0[0].lut, 1e-9)
+    path, options = tmp_path / "m.mlpackage", {"minimum_deployment_target": target}
+    dkm.convert(frozen, torch.randn(3, 1, 8), path, **options)
+    lut = dkm.read_palettes(path)["module.weight_hh_l0"].lut
+    whole = target == "iOS16" and cell is not nn.GRU
+    assert lut[0, 0, 0, 0] == (np.float32(1e-9) if whole else 0)
+
+
+def _put(lut, *values):
+    with torch.no_grad():
+        lut[0, 0, : len(values), 0] = torch.tensor(values)
+
+
+def test_a_scale_that_float16_rounds_to_zero(tmp_path):
+    spec = dkm.PaletteSpec(bits=4, per_channel_scale=True)
+    frozen = dkm.palettize(nn.Linear(16, 16), dkm.Recipe(spec))
+    with torch.no_grad():
+        frozen.parametrizations.weight[0].scale[3] = 1e-9
+    path, options = tmp_path / "m.mlpackage", {"minimum_deployment_target": "iOS26"}
+    dkm.convert(frozen, torch.randn(1, 16), path, **options)
+    (stored,) = dkm.read_palettes(path).values()
+    assert stored.scale[3].item() == 0
