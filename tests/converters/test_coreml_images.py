@@ -89,7 +89,17 @@ def test_an_image_of_another_tool_is_not_run(tmp_path, frozen):
     assert "the file does not say how its pixels become" in parity["reason"]
 
 
-@pytest.mark.parametrize("text", ["no json", "[1]", '{"x": {"scale": 1}}', '{"x": 3}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no json",
+        "[1]",
+        '{"x": {"scale": 1}}',
+        '{"x": 3}',
+        '{"x": {"scale": 0, "bias": [0]}}',
+        '{"x": {"scale": 1, "bias": [NaN]}}',
+    ],
+)
 def test_damaged_metadata_is_refused(tmp_path, frozen, text):
     _, x = _photographs(1)
     path = dkm.convert(frozen, x, tmp_path / "m.mlpackage", images={"x": IMAGE}).path

@@ -198,15 +198,14 @@ def test_every_operation_has_a_test():
 
 
 def test_an_unknown_operation_is_named(tmp_path):
-    path = save(
-        tmp_path / "m.mlpackage",
-        lambda x: mb.non_maximum_suppression(
-            boxes=x, scores=np.ones((1, 3, 2), np.float32), max_boxes=2, iou_threshold=0.5
-        )[0],
-        (1, 3, 4),
-    )
+    def body(x):
+        one = np.ones(2, np.float32)
+        how = {"quantization_type": "linear", "quant_scale": one, "quant_bias": one}
+        return mb.conv_quantized(x=x, weight=np.ones((2, 3, 1), np.uint8), **how)
+
+    path = save(tmp_path / "m.mlpackage", body, (1, 3, 4))
     with pytest.raises(
-        DkmError, match=r"m\.mlpackage: operation non_maximum_suppression \('.*'\) is not supported"
+        DkmError, match=r"m\.mlpackage: operation conv_quantized \('.*'\) is not supported"
     ):
         runtime.load(path)
 

@@ -30,6 +30,10 @@ class Pixels:
     scale: float
     bias: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        if self.scale == 0 or not np.isfinite([self.scale, *self.bias]).all():
+            raise DkmError(f"pixels times {self.scale}, plus {self.bias}, are no numbers to go by")
+
     def of(self, name: str, values: NDArray[Any]) -> NDArray[np.float32]:
         """The pixels of an input ``(n, channels, height, width)``.
 
