@@ -1,0 +1,55 @@
+"""Write a Core AI asset: coreai-torch lowers the program, we lower the palettes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import coreai_torch
+import numpy as np
+
+from converters.coreai.half import in_float16
+from converters.coreai.lower import lowering
+from converters.coreai.options import Options
+from converters.coreai.stored import STORED, with_stored_weights
+from converters.storage import check_float16
+from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.export import Exported
+from dkm_deploy.palette import Palette
+
+
+def write(exported: Exported, path: Path, options: Options) -> None:
+    """See :meth:`converters.coreai.CoreAITarget.write`."""
+    palettes = exported.palettes
+    if options.half:
+        check_float16(palettes)
+        palettes = {name: palette.astype(np.float16) for name, palette in palettes.items()}
+    program = _converted(exported, palettes, options)
+    asset = program.save_asset(path)
+    asset.update_metadata(_undated)
+
+
+def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Options) -> Any:
+    """The model as coreai-torch has it. Raises DkmError if it cannot convert it."""
+    converter = coreai_torch.TorchConverter(mode=coreai_torch.TorchConverter.Mode.RELEASE)
+    converter.register_torch_lowering(str(STORED).replace(".", "::", 1))(lowering(palettes))
+    try:
+        with redirect_stdout(io.StringIO()):  # it tells what it does
+            decomposed = exported.program.run_decompositions(coreai_torch.get_decomp_table())
+            program = with_stored_weights(exported, decomposed)
+            converter.add_exported_program(
+                in_float16(program) if options.half else program,
+                input_names=exported.input_names,
+                output_names=exported.output_names,
+            )
+            return converter.to_coreai()
+    except Exception as error:  # coreai-torch raises many kinds, each for the user's model
+        raise DkmError(f"coreai-torch cannot convert the model: {first_line(error)}") from error
+
+
+def _undated(metadata: Any) -> None:
+    """The same program gives the same bytes."""
+    metadata.creation_date = None

@@ -1,0 +1,137 @@
+"""DKM as a training strategy of Apple's coreai-opt."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils import parametrize
+
+pytest.importorskip("coreai_opt", reason="needs coreai-opt 0.3.0: pip install coreai-opt==0.3.0")
+
+from coreai_opt.palettization import KMeansPalettizer  # noqa: E402
+from coreai_opt.palettization.config import (  # noqa: E402
+    KMeansPalettizerConfig,
+    ModuleKMeansPalettizerConfig,
+)
+from coreai_opt.palettization.spec import (  # noqa: E402
+    PalettizationSpec,
+    PerGroupedChannelGranularity,
+    TrainingStrategySpec,
+)
+
+from dkm_deploy.training.coreai_opt_plugin import DKMTrainingSpec  # noqa: E402
+
+X, Y = torch.randn(64, 16), torch.randint(0, 4, (64,))
+
+
+def _net():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(16, 32), nn.ReLU(), nn.Linear(32, 4))
+
+
+def _config(strategy, **spec):
+    weight = PalettizationSpec(**{"n_bits": 2, **spec}, training_strategy_spec=strategy)
+    return KMeansPalettizerConfig(
+        global_config=ModuleKMeansPalettizerConfig(
+            op_state_spec={"weight": weight}, enable_fast_kmeans_mode=False
+        )
+    )
+
+
+def _trained(strategy, steps=30, **spec):
+    """A model that was trained with a strategy, its palettizer, and its losses."""
+    model = _net()
+    palettizer = KMeansPalettizer(model, _config(strategy, **spec))
+    prepared = palettizer.prepare((X,))
+    optimizer = torch.optim.Adam(prepared.parameters(), 1e-2)
+    losses = []
+    with palettizer.training_mode():
+        for _ in range(steps):
+            optimizer.zero_grad()
+            loss = functional.cross_entropy(prepared(X), Y)
+            loss.backward()
+            optimizer.step()
+            palettizer.step()
+            losses.append(loss.item())
+    return prepared, palettizer, losses
+
+
+def test_coreai_opt_finds_the_plugin_by_itself():
+    assert TrainingStrategySpec.REGISTRY["dkm"] is DKMTrainingSpec
+
+
+def test_weights_learn_which_they_do_not_with_the_default():
+    prepared, _, losses = _trained({"type": "dkm"})
+    assert losses[-1] < losses[0] / 2
+    start = _net()
+    moved = prepared[0].parametrizations.weight.original - start[0].weight
+    assert moved.abs().max() > 1e-3
+    still, _, _ = _trained({"type": "default"})
+    assert torch.equal(still[0].parametrizations.weight.original, start[0].weight)
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        {},
+        {"cluster_dim": 2, "n_bits": 4},
+        {"granularity": PerGroupedChannelGranularity(axis=0, group_size=2)},
+        {"granularity": PerGroupedChannelGranularity(axis=1, group_size=8)},
+        {"enable_per_channel_scale": True},
+    ],
+)
+def test_what_is_finalized_is_what_was_trained(spec):
+    pytest.importorskip("coreai_torch", reason="finalize needs coreai-torch")
+    prepared, palettizer, losses = _trained({"type": "dkm"}, **spec)
+    assert losses[-1] < losses[0]
+    evaluated = copy.deepcopy(prepared).eval()
+    expected = evaluated(X)
+    assert len(torch.unique(evaluated[0].weight)) <= 2 ** spec.get("n_bits", 2) * 32
+    prepared.train()  # as a fresh model is
+    finalized = palettizer.finalize(prepared)
+    assert parametrize.is_parametrized(finalized[0], "weight")
+    # One more forward pass has moved the centroids a little.
+    torch.testing.assert_close(finalized.eval()(X), expected, rtol=0.1, atol=0.1)
+
+
+def test_convolutions(tmp_path):
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.ConvTranspose2d(8, 4, 3))
+    palettizer = KMeansPalettizer(model, _config({"type": "dkm"}))
+    x = torch.randn(2, 3, 8, 8)
+    prepared = palettizer.prepare((x,))
+    with palettizer.training_mode():
+        prepared(x).square().mean().backward()
+    for layer in (prepared[0], prepared[2]):
+        assert layer.parametrizations.weight.original.grad.abs().max() > 0
+        fake = layer.parametrizations.weight[0]
+        assert fake.indices.shape == layer.weight.shape
+        assert len(torch.unique(prepared.eval()[0].weight)) <= 4
+
+
+def test_options_come_from_the_configuration():
+    spec = TrainingStrategySpec.maybe_build_from_dict({"type": "dkm", "iterations": 3})
+    assert spec.model_dump()["type"] == "dkm"
+    assert spec.iterations == 3
+    with pytest.raises(ValueError, match="iterations is 0; it must be at least 1"):
+        DKMTrainingSpec(iterations=0)
+    with pytest.raises(ValueError, match="extra"):
+        DKMTrainingSpec(temprature=1.0)
+
+
+def test_activation_checkpointing_moves_nothing_twice():
+    model = _net()
+    palettizer = KMeansPalettizer(model, _config({"type": "dkm"}))
+    prepared = palettizer.prepare((X,))
+    plain = copy.deepcopy(prepared)
+    with palettizer.training_mode():
+        torch.utils.checkpoint.checkpoint(prepared, X, use_reentrant=False).sum().backward()
+    plain.train()
+    plain(X).sum().backward()
+    for one, other in zip(prepared.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+    fakes = [m[0].parametrizations.weight[0] for m in (prepared, plain)]
+    assert torch.equal(fakes[0].centroids, fakes[1].centroids)
