@@ -15,13 +15,19 @@ from converters.coreai.program import Operation, Program, parse
 from converters.coreai.sections import Tables
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
-from dkm_deploy.runtimes.aimodel.asset import open_asset
+from dkm_deploy.runtimes.aimodel.asset import Asset, open_asset
 
 CONSTANT = "aicode.primitive.constant_v1"
 DECODE = "aicode.primitive.lut_to_dense_v1"
-SCALE = "aicode.primitive.blockwise_shift_scale_v1"
+SCALE = "aicode.primitive.blockwise_shift_scale_v2"
 INDICES_KEY, LUT_KEY, SCALE_KEY = ".indices", ".lut", ".scale"
 """Endings of the keys of a palette's resources; before them stands the parameter's name."""
+SAME_KEY = "dkm_deploy.same"
+"""Custom metadata. Core AI stores equal bytes once, under one of their keys: by the name of a parameter
+that has lost its own, the name of the palette that is its."""
+
+_ENDINGS = (INDICES_KEY, LUT_KEY, SCALE_KEY)
+_BETWEEN = " / "
 
 
 @dataclass(frozen=True)
@@ -29,7 +35,8 @@ class PaletteSite:
     """Where a program decodes a palette.
 
     Attributes:
-        name: the qualified parameter name, or the key of the indices where the file does not say.
+        name: the qualified parameter name that the keys of all parts give; where these differ,
+            all of them. Without keys, a number.
         indices: unsigned integers of 1 to 8 bits.
         lut: of rank K + 2.
         axis: the dimension that an entry fills.
@@ -50,10 +57,17 @@ class PaletteSite:
 
 @dataclass(frozen=True)
 class Contents:
-    """A parsed asset: its program, and where that decodes palettes."""
+    """A parsed asset.
+
+    Attributes:
+        program: its operations.
+        sites: where that decodes palettes.
+        same: see ``SAME_KEY``.
+    """
 
     program: Program
     sites: tuple[PaletteSite, ...]
+    same: dict[str, str]
 
 
 def contents(path: Path) -> Contents:
@@ -61,7 +75,7 @@ def contents(path: Path) -> Contents:
     asset = open_asset(path)
     try:
         program = parse(asset.program)
-        return Contents(program, tuple(_sites(program)))
+        return Contents(program, tuple(_sites(program)), _same(asset))
     except DamagedError as error:
         raise DkmError(f"{path}: its program is damaged or of an unknown kind: {error}") from error
 
@@ -76,14 +90,19 @@ def read_palettes(path: Path) -> dict[str, Palette]:
         DkmError: the asset is damaged, or gives one name to two different palettes.
     """
     found: dict[str, Palette] = {}
-    for site in contents(path).sites:
+    held = contents(path)
+    for site in held.sites:
         try:
             palette = site.palette()
         except (DkmError, DamagedError) as error:
             raise DkmError(f"{path}: {site.name}: {error}") from error
         if found.setdefault(site.name, palette) != palette:
             raise DkmError(f"{path}: two different palettes are called {site.name!r}")
-    return found
+    for name, other in held.same.items():
+        if other not in found:
+            raise DkmError(f"{path}: metadata {SAME_KEY!r} names {other!r}, which is no palette")
+        found[name] = found[other]
+    return {name: palette for name, palette in found.items() if _BETWEEN not in name}
 
 
 def value(tables: Tables, operation: Operation | None) -> Constant | None:
@@ -108,11 +127,24 @@ def _sites(program: Program) -> Iterable[PaletteSite]:
         if indices is None or lut is None or axis is None:
             raise DamagedError(f"{DECODE} number {number} does not take three constants")
         scale = _scale(program.tables, users[decode])
-        yield PaletteSite(_name(indices, number), indices, lut, axis, scale)
+        yield PaletteSite(_name(number, indices, lut, scale), indices, lut, axis, scale)
 
 
-def _name(indices: Constant, number: int) -> str:
-    return f"{number}" if indices.blob is None else indices.blob.key.removesuffix(INDICES_KEY)
+def _name(number: int, *parts: Constant | None) -> str:
+    """What the keys of the parts have in common before their endings."""
+    keys = [part.blob.key for part in parts if part is not None and part.blob is not None]
+    stems = dict.fromkeys(
+        key.removesuffix(ending) for key, ending in zip(keys, _ENDINGS, strict=False)
+    )
+    return _BETWEEN.join(stems) or str(number)
+
+
+def _same(asset: Asset) -> dict[str, str]:
+    custom = asset.metadata.get("creatorDefinedMetadata", {})
+    table = custom.get(SAME_KEY, {}) if isinstance(custom, dict) else {}
+    if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
+        raise DkmError(f"{asset.path}: metadata {SAME_KEY!r} is not an object of strings")
+    return table
 
 
 def _scale(tables: Tables, users: list[Operation]) -> Constant | None:

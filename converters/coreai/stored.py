@@ -44,7 +44,7 @@ def _replace(decode: Node, ends: list[Node], weight: str) -> None:
     stored.meta = dict(ends[0].meta)
     for end in ends:
         end.replace_all_uses_with(stored)
-    for node in {*ends, decode}:
+    for node in dict.fromkeys((*ends, decode)):
         node.graph.erase_node(node)
 
 

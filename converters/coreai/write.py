@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
-from contextlib import redirect_stdout
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
 import coreai_torch
 import numpy as np
+from coreai.authoring import func, graph_builder
 
 from converters.coreai.half import in_float16
 from converters.coreai.lower import lowering
 from converters.coreai.options import Options
+from converters.coreai.read import SAME_KEY, contents
 from converters.coreai.stored import STORED, with_stored_weights
+from converters.coreai.widths import stored_bits
 from converters.storage import check_float16
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.export import Exported
@@ -29,7 +33,14 @@ def write(exported: Exported, path: Path, options: Options) -> None:
         palettes = {name: palette.astype(np.float16) for name, palette in palettes.items()}
     program = _converted(exported, palettes, options)
     asset = program.save_asset(path)
-    asset.update_metadata(_undated)
+    same = _same(path, palettes)
+
+    def update(metadata: Any) -> None:
+        metadata.creation_date = None  # the same program gives the same bytes
+        if same:
+            metadata.set_custom(SAME_KEY, same)
+
+    asset.update_metadata(update)
 
 
 def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Options) -> Any:
@@ -37,7 +48,7 @@ def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Opt
     converter = coreai_torch.TorchConverter(mode=coreai_torch.TorchConverter.Mode.RELEASE)
     converter.register_torch_lowering(str(STORED).replace(".", "::", 1))(lowering(palettes))
     try:
-        with redirect_stdout(io.StringIO()):  # it tells what it does
+        with redirect_stdout(io.StringIO()), _repeatable_names():  # it tells what it does
             decomposed = exported.program.run_decompositions(coreai_torch.get_decomp_table())
             program = with_stored_weights(exported, decomposed)
             converter.add_exported_program(
@@ -50,6 +61,30 @@ def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Opt
         raise DkmError(f"coreai-torch cannot convert the model: {first_line(error)}") from error
 
 
-def _undated(metadata: Any) -> None:
-    """The same program gives the same bytes."""
-    metadata.creation_date = None
+def _same(path: Path, palettes: Mapping[str, Palette]) -> dict[str, str]:
+    """Of parameters whose palette, or a part of it, is kept under the keys of an equal one: its name.
+
+    Bytes that are equal have one key in the file.
+    """
+    stored = {site.name: site.palette() for site in contents(path).sites}
+    found = {}
+    for name, palette in palettes.items():
+        wide = palette.widen(stored_bits(palette.bits))
+        if stored.get(name) != wide:
+            found.update({name: other for other, held in stored.items() if held == wide})
+    return found
+
+
+@contextmanager
+def _repeatable_names() -> Iterator[None]:
+    """Have composite operations named alike each time; their names end in random letters."""
+    modules = (func, graph_builder)
+    before = [module.choice for module in modules]
+    chance = random.Random(0)  # noqa: S311  # names, no secrets
+    for module in modules:
+        module.choice = chance.choice
+    try:
+        yield
+    finally:
+        for module, choice in zip(modules, before, strict=True):
+            module.choice = choice

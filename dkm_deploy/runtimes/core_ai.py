@@ -31,7 +31,10 @@ class CoreAISession:
         self._function = function
         kinds = {name: function.desc.input_descriptor(name) for name in function.desc.input_names}
         self._dtypes = {name: np.dtype(kind.dtype) for name, kind in kinds.items()}
-        self.input_shapes: dict[str, Shape] = {n: tuple(kind.shape) for n, kind in kinds.items()}
+        self.input_shapes: dict[str, Shape] = {
+            name: tuple(None if length in (None, -1) else length for length in kind.shape)
+            for name, kind in kinds.items()
+        }
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Outputs by name.
