@@ -1,4 +1,4 @@
-"""What several targets say of how a palette is stored: in a wider type, or not at all in float16."""
+"""What several targets say of storing a palette: in a wider type, or not at all in float16."""
 
 from __future__ import annotations
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.coreai.constants import Constant
-from converters.coreai.read import CONSTANT, Contents, contents, value
-from converters.coreai.sections import Blob
+from converters.coreai.read import BETWEEN, Contents, contents
 from dkm_deploy.ledger import Entry, Kind, Ledger, balanced
 from dkm_deploy.runtimes.aimodel.asset import PROGRAM
+from dkm_deploy.runtimes.aimodel.constants import Constant
+from dkm_deploy.runtimes.aimodel.sections import Blob
 
 _SMALL = 10  # elements; shorter constants in the program itself count as graph
 
@@ -37,7 +37,7 @@ def ledger(path: Path) -> Ledger:
     for claim in _claims(held):
         claims.setdefault(claim.tensor.start, claim)
     weights = [Entry(c.kind, c.name, len(c.tensor.data)) for c in claims.values()]
-    blobs = [blob for blob in held.program.tables.blobs if blob is not None]
+    blobs = [blob for blob in held.tables.blobs if blob is not None]
     weights += [_unclaimed(blob) for blob in blobs if blob.start not in claims]
     padding = Entry("padding", PROGRAM, sum(blob.overhead for blob in blobs))
     return balanced(path, [*weights, padding, *_files(path, [*weights, padding])])
@@ -45,14 +45,15 @@ def ledger(path: Path) -> Ledger:
 
 def _claims(held: Contents) -> Iterator[_Claim]:
     """Palettes first, so that nothing else claims their bytes."""
+    names = {other: name for name, other in held.same.items() if BETWEEN in other}
     for site in held.sites:
-        yield _Claim("indices", site.name, site.indices)
-        yield _Claim("lut", site.name, site.lut)
+        name = names.get(site.name, site.name)
+        yield _Claim("indices", name, site.indices)
+        yield _Claim("lut", name, site.lut)
         if site.scale is not None:
-            yield _Claim("lut", site.name, site.scale)
-    for number, operation in enumerate(held.program.operations):
-        tensor = value(held.program.tables, operation) if operation.name == CONSTANT else None
-        if tensor is not None and _is_weight(tensor):
+            yield _Claim("lut", name, site.scale)
+    for number, tensor in enumerate(held.constants):
+        if _is_weight(tensor):
             yield _Claim("dense", tensor.blob.key if tensor.blob else f"constant {number}", tensor)
 
 

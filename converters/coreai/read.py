@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from converters.coreai.constants import Constant, constant
-from converters.coreai.cursor import DamagedError
-from converters.coreai.program import Operation, Program, parse
-from converters.coreai.sections import Tables
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes.aimodel.asset import Asset, open_asset
+from dkm_deploy.runtimes.aimodel.constants import Constant, constant
+from dkm_deploy.runtimes.aimodel.cursor import DamagedError
+from dkm_deploy.runtimes.aimodel.program import Operation, Program, damaged, open_program
+from dkm_deploy.runtimes.aimodel.sections import Tables
 
 CONSTANT = "aicode.primitive.constant_v1"
 DECODE = "aicode.primitive.lut_to_dense_v1"
@@ -23,11 +23,11 @@ SCALE = "aicode.primitive.blockwise_shift_scale_v2"
 INDICES_KEY, LUT_KEY, SCALE_KEY = ".indices", ".lut", ".scale"
 """Endings of the keys of a palette's resources; before them stands the parameter's name."""
 SAME_KEY = "dkm_deploy.same"
-"""Custom metadata. Core AI stores equal bytes once, under one of their keys: by the name of a parameter
-that has lost its own, the name of the palette that is its."""
+"""Custom metadata. Bytes that are equal are stored once, under one of their keys: by the name of a
+parameter that has lost its own that way, the name that its palette goes by."""
 
 _ENDINGS = (INDICES_KEY, LUT_KEY, SCALE_KEY)
-_BETWEEN = " / "
+BETWEEN = " / "
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,14 @@ class Contents:
     """A parsed asset.
 
     Attributes:
-        program: its operations.
-        sites: where that decodes palettes.
+        tables: of its program.
+        constants: the tensors in it.
+        sites: where it decodes palettes.
         same: see ``SAME_KEY``.
     """
 
-    program: Program
+    tables: Tables
+    constants: tuple[Constant, ...]
     sites: tuple[PaletteSite, ...]
     same: dict[str, str]
 
@@ -73,11 +75,13 @@ class Contents:
 def contents(path: Path) -> Contents:
     """Open and parse an asset. Raises DkmError if it is damaged or of a newer kind."""
     asset = open_asset(path)
+    program = open_program(asset)
     try:
-        program = parse(asset.program)
-        return Contents(program, tuple(_sites(program)), _same(asset))
+        tensors = [value(program.tables, operation) for operation in program.operations]
+        constants = tuple(tensor for tensor in tensors if tensor is not None)
+        return Contents(program.tables, constants, tuple(_sites(program)), _same(asset))
     except DamagedError as error:
-        raise DkmError(f"{path}: its program is damaged or of an unknown kind: {error}") from error
+        raise damaged(path, error) from error
 
 
 def read_palettes(path: Path) -> dict[str, Palette]:
@@ -102,7 +106,7 @@ def read_palettes(path: Path) -> dict[str, Palette]:
         if other not in found:
             raise DkmError(f"{path}: metadata {SAME_KEY!r} names {other!r}, which is no palette")
         found[name] = found[other]
-    return {name: palette for name, palette in found.items() if _BETWEEN not in name}
+    return {name: palette for name, palette in found.items() if BETWEEN not in name}
 
 
 def value(tables: Tables, operation: Operation | None) -> Constant | None:
@@ -136,7 +140,7 @@ def _name(number: int, *parts: Constant | None) -> str:
     stems = dict.fromkeys(
         key.removesuffix(ending) for key, ending in zip(keys, _ENDINGS, strict=False)
     )
-    return _BETWEEN.join(stems) or str(number)
+    return BETWEEN.join(stems) or str(number)
 
 
 def _same(asset: Asset) -> dict[str, str]:

@@ -62,17 +62,11 @@ def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Opt
 
 
 def _same(path: Path, palettes: Mapping[str, Palette]) -> dict[str, str]:
-    """Of parameters whose palette, or a part of it, is kept under the keys of an equal one: its name.
-
-    Bytes that are equal have one key in the file.
-    """
+    """See ``SAME_KEY``: parameters that the file at ``path`` does not name, with what it names."""
     stored = {site.name: site.palette() for site in contents(path).sites}
-    found = {}
-    for name, palette in palettes.items():
-        wide = palette.widen(stored_bits(palette.bits))
-        if stored.get(name) != wide:
-            found.update({name: other for other, held in stored.items() if held == wide})
-    return found
+    missing = {n: p.widen(stored_bits(p.bits)) for n, p in palettes.items() if n not in stored}
+    equal = ((n, o) for n, p in missing.items() for o, other in stored.items() if p == other)
+    return dict(equal)
 
 
 @contextmanager

@@ -69,9 +69,7 @@ def separated(
 
 
 @torch.no_grad()
-def carried(
-    before: Tensor, after: Tensor, vectors: Tensor, step: Tensor
-) -> tuple[Tensor, Tensor]:
+def carried(before: Tensor, after: Tensor, vectors: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
     """The centroids to start from next time: apart from each other, and never NaN.
 
     Args:

@@ -13,6 +13,7 @@ from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.runtimes import Arrays, Shape, check_inputs
 from dkm_deploy.runtimes.aimodel.asset import open_asset
 from dkm_deploy.runtimes.aimodel.packages import missing, quiet
+from dkm_deploy.runtimes.aimodel.program import open_program
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -87,7 +88,8 @@ class CoreAIRuntime:
         reason = self.unavailable()
         if reason:
             raise DkmError(f"{path}: {reason}")
-        open_asset(path)
+        # Apple's parser ends the process where the bytes are not what they should be.
+        open_program(open_asset(path))
         try:
             with quiet():
                 return CoreAISession(path, _wait(_load(path)))

@@ -73,7 +73,7 @@ class DKMTraining(TrainingStrategy):  # type: ignore[misc]  # the package is an 
 
 
 class DKMTrainingSpec(TrainingStrategySpec):  # type: ignore[misc]  # the package is an extra
-    """Options of DKM in coreai-opt's configuration; see :class:`dkm_deploy.training.methods.DKM`."""
+    """DKM in coreai-opt's configuration, with the options of :class:`DKM`."""
 
     _strategy_cls: ClassVar[type[TrainingStrategy]] = DKMTraining
 

@@ -54,7 +54,6 @@ MODELS = {
         lambda: nn.ConvTranspose2d(4, 6, 3, stride=2, padding=1, output_padding=1),
         (2, 4, 5, 5),
     ),
-    "conv transpose3d": (lambda: nn.ConvTranspose3d(2, 4, 2, stride=2), (1, 2, 3, 3, 3)),
     "depthwise": (lambda: nn.Conv2d(8, 8, 3, groups=8, padding=1), (1, 8, 6, 6)),
     "grouped": (lambda: nn.Conv2d(8, 8, 3, groups=2, padding=1), (1, 8, 6, 6)),
     "multihead attention": (Attention, (2, 5, 16)),
@@ -86,6 +85,14 @@ def test_a_layer(tmp_path, name):
     make, shape = MODELS[name]
     torch.manual_seed(0)
     _check(make(), torch.randn(shape), tmp_path / "m.aimodel")
+
+
+def test_a_layer_that_coreai_torch_lacks_is_refused_with_its_reason(tmp_path):
+    frozen = dkm.palettize(nn.ConvTranspose3d(2, 4, 2), dkm.Recipe.uniform(2))
+    with pytest.raises(
+        dkm.DkmError, match="^coreai-torch cannot convert the model: .*Transposed conv3d is not yet"
+    ):
+        dkm.convert(frozen, torch.randn(1, 2, 3, 3, 3), tmp_path / "m.aimodel")
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("float32", LIMIT), ("float16", 1e-2)])

@@ -169,9 +169,7 @@ def test_a_free_batch(tmp_path):
 
 def test_the_same_model_gives_the_same_bytes(tmp_path):
     frozen = dkm.palettize(small_net(), MIXED)
-    first, second = (
-        dkm.convert(frozen, images(1), tmp_path / f"{n}/m.aimodel").path for n in "ab"
-    )
+    first, second = (dkm.convert(frozen, images(1), tmp_path / f"{n}/m.aimodel").path for n in "ab")
     files = sorted(file.name for file in first.iterdir())
     assert files == ["main.hash", "main.mlirb", "metadata.json"]
     assert all((first / f).read_bytes() == (second / f).read_bytes() for f in files)
@@ -188,19 +186,3 @@ def test_apples_packages_are_silent(tmp_path, capfd):
     path = dkm.convert(frozen, images(1), tmp_path / "m.aimodel").path
     dkm.validate([path], reference=frozen, inputs=images(2))
     assert "".join(capfd.readouterr()) == ""
-
-
-def test_what_coreai_torch_cannot_convert_is_one_line(tmp_path):
-    class Sorted(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.fc = nn.Linear(8, 8)
-
-        def forward(self, x):
-            return torch.linalg.det(self.fc(x))
-
-    frozen = dkm.palettize(Sorted(), dkm.Recipe.uniform(2))
-    path = tmp_path / "m.aimodel"
-    with pytest.raises(dkm.DkmError, match="^coreai-torch cannot convert the model: ValueError"):
-        dkm.convert(frozen, torch.randn(8, 8), path)
-    assert not path.exists()

@@ -12,18 +12,18 @@ from torch.nn.utils import parametrize
 
 pytest.importorskip("coreai_opt", reason="needs coreai-opt 0.3.0: pip install coreai-opt==0.3.0")
 
-from coreai_opt.palettization import KMeansPalettizer  # noqa: E402
-from coreai_opt.palettization.config import (  # noqa: E402
+from coreai_opt.palettization import KMeansPalettizer
+from coreai_opt.palettization.config import (
     KMeansPalettizerConfig,
     ModuleKMeansPalettizerConfig,
 )
-from coreai_opt.palettization.spec import (  # noqa: E402
+from coreai_opt.palettization.spec import (
     PalettizationSpec,
     PerGroupedChannelGranularity,
     TrainingStrategySpec,
 )
 
-from dkm_deploy.training.coreai_opt_plugin import DKMTrainingSpec  # noqa: E402
+from dkm_deploy.training.coreai_opt_plugin import DKMTrainingSpec
 
 X, Y = torch.randn(64, 16), torch.randint(0, 4, (64,))
 

@@ -31,8 +31,7 @@ class Asset:
 def open_asset(path: Path) -> Asset:
     """Open an asset.
 
-    Apple's parser trusts the bytes it is given, so they are compared with their SHA-256 in
-    ``main.hash`` first.
+    The program is compared with its SHA-256 in ``main.hash`` before anything reads it.
 
     Raises:
         DkmError: it is no folder, a file of it is missing, the program is not the one whose

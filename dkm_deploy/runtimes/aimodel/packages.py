@@ -22,7 +22,9 @@ def missing(*modules: str) -> str | None:
     """What to say of the first of ``modules`` that is not installed, or None if all are."""
     for module in modules:
         if find_spec(module) is None:
-            return f"Core AI needs the package {module.replace('_', '-')}, which is missing: {EXTRA}"
+            return (
+                f"Core AI needs the package {module.replace('_', '-')}, which is missing: {EXTRA}"
+            )
     return None
 
 

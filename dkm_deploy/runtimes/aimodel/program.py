@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from converters.coreai.cursor import Cursor, DamagedError
-from converters.coreai.sections import IR, Tables, at, section, sections, tables
+from dkm_deploy.errors import DkmError
+from dkm_deploy.runtimes.aimodel.asset import Asset
+from dkm_deploy.runtimes.aimodel.cursor import Cursor, DamagedError
+from dkm_deploy.runtimes.aimodel.sections import IR, Tables, at, section, sections, tables
 
 _ATTRIBUTES, _RESULTS, _OPERANDS, _SUCCESSORS, _REGIONS, _ORDERS, _PROPERTIES = (
     1 << bit for bit in range(7)
@@ -36,6 +39,19 @@ class Program:
 
     tables: Tables
     operations: tuple[Operation, ...]
+
+
+def open_program(asset: Asset) -> Program:
+    """The program of an asset. Raises DkmError if it is damaged or of an unknown kind."""
+    try:
+        return parse(asset.program)
+    except DamagedError as error:
+        raise damaged(asset.path, error) from error
+
+
+def damaged(path: Path, error: DamagedError) -> DkmError:
+    """What to say of an asset whose program cannot be read."""
+    return DkmError(f"{path}: its program is damaged or of an unknown kind: {error}")
 
 
 def parse(data: bytes) -> Program:

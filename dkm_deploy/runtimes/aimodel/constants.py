@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.coreai.cursor import DamagedError
-from converters.coreai.sections import Blob, Entry, Tables, at
 from dkm_deploy.packing import packed_size, unpack
+from dkm_deploy.runtimes.aimodel.cursor import DamagedError
+from dkm_deploy.runtimes.aimodel.sections import Blob, Entry, Tables, at
 
 _DIALECT = "aicode"
 _INLINE, _RESOURCE = 6, 7  # of attributes

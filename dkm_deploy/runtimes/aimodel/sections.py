@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from converters.coreai.cursor import Cursor, DamagedError, decoded
+from dkm_deploy.runtimes.aimodel.cursor import Cursor, DamagedError, decoded
 
 _T = TypeVar("_T")
 
