@@ -1,4 +1,4 @@
-"""The Core AI target: ``.aimodel`` assets for iOS and macOS 27, written with the extra ``coreai``."""
+"""The Core AI target: ``.aimodel`` assets for iOS and macOS 27; writing needs an extra."""
 
 from __future__ import annotations
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import random
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -90,7 +90,7 @@ def test_metadata_that_is_no_object(copy, metadata):
 
 def test_a_program_cut_anywhere_is_one_line(artifact, copy):
     program = (artifact.path / "main.mlirb").read_bytes()
-    for length in [*range(200), *range(200, len(program), 61)]:
+    for length in [*range(0, 200, 7), *range(200, len(program), 211)]:
         rehashed(copy, program[:length])
         with pytest.raises(dkm.DkmError, match=r"^[^\n]*m\.aimodel: [^\n]+$"):
             dkm.read_palettes(copy)
@@ -98,19 +98,19 @@ def test_a_program_cut_anywhere_is_one_line(artifact, copy):
 
 def test_a_forged_program_is_read_or_refused_in_one_line(artifact, copy):
     program = (artifact.path / "main.mlirb").read_bytes()
-    chance, refused = random.Random(0), 0
-    for _ in range(400):
+    chance, refused = np.random.default_rng(0), []
+    for _ in range(150):
         forged = bytearray(program)
-        for _ in range(chance.randint(1, 4)):
-            forged[chance.randrange(len(forged))] = chance.randrange(256)
+        for _ in range(chance.integers(1, 5)):
+            forged[chance.integers(len(forged))] = chance.integers(256)
         rehashed(copy, bytes(forged))
         for read in (dkm.read_palettes, dkm.ledger):
             try:
                 read(copy)
             except dkm.DkmError as error:
-                assert "\n" not in str(error)
-                refused += 1
-    assert refused > 50
+                refused.append(str(error))
+    assert len(refused) > 20
+    assert not any("\n" in message for message in refused)
 
 
 def test_two_palettes_of_one_name(tmp_path):

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.nn.utils import parametrize
 
 pytest.importorskip("coreai_opt", reason="needs coreai-opt 0.3.0: pip install coreai-opt==0.3.0")
 
@@ -24,6 +23,9 @@ from coreai_opt.palettization.spec import (
 )
 
 from dkm_deploy.training.coreai_opt_plugin import DKMTrainingSpec
+
+# coreai-opt 0.3.0 reads a field of pydantic's in a way that is to go.
+pytestmark = pytest.mark.filterwarnings("ignore:Accessing the 'model_fields' attribute")
 
 X, Y = torch.randn(64, 16), torch.randint(0, 4, (64,))
 
@@ -66,36 +68,43 @@ def test_coreai_opt_finds_the_plugin_by_itself():
 
 def test_weights_learn_which_they_do_not_with_the_default():
     prepared, _, losses = _trained({"type": "dkm"})
-    assert losses[-1] < losses[0] / 2
-    start = _net()
-    moved = prepared[0].parametrizations.weight.original - start[0].weight
-    assert moved.abs().max() > 1e-3
-    still, _, _ = _trained({"type": "default"})
-    assert torch.equal(still[0].parametrizations.weight.original, start[0].weight)
+    still, _, other_losses = _trained({"type": "default"})
+    start = _net()[0].weight
+    assert (prepared[0].parametrizations.weight.original - start).abs().max() > 1e-3
+    assert torch.equal(still[0].parametrizations.weight.original, start)
+    assert losses[-1] < losses[0]
+    assert losses[-1] < other_losses[-1]
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        {},
-        {"cluster_dim": 2, "n_bits": 4},
-        {"granularity": PerGroupedChannelGranularity(axis=0, group_size=2)},
-        {"granularity": PerGroupedChannelGranularity(axis=1, group_size=8)},
-        {"enable_per_channel_scale": True},
-    ],
-)
+SPECS = [
+    {},
+    {"cluster_dim": 2, "n_bits": 4},
+    {"granularity": PerGroupedChannelGranularity(axis=0, group_size=2)},
+    {"granularity": PerGroupedChannelGranularity(axis=1, group_size=8)},
+    {"enable_per_channel_scale": True},
+]
+
+
+@pytest.mark.parametrize("spec", SPECS)
 def test_what_is_finalized_is_what_was_trained(spec):
     pytest.importorskip("coreai_torch", reason="finalize needs coreai-torch")
-    prepared, palettizer, losses = _trained({"type": "dkm"}, **spec)
+    prepared, palettizer, losses = _trained({"type": "dkm"}, steps=10, **spec)
     assert losses[-1] < losses[0]
-    evaluated = copy.deepcopy(prepared).eval()
-    expected = evaluated(X)
-    assert len(torch.unique(evaluated[0].weight)) <= 2 ** spec.get("n_bits", 2) * 32
-    prepared.train()  # as a fresh model is
-    finalized = palettizer.finalize(prepared)
-    assert parametrize.is_parametrized(finalized[0], "weight")
-    # One more forward pass has moved the centroids a little.
-    torch.testing.assert_close(finalized.eval()(X), expected, rtol=0.1, atol=0.1)
+    expected = prepared.eval()(X)
+    assert torch.equal(palettizer.finalize(prepared)(X), expected)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_indices_belong_to_the_centroids_in_training_mode_too(spec):
+    """For a fresh model is in training mode, and finalize exports what indices there are."""
+    prepared, _, _ = _trained({"type": "dkm"}, steps=3, **spec)
+    prepared.train()
+    for layer in (prepared[0], prepared[2]):
+        assert layer.weight.requires_grad  # a forward pass, after the last step
+        fake, weight = layer.parametrizations.weight[0], layer.parametrizations.weight.original
+        left = fake.indices.clone()
+        fake.hard_assign(weight.detach())  # assigns anew
+        assert torch.equal(left, fake.indices)
 
 
 def test_convolutions(tmp_path):
