@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from dkm_deploy.errors import DkmError, first_line
-from dkm_deploy.runtimes import Arrays, Shape, check_inputs
+from dkm_deploy.runtimes import Arrays, Shape, Tap, check_inputs
 from dkm_deploy.runtimes.aimodel.asset import open_asset
 from dkm_deploy.runtimes.aimodel.packages import missing, quiet
 from dkm_deploy.runtimes.aimodel.program import open_program
+from dkm_deploy.runtimes.core_ai_taps import find_taps
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from pathlib import Path
+    from collections.abc import Collection, Coroutine
 
     from numpy.typing import NDArray
 
@@ -63,6 +65,14 @@ class CoreAISession:
         return cast
 
 
+class CoreAIProbe(CoreAISession):
+    """Implements :class:`dkm_deploy.runtimes.Probe`: the asset with the values at its taps."""
+
+    def __init__(self, path: Path, function: Any, taps: tuple[Tap, ...]) -> None:
+        super().__init__(path, function)
+        self.taps = taps
+
+
 class CoreAIRuntime:
     """Implements :class:`dkm_deploy.runtimes.Runtime`; imports Apple's packages when it loads."""
 
@@ -85,22 +95,58 @@ class CoreAIRuntime:
         Raises:
             DkmError: the asset is damaged, the package is missing, or Core AI refuses the asset.
         """
-        reason = self.unavailable()
-        if reason:
-            raise DkmError(f"{path}: {reason}")
-        # Apple's parser ends the process where the bytes are not what they should be.
-        open_program(open_asset(path))
+        self._check(path)
         try:
             with quiet():
                 return CoreAISession(path, _wait(_load(path)))
         except Exception as error:  # see CoreAISession.run
             raise DkmError(f"{path}: Core AI cannot load it: {first_line(error)}") from error
 
+    def probe(self, path: Path, weights: Collection[str]) -> CoreAIProbe:
+        """Load a copy of an asset that gives the values around its palettized layers too.
+
+        Raises:
+            DkmError: as :meth:`load`.
+        """
+        self._check(path)
+        try:
+            with quiet(), TemporaryDirectory() as folder:
+                copy = Path(folder) / path.name
+                taps = _with_taps(path, copy, weights)
+                return CoreAIProbe(path, _wait(_load(copy)), taps)
+        except Exception as error:  # see CoreAISession.run
+            raise DkmError(f"{path}: cannot look inside: {first_line(error)}") from error
+
+    def _check(self, path: Path) -> None:
+        """Raise DkmError if the package is missing or the asset is damaged.
+
+        Apple's parser ends the process where the bytes are not what they should be.
+        """
+        reason = self.unavailable()
+        if reason:
+            raise DkmError(f"{path}: {reason}")
+        open_program(open_asset(path))
+
 
 def _wait(coroutine: Coroutine[Any, Any, Any]) -> Any:
     """Run a coroutine to its end, in a thread: the caller, a notebook say, may have a loop."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
+
+
+def _with_taps(path: Path, copy: Path, weights: Collection[str]) -> tuple[Tap, ...]:
+    """Write the asset at ``path`` to ``copy`` with the values at its taps as outputs."""
+    from coreai._compiler.ir import Location
+    from coreai.authoring.asset import AIModelAsset
+
+    program = AIModelAsset.load(path).program
+    graph = program._get_graph(_FUNCTION)
+    found = tuple(find_taps(graph, weights))
+    added = {name: value for tap in found for name, value in tap.values.items()}
+    with graph.operation.context, Location.unknown():
+        graph.outputs_spec = [*graph.outputs_spec, *added.items()]
+    program.save_asset(copy)
+    return tuple(one.tap for one in found)
 
 
 async def _load(path: Path) -> Any:

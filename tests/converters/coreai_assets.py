@@ -18,12 +18,17 @@ def extra() -> None:
     pytest.importorskip("coreai_torch", reason=EXTRA, exc_type=ImportError)
 
 
-def output(path, *inputs, **named) -> torch.Tensor:
-    """What Apple's runtime gives for the only output."""
+def outputs(path, *inputs) -> dict[str, torch.Tensor]:
+    """What Apple's runtime gives, by name."""
     session = runtime.load(Path(path))
-    arrays = dict(zip(session.input_shapes, inputs, strict=False)) | named
-    (found,) = session.run({name: tensor.numpy() for name, tensor in arrays.items()}).values()
-    return torch.tensor(found)
+    arrays = {n: tensor.numpy() for n, tensor in zip(session.input_shapes, inputs, strict=True)}
+    return {name: torch.tensor(array) for name, array in session.run(arrays).items()}
+
+
+def output(path, *inputs) -> torch.Tensor:
+    """The only output."""
+    (found,) = outputs(path, *inputs).values()
+    return found
 
 
 def relative_error(actual, expected) -> float:

@@ -9,53 +9,73 @@ from torch import nn
 
 import dkm_deploy as dkm
 from dkm_deploy.palette import difference
-from tests.converters.coreai_assets import extra, output, relative_error
+from tests.converters.coreai_assets import extra, output, outputs, relative_error
 from tests.models import MIXED, TiedNet, images, small_net
 
 extra()
 
 
-@pytest.mark.parametrize("bits", range(1, 9))
-def test_every_width(tmp_path, bits):
-    torch.manual_seed(bits)
-    frozen = dkm.palettize(nn.Linear(17, 13), dkm.Recipe.uniform(bits))
+class Side(nn.Module):
+    """Layers side by side: ``(n, c, ..)`` to one output a layer, by its name."""
+
+    def __init__(self, layers):
+        super().__init__()
+        self.layers = nn.ModuleDict(layers)
+
+    def forward(self, x):
+        return {name: layer(x) for name, layer in self.layers.items()}
+
+
+def _recipe(specs):
+    return dkm.Recipe(rules=[dkm.Rule(f"layers.{n}.weight", spec) for n, spec in specs.items()])
+
+
+def test_every_width(tmp_path):
+    torch.manual_seed(0)
+    specs = {f"w{bits}": dkm.PaletteSpec(bits) for bits in range(1, 9)}
+    frozen = dkm.palettize(Side({name: nn.Linear(17, 13) for name in specs}), _recipe(specs))
     x = torch.randn(2, 17)
     artifact = dkm.convert(frozen, x, tmp_path / "m.aimodel")
-    (stored,) = dkm.read_palettes(artifact).values()
-    wider = {3: 4, 5: 6, 7: 8}
-    assert stored.bits == wider.get(bits, bits)
-    (palette,) = dkm.palettes(frozen).values()
-    assert difference(palette, stored) is None
-    told = (
-        f"{bits} bits are stored as {stored.bits}, the next width that Core AI has, "
-        "and the weights are the same: weight"
+    stored, palettes = dkm.read_palettes(artifact), dkm.palettes(frozen)
+    widths = {3: 4, 5: 6, 7: 8}
+    for name, palette in palettes.items():
+        assert stored[name].bits == widths.get(palette.bits, palette.bits)
+        assert difference(palette, stored[name]) is None
+    assert artifact.notes == tuple(
+        f"{bits} bits are stored as {wide}, the next width that Core AI has, "
+        f"and the weights are the same: layers.w{bits}.weight"
+        for bits, wide in widths.items()
     )
-    assert artifact.notes == ((told,) if bits in wider else ())
-    assert artifact.ledger.by_kind()["indices"] == -(-17 * 13 * stored.bits // 8)
-    assert artifact.ledger.by_kind()["lut"] == 4 * 2**stored.bits
-    assert relative_error(output(artifact, x), frozen(x)) < 1e-6
+    kinds = artifact.ledger.by_kind()
+    assert kinds["indices"] == sum(-(-17 * 13 * p.bits // 8) for p in stored.values())
+    assert kinds["lut"] == sum(4 * 2**p.bits for p in stored.values())
+    expected = frozen(x)
+    for name, found in outputs(artifact, x).items():
+        assert relative_error(found, expected[name]) < 1e-6
 
 
-@pytest.mark.parametrize(
-    "spec",
-    [
-        dkm.PaletteSpec(bits=4, group_size=4),
-        dkm.PaletteSpec(bits=2, axis=1, group_size=6),
-        dkm.PaletteSpec(bits=4, cluster_dim=4),
-        dkm.PaletteSpec(bits=2, cluster_dim=2, axis=1),
-        dkm.PaletteSpec(bits=6, cluster_dim=2, axis=1, group_size=4),
-        dkm.PaletteSpec(bits=4, per_channel_scale=True),
-        dkm.PaletteSpec(bits=2, group_size=8, per_channel_scale=True),
-    ],
-)
-def test_grouped_vector_and_scaled_palettes(tmp_path, spec):
+SPECS = {
+    "rows": dkm.PaletteSpec(bits=4, group_size=4),
+    "columns": dkm.PaletteSpec(bits=2, axis=1, group_size=6),
+    "vectors": dkm.PaletteSpec(bits=4, cluster_dim=4),
+    "vectors_along_columns": dkm.PaletteSpec(bits=2, cluster_dim=2, axis=1),
+    "grouped_vectors": dkm.PaletteSpec(bits=6, cluster_dim=2, axis=1, group_size=4),
+    "scaled": dkm.PaletteSpec(bits=4, per_channel_scale=True),
+    "scaled_groups": dkm.PaletteSpec(bits=2, group_size=8, per_channel_scale=True),
+}
+
+
+def test_grouped_vector_and_scaled_palettes(tmp_path):
     torch.manual_seed(0)
-    frozen = dkm.palettize(nn.Conv2d(12, 16, 3), dkm.Recipe(spec))
+    layers = {name: nn.Conv2d(12, 16, 3) for name in SPECS}
+    frozen = dkm.palettize(Side(layers), _recipe(SPECS))
     x = torch.randn(1, 12, 5, 5)
     path = tmp_path / "m.aimodel"
     dkm.convert(frozen, x, path)
     assert dkm.read_palettes(path) == dkm.palettes(frozen)
-    assert relative_error(output(path, x), frozen(x)) < 1e-5
+    expected = frozen(x)
+    for name, found in outputs(path, x).items():
+        assert relative_error(found, expected[name]) < 1e-5
 
 
 def test_float16_is_of_luts_weights_and_arithmetic(tmp_path):
@@ -65,7 +85,7 @@ def test_float16_is_of_luts_weights_and_arithmetic(tmp_path):
         frozen, images(1), tmp_path / "half.aimodel", compute_precision="float16"
     )
     assert dkm.read_palettes(artifact)["stem.weight"].lut.dtype == np.float16
-    found = output(artifact, x=images(1))
+    found = output(artifact, images(1))
     assert found.dtype == torch.float32  # what an app gets
     assert 1e-6 < relative_error(found, frozen(images(1))) < 1e-2
     assert artifact.ledger.by_kind()["dense"] < kept.ledger.by_kind()["dense"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import os
 import shutil
 from importlib.metadata import version
@@ -104,10 +105,55 @@ def test_numbers_that_32_bits_do_not_hold(tmp_path):
 
 def test_a_damaged_asset(net, tmp_path):
     _, path = net
-    copy = shutil.copytree(path, tmp_path / "m.aimodel")
-    (copy / "main.mlirb").write_bytes(b"ML\xefR")
+    damaged = shutil.copytree(path, tmp_path / "m.aimodel")
+    (damaged / "main.mlirb").write_bytes(b"ML\xefR")
     with pytest.raises(dkm.DkmError, match="is not the program whose SHA-256"):
-        CoreAIRuntime().load(copy)
-    rehashed(copy, b"ML\xefR\x0d")
+        CoreAIRuntime().load(damaged)
+    rehashed(damaged, b"ML\xefR\x0d")
     with pytest.raises(dkm.DkmError, match=r"m\.aimodel: its program is damaged [^\n]+$"):
-        CoreAIRuntime().load(copy)
+        CoreAIRuntime().load(damaged)
+
+
+def test_the_first_layer_that_is_off_is_named(net):
+    frozen, path = net
+    changed = copy.deepcopy(frozen)
+    with torch.no_grad():
+        changed.head.bias[0] += 1
+    report = dkm.validate([path], reference=changed, inputs=images(2))
+    assert not report
+    assert "first off in head: " in str(report.missed)
+    assert "its input is right" in str(report.missed)
+
+
+def test_values_around_every_kind_of_layer(tmp_path):
+    extra()
+
+    class Words(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.embed, self.mix = nn.Embedding(20, 8), nn.Linear(8, 8)
+            self.conv = nn.Conv1d(8, 8, 3, padding=1)
+            self.out = nn.Linear(8, 4, bias=False)
+
+        def forward(self, ids):
+            mixed = torch.tanh(self.mix(self.embed(ids)))
+            return self.out(self.conv(mixed.transpose(1, 2)).transpose(1, 2))
+
+    torch.manual_seed(0)
+    frozen = dkm.palettize(Words().eval(), dkm.Recipe.uniform(2))
+    ids = torch.randint(0, 20, (2, 6))
+    path = dkm.convert(frozen, ids, tmp_path / "m.aimodel").path
+    probe = CoreAIRuntime().probe(path, list(dkm.palettes(frozen)))
+    assert [tap.weight for tap in probe.taps] == list(dkm.palettes(frozen))
+    seen = {}
+    for name in ("embed", "mix", "conv", "out"):
+        layer = getattr(frozen, name)
+        layer.register_forward_hook(lambda _, x, y, name=name: seen.update({name: (x[0], y)}))
+    frozen(ids)
+    values = probe.run({"ids": ids.numpy()})
+    for tap in probe.taps:
+        taken, made = seen[tap.weight.removesuffix(".weight")]
+        if tap.weight == "embed.weight":  # a lookup takes each id as a vector of one
+            taken = taken[..., None]
+        np.testing.assert_allclose(values[tap.taken], taken.detach(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(values[tap.made], made.detach(), rtol=1e-4, atol=1e-5)
