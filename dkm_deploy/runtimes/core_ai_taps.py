@@ -11,7 +11,8 @@ from dkm_deploy.runtimes import Tap
 
 _KEY = re.compile(r'^dense_resource<"?(?P<weight>.*)\.indices"?>')
 _DECODE, _CONSTANT = "coreai.lut_to_dense", "coreai.constant"
-_ADD, _RESHAPE = "coreai.broadcasting_add", "coreai.reshape"
+_ADD, _RESHAPE = "coreai.decomposable.broadcasting_add", "coreai.reshape"
+_PAD = "coreai.pad"
 
 
 @dataclass(frozen=True)
@@ -64,19 +65,26 @@ def _weight(decode: Any) -> str:
 def _around(taken: Any, made: Any, constant: Collection[Any]) -> tuple[Any, Any]:
     """What a whole layer takes and gives.
 
-    A constant that alone is added to what it gives is its bias. A linear layer may be reshaped to
-    a matrix and back.
+    It pads its input itself, a convolution of one dimension is reshaped to one of two and back, and
+    a constant that alone is added to what it gives is its bias.
     """
-    maker, biased = taken.owner, False
+    taken = _before(taken, _PAD) or taken
+    narrow, biased = _before(taken, _RESHAPE), False
     while (user := _only_user(made)) is not None:
         if user.name == _ADD and not biased and any(o in constant for o in user.operands):
             biased = True
-        elif user.name == _RESHAPE and getattr(maker, "name", "") == _RESHAPE:
-            taken, maker = maker.operands[0], None
+        elif user.name == _RESHAPE and narrow is not None:
+            taken, narrow = narrow, None
         else:
             break
         made = user.results[0]
     return taken, made
+
+
+def _before(value: Any, name: str) -> Any:
+    """What an operation called ``name`` made ``value`` of; None if another one made it."""
+    maker = value.owner
+    return maker.operands[0] if getattr(maker, "name", "") == name else None
 
 
 def _only_user(value: Any) -> Any:
