@@ -82,14 +82,14 @@ def _narrowed(argument: Any) -> Any:
 def _wide_outputs(program: ExportedProgram) -> list[bool]:
     """Which outputs are float32."""
     (outputs,) = program.graph.output_node().args
-    return [isinstance(node, Node) and _is_wide(node.meta["val"]) for node in outputs]  # type: ignore[union-attr]
+    return [isinstance(node, Node) and _is_wide(node.meta["val"]) for node in outputs]
 
 
 def _widen(program: ExportedProgram, wide: list[bool]) -> None:
     """Cast the outputs that were float32 back to it."""
     output, specs = program.graph.output_node(), program.graph_signature.output_specs
     (nodes,) = output.args
-    kept = list(nodes)  # type: ignore[arg-type]
+    kept = list(nodes)
     for place, was_wide in enumerate(wide):
         if was_wide:
             with program.graph.inserting_before(output):

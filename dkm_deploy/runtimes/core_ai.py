@@ -52,9 +52,10 @@ class CoreAISession:
         given = {name: self._cast(name, array) for name, array in inputs.items()}
         try:
             with quiet():
-                return _wait(_call(self._function, given))
+                outputs: dict[str, NDArray[Any]] = _wait(_call(self._function, given))
         except Exception as error:  # Core AI's errors have no common base class
             raise DkmError(f"{self._path}: cannot run: {first_line(error)}") from error
+        return outputs
 
     def _cast(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
         """An input in the file's type."""

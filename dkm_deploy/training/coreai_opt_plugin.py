@@ -36,7 +36,7 @@ class DKMTraining(TrainingStrategy):  # type: ignore[misc]  # the package is an 
     def __init__(self, **options: Any) -> None:
         self._method = DKM(**options)
         self._eased = 0.0
-        self._started: Tensor | None = None
+        self._started = torch.empty(0)  # where the last forward pass started from
         self._step = 0
 
     def train_forward(self, module: Any, weight: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ class DKMTraining(TrainingStrategy):  # type: ignore[misc]  # the package is an 
         with torch.autocast(weight.device.type, enabled=False):
             vectors, context = module.vectorize(weight)
             spec = PaletteSpec(module.n_bits, module.cluster_dim)
-            again = repeating() and self._started is not None
+            again = repeating()
             start = _wide(self._started if again else module.centroids)
             if not self._eased:
                 self._eased = easing(self._method, vectors.detach(), start, spec)

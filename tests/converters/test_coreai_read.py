@@ -5,6 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from collections import OrderedDict
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,11 +14,15 @@ import torch
 from torch import nn
 
 import dkm_deploy as dkm
+from converters.coreai.read import contents
 from dkm_deploy.ledger import size_on_disk
+from dkm_deploy.runtimes.aimodel.packages import quiet
 from tests.converters.coreai_assets import extra, rehashed
 from tests.models import MIXED, images, small_net
 
 extra()
+
+UNSIGNED = (1, 2, 3, 4, 6, 8, 16, 32, 64)  # bits
 
 
 @pytest.fixture(scope="module")
@@ -121,3 +127,31 @@ def test_two_palettes_of_one_name(tmp_path):
     rehashed(path, program.replace(b"1.weight.", b"0.weight."))
     with pytest.raises(dkm.DkmError, match=r"two different palettes are called '0\.weight'"):
         dkm.read_palettes(path)
+
+
+def test_the_codes_of_all_types_are_those_that_core_ai_writes(tmp_path):
+    with quiet():
+        import coreai.authoring as authoring
+        from coreai._compiler import ir
+        from coreai._compiler.dialects import coreai
+    types = {("unsigned", n): partial(ir.IntegerType.get_unsigned, n) for n in UNSIGNED}
+    types |= {("signed", n): partial(ir.IntegerType.get_signed, n) for n in (8, 16, 32, 64)}
+    types |= {("float", 16): ir.F16Type.get, ("float", 32): ir.F32Type.get}
+    types |= {("float", 64): ir.F64Type.get}
+    path = tmp_path / "types.aimodel"
+    with authoring.Context(), ir.Location.unknown():
+        module = authoring.Module.create()
+        with module:
+            graph = coreai.GraphOp(name="main", input_types=[], result_types=[], input_names=[])
+            with graph.block:
+                held = {}
+                for kind, bits in types:
+                    key = f"{kind}{bits}"
+                    tensor = ir.RankedTensorType.get([8], types[kind, bits]())
+                    data = np.frombuffer(key.encode().ljust(bits), np.uint8).copy()[:bits]
+                    value = ir.DenseResourceElementsAttr.get_from_buffer(data, key, tensor)
+                    held[key] = coreai.ConstantOp(value=value).result
+                graph.set_outputs_spec_from_dict(OrderedDict(held))
+        authoring.AIProgram(module).save_asset(path)
+    found = {(t.element.kind, t.element.bits): t.blob.key for t in contents(path).constants}
+    assert found == {(kind, bits): f"{kind}{bits}" for kind, bits in types}

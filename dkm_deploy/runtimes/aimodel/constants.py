@@ -1,7 +1,7 @@
 """Constants of a Core AI program.
 
 The codes are those of the dialect "aicode", in which coreai-core 1.0.0b3 writes programs. It is not
-documented; they were found by writing a constant of every type (tests/converters/test_coreai_read).
+documented; they were found by writing a constant of every type, as a test does again.
 """
 
 from __future__ import annotations
