@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ _TENSOR = 2  # of types
 _FLOATS = {5: 64, 6: 32, 7: 16}
 _SIGNED = {17: 64, 18: 32, 19: 16, 20: 8}
 _UNSIGNED = {23: 64, 24: 32, 25: 16, 26: 8, 27: 4, 28: 2, 29: 1, 36: 6, 37: 3}
+_MOST = 1 << 24  # elements that one value may stand for: a damaged shape asks for any memory
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,11 @@ class Constant:
         """The elements of a tensor of floats. Raises DamagedError."""
         if self.element.kind != "float":
             raise DamagedError(f"{self.element.kind} integers in place of floats")
-        return self._all(np.frombuffer(self.data, f"<f{self.element.bits // 8}"))
+        one = len(self.data) * 8 == self.element.bits and self.size <= _MOST
+        if not self.whole and not one:
+            raise self._misfit()
+        values = np.frombuffer(self.data, f"<f{self.element.bits // 8}")
+        return np.broadcast_to(values, self.size).reshape(self.shape).copy()
 
     def indices(self) -> NDArray[np.uint8]:
         """The elements of a tensor of unsigned integers of up to 8 bits. Raises DamagedError."""
@@ -81,11 +85,6 @@ class Constant:
         if self.element.kind != "signed" or self.size != 1 or not self.whole:
             raise DamagedError(f"a tensor of shape {self.shape} in place of one integer")
         return int.from_bytes(self.data, "little", signed=True)
-
-    def _all(self, values: NDArray[Any]) -> NDArray[Any]:
-        if not self.whole and values.size != 1:
-            raise self._misfit()
-        return np.broadcast_to(values, self.size).reshape(self.shape).copy()
 
     def _misfit(self) -> DamagedError:
         return DamagedError(f"{len(self.data)} bytes for a tensor of shape {self.shape}")
