@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 
@@ -18,7 +20,11 @@ TOKENS = torch.randint(0, 30_000, (1, 64), generator=torch.Generator().manual_se
 MODELS = {
     "ResNet-50": (transformers.ResNetConfig, transformers.ResNetModel, IMAGE),
     "MobileNet v2": (transformers.MobileNetV2Config, transformers.MobileNetV2Model, IMAGE),
-    "ViT": (transformers.ViTConfig, transformers.ViTModel, IMAGE),
+    "ViT": (
+        transformers.ViTConfig,
+        partial(transformers.ViTModel, add_pooling_layer=False),
+        IMAGE,
+    ),
     "DistilBERT": (transformers.DistilBertConfig, transformers.DistilBertModel, TOKENS),
 }
 
