@@ -17,7 +17,8 @@ from dkm_deploy.errors import DkmError
 
 _DESCRIPTION = """\
 Make a PyTorch model small by clustering its weights into lookup tables (palettes),
-write it to Core ML (.mlpackage) and ONNX (.onnx, .ort), and check what was written.
+write it to Core ML (.mlpackage), Core AI (.aimodel) and ONNX (.onnx, .ort), and check what
+was written.
 
 See it work on handwritten digits, in about two minutes:
   dkm-deploy demo --out out/demo
@@ -101,7 +102,7 @@ def _add_palettize(commands: Any) -> None:
 def _add_convert(commands: Any) -> None:
     parser = commands.add_parser(
         "convert",
-        help="write a model to .onnx, .ort or .mlpackage",
+        help="write a model to .onnx, .ort, .mlpackage or .aimodel",
         description="Convert a palettized checkpoint (from dkm.save), or palettize a plain one "
         "by k-means on the way. The palettes are read back from every file and compared.",
         epilog="example: dkm-deploy convert mynet:Net --weights net.safetensors --bits 4 "
@@ -127,7 +128,7 @@ def _add_convert(commands: Any) -> None:
         default=[],
         metavar="NAME=VALUE",
         help="option of the target: opset=18, storage_dtype=float16, external_data=true (.onnx); "
-        "minimum_deployment_target=iOS17, compute_precision=float32 (.mlpackage)",
+        "minimum_deployment_target=iOS17, compute_precision=float32 (.mlpackage, .aimodel)",
     )
     parser.add_argument("--force", action="store_true", help="replace files that exist")
     parser.set_defaults(run=_convert)
@@ -139,7 +140,7 @@ def _add_inspect(commands: Any) -> None:
         help="palettes and bytes of a file",
         description="Show the palettes decoded from a file's bytes, and where every byte went.",
     )
-    parser.add_argument("file", type=Path, help=".onnx, .ort, .mlpackage or .safetensors")
+    parser.add_argument("file", type=Path, help=".onnx, .ort, .mlpackage, .aimodel or .safetensors")
     parser.set_defaults(run=_inspect)
 
 

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.export import ExportedProgram
 
 from converters.coreml.deployment import generation, stored_bits
 from converters.coreml.options import Options
+from converters.storage import check_float16, some, widened
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.export import Exported, is_scale, weight_name
-from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes.mlprogram.proto import coremltools, quiet
 
 ct = coremltools()  # noisy, so before what imports it
@@ -41,7 +40,7 @@ _LACKING = (
 def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
     """See :meth:`converters.coreml.CoreMLTarget.write`."""
     if options.compute_precision == "float16":
-        _check_float16(exported.palettes)
+        check_float16(exported.palettes)
     decodes = Decodes(_names(exported), _scales(exported), _float32(exported, options), options)
     model = _converted(exported, options, decodes)
     describe(model, exported, options, decodes)
@@ -115,15 +114,8 @@ def _float32(exported: Exported, options: Options) -> set[str]:
 
 def _notes(exported: Exported, options: Options) -> Iterator[str]:
     """What was not stored as asked, or costs more than it need."""
-    target, wider = options.minimum_deployment_target, defaultdict(list)
-    for name, palette in exported.palettes.items():
-        wider[palette.bits, stored_bits(palette.bits, target)].append(name)
-    for (bits, stored), names in sorted(wider.items()):
-        if stored != bits:
-            yield (
-                f"{bits} bits are stored as {stored}, the next width that {target} has, "
-                f"and the weights are the same: {_some(names)}"
-            )
+    target = options.minimum_deployment_target
+    yield from widened(exported.palettes, partial(stored_bits, deployment_target=target), target)
     nodes = exported.program.graph.find_nodes(
         op="call_function", target=torch.ops.aten.batch_norm.default
     )
@@ -131,12 +123,8 @@ def _notes(exported: Exported, options: Options) -> Iterator[str]:
     if norms:
         yield (
             f"{len(norms)} BatchNorms stay operations of their own behind palettized layers; "
-            f"dkm.fold_batch_norm before clustering takes them out: {_some(norms)}"
+            f"dkm.fold_batch_norm before clustering takes them out: {some(norms)}"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _follows_decode(node: torch.fx.Node) -> bool:
@@ -174,18 +162,6 @@ def _with_defaults(program: ExportedProgram) -> ExportedProgram:
             if not any(a.name in node.kwargs for a in missing):
                 node.args = (*node.args, *(a.default_value for a in missing))
     return program
-
-
-def _check_float16(palettes: Mapping[str, Palette]) -> None:
-    """Such a LUT would stay in float32, and the program would make infinity of it."""
-    most = float(np.finfo(np.float16).max)
-    for name, palette in palettes.items():
-        largest = float(np.abs(palette.lut).max())
-        if largest > most:
-            raise DkmError(
-                f"{name}: a weight of {largest:g} is beyond float16, whose largest is {most:g}; "
-                'convert with compute_precision="float32"'
-            )
 
 
 def _names(exported: Exported) -> dict[str, tuple[str, str]]:

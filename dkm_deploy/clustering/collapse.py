@@ -69,6 +69,24 @@ def separated(
 
 
 @torch.no_grad()
+def carried(before: Tensor, after: Tensor, vectors: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+    """The centroids to start from next time: apart from each other, and never NaN.
+
+    Args:
+        before: where this step started, ``(groups, clusters, dim)``.
+        after: where it ended.
+        vectors: ``(groups, count, dim)``.
+        step: int64 scalar, see :func:`separated`.
+
+    Returns:
+        The centroids, and how many were sent off again (int64 scalar).
+    """
+    apart, moved = separated(after, vectors, variances(vectors), step)
+    finite = torch.isfinite(apart).all()
+    return torch.where(finite, apart, before), torch.where(finite, moved, 0)
+
+
+@torch.no_grad()
 def forecast(
     vectors: Tensor, centroids: Tensor, soften: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 ) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,12 +15,14 @@ from dkm_deploy.atomic import check_writable, remove, written_whole
 from dkm_deploy.demo.data import Digits, digits
 from dkm_deploy.demo.model import DigitNet
 from dkm_deploy.demo.train import steps_of, train
+from dkm_deploy.errors import DkmError
 from dkm_deploy.report.terminal import show
+from dkm_deploy.runtimes import runtime_for
 
 _SEED = 0
 _FP32_EPOCHS = 20
 _DKM_EPOCHS = 10
-_FILES = ("model.onnx", "model.mlpackage")
+_FILES = ("model.onnx", "model.mlpackage", "model.aimodel")
 
 # The paper gives layers under 10,000 weights 8 bits. In a net this small their 256-entry LUTs
 # would weigh more than the weights: 4 bits there, and layers under 1,000 weights stay dense.
@@ -54,12 +57,13 @@ def demo(out: Path, console: Console, *, force: bool = False) -> dkm.Report:
     clustered = _cluster(original, data, console)
     frozen = dkm.freeze(clustered)
     _save(out, original, frozen, data)
-    for name in _FILES:
+    files = list(_runnable(console))
+    for name in files:
         artifact = dkm.convert(frozen, data.held_out_images[:1], out / name)
         console.print(f"wrote {artifact.path}: {artifact.size_bytes:,} bytes", highlight=False)
     console.print("running every file on the held-out digits", highlight=False)
     report = dkm.validate(
-        [out / name for name in _FILES],
+        [out / name for name in files],
         reference=frozen,
         original=original,
         inputs=data.held_out_images,
@@ -73,13 +77,23 @@ def demo(out: Path, console: Console, *, force: bool = False) -> dkm.Report:
     return report
 
 
+def _runnable(console: Console) -> Iterator[str]:
+    """The files that something here runs; the console says why another is left out."""
+    for name in _FILES:
+        try:
+            runtime_for(Path(name))
+            yield name
+        except DkmError as error:
+            console.print(f"left out: {error}", highlight=False, markup=False)
+
+
 def _cluster(original: nn.Module, data: Digits, console: Console) -> nn.Module:
     """A copy of the model, trained on with DKM."""
     model = DigitNet()
     model.load_state_dict(original.state_dict())
     steps = steps_of(data, _DKM_EPOCHS)
     recipe = dkm.Recipe(RECIPE.default, RECIPE.rules, dkm.Schedule(end=0.1, steps=steps))
-    dkm.prepare(model, recipe, method="dkm", targets=("onnx", "coreml"))
+    dkm.prepare(model, recipe, method="dkm", targets=("onnx", "coreml", "coreai"))
     what = "training with DKM at 2 bits"
     train(model, data, _DKM_EPOCHS, 1e-3, lambda: dkm.advance(model), what, console)
     return model

@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from dkm_deploy.clustering.collapse import forecast, separated, variances
+from dkm_deploy.clustering.collapse import carried, variances
 from dkm_deploy.clustering.kmeans import assign, kmeans
 from dkm_deploy.clustering.layout import channel_scale, from_vectors, to_palette, to_vectors
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec, Schedule
 from dkm_deploy.training.methods import Method
+from dkm_deploy.training.temperature import easing
 
-_HALVINGS = 20  # of a temperature that is too high, before giving up
 _SAMPLE = 1 << 12  # vectors in which enough distinct ones are sought first
 _EVERY = 10  # steps between two looks at the gap, which costs a pass over the weight
 
@@ -70,7 +70,8 @@ class SoftPalette(nn.Module):
         self.register_buffer("cooling", zero + 1)
         self.register_buffer("first_gap", zero.clone())
         self.register_buffer("repaired", zero.to(torch.int64))
-        self._fit_temperature(vectors)
+        end = schedule.end if schedule and schedule.end else 1.0
+        self.eased.fill_(easing(method, vectors, self.centroids, spec, end))
         if schedule is not None and schedule.gap is not None:
             self.first_gap.fill_(self.gap(weight.detach()))
 
@@ -145,7 +146,7 @@ class SoftPalette(nn.Module):
         if not self.training:
             return self.hard(weight)
         with torch.autocast(weight.device.type, enabled=False):
-            if _repeating():
+            if repeating():
                 return self.soft(weight, self.started)[0]
             soft, centroids = self.soft(weight)
             self._carry(weight.detach(), centroids)
@@ -153,40 +154,14 @@ class SoftPalette(nn.Module):
 
     @torch.no_grad()
     def _carry(self, weight: Tensor, centroids: Tensor) -> None:
-        """Keep the centroids for the next step, apart from each other, and never NaN."""
-        vectors = self.vectors(weight)
-        apart, moved = separated(centroids, vectors, variances(vectors), self.step)
-        finite = torch.isfinite(apart).all()
+        """Keep the centroids for the next step."""
+        kept, moved = carried(self.centroids, centroids, self.vectors(weight), self.step)
         self.started.copy_(self.centroids)
-        self.centroids.copy_(torch.where(finite, apart, self.centroids))
-        self.repaired.add_(torch.where(finite, moved, 0))
-
-    def _fit_temperature(self, vectors: Tensor) -> None:
-        """Ease a temperature at which centroids would run together; refuse it if the user set it.
-
-        A schedule that cools is judged by where it ends.
-        """
-        end = self.schedule.end if self.schedule and self.schedule.end else 1.0
-        tau = self.method.tau(variances(vectors), self.spec) * min(1.0, end)
-        problem = self._forecast(vectors, tau)
-        if problem is None:
-            return
-        lower = (0.5**i for i in range(1, _HALVINGS) if not self._forecast(vectors, 0.5**i * tau))
-        factor = next(lower, 0.5**_HALVINGS)
-        if self.method.automatic:
-            self.eased.fill_(factor)
-            return
-        relative = (tau.mean() / variances(vectors).mean()).item()
-        raise DkmError(
-            f"the temperature {relative:.3g} (tau over the variance) is too high for "
-            f"{self.spec.bits} bits: {problem}; {factor * relative:.2g} is low enough"
-        )
-
-    def _forecast(self, vectors: Tensor, tau: Tensor) -> str | None:
-        return forecast(vectors, self.centroids, lambda v, c: self.method.soften(v, c, tau))
+        self.centroids.copy_(kept)
+        self.repaired.add_(moved)
 
 
-def _repeating() -> bool:
+def repeating() -> bool:
     """Whether a backward pass runs this forward pass again, as activation checkpointing does."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 

@@ -1,0 +1,65 @@
+"""The Core AI target: ``.aimodel`` assets for iOS and macOS 27; writing needs an extra."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from converters.coreai import widths
+from converters.coreai.ledger import ledger
+from converters.coreai.options import Options
+from converters.coreai.read import read_palettes
+from dkm_deploy.export import Exported
+from dkm_deploy.ledger import Ledger
+from dkm_deploy.palette import Palette
+from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.runtimes.aimodel.packages import quiet, require
+from dkm_deploy.targets import Target
+
+
+class CoreAITarget:
+    """Writes, reads back and weighs ``.aimodel`` folders."""
+
+    name = "coreai"
+    suffixes: tuple[str, ...] = (".aimodel",)
+
+    def refuse(self, spec: PaletteSpec, shape: tuple[int, ...], gates: int = 1) -> str | None:
+        """None if ``spec`` fits ``shape``: the format holds all axes, groupings and scales."""
+        del gates  # a recurrent layer is written step by step, its weights as they are
+        return spec.refuse(shape)
+
+    def write(
+        self, exported: Exported, path: Path, *, compute_precision: str = "float32"
+    ) -> tuple[str, ...]:
+        """Write an asset.
+
+        Args:
+            exported: the frozen model.
+            path: the folder to be made, with the suffix ``.aimodel``.
+            compute_precision: "float32" or "float16", of activations, LUTs and dense weights;
+                inputs and outputs stay as they are.
+
+        Returns:
+            A line for each width that is stored in a wider type: 3, 5 and 7 bits as 4, 6 and 8.
+
+        Raises:
+            DkmError: the extra is not installed, an option is unknown, a palette does not fit
+                float16, or coreai-torch cannot convert the model (with its reason).
+        """
+        options = Options(compute_precision)
+        require("coreai", "coreai_torch")
+        with quiet():
+            from converters.coreai.write import write  # imports Apple's packages, which takes long
+
+            write(exported, path, options)
+        return tuple(widths.notes(exported.palettes))
+
+    def read_palettes(self, path: Path) -> dict[str, Palette]:
+        """See :func:`converters.coreai.read.read_palettes`."""
+        return read_palettes(path)
+
+    def ledger(self, path: Path) -> Ledger:
+        """See :func:`converters.coreai.ledger.ledger`."""
+        return ledger(path)
+
+
+target: Target = CoreAITarget()

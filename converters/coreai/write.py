@@ -1,0 +1,84 @@
+"""Write a Core AI asset: coreai-torch lowers the program, we lower the palettes."""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import coreai_torch
+import numpy as np
+from coreai.authoring import func, graph_builder
+
+from converters.coreai.half import in_float16
+from converters.coreai.lower import lowering
+from converters.coreai.options import Options
+from converters.coreai.read import SAME_KEY, contents
+from converters.coreai.stored import STORED, with_stored_weights
+from converters.coreai.widths import stored_bits
+from converters.storage import check_float16
+from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.export import Exported
+from dkm_deploy.palette import Palette
+
+
+def write(exported: Exported, path: Path, options: Options) -> None:
+    """See :meth:`converters.coreai.CoreAITarget.write`."""
+    palettes = exported.palettes
+    if options.half:
+        check_float16(palettes)
+        palettes = {name: palette.astype(np.float16) for name, palette in palettes.items()}
+    program = _converted(exported, palettes, options)
+    asset = program.save_asset(path)
+    same = _same(path, palettes)
+
+    def update(metadata: Any) -> None:
+        metadata.creation_date = None  # the same program gives the same bytes
+        if same:
+            metadata.set_custom(SAME_KEY, same)
+
+    asset.update_metadata(update)
+
+
+def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Options) -> Any:
+    """The model as coreai-torch has it. Raises DkmError if it cannot convert it."""
+    converter = coreai_torch.TorchConverter(mode=coreai_torch.TorchConverter.Mode.RELEASE)
+    converter.register_torch_lowering(str(STORED).replace(".", "::", 1))(lowering(palettes))
+    try:
+        with redirect_stdout(io.StringIO()), _repeatable_names():  # it tells what it does
+            decomposed = exported.program.run_decompositions(coreai_torch.get_decomp_table())
+            program = with_stored_weights(exported, decomposed)
+            converter.add_exported_program(
+                in_float16(program) if options.half else program,
+                input_names=exported.input_names,
+                output_names=exported.output_names,
+            )
+            return converter.to_coreai()
+    except Exception as error:  # coreai-torch raises many kinds, each for the user's model
+        raise DkmError(f"coreai-torch cannot convert the model: {first_line(error)}") from error
+
+
+def _same(path: Path, palettes: Mapping[str, Palette]) -> dict[str, str]:
+    """See ``SAME_KEY``: parameters that the file at ``path`` does not name, with what it names."""
+    stored = {site.name: site.palette() for site in contents(path).sites}
+    missing = {n: p.widen(stored_bits(p.bits)) for n, p in palettes.items() if n not in stored}
+    equal = ((n, o) for n, p in missing.items() for o, other in stored.items() if p == other)
+    return dict(equal)
+
+
+@contextmanager
+def _repeatable_names() -> Iterator[None]:
+    """Have composite operations named alike each time; their names end in random letters."""
+    modules = (func, graph_builder)
+    before = [module.choice for module in modules]
+    chance = random.Random(0)  # noqa: S311  # names, no secrets
+    for module in modules:
+        module.choice = chance.choice
+    try:
+        yield
+    finally:
+        for module, choice in zip(modules, before, strict=True):
+            module.choice = choice
