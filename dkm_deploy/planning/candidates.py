@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import nn
 
+from dkm_deploy.errors import DkmError
 from dkm_deploy.recipe import PaletteSpec, Recipe
 from dkm_deploy.targets import target_named
 from dkm_deploy.training.attach import gates
@@ -24,7 +25,11 @@ Candidates = Mapping[str, tuple[PaletteSpec, ...]]
 def candidates_of(
     model: nn.Module, specs: Sequence[PaletteSpec], targets: Sequence[str]
 ) -> Candidates:
-    """Those of ``specs`` that fit each weight and that all targets can hold."""
+    """Those of ``specs`` that fit each weight and that all targets can hold.
+
+    Raises:
+        DkmError: there are none for any weight.
+    """
     held = [target_named(name) for name in targets]
     found = {}
     for name in Recipe(PaletteSpec(1)).assign(model).specs:
@@ -33,5 +38,10 @@ def candidates_of(
             spec
             for spec in specs
             if not spec.refuse(shape) and not any(t.refuse(spec, shape, blocks) for t in held)
+        )
+    if not any(found.values()):
+        raise DkmError(
+            f"none of {len(specs)} candidates fits any of {len(found)} weights and can be held by "
+            f"{', '.join(targets)}"
         )
     return found

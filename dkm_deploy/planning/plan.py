@@ -18,7 +18,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
 from dkm_deploy.planning.cache import Cache, model_digest
 from dkm_deploy.planning.candidates import DEFAULT, Candidates, candidates_of
-from dkm_deploy.planning.knapsack import Choices, frontier, least_loss
+from dkm_deploy.planning.knapsack import Choices, Frontier, frontier, least_loss
 from dkm_deploy.planning.losses import measured, worth_measuring
 from dkm_deploy.planning.sensitivity import Metric, Probe
 from dkm_deploy.planning.settle import settle
@@ -29,6 +29,8 @@ from dkm_deploy.training.after import AfterTraining, method_named
 from dkm_deploy.training.attach import check
 from dkm_deploy.training.calibration import Calibration
 from dkm_deploy.training.step import parted
+
+_POINTS = 1_000  # of a frontier, that a plan keeps
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,8 @@ class Plan:
         loss: the sum over the weights, what the plan minimises.
         least_loss: no other choice of candidates within the budget has a sum below it.
         decisions: weight by weight.
-        pareto: ``(bytes, loss)`` of the best plan for every budget, by increasing bytes.
+        pareto: predicted ``(bytes, loss)`` of the best plans for budgets of every size, by
+            increasing bytes.
     """
 
     recipe: Recipe
@@ -152,17 +155,17 @@ def plan_details(
     console: Console | None = None,
 ) -> Plan:
     """What :func:`plan` finds, with the figures behind it. Takes and raises the same."""
-    budget_bytes = budget if isinstance(budget, int) else parse_bytes(budget)
+    budget_bytes = parse_bytes(str(budget))
     if not targets:
         raise DkmError("targets is empty; name at least one, such as coreml")
     chosen = method_named(method)
     check(model, Recipe(PaletteSpec(1)))
+    possible = candidates_of(model, candidates, targets)
     probe = Probe(model, calibration, metric)
     console = console or Console(stderr=True)
     store, fingerprint = Cache(None if cache is None else Path(cache)), model_digest(model)
     example = _first(probe.samples[0]) if example_inputs is None else example_inputs
     scales = Scales(model, example, store, fingerprint)
-    possible = candidates_of(model, candidates, targets)
     sizes = largest(predicted(scales, name, model, possible, console) for name in targets)
     worth = worth_measuring(possible, sizes)
     losses = measured(model, probe, chosen, worth, store, fingerprint, console)
@@ -188,13 +191,16 @@ def _decided(
     ]
     found = frontier(choices)
 
+    def _chosen(position: int) -> list[Item]:
+        return [row[i] for row, i in zip(items, found.chosen(position), strict=True)]
+
     def _files(position: int) -> dict[str, int]:
-        chosen = [row[i] for row, i in zip(items, found.chosen(position), strict=True)]
-        specs = {name: spec for name, spec in chosen if spec is not None}
+        specs = {name: spec for name, spec in _chosen(position) if spec is not None}
         return {target: scales.weigh(target, specs).total for target in targets}
 
     settled = settle(found, sizes.fixed, budget_bytes, lambda p: max(_files(p).values()))
-    chosen = [row[i] for row, i in zip(items, found.chosen(settled.position), strict=True)]
+    chosen = _chosen(settled.position)
+    shapes = {name: tuple(model.get_parameter(name).shape) for name in candidates}
     return Plan(
         recipe=Recipe(rules=[_rule(*item) for item in chosen]),
         budget_bytes=budget_bytes,
@@ -203,20 +209,18 @@ def _decided(
         loss=float(found.loss[settled.position]),
         least_loss=least_loss(choices, budget_bytes - settled.fixed_bytes),
         decisions=tuple(
-            Decision(
-                name,
-                tuple(model.get_parameter(name).shape),
-                spec,
-                sizes.items[name, spec],
-                losses[name, spec],
-            )
+            Decision(name, shapes[name], spec, sizes.items[name, spec], losses[name, spec])
             for name, spec in chosen
         ),
-        pareto=tuple(
-            (settled.fixed_bytes + float(size), float(loss))
-            for size, loss in zip(found.size_bytes, found.loss, strict=True)
-        ),
+        pareto=_pareto(found, settled.fixed_bytes),
     )
+
+
+def _pareto(found: Frontier, fixed_bytes: float) -> tuple[tuple[float, float], ...]:
+    """At most about a thousand states, the first and the last among them."""
+    step = max(1, len(found.loss) // _POINTS)
+    places = [*range(0, len(found.loss) - 1, step), len(found.loss) - 1]
+    return tuple((fixed_bytes + float(found.size_bytes[i]), float(found.loss[i])) for i in places)
 
 
 def _rule(name: str, spec: PaletteSpec | None) -> Rule:

@@ -7,6 +7,7 @@ adds (operations, headers, alignment) goes with its width, and is shared out eve
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
@@ -29,6 +30,7 @@ from dkm_deploy.progress import track
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.targets import Versioned, target_named
 from dkm_deploy.training.freeze import with_palettes
+from dkm_deploy.training.step import to_device
 
 Specs = Mapping[str, PaletteSpec]
 Item = tuple[str, PaletteSpec | None]
@@ -71,7 +73,8 @@ class Scales:
     """
 
     def __init__(self, model: nn.Module, example: Inputs, cache: Cache, fingerprint: str) -> None:
-        self._model, self._example, self._cache = model, example, cache
+        self._model = copy.deepcopy(model).cpu()  # where files are made
+        self._example, self._cache = to_device(example, torch.device("cpu")), cache
         self._key = ("bytes", __version__, fingerprint, tensor_digest(example))
 
     def weigh(self, target: str, specs: Specs) -> Weighed:

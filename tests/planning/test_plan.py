@@ -188,6 +188,8 @@ def test_names_are_taken_literally(samples):
     ("how", "message"),
     [
         ({"budget": "much"}, "size 'much'"),
+        ({"budget": -5}, "size '-5'"),
+        ({"candidates": [dkm.PaletteSpec(2, cluster_dim=7)]}, "none of 1 candidates fits any"),
         ({"targets": ()}, "targets is empty"),
         ({"targets": ("tape",)}, "no target is called 'tape'"),
         ({"calibration": None}, "calibration data is missing"),
