@@ -14,6 +14,7 @@ from dkm_deploy.runtimes.mlprogram.numerics import Overflow
 from dkm_deploy.targets import ledger, read_palettes
 from dkm_deploy.training.after import KMeans, Sensitive
 from dkm_deploy.training.attach import advance, prepare
+from dkm_deploy.training.bin_quant import BinQuant
 from dkm_deploy.training.checkpoint import load, save
 from dkm_deploy.training.fit import FitResult, fit
 from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
@@ -36,6 +37,7 @@ __all__ = [
     "plan_details",
     # Train with palettes, or make them afterwards.
     "DKM",
+    "BinQuant",
     "HardSTE",
     "KMeans",
     "Sensitive",

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from rich.console import Console
 from torch import nn
 
 from dkm_deploy._version import __version__
-from dkm_deploy.planning.cache import Cache, digest, tensor_digest
+from dkm_deploy.cache import Cache, digest, tensor_digest
 from dkm_deploy.planning.candidates import Candidates
-from dkm_deploy.planning.sensitivity import Probe
 from dkm_deploy.planning.sizes import Item, Sizes
 from dkm_deploy.progress import track
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.training.after import AfterTraining
+from dkm_deploy.training.probe import Probe
 
 
 def measured(
@@ -66,7 +67,7 @@ def _measure(
         return
     calibration = probe.samples if method.calibrated else None
     for name, palette in method.palettes(model, dict.fromkeys(names, spec), calibration):
-        cache.put(keys[name, spec], probe.loss(name, palette))
+        cache.put(keys[name, spec], probe.loss(name, torch.tensor(palette.decode())))
 
 
 def worth_measuring(candidates: Candidates, sizes: Sizes) -> Candidates:

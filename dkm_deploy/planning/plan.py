@@ -14,13 +14,12 @@ from rich.console import Console
 from torch import nn
 from torch.utils import _pytree as pytree
 
+from dkm_deploy.cache import Cache, model_digest
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
-from dkm_deploy.planning.cache import Cache, model_digest
 from dkm_deploy.planning.candidates import DEFAULT, Candidates, candidates_of
 from dkm_deploy.planning.knapsack import Choices, Frontier, frontier, least_loss
 from dkm_deploy.planning.losses import measured, worth_measuring
-from dkm_deploy.planning.sensitivity import Metric, Probe
 from dkm_deploy.planning.settle import settle
 from dkm_deploy.planning.sizes import Item, Scales, Sizes, largest, predicted
 from dkm_deploy.quantities import parse_bytes
@@ -28,6 +27,7 @@ from dkm_deploy.recipe import PaletteSpec, Recipe, Rule
 from dkm_deploy.training.after import AfterTraining, method_named
 from dkm_deploy.training.attach import check
 from dkm_deploy.training.calibration import Calibration
+from dkm_deploy.training.probe import Metric, Probe
 from dkm_deploy.training.step import parted
 
 _POINTS = 1_000  # of a frontier, that a plan keeps

@@ -20,11 +20,11 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from dkm_deploy._version import __version__
+from dkm_deploy.cache import Cache, digest, tensor_digest
 from dkm_deploy.clustering.layout import group_count, to_palette
 from dkm_deploy.convert import convert
 from dkm_deploy.export import Inputs
 from dkm_deploy.palette import Palette
-from dkm_deploy.planning.cache import Cache, digest, tensor_digest
 from dkm_deploy.planning.candidates import Candidates
 from dkm_deploy.progress import track
 from dkm_deploy.recipe import PaletteSpec

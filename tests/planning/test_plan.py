@@ -9,8 +9,9 @@ from rich.console import Console
 from torch import nn
 
 import dkm_deploy as dkm
-from dkm_deploy.planning import sensitivity, sizes
-from dkm_deploy.planning.cache import Cache
+from dkm_deploy.cache import Cache
+from dkm_deploy.planning import sizes
+from dkm_deploy.training import probe as probes
 from dkm_deploy.training.after import KMeans
 from tests.models import images, wide_net
 
@@ -106,14 +107,15 @@ def test_the_loss_is_that_of_the_weight_alone(model, samples):
 def test_better_than_uniform_at_equal_bytes(model, samples, bits):
     uniform = dict.fromkeys(WEIGHTS, dkm.PaletteSpec(bits))
     size = sizes.Scales(model, samples, Cache(), "").weigh("onnx", uniform).total
-    probe = sensitivity.Probe(model, samples, None)
-    expected = sum(probe.loss(*made) for made in KMeans().palettes(model, uniform, None))
+    probe = probes.Probe(model, samples, None)
+    made = KMeans().palettes(model, uniform, None)
+    expected = sum(probe.loss(name, torch.tensor(palette.decode())) for name, palette in made)
     assert _plan(model, samples, size).loss < expected
 
 
 @pytest.mark.usefixtures("ruled")
 def test_a_plan_that_was_killed_goes_on(model, samples, tmp_path, monkeypatch):
-    measure, left = sensitivity.Probe.loss, 7
+    measure, left = probes.Probe.loss, 7
 
     def _killed(*arguments):
         nonlocal left
@@ -122,7 +124,7 @@ def test_a_plan_that_was_killed_goes_on(model, samples, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return measure(*arguments)
 
-    monkeypatch.setattr(sensitivity.Probe, "loss", _killed)
+    monkeypatch.setattr(probes.Probe, "loss", _killed)
     with pytest.raises(KeyboardInterrupt):
         _plan(model, samples, 15_000, cache=tmp_path, candidates=BITS[1:])
     left = 5  # 4 weights and 3 widths are 12 measurements

@@ -3,7 +3,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from dkm_deploy.planning.cache import Cache, digest, model_digest, tensor_digest
+from dkm_deploy.cache import Cache, digest, model_digest, tensor_digest
 
 
 def test_values_outlive_the_process(tmp_path):

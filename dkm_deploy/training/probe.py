@@ -1,4 +1,4 @@
-"""What a palette on one weight costs the outputs, all other weights being as they were."""
+"""What other values of a weight cost the outputs, all other weights being as they were."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.palette import Palette
 from dkm_deploy.training.calibration import Calibration, batches, outputs_of
 from dkm_deploy.training.step import parted, to_device
 
@@ -53,8 +52,8 @@ class Probe:
         self.baseline = None if metric is None else self._score(self._expected)
 
     @torch.no_grad()
-    def loss(self, name: str, palette: Palette) -> float:
-        """What the model loses by a palette on the weight called ``name``.
+    def loss(self, name: str, values: Tensor) -> float:
+        """What the model loses by other values of the weight called ``name``.
 
         Returns:
             Points of the metric, or ``|outputs - expected|**2 / |expected|**2``, summed over the
@@ -62,7 +61,7 @@ class Probe:
         """
         weight = self._model.get_parameter(name)
         kept = weight.detach().clone()
-        weight.copy_(torch.tensor(palette.decode()))
+        weight.copy_(values)
         try:
             outputs = self._run()
         finally:
@@ -70,6 +69,11 @@ class Probe:
         if self.baseline is not None:
             return self.baseline - self._score(outputs)
         return _relative_error(outputs, self._expected)
+
+    @torch.no_grad()
+    def keep(self, name: str, values: Tensor) -> None:
+        """Go on with other values of a weight; losses stay against the model as it was."""
+        self._model.get_parameter(name).copy_(values)
 
     @torch.no_grad()
     def _run(self) -> list[_Outputs]:
