@@ -1,4 +1,4 @@
-"""Bin & Quant: bins of values, split where the model minds most (Sakthi et al. 2022, 2210.05111)."""
+"""Bin & Quant (Sakthi et al. 2022, arXiv 2210.05111): bins are cut where the model minds most."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class BinQuant:
 
     A weight starts with the bins between its least value, mean - sd, mean, mean + sd and largest
     value. As long as the model has lost more than ``tolerance``, the bin whose members it minds
-    most (raised by a fifth, the rest of the weight as it was) is cut in two at its midpoint. Weights
-    are taken by size, the largest first, and stay binned while the next is; of equal ones the first
-    is that by whose palette of four bins the model loses least.
+    most (raised by a fifth, the rest of the weight as it was) is cut in two at its midpoint.
+    Weights are taken by size, the largest first, and stay binned while the next is; of equal ones
+    the first is that by whose four bins the model loses least.
 
     Attributes:
         metric: ``metric(first output, labels)``, more is better.

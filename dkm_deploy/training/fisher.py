@@ -50,6 +50,8 @@ def squared_gradients(
         DkmError: there is no calibration data, the model does not run on it, or a gradient is not
             finite (of which weight, in which batch).
     """
+    if not names:
+        return {}
     model = copy.deepcopy(model).eval().requires_grad_(False)
     weights = {name: model.get_parameter(name).requires_grad_() for name in names}
     sums = {name: torch.zeros_like(w, dtype=torch.float32) for name, w in weights.items()}

@@ -105,6 +105,12 @@ def test_a_weight_without_gradient_gets_plain_k_means():
     assert found["spare.weight"] == dkm.palettes(dkm.palettize(model, recipe))["spare.weight"]
 
 
+def test_a_recipe_of_nothing():
+    recipe = dkm.Recipe(rules=[dkm.Rule("weight", skip=True)])
+    frozen = dkm.palettize(_linear(), recipe, "sensitive", torch.zeros(2, 6))
+    assert dkm.palettes(frozen) == {}
+
+
 def test_the_result_is_the_same_on_every_run():
     recipe, batches = dkm.Recipe.uniform(3), [images(4, seed) for seed in range(3)]
     once, again = (

@@ -72,12 +72,16 @@ def test_a_large_tolerance_leaves_four_bins(model, labelled):
 
 def test_bins_are_cut_until_the_metric_is_back(model, labelled):
     inputs, labels = (torch.cat(parts) for parts in zip(*labelled, strict=True))
-    frozen = dkm.palettize(
-        model, dkm.Recipe.uniform(5), dkm.BinQuant(_right, tolerance=1.5), labelled
-    )
-    lost = 100 - _right(frozen(inputs).detach().numpy(), labels.numpy())
-    rough = dkm.palettize(model, dkm.Recipe.uniform(2), dkm.BinQuant(_right), labelled)
-    assert lost <= 1.5 < 100 - _right(rough(inputs).detach().numpy(), labels.numpy())
+
+    def _lost(bits):
+        method = dkm.BinQuant(_right, tolerance=20)
+        frozen = dkm.palettize(model, dkm.Recipe.uniform(bits), method, labelled)
+        bins = [len(np.unique(palette.indices)) for palette in dkm.palettes(frozen).values()]
+        return 100 - _right(frozen(inputs).detach().numpy(), labels.numpy()), max(bins)
+
+    (rough, four), (lost, most) = _lost(2), _lost(5)
+    assert four == 4 < most < 32
+    assert lost <= 20 < rough
 
 
 def test_a_search_that_was_killed_goes_on(model, labelled, tmp_path):
