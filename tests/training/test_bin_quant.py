@@ -70,18 +70,23 @@ def test_a_large_tolerance_leaves_four_bins(model, labelled):
     assert {palette.bits for palette in found.values()} == {2}
 
 
-def test_bins_are_cut_until_the_metric_is_back(model, labelled):
-    inputs, labels = (torch.cat(parts) for parts in zip(*labelled, strict=True))
+def test_bins_are_cut_until_the_metric_is_back(model):
+    batches = [(images(40, seed), model(images(40, seed)).detach()) for seed in range(2)]
+    inputs, wanted = (torch.cat(parts) for parts in zip(*batches, strict=True))
+
+    def _near(outputs, wanted):
+        return -100 * float(np.linalg.norm(outputs - wanted) / np.linalg.norm(wanted))
 
     def _lost(bits):
-        method = dkm.BinQuant(_right, tolerance=20)
-        frozen = dkm.palettize(model, dkm.Recipe.uniform(bits), method, labelled)
-        bins = [len(np.unique(palette.indices)) for palette in dkm.palettes(frozen).values()]
-        return 100 - _right(frozen(inputs).detach().numpy(), labels.numpy()), max(bins)
+        rules = [dkm.Rule("hidden.weight", spec=dkm.PaletteSpec(bits))]
+        method = dkm.BinQuant(_near, tolerance=10)
+        frozen = dkm.palettize(model, dkm.Recipe(rules=rules), method, batches)
+        bins = len(np.unique(dkm.palettes(frozen)["hidden.weight"].indices))
+        return -_near(frozen(inputs).detach().numpy(), wanted.numpy()), bins
 
-    (rough, four), (lost, most) = _lost(2), _lost(5)
-    assert four == 4 < most < 32
-    assert lost <= 20 < rough
+    (rough, four), (lost, more) = _lost(2), _lost(5)
+    assert four == 4 < more < 32
+    assert lost <= 10 < rough
 
 
 def test_a_search_that_was_killed_goes_on(model, labelled, tmp_path):
