@@ -6,12 +6,15 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.fold import fold_batch_norm
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette
+from dkm_deploy.planning.plan import Plan, plan, plan_details
 from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, Schedule
 from dkm_deploy.rewrite import Rewritten, palettize_file
 from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
 from dkm_deploy.runtimes.mlprogram.numerics import Overflow
 from dkm_deploy.targets import ledger, read_palettes
+from dkm_deploy.training.after import KMeans, Sensitive
 from dkm_deploy.training.attach import advance, prepare
+from dkm_deploy.training.bin_quant import BinQuant
 from dkm_deploy.training.checkpoint import load, save
 from dkm_deploy.training.fit import FitResult, fit
 from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
@@ -31,9 +34,15 @@ __all__ = [
     "Recipe",
     "Rule",
     "Schedule",
+    "Plan",
+    "plan",
+    "plan_details",
     # Train with palettes, or make them afterwards.
     "DKM",
+    "BinQuant",
     "HardSTE",
+    "KMeans",
+    "Sensitive",
     "FitResult",
     "advance",
     "fit",

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from dkm_deploy._version import __version__
 from dkm_deploy.cli_compare import add_compare
+from dkm_deploy.cli_plan import add_method, add_plan
 from dkm_deploy.cli_validate import MODEL, add_golden, add_validate
 from dkm_deploy.errors import DkmError
 
@@ -55,6 +56,7 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
     _add_demo(commands)
     _add_palettize(commands)
+    add_plan(commands)
     _add_convert(commands)
     add_validate(commands)
     add_golden(commands)
@@ -79,7 +81,7 @@ def _add_palettize(commands: Any) -> None:
     parser = commands.add_parser(
         "palettize",
         help="make an .onnx file or a checkpoint small",
-        description="Cluster weights by k-means, without training. An .onnx file gives an .onnx "
+        description="Cluster weights, without training. An .onnx file gives an .onnx "
         "file and needs no Python model; a Python model with a plain checkpoint gives a packed "
         "checkpoint. What stays dense is listed with the reason.",
         epilog="examples: dkm-deploy palettize model.onnx --bits 4 -o small.onnx; dkm-deploy "
@@ -94,6 +96,7 @@ def _add_palettize(commands: Any) -> None:
     parser.add_argument(
         "--group-size", type=int, help="with --bits: channels along dimension 0 that share a LUT"
     )
+    add_method(parser)
     parser.add_argument("-o", "--out", type=Path, required=True, help="file to write")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     parser.set_defaults(run=_palettize)
@@ -167,6 +170,7 @@ def _palettize(arguments: argparse.Namespace, console: Console) -> int:
     if arguments.recipe and layout:
         raise DkmError("--cluster-dim and --group-size go with --bits; a recipe has its own")
     source, weights, out = arguments.source, arguments.weights, arguments.out
+    method, calibration = arguments.method, arguments.calibration
     is_file = Path(source).exists() or ":" not in source
     if is_file == (weights is not None):
         raise DkmError(
@@ -177,10 +181,16 @@ def _palettize(arguments: argparse.Namespace, console: Console) -> int:
         recipe = Recipe.load(arguments.recipe)
     else:
         recipe = Recipe.uniform(arguments.bits, **layout)
-    if is_file:
-        result = palettize_file(source, out, recipe, force=arguments.force)
+    if not is_file:
+        how = {"method": method, "calibration": calibration, "force": arguments.force}
+        result = palettize_checkpoint(source, weights, out, recipe, **how)
+    elif method != "kmeans" or calibration is not None:
+        raise DkmError(
+            f"{source}: files are palettized by k-means, for they give no gradients; --method and "
+            "--calibration go with package.module:callable and --weights"
+        )
     else:
-        result = palettize_checkpoint(source, weights, out, recipe, force=arguments.force)
+        result = palettize_file(source, out, recipe, force=arguments.force)
     show_rewritten(result, console)
     return 0
 

@@ -12,7 +12,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.ledger import size_on_disk
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import Recipe
-from dkm_deploy.sources import plain_model
+from dkm_deploy.sources import calibration_batches, plain_model
 from dkm_deploy.targets import existing, ledger, read_palettes, rewriter_for
 from dkm_deploy.training.checkpoint import is_palettized, save
 from dkm_deploy.training.freeze import palettize
@@ -98,20 +98,29 @@ def palettize_file(
 
 
 def palettize_checkpoint(
-    model: str, weights: Path, out: Path, recipe: Recipe, *, force: bool = False
+    model: str,
+    weights: Path,
+    out: Path,
+    recipe: Recipe,
+    *,
+    method: str = "kmeans",
+    calibration: Path | None = None,
+    force: bool = False,
 ) -> Rewritten:
-    """Cluster the weights of a plain checkpoint by k-means and write a packed one.
+    """Cluster the weights of a plain checkpoint and write a packed one.
 
     Args:
         model: ``package.module:callable`` that makes the model of the checkpoint.
         weights: the plain safetensors checkpoint.
         out: the ``.safetensors`` file to write, as ``dkm.save`` does.
         recipe: which weight gets which palette.
+        method: "kmeans" or "sensitive".
+        calibration: safetensors file of inputs, and labels if known; for methods that need it.
         force: replace what is at ``out``.
 
     Raises:
         DkmError: the model cannot be made, the checkpoint is not its own or palettized already,
-            the recipe does not fit, or ``out`` is no place to write to.
+            the recipe or the calibration data does not fit, or ``out`` is no place to write to.
     """
     if out.suffix != ".safetensors":
         raise DkmError(
@@ -122,7 +131,8 @@ def palettize_checkpoint(
     if is_palettized(weights):
         raise DkmError(f"{weights}: palettized already; start from the plain checkpoint")
     plain = plain_model(model, weights)
-    save(palettize(plain, recipe), out, force=force)
+    data = None if calibration is None else list(calibration_batches(calibration))
+    save(palettize(plain, recipe, method, data), out, force=force)
     dense = recipe.assign(plain).dense.items()
     high_rank = {name: reason for name, reason in dense if plain.get_parameter(name).ndim > 1}
     sizes = size_on_disk(weights), size_on_disk(out)

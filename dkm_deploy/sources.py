@@ -5,14 +5,16 @@ from __future__ import annotations
 import copy
 import importlib
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.recipe import Recipe
+from dkm_deploy.training.calibration import in_batches
 from dkm_deploy.training.checkpoint import is_palettized, load, read_tensors
 from dkm_deploy.training.freeze import palettize
 
@@ -92,3 +94,9 @@ def samples(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:
     if not tensors:
         raise DkmError(f"{path}: it holds no inputs, only {_LABELS!r} or nothing")
     return tensors, labels
+
+
+def calibration_batches(path: Path) -> Iterator[Any]:
+    """Batches of ``(inputs, labels)``, or of inputs alone, from a file as :func:`samples` reads."""
+    inputs, labels = samples(path)
+    return in_batches(inputs if labels is None else (inputs, labels))

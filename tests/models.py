@@ -39,6 +39,27 @@ class TiedNet(nn.Module):
         return self.out(torch.tanh(self.middle(self.embed(ids))))
 
 
+class WideNet(nn.Module):
+    """Four weights, of 1,728 to 27,648 values: ``(n, 3, 8, 8)`` to ``(n, 10)``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, 64, 3, stride=2)
+        self.hidden = nn.Linear(64 * 9, 48)
+        self.wide = nn.Linear(48, 192)
+        self.head = nn.Linear(192, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = functional.relu(self.hidden(functional.relu(self.stem(x)).flatten(1)))
+        return self.head(functional.relu(self.wide(x)))
+
+
+def wide_net() -> WideNet:
+    """A WideNet in eval mode, the same each time."""
+    torch.manual_seed(0)
+    return WideNet().eval()
+
+
 def small_net(seed: int = 0) -> SmallNet:
     """A SmallNet whose BatchNorm has statistics worth keeping."""
     torch.manual_seed(seed)
@@ -69,5 +90,5 @@ TRAINABLE = dkm.Recipe(
 
 
 def images(count: int = 4, seed: int = 1) -> Tensor:
-    """Inputs of a SmallNet."""
+    """Inputs of a SmallNet or a WideNet."""
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(seed))

@@ -17,7 +17,7 @@ from dkm_deploy.cli import main
 from tests.converters.onnx_models import model as onnx_model
 from tests.converters.onnx_models import save as save_onnx
 from tests.converters.onnx_models import tensor, values
-from tests.models import MIXED, images, small_net
+from tests.models import MIXED, images, small_net, wide_net
 
 MODEL = "tests.models:small_net"
 ROW = values(1, 32)
@@ -384,3 +384,57 @@ class TestBadInput:
         (tmp_path / "mine.txt").write_text("keep me")
         _fails(capsys, ["demo", "--out", tmp_path], "already exists; use --force")
         assert (tmp_path / "mine.txt").read_text() == "keep me"
+
+
+@pytest.mark.parametrize("method", ["kmeans", "sensitive"])
+def test_palettize_by_a_method(folder, tmp_path, method):
+    out = tmp_path / "packed.safetensors"
+    data = ["--calibration", f"{folder}/inputs.safetensors"] if method == "sensitive" else []
+    source = [MODEL, "--weights", f"{folder}/plain.safetensors", "--bits", "2"]
+    assert main(["palettize", *source, "--method", method, *data, "-o", f"{out}"]) == 0
+    model, batch = small_net(), (images(8), small_net()(images(8)).argmax(1))
+    expected = dkm.palettize(
+        model, dkm.Recipe.uniform(2), method, [batch] if method == "sensitive" else None
+    )
+    assert dkm.read_palettes(out) == dkm.palettes(expected)
+
+
+def test_a_method_that_needs_gradients_takes_no_file(dense_onnx, tmp_path, capsys):
+    source = ["palettize", dense_onnx, "--bits", "2", "-o", tmp_path / "small.onnx"]
+    _fails(capsys, [*source, "--method", "sensitive"], "they give no gradients")
+
+
+def test_sensitive_without_calibration(folder, tmp_path, capsys):
+    source = ["palettize", MODEL, "--weights", folder / "plain.safetensors", "--bits", "2"]
+    out = ["-o", tmp_path / "packed.safetensors"]
+    _fails(capsys, [*source, *out, "--method", "sensitive"], "give calibration=")
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """The command line that plans a WideNet for ONNX, up to its budget."""
+    folder = tmp_path_factory.mktemp("wide")
+    save_file(wide_net().state_dict(), folder / "wide.safetensors")
+    save_file({"x": images(8)}, folder / "inputs.safetensors")
+    weights, inputs = f"{folder}/wide.safetensors", f"{folder}/inputs.safetensors"
+    source = ["plan", "tests.models:wide_net", "--weights", weights, "--calibration", inputs]
+    return [*source, "--target", "onnx", "--bits", "2", "--cache", f"{folder}/cache", "--budget"]
+
+
+def test_plan_writes_a_recipe_that_fits(wide, tmp_path, capsys):
+    out, svg, figures = tmp_path / "r.toml", tmp_path / "r.svg", tmp_path / "r.json"
+    written = ["-o", f"{out}", "--svg", f"{svg}", "--json", f"{figures}"]
+    assert main([*wide, "40kB", *written]) == 0
+    assert "% of the budget" in capsys.readouterr().out
+    palettized = dkm.palettize(wide_net(), dkm.Recipe.load(out))
+    file = dkm.convert(palettized, images(1), tmp_path / "m.onnx")
+    plan = json.loads(figures.read_text())
+    assert plan["size_bytes"] == {"onnx": file.size_bytes}
+    assert file.size_bytes <= 40_000
+    assert f"<title>{plan['predicted_bytes']:,} bytes, loss " in svg.read_text()
+
+
+def test_plan_for_too_few_bytes(wide, tmp_path, capsys):
+    assert main([*wide, "100", "-o", f"{tmp_path}/r.toml"]) == 2
+    assert "cannot be met: the smallest file" in capsys.readouterr().err
+    assert not (tmp_path / "r.toml").exists()

@@ -26,11 +26,11 @@ from converters.onnx.values import (
     values_of,
 )
 from converters.onnx.weights import array_of, find_weights
+from dkm_deploy.clustering.cluster import cluster
 from dkm_deploy.clustering.layout import group_count
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.rewrite import Rewrite
-from dkm_deploy.training.freeze import cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

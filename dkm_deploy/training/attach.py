@@ -99,7 +99,7 @@ def check(
             raise DkmError(f"{name}: the weights hold NaN or infinity; mend the model first")
         for target in targets:
             shape = tuple(parameters[name].shape)
-            refusal = target_named(target).refuse(spec, shape, _gates(model, name))
+            refusal = target_named(target).refuse(spec, shape, gates(model, name))
             if refusal:
                 raise DkmError(f"{name}: target {target} cannot hold it: {refusal}")
     return specs
@@ -114,7 +114,7 @@ def _check_layers(model: nn.Module, name: str) -> None:
                 raise DkmError(f"{layer or 'the model'}: target {name} cannot hold it: {refusal}")
 
 
-def _gates(model: nn.Module, weight: str) -> int:
+def gates(model: nn.Module, weight: str) -> int:
     """Equal blocks along dimension 0 of a weight: the gates of a recurrent layer."""
     layer = model.get_submodule(weight.rpartition(".")[0])
     return 4 if isinstance(layer, nn.LSTM) else 3 if isinstance(layer, nn.GRU) else 1

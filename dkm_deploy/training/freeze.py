@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from dkm_deploy.clustering.kmeans import assign, kmeans
-from dkm_deploy.clustering.layout import channel_scale, to_palette, to_vectors
 from dkm_deploy.errors import DkmError
 from dkm_deploy.ops import lut_to_dense
 from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.recipe import Recipe
+from dkm_deploy.training.after import AfterTraining, method_named
 from dkm_deploy.training.attach import Place, attached, check, places, require_attached
+from dkm_deploy.training.calibration import Calibration
 
 
 class PaletteWeight(nn.Module):
@@ -78,8 +78,8 @@ def soft_copy(model: nn.Module) -> nn.Module:
 def palettize(
     model: nn.Module,
     recipe: Recipe,
-    method: str = "kmeans",
-    calibration: object | None = None,
+    method: str | AfterTraining = "kmeans",
+    calibration: Calibration | None = None,
     *,
     targets: Sequence[str] = (),
 ) -> nn.Module:
@@ -88,8 +88,11 @@ def palettize(
     Args:
         model: a plain model; it is left as it was.
         recipe: which weight gets which palette.
-        method: "kmeans", which looks at the weights alone.
-        calibration: inputs for methods that look at activations; k-means takes none.
+        method: "kmeans", which looks at the weights alone; "sensitive", which weighs them by
+            their squared gradients; or a record such as ``dkm.Sensitive(loss=..)``.
+        calibration: for methods that look at more than weights: batches as :func:`dkm_deploy.fit`
+            takes them, ``(inputs, labels)`` or the inputs alone; or all samples at once, a tensor
+            or a mapping of keyword inputs. K-means takes none.
         targets: names of targets that must be able to hold the palettes, such as "onnx" or
             "coreml:iOS17".
 
@@ -97,18 +100,20 @@ def palettize(
         A frozen module in eval mode, as :func:`freeze` gives it.
 
     Raises:
-        DkmError: the recipe does not fit the model or a target, or a weight holds NaN or infinity.
+        DkmError: the recipe does not fit the model or a target, a weight holds NaN or infinity, or
+            the calibration data does not fit the method or the model.
     """
-    if method != "kmeans":
-        raise DkmError(f"no method after training is called {method!r}; there is kmeans")
-    if calibration is not None:
-        raise DkmError("method kmeans looks at the weights alone; leave calibration out")
+    chosen = method_named(method)
     specs = check(model, recipe, targets)
+    return with_palettes(model, chosen.palettes(model, specs, calibration))
+
+
+def with_palettes(model: nn.Module, palettes: Iterable[tuple[str, Palette]]) -> nn.Module:
+    """A copy of a plain model, in eval mode, with palettes in place of the parameters named."""
     frozen = copy.deepcopy(model)
     parameters, used_in = dict(frozen.named_parameters()), places(frozen)
-    for name, spec in specs.items():
-        weight = parameters[name]
-        install(used_in[name], cluster(weight.detach(), spec), weight)
+    for name, palette in palettes:
+        install(used_in[name], palette, parameters[name])
     return frozen.eval()
 
 
@@ -135,14 +140,6 @@ def _flat_weights(model: nn.Module) -> dict[int, Tensor]:
     """
     cells = (module for module in model.modules() if isinstance(module, nn.RNNBase))
     return {id(t): t.detach() for cell in cells for t in cell._flat_weights if t is not None}
-
-
-def cluster(weight: Tensor, spec: PaletteSpec) -> Palette:
-    """The k-means palette of one weight."""
-    scale = channel_scale(weight) if spec.per_channel_scale else None
-    vectors = to_vectors(weight if scale is None else weight / scale, spec)
-    centroids = kmeans(vectors, 1 << spec.bits)
-    return to_palette(assign(vectors, centroids), centroids, weight.shape, spec, scale)
 
 
 def install(used_in: Sequence[Place], palette: Palette, like: Tensor) -> None:

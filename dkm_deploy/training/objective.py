@@ -55,7 +55,7 @@ class Objective:
         if self.teacher is None:
             if labels is None:
                 raise DkmError("a batch has no labels: give (inputs, labels) or a teacher")
-            return _scalar(self._on_labels(outputs, labels))
+            return self.on_labels(outputs, labels)
         with torch.no_grad():
             taught = call(self.teacher, inputs)
         distilled = distillation(
@@ -63,13 +63,15 @@ class Objective:
         )
         if labels is None or self.teacher_weight == 1:
             return distilled
-        on_labels = _scalar(self._on_labels(outputs, labels))
+        on_labels = self.on_labels(outputs, labels)
         return self.teacher_weight * distilled + (1 - self.teacher_weight) * on_labels
 
-    def _on_labels(self, outputs: Any, labels: Any) -> Tensor:
+    def on_labels(self, outputs: Any, labels: Any) -> Tensor:
+        """The loss on labels alone, a scalar; raises as a call does."""
         if self.loss is not None:
-            return self.loss(outputs, labels)
-        return functional.cross_entropy(_scores(outputs).movedim(self.class_dim, 1), labels)
+            return _scalar(self.loss(outputs, labels))
+        scores = _scores(outputs).movedim(self.class_dim, 1)
+        return functional.cross_entropy(scores, labels)
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float, class_dim: int) -> Tensor:

@@ -1,0 +1,47 @@
+"""What a weight may become: the palettes that every target of a plan can hold."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from torch import nn
+
+from dkm_deploy.errors import DkmError
+from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.targets import target_named
+from dkm_deploy.training.attach import gates
+
+DEFAULT: tuple[PaletteSpec, ...] = (
+    *(PaletteSpec(bits) for bits in range(1, 9)),
+    *(PaletteSpec(bits, group_size=16) for bits in (2, 3, 4)),
+    *(PaletteSpec(bits, cluster_dim=2) for bits in (4, 6, 8)),
+    *(PaletteSpec(bits, cluster_dim=4) for bits in (4, 6, 8)),
+)
+
+Candidates = Mapping[str, tuple[PaletteSpec, ...]]
+"""The palettes that may be chosen for each weight, by qualified name; dense is always possible."""
+
+
+def candidates_of(
+    model: nn.Module, specs: Sequence[PaletteSpec], targets: Sequence[str]
+) -> Candidates:
+    """Those of ``specs`` that fit each weight and that all targets can hold.
+
+    Raises:
+        DkmError: there are none for any weight.
+    """
+    held = [target_named(name) for name in targets]
+    found = {}
+    for name in Recipe(PaletteSpec(1)).assign(model).specs:
+        shape, blocks = tuple(model.get_parameter(name).shape), gates(model, name)
+        found[name] = tuple(
+            spec
+            for spec in specs
+            if not spec.refuse(shape) and not any(t.refuse(spec, shape, blocks) for t in held)
+        )
+    if not any(found.values()):
+        raise DkmError(
+            f"none of {len(specs)} candidates fits any of {len(found)} weights and can be held by "
+            f"{', '.join(targets)}"
+        )
+    return found
