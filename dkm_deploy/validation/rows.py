@@ -37,15 +37,16 @@ from dkm_deploy.validation.size import (
     ideal_bytes,
     tensor_bytes,
 )
+from dkm_deploy.validation.swapped import swapped
 
 
 @dataclass(frozen=True)
 class Original:
-    """The model before clustering: its outputs, and its tensors' bytes as they are and as fp16."""
+    """The model before clustering: outputs, bytes of its tensors, and as fp16 where known."""
 
     outputs: Outputs
     tensor_bytes: int
-    half_bytes: int
+    half_bytes: int | None
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,10 @@ def file_row(path: Path, task: Task) -> Model:
         divergence=divergence,
         bytes_by_kind={str(kind): size for kind, size in kinds.items()},
         checks=(
-            palettes_check(task.frozen, stored),
+            palettes_check(task.frozen, stored, ledger),
             parity,
             *answer_checks(metric, loss, answers.agreement, task.limits),
-            *size_checks(ledger.total_bytes, before.tensor_bytes if before else None, task.limits),
+            *size_checks(ledger, before.tensor_bytes if before else None, task.limits),
         ),
     )
 
@@ -143,7 +144,12 @@ def _located(
     parity: Check, path: Path, outputs: Outputs | None, task: Task, *, half: bool
 ) -> tuple[Check, Divergence | None]:
     """The parity check with where a file first goes wrong, if it does and that can be found."""
-    if parity.status != "missed" or outputs is None or task.model is None:
+    if parity.status != "missed" or outputs is None:
+        return parity, None
+    exchanged = swapped(outputs, task.reference, task.limits, half=half)
+    if exchanged:
+        return replace(parity, reason=f"{parity.reason}; {exchanged}"), None
+    if task.model is None:
         return parity, None
     name = next(iter(task.reference))
     limit = limits_of(name, task.limits, half=half).max_relative_error
@@ -216,4 +222,5 @@ def _ratios(original: Original | None, size: int) -> tuple[float | None, float |
     """Bytes of the original, and of its fp16 half, over ``size``; None without an original."""
     if original is None or not original.tensor_bytes:
         return None, None
-    return original.tensor_bytes / size, original.half_bytes / size
+    half = original.half_bytes
+    return original.tensor_bytes / size, None if half is None else half / size
