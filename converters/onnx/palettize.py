@@ -11,7 +11,7 @@ import torch
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # no type hints
 from onnx import ModelProto, TensorProto, helper
 
-from converters.onnx.checked import first_names, unchecked
+from converters.onnx.checked import check_nodes, first_names, unchecked
 from converters.onnx.decodes import find_decodes
 from converters.onnx.encode import Encoding, encode
 from converters.onnx.external import LARGEST, bytes_of, move_tensors_out
@@ -100,6 +100,7 @@ def _check_model(model: ModelProto) -> None:
             raise DkmError(
                 f"its {what} version is {version}, and onnx {onnx.__version__} knows up to {known}"
             )
+    check_nodes(model)
     if model.training_info:
         raise DkmError("it is a training graph; export the model for inference")
     palettized = [decode.weight for decode in find_decodes(model)]

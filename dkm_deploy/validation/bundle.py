@@ -94,7 +94,7 @@ def read_bundle(folder: Path) -> Bundle:
             limits=limits_from(manifest["limits"]),
             provenance={str(k): str(v) for k, v in manifest["provenance"].items()},
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         if isinstance(error, DkmError):
             raise DkmError(f"{folder / MANIFEST}: {error}") from error
         raise DkmError(f"{folder / MANIFEST}: damaged: {error!r}") from error
@@ -127,7 +127,7 @@ def _verify(folder: Path) -> frozenset[str]:
             raise DkmError(f"{folder / SUMS}: {name} is not listed, so it cannot be verified")
     for name, expected in sums.items():
         path = folder / name
-        if not path.is_file() or path.is_symlink():
+        if not path.is_file() or path.resolve() != folder.resolve() / name:  # no links
             raise MissingFileError(f"{path}: the bundle lists it, but it is not there")
         if sha256(path) != expected:
             raise DkmError(f"{path}: changed since the bundle was written (its SHA-256 differs)")
@@ -183,7 +183,7 @@ def dtype_name(array: NDArray[Any]) -> str:
 
 
 def _text(path: Path) -> str:
-    if not path.is_file():
+    if not path.is_file() or path.is_symlink():
         raise MissingFileError(f"{path}: no such file; a golden bundle has one")
     if path.stat().st_size > _MOST:
         raise DkmError(f"{path}: {path.stat().st_size:,} bytes are too many for it")
