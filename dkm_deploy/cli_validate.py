@@ -80,7 +80,12 @@ def _add_reference(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
         "--weights", type=Path, required=required, help="palettized checkpoint (from dkm.save)"
     )
-    parser.add_argument("--original", type=Path, help="checkpoint of the model before clustering")
+    parser.add_argument(
+        "--original",
+        type=Path,
+        help="checkpoint of the model before clustering; or, with no --model, the .onnx file that "
+        "was palettized",
+    )
     parser.add_argument(
         "--inputs",
         type=Path,
@@ -177,6 +182,10 @@ def _report(arguments: argparse.Namespace) -> Report:
         "cost": _cost(arguments),
         "require": arguments.require,
     }
+    if arguments.golden is None and arguments.model is None and arguments.original is not None:
+        inputs, labels = _samples(arguments)
+        original = arguments.original
+        return validate(arguments.files, original=original, inputs=inputs, labels=labels, **how)
     if arguments.golden is None:
         return validate(arguments.files, **_reference(arguments), **how)
     for name in ("model", "weights", "inputs", "original"):
@@ -212,18 +221,31 @@ def _golden(arguments: argparse.Namespace, console: Console) -> int:
 
 def _reference(arguments: argparse.Namespace) -> dict[str, Any]:
     """The models, inputs and labels that the arguments name."""
-    from dkm_deploy.sources import build, plain_model, samples
+    from dkm_deploy.sources import build, plain_model
     from dkm_deploy.training.checkpoint import load
 
-    for name in ("model", "weights", "inputs"):
-        if getattr(arguments, name) is None:
-            raise DkmError(
-                f"give --golden, or --model, --weights and --inputs; --{name} is missing"
-            )
-    inputs, labels = samples(arguments.inputs)
+    for name in ("model", "weights"):
+        _check_given(arguments, name)
+    inputs, labels = _samples(arguments)
     original = plain_model(arguments.model, arguments.original) if arguments.original else None
     reference = load(arguments.weights, build(arguments.model))
     return {"reference": reference, "original": original, "inputs": inputs, "labels": labels}
+
+
+def _samples(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
+    """Inputs by name, and labels or None."""
+    from dkm_deploy.sources import samples
+
+    _check_given(arguments, "inputs")
+    return samples(arguments.inputs)
+
+
+def _check_given(arguments: argparse.Namespace, name: str) -> None:
+    if getattr(arguments, name) is None:
+        raise DkmError(
+            f"give --golden, or --model, --weights and --inputs, or --original FILE.onnx and "
+            f"--inputs; --{name} is missing"
+        )
 
 
 def _notes(pairs: list[str]) -> dict[str, str]:

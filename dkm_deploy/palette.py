@@ -152,20 +152,35 @@ def difference(frozen: Palette, stored: Palette) -> str | None:
     the LUT given the unused entries of the stored width. Those are the only two changes a target
     may make.
     """
+    same = np.array_equal(frozen.indices, stored.indices)
+    if not same and _turned(frozen, stored):
+        return "it is transposed: its first two dimensions are swapped"
     if frozen.shape != stored.shape:
         return f"shape {stored.shape} in place of {frozen.shape}"
     if _layout(frozen) != _layout(stored) or stored.bits < frozen.bits:
         return f"stored as {stored!r} in place of {frozen!r}"
-    wrong = np.count_nonzero(frozen.indices != stored.indices)
-    if wrong:
+    if not same:
+        wrong = np.count_nonzero(frozen.indices != stored.indices)
         return f"{wrong} of {frozen.indices.size} indices differ"
     expected = frozen.astype(stored.lut.dtype).widen(stored.bits)
     if expected == stored:
         return None
     if expected.lut.tobytes() == stored.lut.tobytes():
         return "the scales of the channels differ"
-    wrong = np.count_nonzero(expected.lut.view(np.uint8) != stored.lut.view(np.uint8))
-    return f"LUT entries differ in {wrong} bytes"
+    return _lut_difference(expected.lut, stored.lut)
+
+
+def _turned(frozen: Palette, stored: Palette) -> bool:
+    """Whether the file holds the indices with the first two dimensions swapped."""
+    return frozen.indices.ndim > 1 and np.array_equal(frozen.indices.swapaxes(0, 1), stored.indices)
+
+
+def _lut_difference(expected: NDArray[np.floating], stored: NDArray[np.floating]) -> str:
+    """How many values differ in their bits, and by how much."""
+    bits = np.dtype(f"u{stored.dtype.itemsize}")
+    wrong = np.count_nonzero(expected.view(bits) != stored.view(bits))
+    gap = np.abs(expected.astype(np.float64) - stored).max()
+    return f"LUT entries differ: {wrong} of {stored.size} {stored.dtype} values, by up to {gap:.3g}"
 
 
 def _layout(palette: Palette) -> tuple[object, ...]:

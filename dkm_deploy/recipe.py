@@ -87,6 +87,10 @@ class Rule:
     max_elements: int | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(self.match, str):
+            raise DkmError(f"match is {self.match!r}; it must be a pattern, such as 'layer1.*'")
+        if not isinstance(self.skip, bool):
+            raise DkmError(f"skip is {self.skip!r}; it must be true or false")
         if self.skip == (self.spec is not None):
             raise DkmError(f"rule {self.match!r}: give either a spec or skip = true")
         if self.max_elements is not None:
@@ -125,7 +129,7 @@ class Schedule:
             raise DkmError("give either end or gap")
         for name in ("end", "gap"):
             value = getattr(self, name)
-            if value is not None and not (isinstance(value, (int, float)) and value > 0):
+            if value is not None and not _is_positive(value):
                 raise DkmError(f"{name} is {value!r}; it must be a number above 0")
 
 
@@ -184,10 +188,11 @@ class Recipe:
             raise MissingFileError(f"{path}: no such recipe file")
         try:
             return _recipe(tomllib.loads(path.read_text("utf-8")))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise DkmError(f"{path}: not a TOML file: {error}") from error
         except DkmError as error:
             raise DkmError(f"{path}: {error}") from error
+        # Not only tomllib's own: numbers of thousands of digits, and tables without end.
+        except (ValueError, RecursionError) as error:
+            raise DkmError(f"{path}: not a TOML file: {error}") from error
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the recipe as TOML, whole or not at all.
@@ -290,6 +295,11 @@ def _build(kind: type[_T], table: Any, where: str) -> _T:
         return kind(**table)
     except (DkmError, TypeError) as error:  # TypeError: a required key is missing
         raise DkmError(f"{where}: {error}") from error
+
+
+def _is_positive(value: object) -> bool:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return number and 0 < value < float("inf")  # type: ignore[operator]  # a number, as just seen
 
 
 def _check_int(name: str, value: object, low: int, high: int | None) -> None:

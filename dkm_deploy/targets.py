@@ -106,6 +106,14 @@ class Rewriter(Target, Protocol):
         """Write the file at ``path`` with palettes to ``out``, which does not exist yet."""
         ...
 
+    def write_twin(self, path: Path, palettes: Mapping[str, Palette], out: Path) -> None:
+        """Write the dense file at ``path`` to ``out``, its weights those that palettes decode to.
+
+        Raises:
+            DkmError: a palette is of no weight in the file.
+        """
+        ...
+
 
 _R = TypeVar("_R", bound=Reader)
 

@@ -132,6 +132,11 @@ def test_values_out_of_range_are_refused(make, message):
         ("[[rules]]\nskipp = true", r"rules\[0\]: unknown key 'skipp'"),
         ("[schedule]\nend = 0.1", "schedule: .*steps"),
         ("[default\nbits = 4", "not a TOML file"),
+        ("a = " + "[" * 5000, "not a TOML file"),
+        (f"a = {'1' * 5000}", "not a TOML file"),
+        ("[[rules]]\nmatch = 3\nskip = true", r"rules\[0\]: match is 3; it must be a pattern"),
+        ("[[rules]]\nskip = 'yes'", r"rules\[0\]: skip is 'yes'; it must be true or false"),
+        ("[schedule]\nsteps = 2\nend = inf", "schedule: end is inf"),
     ],
 )
 def test_a_bad_file_is_one_clear_line_with_its_name(tmp_path, text, message):

@@ -96,11 +96,11 @@ def _files(package: Package, blobs: list[Blob], in_program: int) -> list[Entry]:
 
 
 def _weight_file(file: Path, name: str, blobs: list[Blob]) -> list[Entry]:
-    """Header, records and alignment are padding; data that nothing refers to is named as such."""
+    """Header, records and alignment are padding; so is what nothing refers to, named as such."""
     for before, after in pairwise(blobs):
         if before.start + before.size_bytes > after.start:
             raise DkmError(f"{file}: two weights overlap at byte {after.start}")
     rest = file.stat().st_size - sum(blob.size_bytes for blob in blobs)
     overhead = ALIGNMENT + sum(ALIGNMENT + -blob.size_bytes % ALIGNMENT for blob in blobs)
     padding = min(rest, overhead)
-    return [Entry("padding", name, padding), Entry("dense", "(unreferenced)", rest - padding)]
+    return [Entry("padding", name, padding), Entry("padding", "(unreferenced)", rest - padding)]

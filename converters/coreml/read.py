@@ -124,7 +124,7 @@ def _metadata(package: Package, key: str, kind: type[_T]) -> dict[str, _T]:
     text = package.user_metadata.get(key, "{}")
     try:
         table = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DkmError(f"{package.path}: metadata {key!r} is not JSON: {error}") from error
     if not isinstance(table, dict) or not all(isinstance(v, kind) for v in table.values()):
         raise DkmError(f"{package.path}: metadata {key!r} is not an object of {kind.__name__}s")

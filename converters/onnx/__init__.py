@@ -8,10 +8,12 @@ from converters.onnx.ledger import ledger
 from converters.onnx.options import Decode, Options
 from converters.onnx.palettize import palettize
 from converters.onnx.read import read_palettes
+from converters.onnx.twin import write_twin
 from converters.onnx.write import write
 from dkm_deploy.targets import Rewriter
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from dkm_deploy.export import Exported
@@ -54,6 +56,10 @@ class OnnxTarget:
     def palettize(self, path: Path, out: Path, recipe: Recipe) -> Rewrite:
         """Cluster the weights of the file at ``path`` and write it to ``out``."""
         return palettize(path, out, recipe)
+
+    def write_twin(self, path: Path, palettes: Mapping[str, Palette], out: Path) -> None:
+        """Write the file at ``path`` with what ``palettes`` decode to as its weights."""
+        write_twin(path, palettes, out)
 
     def ledger(self, path: Path) -> Ledger:
         """Every byte of the file."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from converters.onnx.values import DEFAULT_DOMAINS, graphs, op_name
+from dkm_deploy.errors import DkmError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -46,14 +47,31 @@ def unchecked(model: ModelProto, path: Path, out: Path) -> Iterator[str]:
         yield f"onnx does not know {ops}, so it did not check what they take and give"
 
 
+def check_nodes(model: ModelProto) -> None:
+    """Raise DkmError if a node takes or gives fewer values than its operator must."""
+    opsets = {opset.domain or "": opset.version for opset in model.opset_import}
+    for graph, _ in graphs(model.graph):
+        for node in graph.node:
+            version = opsets.get(node.domain, 0)
+            if version < 1 or not onnx.defs.has(node.op_type, version, node.domain):
+                continue
+            schema = onnx.defs.get_schema(node.op_type, version, node.domain)
+            if len(node.input) < schema.min_input or len(node.output) < schema.min_output:
+                raise DkmError(
+                    f"node {node.name!r} ({op_name(node)}) has {len(node.input)} inputs and "
+                    f"{len(node.output)} outputs, too few for its operator"
+                )
+
+
 def _problem(path: Path) -> str | None:
     try:
         onnx.checker.check_model(path, full_check=True)
-    # A message that quotes a damaged name is not even text.
+    # Its own errors; UnicodeDecodeError where a message quotes a damaged name, which is a
+    # ValueError as what is said of unknown types is.
     except (
         onnx.checker.ValidationError,
         onnx.shape_inference.InferenceError,
-        UnicodeDecodeError,
+        ValueError,
     ) as error:
         return " ".join(str(error).split())
     return None

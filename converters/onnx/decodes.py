@@ -178,10 +178,13 @@ def _pieces(graph: _Graph, weight: str) -> list[str]:
 
 def _row_ends(graph: _Graph, lut: str) -> list[str]:
     """Values that hold decoded rows: behind the lookup, the Reshape or the scale that ends it."""
-    ends, waiting = [], [lut]
+    ends, waiting, seen = [], [lut], {lut, ""}
     while waiting:
         for node in graph.consumers.get(waiting.pop(), []):
             value = next(iter(node.output), "")
+            if value in seen:  # a damaged graph may go in circles
+                continue
+            seen.add(value)
             if node.op_type == "Reshape" and graph.part(value).ids:
                 ends += _scaled(graph, value, lut.removesuffix(_LUT) + _SCALE) or [value]
             elif node.op_type in ("Reshape", "Gather", "Cast"):

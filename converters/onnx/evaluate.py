@@ -20,6 +20,8 @@ from dkm_deploy.errors import DkmError, first_line
 Array = NDArray[Any]
 _Run = Callable[..., Array]
 
+_TOGETHER = 4  # times what one value may have: all values, views of others among them
+
 
 def evaluate(
     nodes: Iterable[NodeProto], known: Mapping[str, Array], limit: int
@@ -29,12 +31,12 @@ def evaluate(
     Args:
         nodes: in an order that runs.
         known: initializers, and values to take in place of what nodes give.
-        limit: elements that a value may have.
+        limit: elements that a value may have; all together may have a few times as many.
 
     Raises:
         DkmError: an operator is none of a decode's, or its inputs do not fit or are too large.
     """
-    values = dict(known)
+    values, made = dict(known), 0
     for node in nodes:
         # A damaged graph can fail in any way that protobuf and numpy can.
         try:
@@ -49,6 +51,8 @@ def evaluate(
             # A LUT value times a small scale may be subnormal, or zero, as in any runtime.
             with np.errstate(all="raise", under="ignore"):
                 values[name] = run(limit, *inputs, **attributes)
+            made += values[name].size
+            _bounded(made, _TOGETHER * limit)
         except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
             what = f"{', '.join(node.output)!r} ({node.op_type!r})"
             raise DkmError(f"{what} cannot be run: {first_line(error)}") from error
@@ -92,7 +96,9 @@ def _expand(limit: int, data: Array, shape: Array) -> Array:
     return np.broadcast_to(data, wanted)
 
 
-def _gather_elements(_: int, data: Array, indices: Array, axis: int = 0) -> Array:
+def _gather_elements(limit: int, data: Array, indices: Array, axis: int = 0) -> Array:
+    others = [1 if dim == axis % data.ndim else size for dim, size in enumerate(data.shape)]
+    _bounded(prod(np.broadcast_shapes(indices.shape, tuple(others))), limit)
     return np.take_along_axis(data, indices.astype(np.intp, copy=False), axis)
 
 

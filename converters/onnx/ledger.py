@@ -11,6 +11,7 @@ from onnx import ModelProto, TensorProto
 
 from converters.onnx.decodes import find_decodes
 from converters.onnx.load import load, outside
+from converters.onnx.values import graphs
 from converters.onnx.wire import fields
 from dkm_deploy.errors import DkmError
 from dkm_deploy.ledger import Entry, Kind, Ledger, balanced
@@ -46,14 +47,15 @@ def ledger(path: Path) -> Ledger:
 
     ``indices`` and ``lut`` are the payloads that the graph decodes, under the weight's name, and
     ``dense`` those of all other tensors, but for scalars and small integer tensors, which are
-    ``graph``: like nodes, value infos, and the headers of tensors. Bytes of a data file that no
-    tensor has are ``padding``.
+    ``graph``: like nodes, value infos, and the headers of tensors. ``padding`` is what no output
+    needs: initializers that nothing uses, fields that ONNX does not know, and bytes of a data file
+    that no tensor has.
 
     Raises:
         DkmError: the file is damaged or not ONNX, or a data file is not there or too short.
     """
     model = load(path, largest=0)
-    names = palette_tensors(model)
+    names = tensor_names(model)
     data = memoryview(path.read_bytes())
     sizes: Counter[Key] = Counter()
     try:
@@ -69,15 +71,24 @@ def ledger(path: Path) -> Ledger:
     return balanced(path, entries, files)
 
 
-def palette_tensors(model: ModelProto) -> Names:
-    """Kind and weight of the initializers that palettes are decoded from."""
-    names: Names = {}
+def tensor_names(model: ModelProto) -> Names:
+    """Kind and weight of the initializers that palettes are decoded from, and of unused ones."""
+    names: Names = {name: ("padding", f"unused {name}") for name in _unused(model)}
     for decode in find_decodes(model):
         names[decode.lut.name] = ("lut", decode.weight)
         if decode.scale is not None:
             names[decode.scale.name] = ("lut", decode.weight)
         names.update({plane.name: ("indices", decode.weight) for plane in decode.planes})
     return names
+
+
+def _unused(model: ModelProto) -> set[str]:
+    """Initializers of the main graph that no node, subgraph or output reads."""
+    used = {value.name for value in model.graph.output}
+    for graph, _ in graphs(model.graph):
+        used.update(value.name for value in graph.output)
+        used.update(name for node in graph.node for name in node.input)
+    return {tensor.name for tensor in model.graph.initializer} - used
 
 
 def _regions(model: ModelProto, path: Path, names: Names) -> dict[Path, list[_Region]]:
@@ -106,18 +117,20 @@ def _message(data: memoryview, start: int, end: int, kind: Any, names: Names) ->
     if kind.name == "TensorProto":
         tensor = _kind(TensorProto.FromString(bytes(data[start:end])), names)
     for field in fields(data, start, end):
-        known = kind.fields_by_number.get(field.number)
-        name = known.name if known else "unknown fields"
+        known, part = kind.fields_by_number.get(field.number), _PARTS.get(kind.name, "model")
         size = field.end - field.content
-        if name in _METADATA:
-            yield ("metadata", name), size
-        elif tensor and name in _PAYLOAD:
+        if known is None:
+            yield ("padding", "unknown fields"), field.end - field.start
+            continue
+        if known.name in _METADATA:
+            yield ("metadata", known.name), size
+        elif tensor and known.name in _PAYLOAD:
             yield tensor, size
-        elif known and known.message_type and field.sized:  # else protobuf does not know it either
+        elif known.message_type and field.sized:  # else protobuf does not know it either
             yield from _message(data, field.content, field.end, known.message_type, names)
         else:
-            yield ("graph", _PARTS.get(kind.name, "model")), size
-        yield ("graph", _PARTS.get(kind.name, "model")), field.content - field.start
+            yield ("graph", part), size
+        yield ("graph", part), field.content - field.start
 
 
 def _kind(tensor: TensorProto, names: Names) -> Key:

@@ -11,7 +11,7 @@ import torch
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # no type hints
 from onnx import ModelProto, TensorProto, helper
 
-from converters.onnx.checked import first_names, unchecked
+from converters.onnx.checked import check_nodes, first_names, unchecked
 from converters.onnx.decodes import find_decodes
 from converters.onnx.encode import Encoding, encode
 from converters.onnx.external import LARGEST, bytes_of, move_tensors_out
@@ -79,9 +79,7 @@ def palettize(path: Path, out: Path, recipe: Recipe) -> Rewrite:
     _take_out(model, set(palettes))
     insert(model, palettes)
     model.ir_version = max(model.ir_version, _OLDEST_IR)
-    if sum(map(bytes_of, model.graph.initializer)) > LARGEST:
-        move_tensors_out(model.graph, out)
-    _save(model, out)
+    save(model, out)
     return Rewrite(palettes, dense, tuple(unchecked(model, path, out)), before)
 
 
@@ -102,6 +100,7 @@ def _check_model(model: ModelProto) -> None:
             raise DkmError(
                 f"its {what} version is {version}, and onnx {onnx.__version__} knows up to {known}"
             )
+    check_nodes(model)
     if model.training_info:
         raise DkmError("it is a training graph; export the model for inference")
     palettized = [decode.weight for decode in find_decodes(model)]
@@ -203,12 +202,19 @@ def _remove(messages: Any, where: Callable[[Any], bool]) -> None:
         del messages[place]
 
 
-def _save(model: ModelProto, out: Path) -> None:
+def save(model: ModelProto, out: Path) -> None:
+    """Write a model, its tensors in a file beside it where they are too many for one file.
+
+    Raises:
+        DkmError: the graph alone is larger than 2 GiB.
+    """
+    if sum(map(bytes_of, model.graph.initializer)) > LARGEST:
+        move_tensors_out(model.graph, out)
     try:
         out.write_bytes(model.SerializeToString(deterministic=True))
     except (EncodeError, ValueError) as error:
         raise DkmError(
-            f"{out}: palettized, it is still larger than 2 GiB, the most one ONNX file can hold; "
+            f"{out}: larger than 2 GiB, the most one ONNX file can hold; "
             "use fewer bits or palettize more of it"
         ) from error
 

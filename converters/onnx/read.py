@@ -117,10 +117,13 @@ def _all_rows(decode: Decode, known: dict[str, Array]) -> Array:
 def _array(tensor: Any) -> Array:
     """The values of an initializer. Raises DkmError if its bytes do not fit its shape."""
     try:
-        return numpy_helper.to_array(tensor)
+        array: Array = numpy_helper.to_array(tensor)
     # A damaged tensor can fail in any way that onnx and numpy can.
     except Exception as error:
         raise DkmError(f"{tensor.name} cannot be read: {first_line(error)}") from error
+    if array.dtype.kind in "cOSU":
+        raise DkmError(f"{tensor.name} holds {array.dtype}, of which no decoding is made")
+    return array
 
 
 def _axes(lut: Array, shape: tuple[int, ...]) -> Iterator[int]:

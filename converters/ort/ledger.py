@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from converters.onnx.ledger import Key, Names, palette_tensors, payload
+from converters.onnx.ledger import Key, Names, payload, tensor_names
 from converters.ort.load import load
 from dkm_deploy.ledger import Entry, Ledger, balanced
 
@@ -44,7 +44,7 @@ def ledger(path: Path) -> Ledger:
         DkmError: the file is damaged, or not of ONNX Runtime's format.
     """
     document, model = load(path)
-    names = palette_tensors(model)
+    names = tensor_names(model)
     sizes: Counter[Key] = Counter()
     for span in document.spans:
         for key, size in _kinds(span, document.tables.get(span.owner), names):

@@ -95,6 +95,10 @@ class Probe(Session, Protocol):
 
     taps: tuple[Tap, ...]
 
+    def lost(self) -> str | None:
+        """What the last run first lost to an overflow, in words; None if nothing, or unknown."""
+        ...
+
 
 @runtime_checkable
 class Prober(Runtime, Protocol):

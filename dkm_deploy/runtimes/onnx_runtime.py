@@ -130,6 +130,10 @@ class OnnxProbe(OnnxSession):
         given = {name: inputs[name] for name in self.input_shapes if name in inputs}
         return super().run(inputs) | given  # a layer may take an input itself
 
+    def lost(self) -> str | None:
+        """None: ONNX Runtime does not tell."""
+        return None
+
 
 def quiet_options() -> SessionOptions:
     """Session options under which ONNX Runtime prints nothing; its errors are raised anyway."""

@@ -7,10 +7,10 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -26,6 +26,7 @@ from dkm_deploy.training.attach import places
 from dkm_deploy.training.freeze import install, palettes
 
 _KEY = "dkm_deploy.palettes"
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def save(frozen: nn.Module, path: str | Path, *, force: bool = False) -> None:
@@ -120,7 +121,7 @@ class CheckpointReader:
     def ledger(self, path: Path) -> Ledger:
         """Tensors by kind; the header is graph."""
         tensors, metadata = read_tensors(path)
-        names = json.loads(metadata[_KEY]) if _KEY in metadata else {}
+        names = _layout(path, metadata) if _KEY in metadata else {}
         kinds: dict[str, tuple[Kind, str]] = {}
         for name in names:
             kinds[f"{name}.indices"] = ("indices", name)
@@ -146,14 +147,25 @@ def _read(path: Path) -> _Checkpoint:
             f"{path}: not a palettized checkpoint (no {_KEY} in its metadata); "
             "it must come from dkm.save"
         )
+    layout = _layout(path, metadata)
     try:
-        layout: dict[str, Any] = json.loads(metadata[_KEY])
         found = {name: _palette(name, entry, tensors) for name, entry in layout.items()}
     except DkmError as error:
         raise DkmError(f"{path}: damaged palettes: {error}") from error
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise DkmError(f"{path}: damaged palettes: {error!r}") from error
     return _Checkpoint(found, tensors)
+
+
+def _layout(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """What a checkpoint says of its palettes, by weight."""
+    try:
+        layout = json.loads(metadata[_KEY])
+    except (ValueError, RecursionError) as error:
+        raise DkmError(f"{path}: damaged palettes: {_KEY} is not JSON: {error}") from error
+    if not isinstance(layout, dict):
+        raise DkmError(f"{path}: damaged palettes: {_KEY} is not a JSON object")
+    return layout
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -182,9 +194,16 @@ def _palette(name: str, entry: Mapping[str, Any], tensors: dict[str, Tensor]) ->
     """One palette; its tensors are taken out of ``tensors``."""
     packed, lut = tensors.pop(f"{name}.indices"), tensors.pop(f"{name}.lut")
     scale = tensors.pop(f"{name}.scale").numpy() if f"{name}.scale" in tensors else None
-    shape = tuple(int(n) for n in entry["shape"])
-    indices = unpack(packed.numpy(), entry["bits"], int(np.prod(shape))).reshape(shape)
-    return Palette(indices, lut.numpy(), entry["axis"], entry["bits"], scale)
+    shape = tuple(_integer(length) for length in entry["shape"])
+    bits, axis = _integer(entry["bits"]), _integer(entry["axis"])
+    indices = unpack(packed.numpy(), bits, prod(shape)).reshape(shape)
+    return Palette(indices, lut.numpy(), axis, bits, scale)
+
+
+def _integer(value: object) -> int:
+    if not isinstance(value, int):
+        raise DkmError(f"{value!r} is no integer")
+    return value
 
 
 def dense_tensors(frozen: nn.Module) -> dict[str, Tensor]:
@@ -208,7 +227,16 @@ def _load_dense(path: str | Path, frozen: nn.Module, dense: Mapping[str, Tensor]
         if tensor.shape != dense[name].shape:
             shapes = f"{tuple(dense[name].shape)} in it and {tuple(tensor.shape)} in the model"
             raise _foreign(path, f"{name} has shape {shapes}")
+        if not _casts(dense[name].dtype, tensor.dtype):
+            raise _foreign(
+                path, f"{name} is {dense[name].dtype} in it and {tensor.dtype} in the model"
+            )
     frozen.load_state_dict(dict(dense), strict=False)
+
+
+def _casts(stored: torch.dtype, wanted: torch.dtype) -> bool:
+    """Whether values of one type are taken as another: floats, of any precision, as floats."""
+    return stored == wanted or (stored in _FLOATS and wanted in _FLOATS)
 
 
 def _foreign(path: str | Path, why: str) -> DkmError:

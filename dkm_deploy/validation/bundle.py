@@ -97,7 +97,7 @@ def read_bundle(folder: Path) -> Bundle:
             provenance={str(k): str(v) for k, v in manifest["provenance"].items()},
             recipe=str(manifest.get("recipe", "")),
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         if isinstance(error, DkmError):
             raise DkmError(f"{folder / MANIFEST}: {error}") from error
         raise DkmError(f"{folder / MANIFEST}: damaged: {error!r}") from error
@@ -130,7 +130,7 @@ def _verify(folder: Path) -> frozenset[str]:
             raise DkmError(f"{folder / SUMS}: {name} is not listed, so it cannot be verified")
     for name, expected in sums.items():
         path = folder / name
-        if not path.is_file() or path.is_symlink():
+        if not path.is_file() or path.resolve() != folder.resolve() / name:  # no links
             raise MissingFileError(f"{path}: the bundle lists it, but it is not there")
         if sha256(path) != expected:
             raise DkmError(f"{path}: changed since the bundle was written (its SHA-256 differs)")
@@ -187,7 +187,7 @@ def dtype_name(array: NDArray[Any]) -> str:
 
 def read_text(path: Path, of: str = "a golden bundle") -> str:
     """A manifest or the sums. Raises DkmError if it is not there, far too long, or not text."""
-    if not path.is_file():
+    if not path.is_file() or path.is_symlink():
         raise MissingFileError(f"{path}: no such file; {of} has one")
     if path.stat().st_size > _MOST:
         raise DkmError(f"{path}: {path.stat().st_size:,} bytes are too many for it")

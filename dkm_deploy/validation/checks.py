@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
 from dkm_deploy.validation.interval import Loss
 from dkm_deploy.validation.limits import Limits, OutputLimits, limits_of
@@ -25,11 +28,19 @@ _FIGURES = {
 }
 
 
-def palettes_check(frozen: Mapping[str, Palette], stored: Mapping[str, Palette]) -> Check:
-    """Are these the weights? Palettes decoded from the file against the frozen ones."""
+def palettes_check(
+    frozen: Mapping[str, Palette], stored: Mapping[str, Palette], ledger: Ledger
+) -> Check:
+    """Are these the weights? Palettes decoded from the file against the frozen ones.
+
+    Args:
+        frozen: of the reference.
+        stored: in the file.
+        ledger: of the file, which tells what it holds in place of a palette.
+    """
     if not frozen:
         return Check("palettes", "not run", "the reference has no palettes to compare with")
-    wrong = [f"{name} is not a palette in the file" for name in frozen if name not in stored]
+    wrong = [_absent(name, ledger) for name in frozen if name not in stored]
     wrong += [f"{name} is not a palette of the model" for name in stored if name not in frozen]
     for name in frozen.keys() & stored.keys():
         found = difference(frozen[name], stored[name])
@@ -104,15 +115,15 @@ def answer_checks(
     return checks
 
 
-def size_checks(size: int, original: int | None, limits: Limits) -> list[Check]:
-    """Bytes on disk, where limits are set."""
-    checks = []
+def size_checks(ledger: Ledger, original: int | None, limits: Limits) -> list[Check]:
+    """Bytes on disk, where limits are set. A miss tells how many of them carry nothing."""
+    checks, size = [], ledger.total_bytes
     if limits.max_bytes is not None:
         reason = f"{size:,} bytes, limit {limits.max_bytes:,}"
         checks.append(Check("size", _status(size <= limits.max_bytes), reason))
     if limits.max_size_ratio is not None:
         checks.append(_ratio_check(size, original, limits.max_size_ratio))
-    return checks
+    return [_with_padding(check, ledger) for check in checks]
 
 
 def _metric_check(metric: float | None, loss: Loss | None, limit: float) -> Check:
@@ -145,6 +156,31 @@ def _ratio_check(size: int, original: int | None, limit: float) -> Check:
     ratio = size / original
     reason = f"{ratio:.4f} of the original's {original:,} bytes, limit {limit:g}"
     return Check("size", _status(ratio <= limit), reason)
+
+
+def _with_padding(check: Check, ledger: Ledger) -> Check:
+    parts = [entry for entry in ledger.entries if entry.kind == "padding"]
+    if check.status != "missed" or not parts:
+        return check
+    largest = max(parts, key=lambda entry: entry.size_bytes)
+    told = f"{sum(entry.size_bytes for entry in parts):,} bytes are padding"
+    where = f"{largest.size_bytes:,} in {largest.name!r}"
+    return replace(check, reason=f"{check.reason}; {told}, {where}")
+
+
+def _absent(name: str, ledger: Ledger) -> str:
+    """A weight that is no palette in the file, and what it is there, as far as names tell."""
+    told, wanted = f"{name} is not a palette in the file", _spelled(name)
+    for entry in ledger.entries:
+        spelled = _spelled(entry.name).removeprefix("p_")
+        if entry.kind == "dense" and f"{spelled}_".startswith(f"{wanted}_"):
+            return f"{told} but dense, {entry.size_bytes:,} bytes"
+    return told
+
+
+def _spelled(name: str) -> str:
+    """A name as coremltools spells it, which keeps letters and digits."""
+    return re.sub(r"\W", "_", name)
 
 
 def holds_half(stored: Mapping[str, Palette]) -> bool:

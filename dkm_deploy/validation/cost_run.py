@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 
 import numpy as np
@@ -33,13 +34,13 @@ class Meter:
     Attributes:
         options: how.
         inputs: of the validation.
-        original: what the dense file is made from; None if it is not at hand.
+        original: what the dense file is made from, or that file itself; None if it is not at hand.
         folder: for files that nobody keeps.
     """
 
     options: CostOptions
     inputs: Inputs
-    original: nn.Module | None
+    original: nn.Module | Path | None
     folder: Path
 
     def measure(self, path: Path) -> Costs:
@@ -71,17 +72,18 @@ class Meter:
 
     def _dense(self, path: Path, runtime: Costed, batch: int) -> tuple[Path | None, str]:
         """The dense file to measure beside ``path``, and what it is; or why there is none."""
-        if self.options.dense is not None:
-            given = Path(self.options.dense)
+        given = self.options.dense or self.original
+        if isinstance(given, (str, PathLike)):
+            given = Path(given)
             if runtime_for(given) is runtime:
                 return given, given.name
             return None, f"{given.name} is not run by {runtime.name}"
-        if self.original is None:
+        if given is None:
             return None, "neither a dense file nor the original model was given"
         made = self.folder / f"dense.{batch}{path.suffix}"
         if not made.exists():
             try:
-                convert(self.original, rows(self.inputs, 0, batch), made)
+                convert(given, rows(self.inputs, 0, batch), made)
             except DkmError as error:
                 return None, f"the original cannot be converted: {error}"
         return made, f"the original, converted to {path.suffix}"
@@ -106,7 +108,7 @@ class Meter:
 
 @contextmanager
 def meter(
-    options: CostOptions | None, inputs: Inputs, original: nn.Module | None
+    options: CostOptions | None, inputs: Inputs, original: nn.Module | Path | None
 ) -> Iterator[Meter | None]:
     """A meter whose temporary files go with it; None without options.
 

@@ -45,21 +45,25 @@ class Divergence:
         layer: name of a PyTorch module that has a weight; the last one seen if ``at`` is "after".
         at: "output": the layer's output is off and its input is not. "input": its input is off
             already, and the outputs of all layers before it are not: something between them is.
+            "inputs": the same of the model's first layer, so it is how inputs are prepared.
             "after": no layer is off, so it is something after the last.
         value: name in the file of the value that is off; empty for "after".
         relative: relative error of it; infinite if it holds NaN or infinity that PyTorch does not.
         limit: on the relative error of a value.
         seen: layers that were compared.
         layers: modules of the model with a weight.
+        overflow: where the value is infinite, what first became so when it was rounded to fp16;
+            None if nothing did or the runtime does not tell.
     """
 
     layer: str
-    at: Literal["output", "input", "after"]
+    at: Literal["output", "input", "inputs", "after"]
     value: str
     relative: float
     limit: float
     seen: int
     layers: int
+    overflow: str | None = None
 
 
 def locate(
@@ -90,7 +94,10 @@ def locate(
     compared = list(_pairs(probe, run_file(probe, block), calls))
     if not compared:
         raise DkmError("no layer of the model is found in the file by the name of its weight")
-    return _first(compared, limit, len({weight.rpartition(".")[0] for weight in weights}))
+    found = _first(compared, limit, len({weight.rpartition(".")[0] for weight in weights}))
+    if found.at == "input" and found.layer == calls[0].layer:
+        found = replace(found, at="inputs")
+    return replace(found, overflow=probe.lost()) if found.relative == np.inf else found
 
 
 def told(found: Divergence) -> str:
@@ -100,6 +107,10 @@ def told(found: Divergence) -> str:
         within = f"no layer is off by more than {found.limit:.2e}"
         return f"{within}: it is after {found.layer}, or in single elements ({seen})"
     off = f"relative error {found.relative:.2e} at {found.value!r}"
+    off += f", where fp16 overflows first in {found.overflow}" if found.overflow else ""
+    if found.at == "inputs":
+        why = "inputs are prepared in another way, such as another scale or order of channels"
+        return f"first off before {found.layer}, the first layer: {off}; {why} ({seen})"
     if found.at == "input":
         return f"first off before {found.layer}, after the layers in front of it: {off} ({seen})"
     return f"first off in {found.layer}: {off}, its input is right ({seen})"

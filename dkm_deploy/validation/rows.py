@@ -36,6 +36,7 @@ from dkm_deploy.validation.size import (
     ideal_bytes,
     tensor_bytes,
 )
+from dkm_deploy.validation.swapped import swapped
 from dkm_deploy.validation.task import Answered, Original, Task, answered, errors_of, matched
 
 
@@ -85,10 +86,10 @@ def file_row(path: Path, task: Task) -> Model:
         bytes_by_kind={str(kind): part for kind, part in kinds.items()},
         cost=costs,
         checks=(
-            palettes_check(task.frozen, stored),
+            palettes_check(task.frozen, stored, ledger),
             parity,
             *answer_checks(told.metric, told.loss, told.answers.agreement, task.limits),
-            *size_checks(size, before.tensor_bytes if before else None, task.limits),
+            *size_checks(ledger, before.tensor_bytes if before else None, task.limits),
             *budget_checks(path, size, task.budget),
             *cost_checks(costs, unmeasured, task.limits),
         ),
@@ -157,7 +158,12 @@ def _located(
     parity: Check, path: Path, outputs: Outputs | None, task: Task, *, half: bool
 ) -> tuple[Check, Divergence | None]:
     """The parity check with where a file first goes wrong, if it does and that can be found."""
-    if parity.status != "missed" or not outputs or task.model is None:
+    if parity.status != "missed" or not outputs:
+        return parity, None
+    exchanged = swapped(outputs, task.reference, task.limits, half=half)
+    if exchanged:
+        return replace(parity, reason=f"{parity.reason}; {exchanged}"), None
+    if task.model is None:
         return parity, None
     name = next(iter(task.reference))
     limit = limits_of(name, task.limits, half=half).max_relative_error
@@ -199,4 +205,5 @@ def _ratios(original: Original | None, size: int) -> tuple[float | None, float |
     """Bytes of the original, and of its fp16 half, over ``size``; None without an original."""
     if original is None or not original.tensor_bytes:
         return None, None
-    return original.tensor_bytes / size, original.half_bytes / size
+    half = original.half_bytes
+    return original.tensor_bytes / size, None if half is None else half / size

@@ -24,11 +24,11 @@ from dkm_deploy.validation.run import Outputs
 
 @dataclass(frozen=True)
 class Original:
-    """The model before clustering: its outputs, and its tensors' bytes as they are and as fp16."""
+    """The model before clustering: outputs, bytes of its tensors, and as fp16 if that is known."""
 
     outputs: Outputs
     tensor_bytes: int
-    half_bytes: int
+    half_bytes: int | None
 
 
 @dataclass(frozen=True)

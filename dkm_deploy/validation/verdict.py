@@ -24,6 +24,7 @@ from dkm_deploy.validation.interval import Metric
 from dkm_deploy.validation.layers import histograms, layer, recipe_of
 from dkm_deploy.validation.limits import Limits, check_names, merged
 from dkm_deploy.validation.metrics import accuracy
+from dkm_deploy.validation.original_file import original_of, original_row, twin_task
 from dkm_deploy.validation.pictures import MOST, pictures
 from dkm_deploy.validation.provenance import provenance
 from dkm_deploy.validation.record import Model, Report
@@ -37,9 +38,9 @@ from dkm_deploy.validation.task import Original, Task
 def validate(
     files: Sequence[str | PathLike[str]],
     *,
-    reference: nn.Module,
+    reference: nn.Module | None = None,
     inputs: Inputs,
-    original: nn.Module | None = None,
+    original: nn.Module | str | PathLike[str] | None = None,
     labels: Tensor | NDArray[Any] | None = None,
     metric: Metric | None = None,
     limits: Limits | None = None,
@@ -57,10 +58,12 @@ def validate(
 
     Args:
         files: converted files.
-        reference: the frozen model they were converted from.
+        reference: the frozen model they were converted from. Without it ``original`` is the file
+            that they were palettized from (:func:`dkm_deploy.palettize_file`), and each is
+            compared with that file computing with its own palettes.
         inputs: a tensor, a tuple of positional or a mapping of keyword inputs, samples along the
-            first dimension.
-        original: the model before clustering.
+            first dimension; arrays that are no tensors go to files as they are.
+        original: the model before clustering, or a file that holds it.
         labels: integer labels ``(n,)``, or what ``metric`` takes.
         metric: ``metric(first output, labels)``, more is better; top-1 accuracy in percent if
             left out. For a confidence interval it is called on 1000 resamples of the inputs.
@@ -77,20 +80,22 @@ def validate(
         DkmError: a file is missing or damaged, or a PyTorch model does not run on the inputs.
     """
     paths = [existing(Path(file)) for file in files]
-    task = _task(reference, original, inputs, labels, metric or accuracy, limits or Limits())
-    rows = []
-    if original and task.original:
-        name = f"original ({_precision(original)})"
-        rows.append(model_row(name, original, task.original.outputs, task))
+    before = original if original is None or isinstance(original, nn.Module) else Path(original)
+    task = _task(reference, before, inputs, labels, metric or accuracy, limits or Limits())
+    rows = _original_rows(before, task)
     for name, model in (also or {}).items():
         rows.append(model_row(name, model, run_model(model, inputs), task))
-    rows.append(model_row("frozen (hard)", reference, task.reference, task))
-    rows += _file_rows(paths, replace(task, budget=budget), cost, original)
+    if reference is not None:
+        rows.append(model_row("frozen (hard)", reference, task.reference, task))
+    rows += _file_rows(paths, replace(task, budget=budget), cost, before)
+    report = _report(task, rows, provenance(), require)
+    if reference is None:
+        return report
     return replace(
-        _report(task, rows, provenance(), require),
+        report,
         dense=_dense(reference),
         recipe=recipe_of(task.frozen, reference).to_toml(),
-        histograms=histograms(task.frozen, original),
+        histograms=histograms(task.frozen, before if isinstance(before, nn.Module) else None),
     )
 
 
@@ -158,10 +163,13 @@ def judge(
 
 
 def _file_rows(
-    paths: Sequence[Path], task: Task, cost: CostOptions | None, original: nn.Module | None
+    paths: Sequence[Path], task: Task, cost: CostOptions | None, original: nn.Module | Path | None
 ) -> list[Model]:
+    """Rows of files; where the original's file is all there is, each against its twin of that."""
     with meter(cost, task.inputs, original) as found:
         task = replace(task, meter=found)
+        if isinstance(original, Path) and task.model is None:
+            return [file_row(path, twin_task(path, original, task)) for path in paths]
         return [file_row(path, task) for path in paths]
 
 
@@ -216,9 +224,18 @@ def _name(metric: Metric) -> str:
     return str(getattr(metric, "__name__", "metric"))
 
 
+def _original_rows(original: nn.Module | Path | None, task: Task) -> list[Model]:
+    if original is None or task.original is None:
+        return []
+    if isinstance(original, Path):
+        return [original_row(original, task)]
+    name = f"original ({_precision(original)})"
+    return [model_row(name, original, task.original.outputs, task)]
+
+
 def _task(
-    reference: nn.Module,
-    original: nn.Module | None,
+    reference: nn.Module | None,
+    original: nn.Module | Path | None,
     inputs: Inputs,
     labels: Tensor | NDArray[Any] | None,
     metric: Metric,
@@ -227,21 +244,29 @@ def _task(
     labels = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
     if labels is not None and len(labels) != sample_count(inputs):
         raise DkmError(f"{len(labels)} labels for {sample_count(inputs)} inputs")
-    expected = run_model(reference, inputs)
+    before = None if original is None else _original(original, inputs)
+    if reference is not None:
+        expected = run_model(reference, inputs)
+    elif before is not None and isinstance(original, Path):
+        expected = before.outputs  # each file brings its own
+    else:
+        raise DkmError("give reference=, or original= as the file that was palettized")
     check_names(limits, expected)
     return Task(
         inputs=inputs,
         reference=expected,
-        original=_original(original, inputs) if original else None,
+        original=before,
         labels=labels,
         metric=metric,
         limits=limits,
-        frozen=palettes(reference),
+        frozen={} if reference is None else palettes(reference),
         model=reference,
     )
 
 
-def _original(model: nn.Module, inputs: Inputs) -> Original:
+def _original(model: nn.Module | Path, inputs: Inputs) -> Original:
+    if isinstance(model, Path):
+        return original_of(existing(model), inputs)
     return Original(run_model(model, inputs), tensor_bytes(model), half_bytes(model))
 
 

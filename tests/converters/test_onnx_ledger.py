@@ -115,8 +115,8 @@ def outside(path, *places):
         for key, value in (("location", "d.bin"), ("offset", offset), ("length", length)):
             tensor.external_data.add(key=key, value=str(value))
         tensors.append(tensor)
-    output = helper.make_tensor_value_info("t0", TensorProto.FLOAT, [4])
-    graph = helper.make_graph([], "g", [], [output], initializer=tensors)
+    outputs = [helper.make_tensor_value_info(t.name, TensorProto.FLOAT, t.dims) for t in tensors]
+    graph = helper.make_graph([], "g", [], outputs, initializer=tensors)
     onnx.save(helper.make_model(graph, ir_version=8), path)
     (path.parent / "d.bin").write_bytes(bytes(64))
 

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 import dkm_deploy as dkm
 from tests.converters.onnx_models import (
@@ -229,3 +229,21 @@ class TestRefusals:
             (tmp_path / name).mkdir()
         with pytest.raises(dkm.DkmError, match=message):
             dkm.palettize_file(tmp_path / name, tmp_path / "small.onnx", FOUR)
+
+
+def test_what_onnx_raises_for_an_unknown_type_is_told(tmp_path):
+    """It is not its checker's own error, but a plain ValueError."""
+    proto = linear()
+    odd = TensorProto(name="odd", data_type=32768, dims=[2, 2], raw_data=bytes(16))
+    proto.graph.initializer.append(odd)
+    proto.graph.node.append(helper.make_node("Identity", ["odd"], ["z"]))
+    source = save(tmp_path / "model.onnx", proto)
+    result = dkm.palettize_file(source, tmp_path / "small.onnx", FOUR)
+    assert result.dense["odd"].startswith("of an unknown type")
+    assert "onnx.checker refuses the input (Invalid tensor data type" in result.unchecked[0]
+
+
+def test_a_node_without_its_inputs_is_refused(tmp_path):
+    proto = linear()
+    del proto.graph.node[0].input[1]
+    refused(tmp_path, proto, r"node 'product' \(MatMul\) has 1 inputs and 1 outputs, too few for")

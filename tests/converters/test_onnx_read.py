@@ -132,6 +132,54 @@ def test_groups_that_take_each_others_lut_do_not_pass(tmp_path):
     assert_not_read(path, palette)
 
 
+def extended(path, nodes, tensors):
+    """Add what gives ``extra``, of shape (1, 1), to the decoded weight."""
+    model = onnx.load(path)
+    model.graph.node[-1].output[0] = "inner"
+    model.graph.node.extend([*nodes, helper.make_node("Add", ["inner", "extra"], ["w"])])
+    model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in tensors.items())
+    onnx.save(model, path)
+
+
+CORNER = {"from": np.zeros(2, np.int64), "to": np.ones(2, np.int64)}
+
+
+def test_many_large_values_do_not_fill_the_memory(tmp_path):
+    """Each is small enough; together they would take 800 MB."""
+    make(tmp_path / "w.onnx")
+    nodes = [helper.make_node("Expand", ["nought", "large"], ["v0"])]
+    nodes += [helper.make_node("Add", ["v0", f"v{i}"], [f"v{i + 1}"]) for i in range(100)]
+    nodes.append(helper.make_node("Slice", ["v100", "from", "to"], ["extra"]))
+    sizes = {"nought": np.zeros((1, 1), np.int64), "large": np.array([1000, 1000])}
+    extended(tmp_path / "w.onnx", nodes, sizes | CORNER)
+    with pytest.raises(DkmError, match="are more than the file can stand for"):
+        target.read_palettes(tmp_path / "w.onnx")
+
+
+def test_a_gather_that_broadcasts_does_not_fill_the_memory(tmp_path):
+    make(tmp_path / "w.onnx")
+    nodes = [
+        helper.make_node("Expand", ["nought", "tall"], ["places"]),
+        helper.make_node("GatherElements", ["wide", "places"], ["v"], axis=0),
+        helper.make_node("Slice", ["v", "from", "to"], ["extra"]),
+    ]
+    sizes = {"nought": np.zeros((1, 1), np.int64), "tall": np.array([50_000, 1])}
+    extended(tmp_path / "w.onnx", nodes, sizes | CORNER | {"wide": np.zeros((1, 20_000), np.uint8)})
+    with pytest.raises(DkmError, match="are more than the file can stand for"):
+        target.read_palettes(tmp_path / "w.onnx")
+
+
+def test_a_graph_that_goes_in_circles_ends(tmp_path):
+    """Looking for decoded rows follows what is made of a LUT."""
+    make(tmp_path / "w.onnx")
+    model = onnx.load(tmp_path / "w.onnx")
+    model.graph.node[-1].output[0] = model.graph.output[0].name = "other"
+    steps = [("w.lut", "a"), ("a", "b"), ("b", "a")]
+    model.graph.node.extend(helper.make_node("Cast", [x], [y], to=1) for x, y in steps)
+    onnx.save(model, tmp_path / "w.onnx")
+    assert target.read_palettes(tmp_path / "w.onnx") == {}
+
+
 def test_constants_that_a_caller_may_replace_are_no_palette(tmp_path):
     make(tmp_path / "w.onnx")
     model = onnx.load(tmp_path / "w.onnx")

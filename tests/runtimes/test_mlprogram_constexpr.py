@@ -9,9 +9,9 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.packing import pack
 from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes.mlprogram import runtime
-from dkm_deploy.runtimes.mlprogram.constexpr import Constants
+from dkm_deploy.runtimes.mlprogram.constexpr import _DECODERS, Constants
 from dkm_deploy.runtimes.mlprogram.package import open_package
-from dkm_deploy.runtimes.mlprogram.program import functions
+from dkm_deploy.runtimes.mlprogram.program import Block, Operation, functions
 from tests.runtimes.mlprogram_packages import ct, mb, save, types
 
 WIDTHS = [1, 2, 3, 4, 6, 8]
@@ -267,3 +267,28 @@ def test_a_lut_with_infinity_is_refused_by_name(tmp_path):
     path = file_of(tmp_path, lambda: mb.constexpr_lut_to_dense(indices=indices, lut=lut, name="w"))
     with pytest.raises(DkmError, match=r"m\.mlpackage: 'w': .* the LUT holds NaN or infinity"):
         runtime.load(path)
+
+
+def test_constants_that_double_at_every_level_end():
+    """Each reads the one before it twice: a thousand lines that would stand for 2**1000 reads."""
+    made = [
+        Operation(
+            "constexpr_cast",
+            f"c{i}",
+            {"a": (f"c{i - 1}",), "b": (f"c{i - 1}",)},
+            ((f"c{i}", None),),
+            (),
+        )
+        for i in range(1, 1000)
+    ]
+    first = Operation("const", "c0", {}, (("c0", None),), ())
+    constants = Constants(Block((), (first, *made), ()))
+    assert constants.leaves("c999") == []
+    with pytest.raises(DkmError, match="'c999' should be a constant"):
+        constants.get("c999")
+
+
+def test_a_lut_of_long_vectors_does_not_fill_the_memory():
+    indices, lut = np.zeros((2**16, 1), np.uint8), np.zeros((1, 1, 2, 2**15), np.float16)
+    with pytest.raises(DkmError, match="has more than"):
+        _DECODERS["constexpr_lut_to_dense"]({"indices": indices, "lut": lut})

@@ -141,15 +141,40 @@ def test_a_plain_checkpoint_is_told_apart(tmp_path):
         '{"stem.weight": {"shape": "x", "bits": 3, "axis": 0}}',
         '{"stem.weight": {"bits": 3, "axis": 0}}',
         '{"none.weight": {"shape": [8, 3, 3, 3], "bits": 3, "axis": 0}}',
+        '{"stem.weight": {"shape": [8, 3, 3, Infinity], "bits": 3, "axis": 0}}',
+        '{"stem.weight": {"shape": [8, 3, 3, 4611686018427387904], "bits": 3, "axis": 0}}',
+        '{"stem.weight": {"shape": [8, 3, 3, 3], "bits": 3, "axis": 0.0}}',
+        "[" * 100_000,
     ],
 )
 def test_forged_metadata_is_one_line(saved, layout):
     path = saved[1]
+    forge(path, layout)
+    with pytest.raises(dkm.DkmError, match="damaged palettes"):
+        dkm.load(path, SmallNet())
+
+
+@pytest.mark.parametrize("layout", ["{", "[]", "[" * 100_000])
+def test_a_ledger_of_forged_metadata_is_one_line(saved, layout):
+    forge(saved[1], layout)
+    with pytest.raises(dkm.DkmError, match="damaged palettes"):
+        dkm.ledger(saved[1])
+
+
+def test_tensors_of_another_kind_are_refused(saved):
+    path = saved[1]
+    path.write_bytes(
+        path.read_bytes().replace(b'"dtype":"F32","shape":[5]', b'"dtype":"I32","shape":[5]')
+    )
+    with pytest.raises(dkm.DkmError, match=r"head\.bias is torch\.int32 in it and torch\.float32"):
+        dkm.load(path, SmallNet())
+
+
+def forge(path, layout):
+    """Put something else in place of what the checkpoint says of its palettes."""
     data = path.read_bytes()
     (size,) = struct.unpack("<Q", data[:8])
     header = json.loads(data[8 : 8 + size])
     header["__metadata__"]["dkm_deploy.palettes"] = layout
     forged = json.dumps(header).encode()
     path.write_bytes(struct.pack("<Q", len(forged)) + forged + data[8 + size :])
-    with pytest.raises(dkm.DkmError, match="damaged palettes"):
-        dkm.load(path, SmallNet())

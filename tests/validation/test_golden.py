@@ -221,6 +221,7 @@ class TestBadInput:
             {"labels": [3]},
             {"limits": {"max_novelty": 1}},
             {"original_bytes": [1]},
+            {"original_bytes": [float("inf"), 1]},
             {"provenance": 3},
         ],
     )

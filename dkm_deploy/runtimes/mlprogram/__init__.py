@@ -58,5 +58,10 @@ class EvaluatorProbe:
         values = self._session.run(inputs, keep=names)
         return {name: values[name] for name in names}
 
+    def lost(self) -> str | None:
+        """The first overflow of the last run, if it was none of a constant, such as a mask."""
+        made = (str(each) for each in self._session.overflows if each.type != "const")
+        return next(made, None)
+
 
 runtime = ReferenceRuntime()

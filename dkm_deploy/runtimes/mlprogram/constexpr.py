@@ -12,12 +12,15 @@ from numpy.typing import NDArray
 from dkm_deploy.errors import DkmError
 from dkm_deploy.packing import unpack
 from dkm_deploy.palette import Palette
+from dkm_deploy.runtimes.mlprogram.limits import check_elements
 from dkm_deploy.runtimes.mlprogram.program import Block, Constant, Operand, Operation
 
 _T = TypeVar("_T")
 
 Array = NDArray[Any]
 Arguments = Mapping[str, Array]
+
+_LEVELS = 6  # constants made from constants; each is decoded anew wherever it is used
 
 
 def is_constant(operation: Operation) -> bool:
@@ -30,11 +33,14 @@ class Constants:
 
     def __init__(self, block: Block) -> None:
         self._source: dict[str, tuple[Operation, int]] = {}
+        levels: dict[str, int] = {}
         for operation in block.walk():
             # Only what is made from earlier constants: a damaged program may go in circles.
             if is_constant(operation) and _names(operation) <= self._source.keys():
-                for position, (name, _) in enumerate(operation.outputs):
+                level = 1 + max((levels[name] for name in _names(operation)), default=0)
+                for position, (name, _) in enumerate(operation.outputs if level <= _LEVELS else ()):
                     self._source.setdefault(name, (operation, position))
+                    levels.setdefault(name, level)
 
     def __contains__(self, name: object) -> bool:
         return name in self._source
@@ -102,7 +108,9 @@ def palette(arguments: Arguments) -> Palette:
 
 
 def _lut_to_dense(arguments: Arguments) -> tuple[Array]:
-    return (palette(arguments).decode(),)
+    found = palette(arguments)
+    check_elements(found.shape)
+    return (found.decode(),)
 
 
 def _blockwise_shift_scale(arguments: Arguments) -> tuple[Array]:

@@ -10,7 +10,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes.mlprogram.numerics import Overflow
 from dkm_deploy.runtimes.mlprogram.step import Step, Values
 
-_MOST_ROUNDS = 1_000_000
+_MOST_ROUNDS = 100_000
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,10 @@ class Overflow:
     count: int
     largest: float
 
+    def __str__(self) -> str:
+        lost = f"{self.count} values, up to {self.largest:.3g} where fp16 ends at 65504"
+        return f"{Source(self.operation, self.type, self.layer)}: {lost}"
+
 
 @dataclass(frozen=True)
 class Finish:

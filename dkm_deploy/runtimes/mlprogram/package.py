@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ class Package:
         text = self.user_metadata.get(WEIGHT_NAMES_KEY, "{}")
         try:
             names = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DkmError(
                 f"{self.path}: metadata {WEIGHT_NAMES_KEY!r} is not JSON: {error}"
             ) from error
@@ -85,10 +86,20 @@ def open_package(path: Path) -> Package:
         raise DkmError(f"{path}: {COMPILED}")
     if not path.is_dir():
         raise DkmError(f"{path}: not a folder; a Core ML package is a folder named .mlpackage")
+    _check_links(path)
     model_file = _inside(path, path / "Data", _root_item(path / _MANIFEST))
     if not model_file.is_file():
         raise MissingFileError(f"{model_file}: the manifest names this model file; it is missing")
     return Package(path, model_file, _parse(model_file))
+
+
+def _check_links(package: Path) -> None:
+    """Raise DkmError for a link out of the package; what it leads to would be read and weighed."""
+    root = os.path.realpath(package)
+    for part in package.rglob("*"):
+        if part.is_symlink() and not Path(os.path.realpath(part)).is_relative_to(root):
+            name = part.relative_to(package)
+            raise DkmError(f"{package}: {str(name)!r} is a link, which lies outside the package")
 
 
 def _root_item(manifest: Path) -> str:

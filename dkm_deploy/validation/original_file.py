@@ -1,0 +1,55 @@
+"""The model before clustering as a file: what palettized files have without a PyTorch model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from dkm_deploy.errors import DkmError
+from dkm_deploy.export import Inputs
+from dkm_deploy.ledger import Kind
+from dkm_deploy.runtimes import runtime_for
+from dkm_deploy.targets import ledger, read_palettes, rewriter_for
+from dkm_deploy.validation.record import Model
+from dkm_deploy.validation.rows import file_row
+from dkm_deploy.validation.run import Outputs, run_file
+from dkm_deploy.validation.task import Original, Task
+
+_TENSORS: tuple[Kind, ...] = ("indices", "lut", "dense")
+
+
+def original_of(path: Path, inputs: Inputs) -> Original:
+    """Outputs of a dense file, and the bytes of its tensors; those of its fp16 half are unknown.
+
+    Raises:
+        DkmError: the file is damaged, nothing here runs it, or it does not run on the inputs.
+    """
+    kinds = ledger(path).by_kind()
+    return Original(_outputs(path, inputs), sum(kinds[kind] for kind in _TENSORS), None)
+
+
+def original_row(path: Path, task: Task) -> Model:
+    """The row of a dense file as the original: nothing is asked of it."""
+    row = file_row(path, replace(task, model=None))
+    return replace(row, name=f"original ({path.name})", path=None, checks=())
+
+
+def twin_task(path: Path, original: Path, task: Task) -> Task:
+    """``task`` with the outputs of the original whose weights are those that ``path`` decodes.
+
+    Raises:
+        DkmError: ``path`` was not made from ``original``, or no target can take palettes out of
+            files of its kind.
+    """
+    with TemporaryDirectory() as folder:
+        twin = Path(folder) / original.name
+        try:
+            rewriter_for(original).write_twin(original, read_palettes(path), twin)
+        except DkmError as error:
+            raise DkmError(f"{path}: it cannot be compared with the original: {error}") from error
+        return replace(task, reference=_outputs(twin, task.inputs))
+
+
+def _outputs(path: Path, inputs: Inputs) -> Outputs:
+    return run_file(runtime_for(path).load(path), inputs)

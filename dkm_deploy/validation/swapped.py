@@ -1,0 +1,45 @@
+"""Which outputs of a file hold each other's values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from numpy.typing import NDArray
+
+from dkm_deploy.validation.limits import Limits, limits_of
+from dkm_deploy.validation.metrics import errors
+from dkm_deploy.validation.run import Outputs
+
+
+def swapped(outputs: Outputs, reference: Outputs, limits: Limits, *, half: bool) -> str | None:
+    """Outputs that are off, but within the limits of another one, in words; None without any.
+
+    Args:
+        outputs: of the file, by the reference's names.
+        reference: what they are compared with.
+        limits: what was asked for.
+        half: whether the default limits are those of half precision.
+    """
+    wanted = {n: limits_of(n, limits, half=half).max_relative_error or 0.0 for n in reference}
+    wrong = [
+        name
+        for name in reference
+        if name in outputs and not _near(outputs[name], reference[name], wanted[name])
+    ]
+    found = {
+        name: other
+        for name in wrong
+        for other in wrong
+        if other != name and _near(outputs[name], reference[other], wanted[other])
+    }
+    if not found:
+        return None
+    held = ", ".join(f"{name!r} has the values of {other!r}" for name, other in found.items())
+    return f"outputs are swapped: {held}"
+
+
+def _near(actual: NDArray[Any], expected: NDArray[Any], limit: float) -> bool:
+    if actual.shape != expected.shape or not actual.size:
+        return False
+    found = errors(actual, expected)
+    return bool(found.compared) and not found.nonfinite and found.relative <= limit
