@@ -18,7 +18,6 @@ import io
 import time
 from dataclasses import astuple
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -53,13 +52,14 @@ def main() -> None:
     print(f"fp32: {top1(bench.model, bench.test):.2f} %; target {arguments.target}")
     print("\n| budget, bytes | recipe | bytes | predicted off by | loss | top-1, % | CPU s |")
     print("|---|---|---|---|---|---|---|")
-    for bits in arguments.bits:
-        uniform = dict.fromkeys(bench.names, dkm.PaletteSpec(bits))
-        budget = bench.scales.weigh(bench.target, uniform).total
-        bench.row(budget, f"uniform, {bits} bits", uniform)
+    budgets = {bits: bench.uniform_bytes(bits) for bits in arguments.bits}
+    for bits, budget in budgets.items():
+        bench.row(budget, f"uniform, {bits} bits", bench.uniform(bits))
         bench.row(budget, "greedy by PSNR, 1 2 4 6 8 bits", bench.greedy(budget))
         bench.planned(budget, "plan, 1 2 4 6 8 bits", _WIDTHS, "kmeans")
         bench.planned(budget, "plan", DEFAULT, "kmeans")
+    for bits, budget in budgets.items():
+        bench.row(budget, f"uniform, {bits} bits, sensitive", bench.uniform(bits), "sensitive")
         bench.planned(budget, "plan, sensitive", DEFAULT, "sensitive")
 
 
@@ -81,16 +81,31 @@ class Bench:
         self._held_out, self._expected = held_out, self.model(held_out).detach()
         self._losses: dict[tuple[str, dkm.PaletteSpec], float] = {}
 
-    def row(self, budget: int, name: str, specs: dict[str, dkm.PaletteSpec], **how: Any) -> None:
+    def uniform(self, bits: int) -> dict[str, dkm.PaletteSpec]:
+        """The same palette for every weight."""
+        return dict.fromkeys(self.names, dkm.PaletteSpec(bits))
+
+    def uniform_bytes(self, bits: int) -> int:
+        """Of its file."""
+        return self.scales.weigh(self.target, self.uniform(bits)).total
+
+    def row(
+        self,
+        budget: int,
+        name: str,
+        specs: dict[str, dkm.PaletteSpec],
+        method: str = "kmeans",
+        off: str = "-",
+        spent: str = "-",
+    ) -> None:
         """Print the row of a recipe, given as specs by name."""
         recipe = dkm.Recipe(rules=[dkm.Rule(n, spec=s) for n, s in specs.items()])
-        method, data = how.get("method", "kmeans"), how.get("data")
+        data = self.calibration if method == "sensitive" else None
         frozen = dkm.palettize(self.model, recipe, method, data)
         size = self.scales.weigh(self.target, specs).total
         with torch.no_grad():
             gap = (frozen(self._held_out) - self._expected).square().sum()
         loss = float(gap / self._expected.square().sum())
-        off, spent = how.get("off", "-"), how.get("spent", "-")
         figures = f"{size:,} | {off} | {loss:.5f} | {top1(frozen, self.test):.2f} | {spent}"
         print(f"| {budget:,} | {name} | {figures} |", flush=True)
 
@@ -113,8 +128,7 @@ class Bench:
         size = found.size_bytes[self.target]
         off = f"{100 * (found.predicted_bytes - size) / size:+.2f} %"
         specs = {made.name: made.spec for made in found.decisions if made.spec is not None}
-        data = self.calibration if method == "sensitive" else None
-        self.row(budget, name, specs, method=method, data=data, off=off, spent=spent)
+        self.row(budget, name, specs, method, off, spent)
 
     def greedy(self, budget: int) -> dict[str, dkm.PaletteSpec]:
         """The specs of the highest threshold that fits.

@@ -21,7 +21,7 @@ def kmeans(
 ) -> Tensor:
     """Centroids of each group, by Lloyd's algorithm.
 
-    Scalars start from the optimal clusters of 1,024 or more runs of a table of the values, and
+    Scalars start from the optimal clusters of 4,096 runs of a table of the values, and
     stay sorted. Vectors start from k-means++
     (Arthur and Vassilvitskii 2007) with a fixed seed. A group with no more than ``clusters``
     distinct vectors gets just these.

@@ -9,9 +9,9 @@ from dkm_deploy.clustering.optimal import Table, optimal_runs
 
 _SORTED = 1 << 17  # scalars up to which every distinct value is an entry of the table
 _BINS = 1 << 16  # of the table of more scalars: each far narrower than one of 256 clusters
+_FILLED = 1024  # bins that must hold values, for the others to be narrow enough
 _DENSITY = 1 << 14  # bins of the histogram that estimates a density
-_RUNS = 1024  # of the table, that the exact start works on, at least
-_RUNS_EACH = 8  # and at least so many a cluster
+_RUNS = 4096  # of the table, that the exact start works on: within 1e-6 of the optimum at 4 bits
 
 
 def cluster_scalars(
@@ -34,8 +34,7 @@ def cluster_scalars(
     if len(points) <= clusters:
         return _padded(points, clusters)
     number, total = _prefix(counts), _prefix(counts * points)
-    runs = max(_RUNS, _RUNS_EACH * clusters)
-    centroids = _optimal(points, counts, _cuts(points, counts, runs), clusters)
+    centroids = _optimal(points, counts, _cuts(points, counts, _RUNS), clusters)
     for _ in range(iterations):
         bounds = torch.searchsorted(points, (centroids[1:] + centroids[:-1]) / 2)
         bounds = torch.cat([bounds.new_zeros(1), bounds, bounds.new_full((1,), len(points))])
@@ -62,7 +61,7 @@ def _table(values: Tensor, masses: Tensor | None) -> tuple[Tensor, Tensor]:
     """
     if len(values) > _SORTED:
         points, counts = _binned(values, masses)
-        if len(points) >= _RUNS:
+        if len(points) >= _FILLED:
             return points, counts
     if masses is None:
         distinct, numbers = torch.unique(values.double(), return_counts=True)
