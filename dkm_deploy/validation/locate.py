@@ -20,7 +20,7 @@ from dkm_deploy.export import Inputs
 from dkm_deploy.runtimes import Probe, Tap, prober_for
 from dkm_deploy.training.freeze import palettes
 from dkm_deploy.validation.metrics import errors
-from dkm_deploy.validation.run import Outputs, rows, run_file, run_model
+from dkm_deploy.validation.run import Outputs, fixed_batch, rows, run_file, run_model
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
@@ -87,7 +87,7 @@ def locate(
     """
     weights = _weights(model)
     probe = prober_for(path).probe(path, weights)
-    batch = next(iter(probe.input_shapes.values()))[0] or 1
+    batch = fixed_batch(probe) or 1
     start = _worst(*outputs) // batch * batch
     block = rows(inputs, start, start + batch)
     calls = _with_folded(_calls(model, block, weights), model, {_layer(t) for t in probe.taps})

@@ -57,7 +57,7 @@ def run_file(session: Session, inputs: Inputs) -> Outputs:
     arrays = named_arrays(session, inputs)
     count = sample_count(inputs)
     batch = fixed_batch(session)
-    if batch in (None, count):
+    if batch is None or batch < 1 or batch == count:
         return _outputs(session, arrays)
     if count % batch:
         raise DkmError(
@@ -65,15 +65,15 @@ def run_file(session: Session, inputs: Inputs) -> Outputs:
         )
     return joined(
         [
-            _outputs(session, {name: array[i : i + batch] for name, array in arrays.items()})
+            _outputs(session, {n: a[i : i + batch] if a.ndim else a for n, a in arrays.items()})
             for i in range(0, count, batch)
         ]
     )
 
 
 def fixed_batch(session: Session) -> int | None:
-    """Samples that a file takes at a time; None if it takes any number."""
-    return next(iter(session.input_shapes.values()))[0]
+    """First dimension of the first input that has one; None if it may change, or none has."""
+    return next((shape[0] for shape in session.input_shapes.values() if shape), None)
 
 
 def _outputs(session: Session, arrays: Arrays) -> Outputs:
@@ -105,8 +105,17 @@ def sample_count(inputs: Inputs) -> int:
 
 
 def joined(parts: Sequence[Outputs]) -> Outputs:
-    """Outputs of several batches as those of one."""
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    """Outputs of several batches as those of one. Raises DkmError if they are no batches."""
+    return {name: _joined(name, [part[name] for part in parts]) for name in parts[0]}
+
+
+def _joined(name: str, arrays: list[NDArray[Any]]) -> NDArray[Any]:
+    if len(arrays) == 1:
+        return arrays[0]
+    try:
+        return np.concatenate(arrays)
+    except ValueError as error:
+        raise DkmError(f"output {name!r}: batches cannot be put together: {error}") from error
 
 
 def named_arrays(session: Session, inputs: Inputs) -> Arrays:

@@ -102,6 +102,28 @@ def test_arrays_go_to_the_file_as_they_are(tmp_path):
     assert report.samples == 3
 
 
+def test_a_scalar_among_the_inputs(tmp_path):
+    """It comes first, and the batch of the other input is fixed."""
+    parts = [numpy_helper.from_array(np.ones((32, 32), np.float32), "w")]
+    nodes = [
+        onnx.helper.make_node("MatMul", ["x", "w"], ["product"]),
+        onnx.helper.make_node("Mul", ["product", "gain"], ["y"]),
+    ]
+    gain, x, y = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("gain", []), ("x", [2, 32]), ("y", [2, 32]))
+    )
+    graph = onnx.helper.make_graph(nodes, "g", [gain, x], [y], parts)
+    opset = onnx.helper.make_opsetid("", 17)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=8)
+    onnx.save(model, tmp_path / "m.onnx")
+    dkm.palettize_file(tmp_path / "m.onnx", tmp_path / "small.onnx", dkm.Recipe.uniform(2))
+    inputs = {"gain": np.float32(2), "x": torch.randn(6, 32)}
+    report = dkm.validate([tmp_path / "small.onnx"], original=tmp_path / "m.onnx", inputs=inputs)
+    assert report
+    assert report.samples == 6
+
+
 def test_a_file_of_another_model_is_told(original, tmp_path):
     frozen = dkm.palettize(nn.Sequential(nn.Linear(8, 5)), dkm.Recipe.uniform(2))
     path = dkm.convert(frozen, torch.ones(1, 8), tmp_path / "other.onnx").path
