@@ -66,8 +66,15 @@ def _worker(rank, kind, recipe, folder):
     os._exit(0)
 
 
-@pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("kind", ["ddp", "fsdp2"])
+@pytest.mark.parametrize(
+    ("kind", "recipe"),
+    [
+        ("ddp", "scalar"),
+        ("fsdp2", "vector"),
+        pytest.param("ddp", "vector", marks=pytest.mark.slow),
+        pytest.param("fsdp2", "scalar", marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_find_the_palettes_of_one(kind, recipe, tmp_path):
     mp.spawn(_worker, args=(kind, recipe, str(tmp_path)), nprocs=2)
     shared, alone = _model(recipe), _model(recipe)
