@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
@@ -13,7 +12,8 @@ import tomli_w
 from torch import Tensor, nn
 
 from dkm_deploy.atomic import written_whole
-from dkm_deploy.errors import DkmError, MissingFileError
+from dkm_deploy.errors import DkmError
+from dkm_deploy.toml import read_toml
 
 _T = TypeVar("_T")
 
@@ -183,16 +183,7 @@ class Recipe:
         Raises:
             DkmError: the file is missing, is not TOML, or has an unknown key or a bad value.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise MissingFileError(f"{path}: no such recipe file")
-        try:
-            return _recipe(tomllib.loads(path.read_text("utf-8")))
-        except DkmError as error:
-            raise DkmError(f"{path}: {error}") from error
-        # Not only tomllib's own: numbers of thousands of digits, and tables without end.
-        except (ValueError, RecursionError) as error:
-            raise DkmError(f"{path}: not a TOML file: {error}") from error
+        return read_toml(path, "recipe", _recipe)
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the recipe as TOML, whole or not at all.

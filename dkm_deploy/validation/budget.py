@@ -14,13 +14,13 @@ The first entry that fits a path decides.
 
 from __future__ import annotations
 
-import tomllib
 from dataclasses import dataclass, fields
 from pathlib import Path, PurePath
 from typing import Any
 
-from dkm_deploy.errors import DkmError, MissingFileError
+from dkm_deploy.errors import DkmError
 from dkm_deploy.quantities import parse_bytes, parse_share
+from dkm_deploy.toml import read_toml
 from dkm_deploy.validation.record import Check
 
 
@@ -54,15 +54,7 @@ class Budget:
         Raises:
             DkmError: the file is missing, is not TOML, or has an unknown key or a bad value.
         """
-        path = Path(path)
-        if not path.is_file():
-            raise MissingFileError(f"{path}: no such budget file")
-        try:
-            return _budget(tomllib.loads(path.read_text("utf-8")))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise DkmError(f"{path}: not a TOML file: {error}") from error
-        except DkmError as error:
-            raise DkmError(f"{path}: {error}") from error
+        return read_toml(path, "budget", _budget)
 
 
 def budget_checks(path: Path, size: int, budget: Budget | None) -> list[Check]:

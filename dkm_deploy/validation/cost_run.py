@@ -20,7 +20,7 @@ from torch import nn
 from dkm_deploy.convert import convert
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
-from dkm_deploy.runtimes import Costed, runtime_for, timed_runtime
+from dkm_deploy.runtimes import Costed, Session, runtime_for, timed_runtime
 from dkm_deploy.targets import existing
 from dkm_deploy.validation import cost_child
 from dkm_deploy.validation.cost import CostOptions, Costs, Figures, middle, ratios
@@ -50,10 +50,14 @@ class Meter:
             DkmError: no runtime here can be timed with it, or a process died, hung or failed.
         """
         runtime = timed_runtime(path)
-        batch = fixed_batch(runtime.load(path)) or 1
+        session = runtime.load(path)
+        batch = fixed_batch(session) or 1
+        orders, files = [self._settings(path, session, runtime, batch)], [path]
+        del session  # the dense one needs the memory
         dense, beside = self._dense(path, runtime, batch)
-        files = [path] if dense is None else [path, dense]
-        orders = [self._settings(file, runtime, batch) for file in files]
+        if dense is not None:
+            orders.append(self._settings(dense, runtime.load(dense), runtime, batch))
+            files.append(dense)
         found: list[list[Figures]] = [[] for _ in files]
         for round_ in range(self.options.rounds):
             # Now the one first, now the other: a drift of the machine's speed is in neither.
@@ -88,9 +92,9 @@ class Meter:
                 return None, f"the original cannot be converted: {error}"
         return made, f"the original, converted to {path.suffix}"
 
-    def _settings(self, path: Path, runtime: Costed, batch: int) -> Path:
+    def _settings(self, path: Path, session: Session, runtime: Costed, batch: int) -> Path:
         """The order for one file, written for its processes."""
-        arrays = named_arrays(runtime.load(path), rows(self.inputs, 0, batch))
+        arrays = named_arrays(session, rows(self.inputs, 0, batch))
         place = Path(tempfile.mkdtemp(dir=self.folder))
         np.savez(place / "inputs.npz", *arrays.values())
         told = {

@@ -90,6 +90,8 @@ def test_a_validation_is_held_to_it(tmp_path):
         ("[[files]]\nmatch = '*'\nbase_bytes = 3\nmax_growth = '-1%'", "share '-1%': write it"),
         ("[[files]]\nmatch = '*'\nbase_bytes = 3\nmax_growth = [1]", r"max_growth is \[1\]"),
         ("[[files", "not a TOML file"),
+        ("a = " + "[" * 5000, "not a TOML file"),
+        (f"a = {'1' * 5000}", "not a TOML file"),
     ],
 )
 def test_what_a_budget_may_not_hold(tmp_path, text, message):
