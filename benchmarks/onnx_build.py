@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -104,9 +105,9 @@ def _checked(path: Path, palettes: dict[str, dkm.Palette], x: Tensor) -> dict[st
     onnx.checker.check_model(str(path), full_check=True)  # raises if not
     model = onnx.load(path)
     made = {name for node in model.graph.node for name in node.output}
-    # Matrices that a MatMul wants transposed are decoded so.
-    names = {weight: weight if weight in made else f"{weight}.T" for weight in palettes}
-    for name in names.values():
+    # A matrix may be decoded transposed, and in parts: see converters.onnx.decodes.
+    names = {weight: _decoded_as(weight, made) for weight in palettes}
+    for name in itertools.chain.from_iterable(names.values()):
         value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
         model.graph.output.append(value)
     facts = {"valid": True}
@@ -115,13 +116,28 @@ def _checked(path: Path, palettes: dict[str, dkm.Palette], x: Tensor) -> dict[st
         options.log_severity_level = 4
         options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
         session = onnxruntime.InferenceSession(model.SerializeToString(), options)
-        found = session.run(list(names.values()), {session.get_inputs()[0].name: x.numpy()})
-        dense = dict(zip(names, found, strict=True))
+        feeds = {session.get_inputs()[0].name: x.numpy()}
         facts[f"exact_{folding}"] = all(
-            _same_bits(dense[w] if names[w] == w else dense[w].T, palette.decode())
-            for w, palette in palettes.items()
+            _same_bits(_dense(session.run(names[weight], feeds), names[weight]), palette.decode())
+            for weight, palette in palettes.items()
         )
     return facts
+
+
+def _decoded_as(weight: str, made: set[str]) -> list[str]:
+    """The values that a weight is decoded into."""
+    for name in (weight, f"{weight}.T"):
+        parts = (f"{name}.part.{number}" for number in itertools.count())
+        found = [name] if name in made else list(itertools.takewhile(made.__contains__, parts))
+        if found:
+            return found
+    raise LookupError(f"{weight} is not decoded")
+
+
+def _dense(parts: list[Any], names: list[str]) -> Any:
+    turned = ".T" in names[0]
+    whole = np.concatenate(parts, int(turned))
+    return whole.T if turned else whole
 
 
 def _same_bits(found: Any, expected: Any) -> bool:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from itertools import cycle, islice, product
+from itertools import count, cycle, islice, product, takewhile
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,17 @@ class Odd(nn.Linear):
         return super().forward(x[:, :7])
 
 
+class Large(nn.Linear):
+    """So many weights that 4-bit ones are applied in two halves."""
+
+    def __init__(self) -> None:
+        super().__init__(1024, 1026, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(.., 16)`` to ``(.., 1026)``."""
+        return super().forward(x.repeat(*[1] * (x.ndim - 1), 64))
+
+
 class Recurrent(nn.Module):
     """An LSTM or GRU without its last state."""
 
@@ -100,16 +111,25 @@ def _conv_norm() -> nn.Module:
 
 @dataclass(frozen=True)
 class Layer:
-    """A kind of layer: the input it takes, in ``INPUTS``, and how it is made."""
+    """A kind of layer.
+
+    Attributes:
+        takes: its input, a key of ``INPUTS``.
+        make: makes it.
+        only: granularity and bits of each case, if not all.
+    """
 
     takes: str
     make: Callable[[], nn.Module]
+    only: tuple[tuple[str, int], ...] = ()
 
 
 LAYERS = {
     "linear": Layer("rows", lambda: nn.Linear(16, 8)),
     "odd": Layer("rows", Odd),
+    "large": Layer("rows", Large, only=(("tensor", 4),)),
     "linear3d": Layer("sequence", lambda: nn.Linear(16, 8)),
+    "large3d": Layer("sequence", Large, only=(("tensor", 4),)),
     "lstm": Layer("sequence", lambda: Recurrent(nn.LSTM(16, 8, batch_first=True))),
     "gru": Layer("sequence", lambda: Recurrent(nn.GRU(16, 8, batch_first=True))),
     # Multi-head attention between two linear layers.
@@ -158,7 +178,10 @@ def _weights(layer: str) -> dict[str, tuple[int, ...]]:
 
 def _cases() -> list[Case]:
     cases = []
-    for layer in LAYERS:
+    for layer, kind in LAYERS.items():
+        if kind.only:
+            cases += [Case(layer, (palette,)) for palette in kind.only]
+            continue
         shapes = _weights(layer).values()
         fits = [g for g, spec in GRANULARITIES.items() if not any(map(spec.refuse, shapes))]
         if layer == "linear":
@@ -233,15 +256,20 @@ def values(model: onnx.ModelProto) -> set[str]:
 def showing(model: onnx.ModelProto, weights: list[str]) -> onnx.ModelProto:
     """A copy of ``model`` that gives these dense weights as outputs too, where it has them.
 
-    A matrix that the model has transposed is turned back.
+    A matrix that the model has transposed is turned back; parts are put together.
     """
     shown = onnx.ModelProto()
     shown.CopyFrom(model)
-    made = values(model)
     for name in weights:
-        if f"{name}.T" in made:
+        for value, axis in ((f"{name}.T", 1), (name, 0)):
+            parts = list(
+                takewhile(values(shown).__contains__, map(f"{value}.part.{{}}".format, count()))
+            )
+            if parts:
+                shown.graph.node.append(onnx.helper.make_node("Concat", parts, [value], axis=axis))
+        if f"{name}.T" in values(shown):
             shown.graph.node.append(onnx.helper.make_node("Transpose", [f"{name}.T"], [name]))
-        elif name not in made:
+        elif name not in values(shown):
             continue
         kind = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
         shown.graph.output.append(kind)

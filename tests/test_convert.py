@@ -63,16 +63,16 @@ def test_a_dense_model_converts_too(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 class TestNothingHalfWritten:
-    def test_an_existing_file_is_kept_without_force(self, tmp_path, suffix):
+    def test_an_existing_file_is_kept_but_for_a_whole_one_with_force(self, tmp_path, suffix):
         path = tmp_path / f"model{suffix}"
-        frozen = dkm.palettize(small_net(), MIXED)
-        first = dkm.convert(frozen, images(1), path)
+        frozen = dkm.palettize(small_net(), dkm.Recipe.uniform(1))
+        first = dkm.convert(dkm.palettize(small_net(), MIXED), images(1), path)
         with pytest.raises(FileExistsError, match="already exists; use --force"):
-            dkm.convert(dkm.palettize(small_net(), dkm.Recipe.uniform(1)), images(1), path)
+            dkm.convert(frozen, images(1), path)
+        with pytest.raises(dkm.DkmError):
+            dkm.convert(frozen, torch.ones(1, 9, 8, 8), path, force=True)
         assert dkm.ledger(path) == first.ledger
-        again = dkm.convert(
-            dkm.palettize(small_net(), dkm.Recipe.uniform(1)), images(1), path, force=True
-        )
+        again = dkm.convert(frozen, images(1), path, force=True)
         assert again.ledger != first.ledger
         assert sorted(file.name for file in tmp_path.iterdir()) == names(suffix)
 
@@ -82,14 +82,6 @@ class TestNothingHalfWritten:
         with pytest.raises(RuntimeError, match="wrote a wrong file: not in the file"):
             dkm.convert(dkm.palettize(small_net(), MIXED), images(1), tmp_path / f"model{suffix}")
         assert list(tmp_path.iterdir()) == []
-
-    def test_a_failure_keeps_what_force_would_replace(self, tmp_path, suffix):
-        path = tmp_path / f"model{suffix}"
-        frozen = dkm.palettize(small_net(), MIXED)
-        first = dkm.convert(frozen, images(1), path)
-        with pytest.raises(dkm.DkmError):
-            dkm.convert(frozen, torch.ones(1, 9, 8, 8), path, force=True)
-        assert dkm.ledger(path) == first.ledger
 
 
 class TestTheCompanion:

@@ -2,8 +2,8 @@
 
 A decode starts at a LUT, a float initializer of rank 3 or more called ``<weight>.lut``, and is
 computed from it, packed bytes and constants. It ends in one of four ways: in the dense value that
-is called ``<weight>``, or ``<weight>.T`` if it is the transposed matrix; in parts of it, some rows
-each, ``<weight>.part.0``, ``.part.1`` ..; in ``<weight>.codes``, 8-bit codes for a kernel; or,
+is called ``<weight>``, or ``<weight>.T`` if it is the transposed matrix; in parts of either, some
+output channels each, ``<weight>.part.0``, ``.part.1`` ..; in ``<weight>.codes``, 8-bit codes for a kernel; or,
 where only rows of the weight are decoded, in the value made from bytes that a Gather takes by row
 numbers of the caller's. A dense value and rows may be products with a per-channel scale,
 ``<weight>.scale``. No metadata is trusted.
@@ -146,15 +146,16 @@ class _Part:
 
 def _decodes(graph: _Graph, lut: TensorProto) -> Iterator[Decode]:
     weight = lut.name.removesuffix(_LUT)
-    pieces = _pieces(graph, weight)
-    named = [weight, weight + TURNED, weight + CODES]
-    ends = [end for end in named if end in graph.producers] or _row_ends(graph, lut.name)
-    for end in [weight] if pieces else ends:
-        part = graph.part(*(pieces or [end]))
+    whole = [weight, weight + TURNED, weight + CODES]
+    pieces = {end: _pieces(graph, end) for end in whole[:2]}
+    ends = [end for end in whole if end in graph.producers or pieces.get(end)]
+    for end in ends or _row_ends(graph, lut.name):
+        parts, turned = pieces.get(end), end == weight + TURNED
+        part = graph.part(*(parts or [end]))
         planes = tuple(part.planes())
         if lut.name not in part.tensors or not planes or len(part.ids) > 1:
             continue
-        joined = [helper.make_node("Concat", pieces, [end], axis=0)] if pieces else []
+        joined = [helper.make_node("Concat", parts, [end], axis=int(turned))] if parts else []
         yield Decode(
             weight,
             lut,
@@ -163,16 +164,16 @@ def _decodes(graph: _Graph, lut: TensorProto) -> Iterator[Decode]:
             end,
             next(iter(part.ids), None),
             weight + LUT_CODES if end == weight + CODES else None,
-            end == weight + TURNED,
+            turned,
             (*part.nodes, *joined),
             part.tensors,
             tuple(sorted(part.inputs)),
         )
 
 
-def _pieces(graph: _Graph, weight: str) -> list[str]:
-    """The parts of a weight, in their order, if it is decoded so."""
-    names = (f"{weight}{PART}{number}" for number in count())
+def _pieces(graph: _Graph, end: str) -> list[str]:
+    """The parts of a weight or of its transpose, in their order, if it is decoded so."""
+    names = (f"{end}{PART}{number}" for number in count())
     return list(takewhile(graph.producers.__contains__, names))
 
 

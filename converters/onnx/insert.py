@@ -8,6 +8,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TypeProto, helper
 
 from converters.onnx.anchor import anchor
 from converters.onnx.encode import Encoding, encode, merged
+from converters.onnx.halves import use_in_halves
 from converters.onnx.kernel import DOMAIN, encode_product, product_users
 from converters.onnx.options import Decode
 from converters.onnx.parts import use_of_packed
@@ -65,6 +66,8 @@ def insert(
             ]
         if decode == "packed" and not uses:
             uses = use_of_packed(graph, weight, palette, folds=folds)
+        if decode == "load" and not uses and palette.bits not in narrow:
+            uses = use_in_halves(graph, weight, palette)
         if not uses:
             whole.append(_whole(graph, weight, palette, zero, narrow))
         for node, encoding in uses:

@@ -79,7 +79,9 @@ def _at_once(
     if not turned:
         return [encode(weight, palette, zero=zero), Encoding((node,), ())]
     into = f"{weight}{TURNED}"
-    used = Encoding((_with(node, 1, into),), ())
+    copy = with_input(node, 1, into, node.output[0])
+    copy.name = node.name
+    used = Encoding((copy,), ())
     return [encode(weight, palette.transposed(), zero=zero, into=into), used]
 
 
@@ -93,11 +95,8 @@ def _in_parts(
         rows = Palette(palette.indices[start:stop], palette.lut, palette.axis)
         decoded = encode(weight, rows, zero=zero, into=f"{weight}{part}", part=part)
         results.append(f"{node.output[0]}{part}")
-        applied = _applied(node, f"{weight}{part}", results[-1], (start, stop))
-        steps += [decoded, applied]
-    axis = -1 if node.op_type == "MatMul" else 1  # a Gemm's result has two dimensions
-    joined = helper.make_node("Concat", results, list(node.output), name=node.name, axis=axis)
-    return [*steps, Encoding((joined,), ())]
+        steps += [decoded, applied(node, f"{weight}{part}", results[-1], (start, stop))]
+    return [*steps, put_together(node, results)]
 
 
 def _bounds(palette: Palette) -> Bounds:
@@ -111,24 +110,30 @@ def _bounds(palette: Palette) -> Bounds:
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def _applied(node: NodeProto, weight: str, result: str, rows: tuple[int, int]) -> Encoding:
+def applied(node: NodeProto, weight: str, result: str, rows: tuple[int, int]) -> Encoding:
     """``node`` with the part ``weight``, and that of its bias, if it has one."""
-    part = _with(node, 1, weight)
-    part.name, part.output[0] = "", result
+    part = with_input(node, 1, weight, result)
     if node.op_type == "MatMul":
         turned = helper.make_node("Transpose", [weight], [f"{weight}{TURNED}"], perm=[1, 0])
-        return Encoding((turned, _with(part, 1, turned.output[0])), ())
+        return Encoding((turned, with_input(part, 1, turned.output[0], result)), ())
     if len(node.input) < 3 or not node.input[2]:
         return Encoding((part,), ())
     bounds = {f"dkm:shape_{place}": np.array([place], np.int64) for place in rows}
     sliced = helper.make_node("Slice", [node.input[2], *bounds], [f"{result}.bias"])
     tensors = tuple(numpy_helper.from_array(value, name) for name, value in bounds.items())
-    return Encoding((sliced, _with(part, 2, sliced.output[0])), tensors)
+    return Encoding((sliced, with_input(part, 2, sliced.output[0], result)), tensors)
 
 
-def _with(node: NodeProto, place: int, name: str) -> NodeProto:
-    """A copy of a node that reads ``name`` in one place."""
+def put_together(node: NodeProto, results: Sequence[str]) -> Encoding:
+    """The results of the parts side by side, as ``node`` gives them."""
+    axis = -1 if node.op_type == "MatMul" else 1  # a Gemm's result has two dimensions
+    joined = helper.make_node("Concat", results, list(node.output), name=node.name, axis=axis)
+    return Encoding((joined,), ())
+
+
+def with_input(node: NodeProto, place: int, name: str, result: str) -> NodeProto:
+    """A copy of a node, without its name, that reads ``name`` in one place and gives ``result``."""
     copy = NodeProto()
     copy.CopyFrom(node)
-    copy.input[place] = name
+    copy.name, copy.input[place], copy.output[0] = "", name, result
     return copy

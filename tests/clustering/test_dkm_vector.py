@@ -47,7 +47,7 @@ def _check_against_reference(case, iterations):
     assert (moved - expected_moved).abs().max() <= 1e-5 * span
 
 
-@pytest.mark.parametrize("temperature", [1e-4, 3e-3, 0.2])
+@pytest.mark.parametrize("temperature", [1e-4, pytest.param(3e-3, marks=pytest.mark.slow), 0.2])
 @pytest.mark.parametrize(("dim", "bits"), [(2, 4), (4, 6), (8, 8), (16, 3)])
 @pytest.mark.parametrize("kind", _KINDS)
 def test_it_is_the_dense_reference(kind, dim, bits, temperature):

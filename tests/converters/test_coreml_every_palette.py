@@ -55,7 +55,12 @@ def _held(layers, target):
 
 @pytest.mark.parametrize(
     ("target", "precision"),
-    [*((target, "float16") for target in HELD), ("iOS16", "float32"), ("iOS26", "float32")],
+    [
+        ("iOS16", "float16"),
+        ("iOS26", "float32"),
+        *(pytest.param(n, "float16", marks=pytest.mark.slow) for n in ("iOS17", "iOS18", "iOS26")),
+        pytest.param("iOS16", "float32", marks=pytest.mark.slow),
+    ],
 )
 def test_palettes_and_bytes(tmp_path, layers, target, precision):
     frozen = _held(layers, target)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -20,7 +21,7 @@ LABELS = ["ant", "bee", "cat", "dog"]
 EXACT = {"compute_precision": "float32"}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def frozen():
     torch.manual_seed(0)
     return dkm.palettize(Pixels().eval(), dkm.Recipe.uniform(2))
@@ -89,6 +90,12 @@ def test_an_image_of_another_tool_is_not_run(tmp_path, frozen):
     assert "the file does not say how its pixels become" in parity["reason"]
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory, frozen):
+    path = tmp_path_factory.mktemp("written") / "m.mlpackage"
+    return dkm.convert(frozen, _photographs(1)[1], path, images={"x": IMAGE}).path
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -100,9 +107,8 @@ def test_an_image_of_another_tool_is_not_run(tmp_path, frozen):
         '{"x": {"scale": 1, "bias": [NaN]}}',
     ],
 )
-def test_damaged_metadata_is_refused(tmp_path, frozen, text):
-    _, x = _photographs(1)
-    path = dkm.convert(frozen, x, tmp_path / "m.mlpackage", images={"x": IMAGE}).path
+def test_damaged_metadata_is_refused(tmp_path, written, text):
+    path = shutil.copytree(written, tmp_path / "m.mlpackage")
     _change(path, lambda metadata: metadata.update({IMAGES_KEY: text}))
     with pytest.raises(dkm.DkmError, match=r"m\.mlpackage: metadata 'dkm_deploy\.images'"):
         runtime.load(path)

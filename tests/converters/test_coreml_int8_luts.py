@@ -34,8 +34,15 @@ def _run(path, x):
     return [torch.tensor(y) for y in runtime.load(path).run({"x": x.numpy()}).values()]
 
 
-@pytest.mark.parametrize("target", ["iOS18", "iOS26"])
-@pytest.mark.parametrize("precision", ["float16", "float32"])
+@pytest.mark.parametrize(
+    ("precision", "target"),
+    [
+        ("float16", "iOS18"),
+        ("float32", "iOS26"),
+        pytest.param("float16", "iOS26", marks=pytest.mark.slow),
+        pytest.param("float32", "iOS18", marks=pytest.mark.slow),
+    ],
+)
 def test_every_kind_of_palette_is_the_frozen_one(tmp_path, precision, target):
     scaled = [dkm.PaletteSpec(bits=4, per_channel_scale=True)] if target == "iOS26" else []
     frozen, x = _frozen(SPECS + scaled), torch.randn(3, 32)

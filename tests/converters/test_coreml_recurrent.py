@@ -148,8 +148,15 @@ def test_what_spans_gates_is_refused_before_training(spec, message):
     dkm.prepare(nn.LSTM(6, 8), recipe, targets=("onnx",))
 
 
-@pytest.mark.parametrize("target", ["iOS16", "iOS18"])
-@pytest.mark.parametrize("activation", ["tanh", "relu"])
+@pytest.mark.parametrize(
+    ("activation", "target"),
+    [
+        ("tanh", "iOS18"),
+        ("relu", "iOS16"),
+        pytest.param("relu", "iOS18", marks=pytest.mark.slow),
+        pytest.param("tanh", "iOS16", marks=pytest.mark.slow),
+    ],
+)
 def test_a_plain_rnn_is_one_operation_a_layer_and_direction(tmp_path, activation, target):
     torch.manual_seed(0)
     options = {"nonlinearity": activation, "batch_first": True}

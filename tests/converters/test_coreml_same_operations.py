@@ -79,8 +79,14 @@ def _both(model, x, tmp_path, recipe=None, **options):
     ]
 
 
-@pytest.mark.parametrize("target", ["iOS16", "iOS18"])
-@pytest.mark.parametrize("layers", LAYERS)
+@pytest.mark.parametrize(
+    ("layers", "target"),
+    [
+        *((layers, "iOS18") for layers in LAYERS),
+        ("image", "iOS16"),
+        *(pytest.param(n, "iOS16", marks=pytest.mark.slow) for n in LAYERS if n != "image"),
+    ],
+)
 def test_every_layer(tmp_path, layers, target):
     torch.manual_seed(0)
     make, shape, weights = LAYERS[layers]

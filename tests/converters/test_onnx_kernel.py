@@ -32,9 +32,15 @@ def test_rounded_luts_lie_on_a_grid_and_move_little():
         assert np.abs(after[name].lut - palette.lut).max() <= 0.51 * step_of(palette.lut)
 
 
-@pytest.mark.parametrize("shape", [(3, 256), (2, 3, 256)])
 @pytest.mark.parametrize(
-    "recipe", [{"bits": 4}, {"bits": 3}, {"bits": 8}, {"bits": 4, "group_size": 16}]
+    ("shape", "recipe"),
+    [
+        ((3, 256), {"bits": 4}),
+        ((2, 3, 256), {"bits": 3}),
+        ((2, 3, 256), {"bits": 4, "group_size": 16}),
+        pytest.param((3, 256), {"bits": 8}, marks=pytest.mark.slow),
+        pytest.param((2, 3, 256), {"bits": 4}, marks=pytest.mark.slow),
+    ],
 )
 def test_products_run_on_the_kernel_within_its_rounding(tmp_path, shape, recipe):
     frozen, x = _rounded(_mlp(), **recipe), torch.randn(shape)

@@ -103,6 +103,7 @@ def test_a_file_is_the_onnx_file_in_another_form(tmp_path):
     assert 1024 * 1024 // 2 < size < 1.015 * other
 
 
+@pytest.mark.slow
 def test_the_same_program_gives_the_same_bytes_in_another_process(tmp_path, capfd, recwarn):
     """ONNX Runtime's own order changes from process to process."""
     code = (

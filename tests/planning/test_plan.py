@@ -63,7 +63,7 @@ def _plan(model, samples, budget, targets=("onnx",), **more):
     return dkm.plan_details(model, budget, targets, samples, **how)
 
 
-@pytest.mark.parametrize("target", ["onnx", "coreml"])
+@pytest.mark.parametrize("target", ["onnx", pytest.param("coreml", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("budget", [pytest.param(22_000, marks=pytest.mark.slow), 30_000])
 def test_the_file_fits_and_was_predicted(model, samples, kept, tmp_path, target, budget):
     found = _plan(model, samples, budget, (target,), candidates=MIXED, cache=kept)

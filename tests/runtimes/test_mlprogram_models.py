@@ -110,6 +110,7 @@ MODELS = {
     "lstm": (lambda: Recurrent(nn.LSTM), rand(2, 5, 8)),
     "gru": (lambda: Recurrent(nn.GRU), rand(2, 5, 8)),
 }
+SLOW = ("vit", "distilbert", "transformer", "gru")
 
 
 def converted(path, model, x):
@@ -141,7 +142,9 @@ def relative(actual, expected):
     return np.linalg.norm(actual - expected) / np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in MODELS]
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.jit, which coremltools needs
 def test_as_exact_as_float32(tmp_path, name):
     torch.manual_seed(0)

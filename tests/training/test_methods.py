@@ -49,7 +49,9 @@ def _normal(scale=1.0, count=64):
 
 
 @pytest.mark.parametrize("bits", range(1, 9))
-@pytest.mark.parametrize("scale", [1e-3, 0.02, 1.0])
+@pytest.mark.parametrize(
+    "scale", [1e-3, *(pytest.param(scale, marks=pytest.mark.slow) for scale in (0.02, 1.0))]
+)
 def test_the_default_temperature_holds_at_every_width_and_scale(bits, scale):
     """A fixed absolute temperature collapses small weights in silence; this must not."""
     model = dkm.prepare(_normal(scale), dkm.Recipe.uniform(bits)).train()

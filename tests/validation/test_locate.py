@@ -169,10 +169,10 @@ def _tokens():
     [
         ("embed", ".onnx", ("embed", "output")),  # rows one by one: the whole table is nowhere
         ("up", ".onnx", ("up", "output")),
-        ("down", ".onnx", ("down", "output")),
+        pytest.param("down", ".onnx", ("down", "output"), marks=pytest.mark.slow),
         ("conv", ".onnx", ("conv", "output")),
-        ("last", ".onnx", ("last", "output")),
-        ("up", ".mlpackage", ("up", "output")),
+        pytest.param("last", ".onnx", ("last", "output"), marks=pytest.mark.slow),
+        pytest.param("up", ".mlpackage", ("up", "output"), marks=pytest.mark.slow),
         # coremltools gives a convolution that took in the norm a weight with another name.
         ("conv", ".mlpackage", ("last", "input")),
     ],

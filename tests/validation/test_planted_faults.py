@@ -277,7 +277,13 @@ def test_a_bundle_with_a_changed_byte(files, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("kind", "suffix"), [*((OtherScale, suffix) for suffix in SUFFIXES), (OtherChannels, ".onnx")]
+    ("kind", "suffix"),
+    [
+        (OtherScale, ".mlpackage"),
+        (OtherChannels, ".onnx"),
+        pytest.param(OtherScale, ".onnx", marks=pytest.mark.slow),
+        pytest.param(OtherScale, ".ort", marks=pytest.mark.slow),
+    ],
 )
 def test_another_preprocessing(tmp_path, kind, suffix):
     path = dkm.convert(frozen(kind), PIXELS[:1], tmp_path / f"m{suffix}").path

@@ -1,0 +1,84 @@
+"""Large 4-bit matrices, decoded at load in two halves that read the same bytes.
+
+A byte holds an index of one output channel and one of the channel half the matrix further on. Each
+half is looked up in a table for its bits and applied by a product of its own, and the results are
+laid side by side. ONNX Runtime keeps every step of a decoding until all weights are decoded, so the
+steps decide how much memory loading takes: here they are one int32 for two weights, and the matrix.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, TensorProto
+
+from converters.onnx import planes
+from converters.onnx.builder import Builder
+from converters.onnx.encode import Encoding, finished, merged
+from converters.onnx.kernel import is_product
+from converters.onnx.parts import PART, applied, put_together, with_input
+from converters.onnx.turned import TURNED, can_turn
+from converters.onnx.uses import applies, used_elsewhere, users_of
+from dkm_deploy.palette import Palette
+
+_BITS = 4
+_LARGE = 1 << 20  # weights
+
+
+def use_in_halves(
+    graph: GraphProto, weight: str, palette: Palette
+) -> list[tuple[NodeProto, Encoding]]:
+    """The one product that uses a weight, and what to put in its place; else empty.
+
+    It is a Gemm or a MatMul behind a Transpose, of a large matrix of 4 bits with one LUT.
+    """
+    rows = palette.shape[0]
+    plain = palette.cluster_dim == prod(palette.groups) == 1 and palette.scale is None
+    matrix = len(palette.shape) == 2 and palette.size >= _LARGE and rows % 2 == 0
+    users = users_of(graph, weight)
+    if palette.bits != _BITS or not plain or not matrix or len(users) != 1:
+        return []
+    node, turned = users[0], can_turn(graph, weight, palette)
+    if turned:
+        behind = users_of(graph, node.output[0])
+        if len(behind) != 1 or not applies(behind[0], "MatMul", node.output[0]):
+            return []
+        node = behind[0]
+    elif used_elsewhere(graph, weight) or not is_product(graph, node, weight):
+        return []
+    return [(node, _in_halves(weight, palette, node, turned=turned))]
+
+
+def _in_halves(weight: str, palette: Palette, node: NodeProto, *, turned: bool) -> Encoding:
+    """Decode and apply half by half."""
+    ends = [f"{weight}{TURNED if turned else ''}{PART}{half}" for half in range(2)]
+    results = [f"{node.output[0]}{PART}{half}" for half in range(2)]
+    indices = palette.indices.T if turned else palette.indices
+    decoded = _decoded(weight, palette, np.split(indices, 2, int(turned)), ends)
+    middle, stop = palette.shape[0] // 2, palette.shape[0]
+    products = [
+        Encoding((with_input(node, 1, end, result),), ())
+        if turned
+        else applied(node, end, result, bounds)
+        for end, result, bounds in zip(ends, results, [(0, middle), (middle, stop)], strict=True)
+    ]
+    return merged([decoded, *products, put_together(node, results)])
+
+
+def _decoded(
+    weight: str, palette: Palette, halves: list[NDArray[np.uint8]], ends: list[str]
+) -> Encoding:
+    """Both halves of the indices, into two matrices of their shape."""
+    lower, upper = halves
+    graph = Builder(weight)
+    packed = graph.tensor(f"{weight}.indices", lower | upper << np.uint8(_BITS))
+    codes = graph.node("Cast", packed, to=TensorProto.INT32)
+    lut = graph.node("Reshape", graph.tensor(f"{weight}.lut", palette.lut), graph.int64([-1]))
+    tables = graph.node("Gather", lut, planes.halves(graph))
+    for half, end in enumerate(ends):
+        table = graph.node("Gather", tables, graph.int32([half]))
+        each = graph.node("Expand", table, graph.int64([len(lower), 256]))
+        graph.node("GatherElements", each, codes, into=end, axis=1)
+    return finished(graph)
