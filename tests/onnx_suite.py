@@ -262,9 +262,8 @@ def showing(model: onnx.ModelProto, weights: list[str]) -> onnx.ModelProto:
     shown.CopyFrom(model)
     for name in weights:
         for value, axis in ((f"{name}.T", 1), (name, 0)):
-            parts = list(
-                takewhile(values(shown).__contains__, map(f"{value}.part.{{}}".format, count()))
-            )
+            names = (f"{value}.part.{number}" for number in count())
+            parts = list(takewhile(values(shown).__contains__, names))
             if parts:
                 shown.graph.node.append(onnx.helper.make_node("Concat", parts, [value], axis=axis))
         if f"{name}.T" in values(shown):

@@ -3,10 +3,10 @@
 A decode starts at a LUT, a float initializer of rank 3 or more called ``<weight>.lut``, and is
 computed from it, packed bytes and constants. It ends in one of four ways: in the dense value that
 is called ``<weight>``, or ``<weight>.T`` if it is the transposed matrix; in parts of either, some
-output channels each, ``<weight>.part.0``, ``.part.1`` ..; in ``<weight>.codes``, 8-bit codes for a kernel; or,
-where only rows of the weight are decoded, in the value made from bytes that a Gather takes by row
-numbers of the caller's. A dense value and rows may be products with a per-channel scale,
-``<weight>.scale``. No metadata is trusted.
+output channels each, ``<weight>.part.0``, ``.part.1`` ..; in ``<weight>.codes``, 8-bit codes for a
+kernel; or, where only rows of the weight are decoded, in the value made from bytes that a Gather
+takes by row numbers of the caller's. A dense value and rows may be products with a per-channel
+scale, ``<weight>.scale``. No metadata is trusted.
 """
 
 from __future__ import annotations
