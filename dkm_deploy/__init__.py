@@ -18,6 +18,7 @@ from dkm_deploy.training.bin_quant import BinQuant
 from dkm_deploy.training.checkpoint import load, save
 from dkm_deploy.training.fit import FitResult, fit
 from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
+from dkm_deploy.training.gwk import GWK
 from dkm_deploy.training.methods import DKM, HardSTE
 from dkm_deploy.training.round_luts import round_luts
 from dkm_deploy.training.status import status
@@ -40,6 +41,7 @@ __all__ = [
     # Train with palettes, or make them afterwards.
     "DKM",
     "BinQuant",
+    "GWK",
     "HardSTE",
     "KMeans",
     "Sensitive",

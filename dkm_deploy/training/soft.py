@@ -13,7 +13,7 @@ from dkm_deploy.clustering.layout import channel_scale, from_vectors, to_palette
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec, Schedule
-from dkm_deploy.training.methods import Method
+from dkm_deploy.training.method import Method, Snapping
 from dkm_deploy.training.temperature import easing
 
 _SAMPLE = 1 << 12  # vectors in which enough distinct ones are sought first
@@ -41,9 +41,12 @@ class SoftPalette(nn.Module):
         cooling: factor on the temperature, from the schedule.
         first_gap: soft-hard gap at step 0, for a schedule that anneals it.
         repaired: centroids that ran into another one and were sent off again.
+        importance: of the weight's shape, what a method that snaps keeps of the gradients; None
+            for other methods.
     """
 
     scale: Tensor | None
+    importance: Tensor | None
     centroids: Tensor
     started: Tensor
     step: Tensor
@@ -70,6 +73,9 @@ class SoftPalette(nn.Module):
         self.register_buffer("cooling", zero + 1)
         self.register_buffer("first_gap", zero.clone())
         self.register_buffer("repaired", zero.to(torch.int64))
+        self.register_buffer("importance", None)
+        if isinstance(method, Snapping):
+            self.importance = torch.zeros_like(weight.detach(), dtype=precise.dtype)
         end = schedule.end if schedule and schedule.end else 1.0
         self.eased.fill_(easing(method, vectors, self.centroids, spec, end))
         if schedule is not None and schedule.gap is not None:
@@ -127,19 +133,48 @@ class SoftPalette(nn.Module):
         size: Tensor = weight.float().norm()
         return torch.div(distance, size.clamp(min=torch.finfo(torch.float32).tiny))
 
-    def advance(self, weight: Tensor, steps: int) -> None:
-        """Count steps and move the temperature along the schedule."""
-        before = self.step // _EVERY
+    def advance(self, weight: Tensor, steps: int, gradient: Tensor | None = None) -> Tensor | None:
+        """Count steps, and do what is due after them.
+
+        Args:
+            weight: after the steps.
+            steps: how many.
+            gradient: of the last step, of the weight's shape; None if there is none.
+
+        Returns:
+            The weight to go on from where a snap has moved it; else None.
+        """
+        before = self.step.clone()
         self.step += steps
+        self._anneal(weight, before)
+        if not isinstance(self.method, Snapping) or self.importance is None:
+            return None
+        if gradient is not None:
+            self.importance.copy_(self.method.noted(self.importance, gradient))
+        due = self.step // self.method.every > before // self.method.every
+        return self._snap(weight, self.method, self.importance) if due else None
+
+    def _anneal(self, weight: Tensor, before: Tensor) -> None:
+        """Move the temperature along the schedule."""
         if self.schedule is None:
             return
         progress = (self.step / self.schedule.steps).clamp(max=1)
         if self.schedule.end is not None:
             self.cooling.copy_(self.schedule.end**progress)
-        elif self.schedule.gap is not None and self.step // _EVERY > before:
+        elif self.schedule.gap is not None and self.step // _EVERY > before // _EVERY:
             wanted = self.first_gap ** (1 - progress) * self.schedule.gap**progress
             # The gap grows about with the root of tau; small steps keep the way steady.
             self.cooling.mul_((wanted / self.gap(weight).clamp(min=1e-12)).clamp(0.5, 1.5))
+
+    @torch.no_grad()
+    def _snap(self, weight: Tensor, method: Snapping, importance: Tensor) -> Tensor:
+        """New centroids, and the weight moved onto them."""
+        # The gradient by a weight over its scale is larger by that scale.
+        scaled = importance if self.scale is None else importance * self.scale
+        vectors, masses = self.vectors(weight), to_vectors(scaled, self.spec)
+        self.centroids.copy_(method.snap(vectors, masses, self.centroids.shape[1]))
+        importance.zero_()
+        return self.hard(weight)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight as the model's forward pass uses it."""
