@@ -20,6 +20,7 @@ from dkm_deploy.training.fit import FitResult, fit
 from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
 from dkm_deploy.training.gwk import GWK
 from dkm_deploy.training.methods import DKM, HardSTE
+from dkm_deploy.training.range_loss import RangeLoss
 from dkm_deploy.training.round_luts import round_luts
 from dkm_deploy.training.status import status
 from dkm_deploy.validation.budget import Budget
@@ -44,6 +45,7 @@ __all__ = [
     "GWK",
     "HardSTE",
     "KMeans",
+    "RangeLoss",
     "Sensitive",
     "FitResult",
     "advance",
