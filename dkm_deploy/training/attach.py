@@ -12,7 +12,7 @@ from torch.nn.utils import parametrize
 from dkm_deploy.errors import DkmError
 from dkm_deploy.recipe import PaletteSpec, Recipe
 from dkm_deploy.targets import LayerTarget, target_named
-from dkm_deploy.training.method import Method, Snapping
+from dkm_deploy.training.method import AnyMethod, Snapping
 from dkm_deploy.training.methods import method_named
 from dkm_deploy.training.sharded import overwrite, shard, whole
 from dkm_deploy.training.soft import SoftPalette
@@ -41,12 +41,13 @@ class Attached:
 def prepare(
     model: nn.Module,
     recipe: Recipe,
-    method: str | Method = "dkm",
+    method: str | AnyMethod = "dkm",
     targets: Sequence[str] = (),
 ) -> nn.Module:
     """Make a model train with palettes. Works in place and returns the model.
 
-    Parameters keep their identity, so an optimiser made before goes on working.
+    Parameters keep their identity, so an optimiser made before goes on working. Only "ewgs" adds
+    some of its own, which the optimiser must hold: make it after.
 
     Args:
         model: any module; its weights may be on any device.
@@ -149,7 +150,8 @@ def advance(model: nn.Module, steps: int = 1) -> None:
     layers = require_attached(model)
     _check_gradients(layers)
     for layer in layers:
-        if not torch.isfinite(shard(layer.weight)).all():
+        trained = [layer.weight, *layer.soft.parameters()]
+        if not all(torch.isfinite(shard(one)).all() for one in trained):
             step = int(layer.soft.step) + steps
             raise DkmError(
                 f"{layer.name}: the weights hold NaN or infinity after step {step}; go back to a "

@@ -70,6 +70,46 @@ class Snapping(Method, Protocol):
         ...
 
 
+@runtime_checkable
+class Learned(Protocol):
+    """A method whose levels follow from numbers that the optimiser learns with the weights.
+
+    The numbers of a weight are ``(groups, ..)``, float32 or wider; levels are ``2**bits`` a group.
+    """
+
+    @property
+    def automatic(self) -> bool:
+        """See :class:`Method`."""
+        ...
+
+    def tau(self, variance: Tensor, spec: PaletteSpec) -> Tensor:
+        """See :class:`Method`."""
+        ...
+
+    def start(self, vectors: Tensor, clusters: int) -> Tensor:
+        """The numbers at the start, for vectors ``(groups, count, dim)``.
+
+        Raises:
+            DkmError: the method cannot do with such vectors.
+        """
+        ...
+
+    def values(self, learned: Tensor, clusters: int) -> Tensor:
+        """The levels as the LUT holds them, ``(groups, clusters, dim)``."""
+        ...
+
+    def assigned(self, vectors: Tensor, learned: Tensor, clusters: int) -> Tensor:
+        """The level of each vector, int64 ``(groups, count)``."""
+        ...
+
+    def quantised(self, vectors: Tensor, learned: Tensor, clusters: int) -> Tensor:
+        """What the forward pass sees: values of the assigned levels; differentiable in both."""
+        ...
+
+
+AnyMethod = Method | Learned
+
+
 class Hard:
     """The part of methods that know no temperature."""
 

@@ -11,8 +11,9 @@ from dkm_deploy.clustering.dkm import GRADIENTS, Gradient, soft_cluster
 from dkm_deploy.clustering.hard import hard_cluster
 from dkm_deploy.errors import DkmError
 from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.training.ewgs import EWGS
 from dkm_deploy.training.gwk import GWK
-from dkm_deploy.training.method import Hard, Method
+from dkm_deploy.training.method import AnyMethod, Hard
 
 
 @dataclass(frozen=True)
@@ -92,15 +93,15 @@ class HardSTE(Hard):
         return hard_cluster(vectors, centroids, self.scaling)
 
 
-METHODS: dict[str, Method] = {
+METHODS: dict[str, AnyMethod] = {
     "dkm": DKM(),
     "ste": HardSTE(),
-    "ewgs": HardSTE(scaling=1e-3),
+    "ewgs": EWGS(),
     "gwk": GWK(),
 }
 
 
-def method_named(method: str | Method) -> Method:
+def method_named(method: str | AnyMethod) -> AnyMethod:
     """A method by its name, or itself."""
     if not isinstance(method, str):
         return method

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from dkm_deploy.clustering.layout import channel_scale, from_vectors, to_palette
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec, Schedule
-from dkm_deploy.training.method import Method, Snapping
+from dkm_deploy.training.method import AnyMethod, Learned, Snapping
+from dkm_deploy.training.sharded import whole
 from dkm_deploy.training.temperature import easing
 
 _SAMPLE = 1 << 12  # vectors in which enough distinct ones are sought first
@@ -43,9 +45,13 @@ class SoftPalette(nn.Module):
         repaired: centroids that ran into another one and were sent off again.
         importance: of the weight's shape, what a method that snaps keeps of the gradients; None
             for other methods.
+
+    A parameter, of methods that learn their levels:
+        learned: the numbers that give them, ``(groups, ..)``; the centroids are then a copy.
     """
 
     scale: Tensor | None
+    learned: nn.Parameter | None
     importance: Tensor | None
     centroids: Tensor
     started: Tensor
@@ -56,7 +62,7 @@ class SoftPalette(nn.Module):
     repaired: Tensor
 
     def __init__(
-        self, weight: Tensor, spec: PaletteSpec, method: Method, schedule: Schedule | None
+        self, weight: Tensor, spec: PaletteSpec, method: AnyMethod, schedule: Schedule | None
     ) -> None:
         super().__init__()
         self.spec, self.method, self.schedule = spec, method, schedule
@@ -66,7 +72,12 @@ class SoftPalette(nn.Module):
         _check_distinct(vectors, spec)
         zero = torch.zeros((), device=weight.device)
         precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-        self.register_buffer("centroids", kmeans(precise, 1 << spec.bits))
+        self.register_parameter("learned", None)
+        if isinstance(method, Learned):
+            self.learned = nn.Parameter(method.start(precise, 1 << spec.bits))
+            self.register_buffer("centroids", self.levels())
+        else:
+            self.register_buffer("centroids", kmeans(precise, 1 << spec.bits))
         self.register_buffer("started", self.centroids.clone())
         self.register_buffer("step", zero.to(torch.int64))
         self.register_buffer("eased", zero + 1)
@@ -76,8 +87,9 @@ class SoftPalette(nn.Module):
         self.register_buffer("importance", None)
         if isinstance(method, Snapping):
             self.importance = torch.zeros_like(weight.detach(), dtype=precise.dtype)
-        end = schedule.end if schedule and schedule.end else 1.0
-        self.eased.fill_(easing(method, vectors, self.centroids, spec, end))
+        if not isinstance(method, Learned):
+            end = schedule.end if schedule and schedule.end else 1.0
+            self.eased.fill_(easing(method, vectors, self.centroids, spec, end))
         if schedule is not None and schedule.gap is not None:
             self.first_gap.fill_(self.gap(weight.detach()))
 
@@ -108,23 +120,39 @@ class SoftPalette(nn.Module):
             start: centroids to start from; the next forward pass's if left out.
         """
         vectors = self.vectors(weight)
+        if isinstance(self.method, Learned):
+            seen = self.method.quantised(vectors, self._learned(), 1 << self.spec.bits)
+            return self._weight(seen, weight.shape), self.levels()
         start = self.centroids if start is None else start
         tau = self.tau(variances(vectors))
         softened, centroids = self.method.soften(vectors, start, tau)
         return self._weight(softened, weight.shape), centroids
 
     def hard(self, weight: Tensor) -> Tensor:
-        """The weight with every vector at its nearest centroid."""
+        """The weight with every vector at the centroid it is assigned to."""
         vectors = self.vectors(weight)
-        nearest = assign(vectors, self.centroids).unsqueeze(-1).expand_as(vectors)
-        chosen = self.centroids.to(weight.dtype).gather(1, nearest)
-        return self._weight(chosen, weight.shape)
+        assigned = self.assigned(vectors).unsqueeze(-1).expand_as(vectors)
+        return self._weight(self.levels().to(weight.dtype).gather(1, assigned), weight.shape)
+
+    def levels(self) -> Tensor:
+        """What the LUT holds as of now, ``(groups, 2**bits, cluster_dim)``; detached."""
+        if isinstance(self.method, Learned):
+            return self.method.values(self._learned().detach(), 1 << self.spec.bits)
+        return self.centroids
+
+    def assigned(self, vectors: Tensor) -> Tensor:
+        """The index of each vector, int64 ``(groups, count)``."""
+        if isinstance(self.method, Learned):
+            return self.method.assigned(vectors, self._learned().detach(), 1 << self.spec.bits)
+        return assign(vectors, self.centroids)
+
+    def _learned(self) -> Tensor:
+        return whole(cast("Tensor", self.learned))
 
     def palette(self, weight: Tensor) -> Palette:
         """The hard palette of ``weight`` with today's centroids."""
-        nearest, centroids = assign(self.vectors(weight), self.centroids), self.centroids
-        shape, dtype = weight.shape, weight.dtype
-        return to_palette(nearest, centroids.to(dtype), shape, self.spec, self.scale)
+        assigned, levels = self.assigned(self.vectors(weight)), self.levels().to(weight.dtype)
+        return to_palette(assigned, levels, weight.shape, self.spec, self.scale)
 
     @torch.no_grad()
     def gap(self, weight: Tensor) -> Tensor:
