@@ -18,7 +18,7 @@ from torch.nn import functional
 
 import dkm_deploy as dkm
 from benchmarks.resnet20 import Cifar, ResNet20, augmented, cifar, normalised, pretrained, top1
-from dkm_deploy.training.methods import Method
+from dkm_deploy.training.method import Method
 
 METHODS: dict[str, Method] = {
     "DKM, 1 iteration": dkm.DKM(),

@@ -16,9 +16,12 @@ from dkm_deploy.training.after import KMeans, Sensitive
 from dkm_deploy.training.attach import advance, prepare
 from dkm_deploy.training.bin_quant import BinQuant
 from dkm_deploy.training.checkpoint import load, save
+from dkm_deploy.training.ewgs import EWGS
 from dkm_deploy.training.fit import FitResult, fit
 from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
+from dkm_deploy.training.gwk import GWK
 from dkm_deploy.training.methods import DKM, HardSTE
+from dkm_deploy.training.range_loss import RangeLoss
 from dkm_deploy.training.round_luts import round_luts
 from dkm_deploy.training.status import status
 from dkm_deploy.validation.budget import Budget
@@ -40,8 +43,11 @@ __all__ = [
     # Train with palettes, or make them afterwards.
     "DKM",
     "BinQuant",
+    "EWGS",
+    "GWK",
     "HardSTE",
     "KMeans",
+    "RangeLoss",
     "Sensitive",
     "FitResult",
     "advance",

@@ -32,8 +32,19 @@ def hard_cluster(vectors: Tensor, centroids: Tensor, scaling: float = 0.0) -> tu
         hard = updated.gather(1, nearest[..., None].expand_as(vectors)).to(vectors.dtype)
         span = updated.amax((1, 2), keepdim=True) - updated.amin((1, 2), keepdim=True)
         gap = (vectors - hard) / span.clamp(min=torch.finfo(span.dtype).tiny)
-    passed: Tensor = _Passed.apply(vectors, hard, scaling * gap)  # type: ignore[no-untyped-call]
-    return passed, updated
+    return passed(vectors, hard, scaling * gap), updated
+
+
+def passed(vectors: Tensor, hard: Tensor, scaled_gap: Tensor) -> Tensor:
+    """``hard``, whose gradient g goes to ``vectors`` as ``g (1 + sign(g) scaled_gap)``.
+
+    Args:
+        vectors: of any shape.
+        hard: of that shape; no gradient flows into it.
+        scaled_gap: delta of EWGS times ``vectors - hard`` in units of the range of the levels.
+    """
+    result: Tensor = _Passed.apply(vectors, hard, scaled_gap)  # type: ignore[no-untyped-call]
+    return result
 
 
 def _means(vectors: Tensor, nearest: Tensor, centroids: Tensor) -> Tensor:

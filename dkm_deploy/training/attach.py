@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 from torch.nn.utils import parametrize
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.recipe import PaletteSpec, Recipe
 from dkm_deploy.targets import LayerTarget, target_named
-from dkm_deploy.training.methods import Method, method_named
+from dkm_deploy.training.method import AnyMethod, Snapping
+from dkm_deploy.training.methods import method_named
+from dkm_deploy.training.sharded import overwrite, shard, whole
 from dkm_deploy.training.soft import SoftPalette
 
 Place = tuple[nn.Module, str]
@@ -40,17 +41,18 @@ class Attached:
 def prepare(
     model: nn.Module,
     recipe: Recipe,
-    method: str | Method = "dkm",
+    method: str | AnyMethod = "dkm",
     targets: Sequence[str] = (),
 ) -> nn.Module:
     """Make a model train with palettes. Works in place and returns the model.
 
-    Parameters keep their identity, so an optimiser made before goes on working.
+    Parameters keep their identity, so an optimiser made before goes on working. Only "ewgs" adds
+    some of its own, which the optimiser must hold: make it after.
 
     Args:
         model: any module; its weights may be on any device.
         recipe: which weight gets which palette.
-        method: "dkm", or a record such as ``dkm.DKM(temperature=0.02)``.
+        method: "dkm", "ste", "ewgs", "gwk", or a record such as ``dkm.DKM(temperature=0.02)``.
         targets: names of the targets the model will be converted to, such as "onnx" or
             "coreml:iOS17"; what one of them cannot hold is refused now, not after training.
 
@@ -136,31 +138,48 @@ def attached(model: nn.Module) -> Iterator[Attached]:
 
 
 def advance(model: nn.Module, steps: int = 1) -> None:
-    """Count training steps; call it once after each step of the optimiser.
+    """Count training steps; call it once after each step of the optimiser, before ``zero_grad``.
 
-    Moves the temperature along the recipe's schedule, and stops a run that has diverged.
+    Moves the temperature along the recipe's schedule, snaps the weights where the method does, and
+    stops a run that has diverged.
 
     Raises:
-        DkmError: the model is not prepared, or a weight has become NaN or infinite (which, and at
-            which step).
+        DkmError: the model is not prepared, a weight has become NaN or infinite (which, and at
+            which step), or the method needs gradients and none is there.
     """
-    for layer in require_attached(model):
-        if not torch.isfinite(_shard(layer.weight)).all():
+    layers = require_attached(model)
+    _check_gradients(layers)
+    for layer in layers:
+        trained = [layer.weight, *layer.soft.parameters()]
+        if not all(torch.isfinite(shard(one)).all() for one in trained):
             step = int(layer.soft.step) + steps
             raise DkmError(
                 f"{layer.name}: the weights hold NaN or infinity after step {step}; go back to a "
                 "checkpoint and lower the learning rate or clip gradients"
             )
-        layer.soft.advance(whole(layer.weight).detach(), steps)
+        moved = layer.soft.advance(whole(layer.weight).detach(), steps, _gradient(layer))
+        if moved is not None:
+            overwrite(layer.weight, moved)
 
 
-def whole(weight: Tensor) -> Tensor:
-    """A weight that FSDP2 has sharded, gathered from all processes; others as they are."""
-    return weight.full_tensor() if isinstance(weight, DTensor) else weight
+def _check_gradients(layers: Sequence[Attached]) -> None:
+    """Refuse a loop that clears gradients before a method that snaps has seen the first."""
+    snapping = [layer for layer in layers if isinstance(layer.soft.method, Snapping)]
+    if not snapping or int(snapping[0].soft.step):
+        return
+    gradients = (layer.weight.grad for layer in snapping)
+    if not any(gradient is not None and shard(gradient).any() for gradient in gradients):
+        raise DkmError(
+            f"{snapping[0].name}: {snapping[0].soft.method} needs gradients, and no weight has "
+            "one; call dkm.advance after optimizer.step() and before zero_grad()"
+        )
 
 
-def _shard(weight: Tensor) -> Tensor:
-    return weight.to_local() if isinstance(weight, DTensor) else weight
+def _gradient(layer: Attached) -> Tensor | None:
+    """The whole gradient for a method that asks for it; FSDP2 must gather it."""
+    if layer.weight.grad is None or not isinstance(layer.soft.method, Snapping):
+        return None
+    return whole(layer.weight.grad)
 
 
 def require_attached(model: nn.Module) -> list[Attached]:

@@ -130,10 +130,17 @@ def _check_parts(
     teacher: nn.Module | None,
 ) -> None:
     """Refuse what would train something else than meant, or nothing."""
-    require_attached(model)
+    layers = require_attached(model)
     ours = {id(parameter) for parameter in model.parameters()}
-    if not any(id(p) in ours for group in optimizer.param_groups for p in group["params"]):
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not held & ours:
         raise DkmError("the optimizer holds none of the model's parameters; make it from this one")
+    for layer in layers:
+        if any(p.requires_grad and id(p) not in held for p in layer.soft.parameters()):
+            raise DkmError(
+                f"{layer.name}: the optimizer lacks what {layer.soft.method} learns beside the "
+                "weight; make it after dkm.prepare"
+            )
     if isinstance(scheduler, ReduceLROnPlateau):
         raise DkmError("scheduler ReduceLROnPlateau needs a metric; give one that counts steps")
     if scheduler is not None and scheduler.optimizer is not optimizer:

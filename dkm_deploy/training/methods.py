@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -12,34 +11,9 @@ from dkm_deploy.clustering.dkm import GRADIENTS, Gradient, soft_cluster
 from dkm_deploy.clustering.hard import hard_cluster
 from dkm_deploy.errors import DkmError
 from dkm_deploy.recipe import PaletteSpec
-
-
-class Method(Protocol):
-    """A way to train palettes; a frozen record of its options."""
-
-    @property
-    def automatic(self) -> bool:
-        """Whether the temperature was left to us, and may be eased for a layer."""
-        ...
-
-    def tau(self, variance: Tensor, spec: PaletteSpec) -> Tensor:
-        """Temperature of each group in squared weight units, ``(groups,)``; 0 is hard.
-
-        Args:
-            variance: of the weights of each group, ``(groups,)``.
-            spec: of the palette.
-        """
-        ...
-
-    def soften(self, vectors: Tensor, centroids: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-        """What the forward pass sees of ``vectors``, and the centroids to start from next time.
-
-        Args:
-            vectors: ``(groups, count, dim)``.
-            centroids: ``(groups, clusters, dim)``.
-            tau: squared weight units, ``(groups,)``, after the recipe's schedule.
-        """
-        ...
+from dkm_deploy.training.ewgs import EWGS
+from dkm_deploy.training.gwk import GWK
+from dkm_deploy.training.method import AnyMethod, Hard
 
 
 @dataclass(frozen=True)
@@ -100,7 +74,7 @@ class DKM:
 
 
 @dataclass(frozen=True)
-class HardSTE:
+class HardSTE(Hard):
     """Hard assignment with a straight-through gradient, scaled as EWGS does it if asked.
 
     Attributes:
@@ -114,24 +88,20 @@ class HardSTE:
         if not 0 <= self.scaling < float("inf"):
             raise DkmError(f"scaling is {self.scaling}; it must be at least 0")
 
-    @property
-    def automatic(self) -> bool:
-        """There is no temperature to ease."""
-        return False
-
-    def tau(self, variance: Tensor, spec: PaletteSpec) -> Tensor:
-        """Zeros: nothing is soft."""
-        return torch.zeros_like(variance)
-
     def soften(self, vectors: Tensor, centroids: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
         """See :func:`dkm_deploy.clustering.hard.hard_cluster`."""
         return hard_cluster(vectors, centroids, self.scaling)
 
 
-METHODS: dict[str, Method] = {"dkm": DKM(), "ste": HardSTE(), "ewgs": HardSTE(scaling=1e-3)}
+METHODS: dict[str, AnyMethod] = {
+    "dkm": DKM(),
+    "ste": HardSTE(),
+    "ewgs": EWGS(),
+    "gwk": GWK(),
+}
 
 
-def method_named(method: str | Method) -> Method:
+def method_named(method: str | AnyMethod) -> AnyMethod:
     """A method by its name, or itself."""
     if not isinstance(method, str):
         return method

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,8 @@ from dkm_deploy.clustering.layout import channel_scale, from_vectors, to_palette
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec, Schedule
-from dkm_deploy.training.methods import Method
+from dkm_deploy.training.method import AnyMethod, Learned, Snapping
+from dkm_deploy.training.sharded import whole
 from dkm_deploy.training.temperature import easing
 
 _SAMPLE = 1 << 12  # vectors in which enough distinct ones are sought first
@@ -41,9 +43,16 @@ class SoftPalette(nn.Module):
         cooling: factor on the temperature, from the schedule.
         first_gap: soft-hard gap at step 0, for a schedule that anneals it.
         repaired: centroids that ran into another one and were sent off again.
+        importance: of the weight's shape, what a method that snaps keeps of the gradients; None
+            for other methods.
+
+    A parameter, of methods that learn their levels:
+        learned: the numbers that give them, ``(groups, ..)``; the centroids are then a copy.
     """
 
     scale: Tensor | None
+    learned: nn.Parameter | None
+    importance: Tensor | None
     centroids: Tensor
     started: Tensor
     step: Tensor
@@ -53,7 +62,7 @@ class SoftPalette(nn.Module):
     repaired: Tensor
 
     def __init__(
-        self, weight: Tensor, spec: PaletteSpec, method: Method, schedule: Schedule | None
+        self, weight: Tensor, spec: PaletteSpec, method: AnyMethod, schedule: Schedule | None
     ) -> None:
         super().__init__()
         self.spec, self.method, self.schedule = spec, method, schedule
@@ -63,15 +72,24 @@ class SoftPalette(nn.Module):
         _check_distinct(vectors, spec)
         zero = torch.zeros((), device=weight.device)
         precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-        self.register_buffer("centroids", kmeans(precise, 1 << spec.bits))
+        self.register_parameter("learned", None)
+        if isinstance(method, Learned):
+            self.learned = nn.Parameter(method.start(precise, 1 << spec.bits))
+            self.register_buffer("centroids", self.levels())
+        else:
+            self.register_buffer("centroids", kmeans(precise, 1 << spec.bits))
         self.register_buffer("started", self.centroids.clone())
         self.register_buffer("step", zero.to(torch.int64))
         self.register_buffer("eased", zero + 1)
         self.register_buffer("cooling", zero + 1)
         self.register_buffer("first_gap", zero.clone())
         self.register_buffer("repaired", zero.to(torch.int64))
-        end = schedule.end if schedule and schedule.end else 1.0
-        self.eased.fill_(easing(method, vectors, self.centroids, spec, end))
+        self.register_buffer("importance", None)
+        if isinstance(method, Snapping):
+            self.importance = torch.zeros_like(weight.detach(), dtype=precise.dtype)
+        if not isinstance(method, Learned):
+            end = schedule.end if schedule and schedule.end else 1.0
+            self.eased.fill_(easing(method, vectors, self.centroids, spec, end))
         if schedule is not None and schedule.gap is not None:
             self.first_gap.fill_(self.gap(weight.detach()))
 
@@ -102,23 +120,39 @@ class SoftPalette(nn.Module):
             start: centroids to start from; the next forward pass's if left out.
         """
         vectors = self.vectors(weight)
+        if isinstance(self.method, Learned):
+            seen = self.method.quantised(vectors, self._learned(), 1 << self.spec.bits)
+            return self._weight(seen, weight.shape), self.levels()
         start = self.centroids if start is None else start
         tau = self.tau(variances(vectors))
         softened, centroids = self.method.soften(vectors, start, tau)
         return self._weight(softened, weight.shape), centroids
 
     def hard(self, weight: Tensor) -> Tensor:
-        """The weight with every vector at its nearest centroid."""
+        """The weight with every vector at the centroid it is assigned to."""
         vectors = self.vectors(weight)
-        nearest = assign(vectors, self.centroids).unsqueeze(-1).expand_as(vectors)
-        chosen = self.centroids.to(weight.dtype).gather(1, nearest)
-        return self._weight(chosen, weight.shape)
+        assigned = self.assigned(vectors).unsqueeze(-1).expand_as(vectors)
+        return self._weight(self.levels().to(weight.dtype).gather(1, assigned), weight.shape)
+
+    def levels(self) -> Tensor:
+        """What the LUT holds as of now, ``(groups, 2**bits, cluster_dim)``; detached."""
+        if isinstance(self.method, Learned):
+            return self.method.values(self._learned().detach(), 1 << self.spec.bits)
+        return self.centroids
+
+    def assigned(self, vectors: Tensor) -> Tensor:
+        """The index of each vector, int64 ``(groups, count)``."""
+        if isinstance(self.method, Learned):
+            return self.method.assigned(vectors, self._learned().detach(), 1 << self.spec.bits)
+        return assign(vectors, self.centroids)
+
+    def _learned(self) -> Tensor:
+        return whole(cast("Tensor", self.learned))
 
     def palette(self, weight: Tensor) -> Palette:
         """The hard palette of ``weight`` with today's centroids."""
-        nearest, centroids = assign(self.vectors(weight), self.centroids), self.centroids
-        shape, dtype = weight.shape, weight.dtype
-        return to_palette(nearest, centroids.to(dtype), shape, self.spec, self.scale)
+        assigned, levels = self.assigned(self.vectors(weight)), self.levels().to(weight.dtype)
+        return to_palette(assigned, levels, weight.shape, self.spec, self.scale)
 
     @torch.no_grad()
     def gap(self, weight: Tensor) -> Tensor:
@@ -127,19 +161,48 @@ class SoftPalette(nn.Module):
         size: Tensor = weight.float().norm()
         return torch.div(distance, size.clamp(min=torch.finfo(torch.float32).tiny))
 
-    def advance(self, weight: Tensor, steps: int) -> None:
-        """Count steps and move the temperature along the schedule."""
-        before = self.step // _EVERY
+    def advance(self, weight: Tensor, steps: int, gradient: Tensor | None = None) -> Tensor | None:
+        """Count steps, and do what is due after them.
+
+        Args:
+            weight: after the steps.
+            steps: how many.
+            gradient: of the last step, of the weight's shape; None if there is none.
+
+        Returns:
+            The weight to go on from where a snap has moved it; else None.
+        """
+        before = self.step.clone()
         self.step += steps
+        self._anneal(weight, before)
+        if not isinstance(self.method, Snapping) or self.importance is None:
+            return None
+        if gradient is not None:
+            self.importance.copy_(self.method.noted(self.importance, gradient))
+        due = self.step // self.method.every > before // self.method.every
+        return self._snap(weight, self.method, self.importance) if due else None
+
+    def _anneal(self, weight: Tensor, before: Tensor) -> None:
+        """Move the temperature along the schedule."""
         if self.schedule is None:
             return
         progress = (self.step / self.schedule.steps).clamp(max=1)
         if self.schedule.end is not None:
             self.cooling.copy_(self.schedule.end**progress)
-        elif self.schedule.gap is not None and self.step // _EVERY > before:
+        elif self.schedule.gap is not None and self.step // _EVERY > before // _EVERY:
             wanted = self.first_gap ** (1 - progress) * self.schedule.gap**progress
             # The gap grows about with the root of tau; small steps keep the way steady.
             self.cooling.mul_((wanted / self.gap(weight).clamp(min=1e-12)).clamp(0.5, 1.5))
+
+    @torch.no_grad()
+    def _snap(self, weight: Tensor, method: Snapping, importance: Tensor) -> Tensor:
+        """New centroids, and the weight moved onto them."""
+        # The gradient by a weight over its scale is larger by that scale.
+        scaled = importance if self.scale is None else importance * self.scale
+        vectors, masses = self.vectors(weight), to_vectors(scaled, self.spec)
+        self.centroids.copy_(method.snap(vectors, masses, self.centroids.shape[1]))
+        importance.zero_()
+        return self.hard(weight)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight as the model's forward pass uses it."""

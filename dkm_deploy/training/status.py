@@ -49,16 +49,16 @@ def status(model: nn.Module) -> dict[str, LayerStatus]:
 @torch.no_grad()
 def _status(layer: Attached) -> LayerStatus:
     soft, weight = layer.soft, layer.weight
-    vectors = soft.vectors(weight)
+    vectors, levels = soft.vectors(weight), soft.levels()
     variance = variances(vectors)
     temperature = soft.tau(variance) / variance.clamp(min=torch.finfo().tiny)
     return LayerStatus(
         bits=soft.spec.bits,
         cluster_dim=soft.spec.cluster_dim,
-        groups=len(soft.centroids),
+        groups=len(levels),
         temperature=temperature.mean().item(),
         variance=variance.mean().item(),
-        distinct_centroids=int((~duplicates(soft.centroids, variance.sqrt())).sum(1).min()),
+        distinct_centroids=int((~duplicates(levels, variance.sqrt())).sum(1).min()),
         soft_hard_gap=soft.gap(weight).item(),
         repaired=int(soft.repaired),
     )

@@ -69,6 +69,12 @@ def _counted(model):
     return [int(buffer) for name, buffer in model.named_buffers() if name.endswith("0.step")]
 
 
+def _values(model):
+    """Distinct values of each trained weight."""
+    weights = (p for name, p in model.named_parameters() if name.endswith("original"))
+    return [len(weight.unique()) for weight in weights]
+
+
 # It calls what newer torch and packaging have deprecated, and warns that this data is small.
 @pytest.mark.filterwarnings("default")
 class TestLightning:
@@ -92,10 +98,10 @@ class TestLightning:
             def configure_optimizers(self):
                 return torch.optim.Adam(self.parameters(), lr=0.01)
 
-        def _train(prepared=True, poisoned=False, resume=None, **options):
+        def _train(prepared=True, poisoned=False, resume=None, method="dkm", **options):
             module = Module()
             if prepared:
-                dkm.prepare(module, RECIPE)
+                dkm.prepare(module, RECIPE, method)
             trainer = lightning.Trainer(
                 **{"max_epochs": 2, "logger": False} | options,
                 accelerator="cpu",
@@ -125,6 +131,10 @@ class TestLightning:
         _, resumed = train(resume=tmp_path / "first.ckpt")
         assert _counted(resumed) == [STEPS, STEPS]
         _assert_same(resumed.state_dict(), whole.state_dict())
+
+    def test_a_method_that_snaps_finds_the_gradients(self, train):
+        _, module = train(method=dkm.GWK(every=STEPS))
+        assert _values(module) == [4, 4]
 
     def test_the_palettes_are_logged(self, train, lightning, tmp_path):
         logger = lightning.loggers.CSVLogger(tmp_path)
@@ -156,10 +166,10 @@ class TestHuggingFace:
         transformers = pytest.importorskip("transformers", reason="transformers is not installed")
         from dkm_deploy.training.callbacks.hugging_face import DKMCallback
 
-        def _train(prepared=True, poisoned=False, resume=None):
+        def _train(prepared=True, poisoned=False, resume=None, method="dkm"):
             model = Layers(dropout=0.2)
             if prepared:
-                dkm.prepare(model, RECIPE)
+                dkm.prepare(model, RECIPE, method)
             arguments = transformers.TrainingArguments(
                 str(tmp_path / "runs"),
                 num_train_epochs=2,
@@ -193,6 +203,10 @@ class TestHuggingFace:
         _, resumed = train(resume=str(tmp_path / "runs" / "checkpoint-3"))
         assert _counted(resumed) == [STEPS, STEPS]
         _assert_same(resumed.state_dict(), whole.state_dict())
+
+    def test_a_method_that_snaps_finds_the_gradients(self, train):
+        _, model = train(method=dkm.GWK(every=STEPS))
+        assert _values(model) == [4, 4]
 
     def test_the_palettes_are_logged(self, train):
         trainer, model = train()

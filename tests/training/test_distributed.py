@@ -26,13 +26,20 @@ RECIPES = {
     "scalar": dkm.Recipe(dkm.PaletteSpec(3), schedule=SCHEDULE),
     "vector": dkm.Recipe(dkm.PaletteSpec(2, cluster_dim=2), schedule=SCHEDULE),
 }
+# Beside the recipes, methods that move weights or add parameters, with the recipe that each gets.
+# Unscaled: EWGS goes by the sign of a gradient, and that of half a batch may be another.
+METHODS = {
+    "gwk": (dkm.GWK(every=3, scaling=0), "vector"),
+    "ewgs": (dkm.EWGS(scaling=0), "scalar"),
+}
 
 
 def _model(recipe):
     """In float64, so that the order of sums does not matter to the palettes."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(12, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh())
-    return dkm.prepare(model.double(), RECIPES[recipe]).train()
+    method, recipe = METHODS.get(recipe, ("dkm", recipe))
+    return dkm.prepare(model.double(), RECIPES[recipe], method).train()
 
 
 def _data():
@@ -73,6 +80,11 @@ def _worker(rank, kind, recipe, folder):
         ("fsdp2", "vector"),
         pytest.param("ddp", "vector", marks=pytest.mark.slow),
         pytest.param("fsdp2", "scalar", marks=pytest.mark.slow),
+        *(
+            pytest.param(kind, method, marks=pytest.mark.slow)
+            for kind in ("ddp", "fsdp2")
+            for method in METHODS
+        ),
     ],
 )
 def test_two_processes_find_the_palettes_of_one(kind, recipe, tmp_path):
@@ -112,7 +124,12 @@ def _assert_same(ours, theirs):
         torch.testing.assert_close(tensor, theirs[1][name], msg=name)
 
 
-@pytest.mark.parametrize("recipe", ["scalar", pytest.param("vector", marks=pytest.mark.slow)])
+# torch.compile instantiates the autograd function of hard methods, which torch warns of.
+@pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")
+@pytest.mark.parametrize(
+    "recipe",
+    ["scalar", *(pytest.param(o, marks=pytest.mark.slow) for o in ("vector", *METHODS))],
+)
 def test_compile_has_no_graph_break_and_changes_nothing(recipe):
     model = _model(recipe)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")

@@ -28,10 +28,10 @@ class DKMCallback(_Callback):  # type: ignore[misc]
         """Raise DkmError if the model is not prepared."""
         require_attached(model)
 
-    def on_step_end(
+    def on_optimizer_step(
         self, args: Any, state: Any, control: Any, *, model: nn.Module, **kwargs: Any
     ) -> None:
-        """Count the step.
+        """Count the step, while its gradients are still there.
 
         Raises:
             DkmError: a weight is NaN or infinite.

@@ -1,0 +1,76 @@
+"""A loss term that keeps weights in a narrow range, for training before palettes are put on."""
+
+from __future__ import annotations
+
+from math import log
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from dkm_deploy.clustering.ranges import beyond, largest, soft_span
+from dkm_deploy.errors import DkmError
+from dkm_deploy.recipe import Recipe
+from dkm_deploy.training.attach import check, places
+
+RangeKind = Literal["l_inf", "margin", "soft_min_max"]
+
+
+class RangeLoss(nn.Module):
+    """The R2 loss of the weights that a recipe palettizes (Kundu et al. 2023, arXiv 2303.08253).
+
+    For full-precision training before ``dkm.prepare`` with 1 or 2 bits: outliers spread the range
+    that few centroids must cover. The authors add it to the loss with a factor of about 0.01::
+
+        penalty = dkm.RangeLoss(model, recipe, kind="margin")
+        optimizer = SGD([*model.parameters(), *penalty.parameters()], lr)
+        (loss + 0.01 * penalty()).backward()
+
+    "margin" and "soft_min_max" learn one number a weight, so the optimiser must hold their
+    parameters. The formulas are in :mod:`dkm_deploy.clustering.ranges`. Where the learned numbers
+    start is our choice: a margin at 3 standard deviations, a sharpness at ``log(n) / max |w|``,
+    where the softmax begins to single out the largest of n values.
+
+    Args:
+        model: a plain model, not prepared; its parameters do not become those of the loss.
+        recipe: its palettized weights are restricted, whatever their bits.
+        kind: "l_inf", "margin" or "soft_min_max".
+
+    Raises:
+        DkmError: the recipe does not fit the model or palettizes none of its weights, the model
+            is prepared already, or there is no such kind.
+    """
+
+    def __init__(self, model: nn.Module, recipe: Recipe, kind: RangeKind = "l_inf") -> None:
+        super().__init__()
+        if kind not in get_args(RangeKind):
+            raise DkmError(f"kind is {kind!r}; it must be one of {', '.join(get_args(RangeKind))}")
+        used_in = places(model)
+        # By place: FSDP2 puts other parameters there. In a tuple no module becomes part of this.
+        self._places = tuple(used_in[name][0] for name in check(model, recipe))
+        if not self._places:
+            raise DkmError("the recipe palettizes no weight of the model; none to restrict")
+        self.kind = kind
+        self.learned = nn.ParameterList(
+            [] if kind == "l_inf" else [_start(weight, kind) for weight in self._weights()]
+        )
+
+    def forward(self) -> Tensor:
+        """The sum over the weights, a scalar; in the weights' units."""
+        if self.kind == "l_inf":
+            return torch.stack([largest(weight) for weight in self._weights()]).sum()
+        penalty = beyond if self.kind == "margin" else soft_span
+        pairs = zip(self._weights(), self.learned, strict=True)
+        return torch.stack([penalty(weight, number) for weight, number in pairs]).sum()
+
+    def _weights(self) -> list[Tensor]:
+        return [getattr(module, attribute) for module, attribute in self._places]
+
+
+@torch.no_grad()
+def _start(weight: Tensor, kind: RangeKind) -> nn.Parameter:
+    """The number that is learned of a weight, where it starts."""
+    wide = weight.to(torch.promote_types(weight.dtype, torch.float32))
+    if kind == "margin":
+        return nn.Parameter(3 * wide.std(correction=0))
+    return nn.Parameter(log(wide.numel()) / wide.abs().amax().clamp(min=1e-12))
