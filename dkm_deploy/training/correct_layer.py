@@ -1,0 +1,79 @@
+"""Correct one layer, and the BatchNorm behind it, on what the corrected layers before it give."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from dkm_deploy.training.channels import channel_dim, channel_mean, match_norm
+from dkm_deploy.training.layer_lut import correct_lut
+from dkm_deploy.training.layer_samples import LayerSamples, Pair, samples_of
+from dkm_deploy.training.stages import Stage
+
+
+@dataclass(frozen=True)
+class LayerCorrection:
+    """What was done at one layer.
+
+    Attributes:
+        name: of the layer, or of a BatchNorm that no layer feeds directly.
+        corrected: names of what has new values: palettized weights, a bias, a BatchNorm.
+        error_before: ``|outputs - original outputs| / |original outputs|`` on the calibration
+            data, behind its BatchNorm if there is one, with all layers before it corrected.
+        error_after: the same with this layer corrected too.
+    """
+
+    name: str
+    corrected: tuple[str, ...]
+    error_before: float
+    error_after: float
+
+
+def correct_layer(
+    pair: Pair, stage: Stage, inputs: Sequence[Any], luts: Collection[str]
+) -> LayerCorrection:
+    """Correct one stage of ``pair.corrected`` in place.
+
+    Args:
+        pair: of models that belong together.
+        stage: of them.
+        inputs: of the models, batch by batch.
+        luts: names of the palettized weights that may be corrected.
+
+    Raises:
+        DkmError: see :func:`dkm_deploy.training.layer_samples.samples_of`.
+    """
+    samples = samples_of(pair, stage, inputs)
+    before = samples.error()
+    corrected = _correct_luts(stage, samples, luts) + _correct_bias(stage, samples)
+    if samples.norm is not None:
+        match_norm(samples.norm, samples.outputs(), samples.wanted)
+        corrected.append(str(stage.norm))
+    return LayerCorrection(stage.name, tuple(corrected), before, samples.error())
+
+
+def _correct_luts(stage: Stage, samples: LayerSamples, luts: Collection[str]) -> list[str]:
+    layer = samples.layer
+    if layer is None or not parametrize.is_parametrized(layer):
+        return []
+    named = {f"{stage.layer}.{a}".lstrip("."): c for a, c in layer.parametrizations.items()}
+    return [
+        name
+        for name, chain in named.items()
+        if name in luts and correct_lut(samples, chain.original, chain[0])
+    ]
+
+
+def _correct_bias(stage: Stage, samples: LayerSamples) -> list[str]:
+    """Take up the mean gap of each channel, unless a BatchNorm will."""
+    layer, bias = samples.layer, getattr(samples.layer, "bias", None)
+    if layer is None or bias is None or samples.norm is not None:
+        return []
+    pairs = zip(samples.targets, samples.layer_outputs(), strict=True)
+    gaps = [target - output for target, output in pairs]
+    bias.add_(channel_mean(gaps, channel_dim(layer)))
+    return [f"{stage.layer}.bias".lstrip(".")]

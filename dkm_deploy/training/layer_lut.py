@@ -1,0 +1,81 @@
+"""The LUT of one layer's weight, fitted to the outputs that the layer should have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from dkm_deploy.training.channels import Channels, channel_dim, norm_weight
+from dkm_deploy.training.freeze import PaletteWeight
+from dkm_deploy.training.layer_samples import LayerSamples
+from dkm_deploy.training.lut_fit import LutFit
+
+_LINEAR = 1e-2  # of the outputs' norm; the arithmetic of float16 is not further off
+
+
+def correct_lut(samples: LayerSamples, indices: Tensor, decoder: PaletteWeight) -> bool:
+    """Give a weight of ``samples.layer`` the LUT whose outputs are nearest to the original's.
+
+    Where a bias or a BatchNorm takes up a shift of each channel, a shift does not count; and
+    behind a BatchNorm, channels count by what it multiplies them with.
+
+    Returns:
+        Whether the LUT has changed: not where it was the best already, nor in a layer of a class
+        of the user's own that is not linear in the weight.
+    """
+    layer = cast(nn.Module, samples.layer)
+    if not _is_linear(replace(samples, calls=samples.calls[:1]), decoder):
+        return False
+
+    def _outputs(lut: Tensor) -> list[Tensor]:
+        with _lut(decoder, lut):
+            return samples.layer_outputs()
+
+    fit = LutFit(_outputs, samples.targets, _channels(samples), _mass(indices, decoder))
+    found = fit(decoder.lut)
+    changed = not torch.equal(found, decoder.lut)
+    decoder.lut.copy_(found)
+    return changed
+
+
+def _channels(samples: LayerSamples) -> Channels:
+    layer, norm = cast(nn.Module, samples.layer), samples.norm
+    like = samples.targets[0]
+    dim = channel_dim(layer) if norm is None else 1 - like.ndim  # where a BatchNorm has them
+    weight = like.new_ones(like.shape[dim]) if norm is None else norm_weight(norm)
+    return Channels(dim, weight, shift_free=norm is not None or layer.bias is not None)
+
+
+def _is_linear(samples: LayerSamples, decoder: PaletteWeight) -> bool:
+    """Whether the outputs are linear in the LUT, but for what they are with zeros."""
+    outputs = []
+    for factor in (0, 1, 2):
+        with _lut(decoder, factor * decoder.lut):
+            outputs.append(samples.layer_outputs()[0])
+    none, once, twice = outputs
+    return bool((twice - 2 * once + none).norm() <= _LINEAR * twice.norm())
+
+
+def _mass(indices: Tensor, decoder: PaletteWeight) -> Tensor:
+    """The weights of each LUT entry, each counted by the square of its scale."""
+    ones = torch.ones_like(decoder.lut, dtype=torch.float32).requires_grad_()
+    with torch.enable_grad(), _lut(decoder, ones):
+        size = decoder(indices).square().sum()
+    (gradient,) = torch.autograd.grad(size, ones)
+    return gradient / 2
+
+
+@contextmanager
+def _lut(decoder: PaletteWeight, lut: Tensor) -> Iterator[None]:
+    """Another LUT for a while."""
+    kept = decoder.lut
+    decoder.lut = lut
+    try:
+        yield
+    finally:
+        decoder.lut = kept
