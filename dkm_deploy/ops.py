@@ -49,7 +49,7 @@ def _rows(indices: Tensor, lut_shape: Sequence[int]) -> Tensor:
     return rows
 
 
-def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:  # noqa: ARG001
     indices, lut, ctx.axis = inputs
     ctx.lut_shape = lut.shape
     ctx.save_for_backward(indices)
@@ -58,7 +58,8 @@ def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, int], output: Tensor) -> None:
 def _backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
     (indices,) = ctx.saved_tensors
     dim = ctx.lut_shape[-1]
-    vectors = gradient.unflatten(ctx.axis, (-1, dim)).movedim(ctx.axis + 1, -1)
+    split = [*gradient.shape[: ctx.axis], -1, dim, *gradient.shape[ctx.axis + 1 :]]
+    vectors = gradient.reshape(split).movedim(ctx.axis + 1, -1)
     rows = _rows(indices, ctx.lut_shape).flatten()
     sums = gradient.new_zeros(ctx.lut_shape).reshape(-1, dim)
     sums.index_add_(0, rows, vectors.reshape(-1, dim))

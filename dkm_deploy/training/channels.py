@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-_FLOOR = 1e-3  # of a channel's usual variance behind a BatchNorm, which is weight**2
+_FLOOR = 1e-3  # of the usual variance behind a BatchNorm: dead channels keep their factor
+_LEAST_GAIN = 0.1
 
 
 @dataclass(frozen=True)
@@ -53,39 +54,38 @@ def norm_weight(norm: _BatchNorm) -> Tensor:
     return weight if norm.weight is None else weight * norm.weight.detach().abs()
 
 
-def match_norm(norm: _BatchNorm, actual: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
-    """Give the outputs of a BatchNorm the mean and variance by channel that they should have.
+def fit_norm(norm: _BatchNorm, actual: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+    """Bring the outputs of a BatchNorm nearest to what they should be, with a line a channel.
 
-    Those of both are taken on the same samples, so that what few samples are off by cancels. The
-    variance is corrected by the running variance, the mean by the bias, or by the running mean of
-    a BatchNorm that has none.
+    That is least squares of ``wanted`` on ``actual``. The gain is taken up by the running
+    variance, the shift by the bias, or by the running mean of a BatchNorm that has none.
 
     Args:
         norm: in eval mode, with running statistics; changed in place.
         actual: its outputs, channels in dimension 1.
-        wanted: what they should be.
+        wanted: what they should be, for the same samples.
     """
-    mean, variance = _moments(actual)
-    wanted_mean, wanted_variance = _moments(wanted)
+    ours, theirs = ([_by_channel(t, 1).double() for t in some] for some in (actual, wanted))
+    mean, wanted_mean = (channel_mean(some, -1) for some in (ours, theirs))
+    centred = [part - mean for part in ours]
+    pairs = zip(centred, theirs, strict=True)
+    products = channel_mean([a * (b - wanted_mean) for a, b in pairs], -1)
+    variance = channel_mean([part.square() for part in centred], -1)
     square = 1 if norm.weight is None else norm.weight.double().square()
     floor = _FLOOR * square + torch.finfo(torch.float32).tiny
-    gain = ((wanted_variance + floor) / (variance + floor)).sqrt()
-    shift = wanted_mean - gain * mean
-    running = cast(Tensor, norm.running_var)
-    spread = (running.double() + norm.eps).sqrt() / gain
-    running.copy_((spread.square() - norm.eps).clamp(min=0))
+    gain = ((products + floor) / (variance + floor)).clamp(min=_LEAST_GAIN)
+    _take_up(norm, gain, wanted_mean - gain * mean)
+
+
+def _take_up(norm: _BatchNorm, gain: Tensor, shift: Tensor) -> None:
+    """Make a BatchNorm give ``gain * output + shift``."""
+    variance = cast(Tensor, norm.running_var)
+    spread = (variance.double() + norm.eps).sqrt() / gain
+    variance.copy_((spread.square() - norm.eps).clamp(min=0))
     if norm.bias is None:
         cast(Tensor, norm.running_mean).sub_(shift * spread)
     else:
         norm.bias.copy_(gain * norm.bias.double() + shift)
-
-
-def _moments(tensors: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel, float64; channels in dimension 1."""
-    channels = [_by_channel(t, 1).double() for t in tensors]
-    mean = channel_mean(channels, -1)
-    squares = torch.stack([(c - mean).square().sum(0) for c in channels]).sum(0)
-    return mean, squares / sum(len(c) for c in channels)
 
 
 def _by_channel(tensor: Tensor, dim: int) -> Tensor:

@@ -12,8 +12,9 @@ from torch.nn.utils import parametrize
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.training.calibration import Calibration, batches
-from dkm_deploy.training.correct_layer import LayerCorrection, Pair, correct_layer
+from dkm_deploy.training.correct_layer import LayerCorrection, correct_layer
 from dkm_deploy.training.freeze import PaletteWeight, independent_copy, palettes
+from dkm_deploy.training.layer_samples import Models
 from dkm_deploy.training.observe import unfused_attention
 from dkm_deploy.training.stages import LINEAR, stages
 from dkm_deploy.training.step import parted, to_device
@@ -65,19 +66,20 @@ def correct_details(
 ) -> Correction:
     """What :func:`correct` gives, with the figures of each layer. Takes and raises the same."""
     _check_alike(frozen, original)
-    pair = Pair(independent_copy(frozen).eval(), copy.deepcopy(original).eval())
-    device = next(pair.original.parameters()).device
+    copies = independent_copy(frozen).eval(), copy.deepcopy(original).eval()
+    device = next(original.parameters()).device
     inputs = [to_device(parted(batch)[0], device) for batch in batches(calibration)]
-    users = _users(pair.corrected)
+    users = _users(copies[0])
     alone = {names[0] for names in users.values() if len(names) == 1}
     with unfused_attention():
-        order = stages(pair.corrected, inputs[0])
-        done = tuple(correct_layer(pair, stage, inputs, alone) for stage in order)
+        order = stages(copies[0], inputs[0])
+        models = Models(*copies, order, inputs)
+        done = tuple(correct_layer(stage, models.samples(stage), alone) for stage in order)
     called = {stage.layer for stage in order}
-    reasons = {names[0]: _reason(pair.corrected, names, called) for names in users.values()}
+    reasons = {names[0]: _reason(copies[0], names, called) for names in users.values()}
     corrected = {name for layer in done for name in layer.corrected}
     left = {name: reason for name, reason in reasons.items() if name not in corrected}
-    return Correction(pair.corrected, done, left)
+    return Correction(copies[0], done, left)
 
 
 def _check_alike(frozen: nn.Module, original: nn.Module) -> None:

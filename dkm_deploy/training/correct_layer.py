@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import cast
 
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.utils import parametrize
 
-from dkm_deploy.training.channels import channel_dim, channel_mean, match_norm
+from dkm_deploy.training.channels import channel_dim, channel_mean, fit_norm
 from dkm_deploy.training.layer_lut import correct_lut
-from dkm_deploy.training.layer_samples import LayerSamples, Pair, samples_of
+from dkm_deploy.training.layer_samples import LayerSamples
 from dkm_deploy.training.stages import Stage
 
 
@@ -33,25 +33,18 @@ class LayerCorrection:
     error_after: float
 
 
-def correct_layer(
-    pair: Pair, stage: Stage, inputs: Sequence[Any], luts: Collection[str]
-) -> LayerCorrection:
-    """Correct one stage of ``pair.corrected`` in place.
+def correct_layer(stage: Stage, samples: LayerSamples, luts: Collection[str]) -> LayerCorrection:
+    """Correct one stage in place. Each step is a least-squares one, so none makes it worse.
 
     Args:
-        pair: of models that belong together.
-        stage: of them.
-        inputs: of the models, batch by batch.
+        stage: of a model.
+        samples: of the stage.
         luts: names of the palettized weights that may be corrected.
-
-    Raises:
-        DkmError: see :func:`dkm_deploy.training.layer_samples.samples_of`.
     """
-    samples = samples_of(pair, stage, inputs)
     before = samples.error()
     corrected = _correct_luts(stage, samples, luts) + _correct_bias(stage, samples)
     if samples.norm is not None:
-        match_norm(samples.norm, samples.outputs(), samples.wanted)
+        fit_norm(samples.norm, samples.outputs(), samples.wanted)
         corrected.append(str(stage.norm))
     return LayerCorrection(stage.name, tuple(corrected), before, samples.error())
 
@@ -60,11 +53,12 @@ def _correct_luts(stage: Stage, samples: LayerSamples, luts: Collection[str]) ->
     layer = samples.layer
     if layer is None or not parametrize.is_parametrized(layer):
         return []
-    named = {f"{stage.layer}.{a}".lstrip("."): c for a, c in layer.parametrizations.items()}
+    chains = cast(nn.ModuleDict, layer.parametrizations)
     return [
         name
-        for name, chain in named.items()
-        if name in luts and correct_lut(samples, chain.original, chain[0])
+        for attribute, chain in chains.items()
+        if (name := f"{stage.layer}.{attribute}".lstrip(".")) in luts
+        and correct_lut(samples, cast(parametrize.ParametrizationList, chain))
     ]
 
 

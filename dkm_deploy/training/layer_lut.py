@@ -9,6 +9,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from dkm_deploy.training.channels import Channels, channel_dim, norm_weight
 from dkm_deploy.training.freeze import PaletteWeight
@@ -18,17 +19,21 @@ from dkm_deploy.training.lut_fit import LutFit
 _LINEAR = 1e-2  # of the outputs' norm; the arithmetic of float16 is not further off
 
 
-def correct_lut(samples: LayerSamples, indices: Tensor, decoder: PaletteWeight) -> bool:
+def correct_lut(samples: LayerSamples, chain: parametrize.ParametrizationList) -> bool:
     """Give a weight of ``samples.layer`` the LUT whose outputs are nearest to the original's.
 
     Where a bias or a BatchNorm takes up a shift of each channel, a shift does not count; and
     behind a BatchNorm, channels count by what it multiplies them with.
 
+    Args:
+        samples: of a stage with a layer.
+        chain: the parametrization of the weight.
+
     Returns:
         Whether the LUT has changed: not where it was the best already, nor in a layer of a class
         of the user's own that is not linear in the weight.
     """
-    layer = cast(nn.Module, samples.layer)
+    indices, decoder = chain.original, cast(PaletteWeight, chain[0])
     if not _is_linear(replace(samples, calls=samples.calls[:1]), decoder):
         return False
 

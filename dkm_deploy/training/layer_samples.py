@@ -19,14 +19,6 @@ _HELD_BYTES = 256 * 2**20
 
 
 @dataclass(frozen=True)
-class Pair:
-    """The model that is being corrected, and the one that it is to be like."""
-
-    corrected: nn.Module
-    original: nn.Module
-
-
-@dataclass(frozen=True)
 class LayerSamples:
     """A stage of the corrected model, what goes into it, and what should come out.
 
@@ -64,30 +56,80 @@ class LayerSamples:
         return gap / _norm(self.wanted) if gap else 0.0
 
 
-def samples_of(pair: Pair, stage: Stage, inputs: Sequence[Any]) -> LayerSamples:
-    """Run both models up to a stage, on as many batches as may be held: 256 MiB.
+class Models:
+    """Runs the model that is being corrected and the original up to one stage after the other.
 
-    Raises:
-        DkmError: a model does not run on the inputs, or the outputs of the stage in the two have
-            other shapes or are not finite.
+    Of a stage as many batches are held as fit into 256 MiB. The original does not change, and runs
+    once for as many stages as fit.
+
+    Args:
+        corrected: in eval mode.
+        original: in eval mode.
+        order: of the stages; they are asked for in this order.
+        inputs: of the models, batch by batch.
     """
-    calls: list[Call] = []
-    targets: list[Tensor] = []
-    with parametrize.cached():
-        for number, batch in enumerate(inputs, 1):
-            ours, theirs = (
-                calls_of(model, stage.name, batch, number, stage.calls)
-                for model in (pair.corrected, pair.original)
-            )
-            _check(stage.name or "the model", number, ours, theirs)
-            calls += ours
-            targets += [call.output for call in theirs]
-            if sum(call.size_bytes for call in calls) > _HELD_BYTES:
-                break
-    layer, norm = (_module(pair.corrected, name) for name in (stage.layer, stage.norm))
-    behind = None if layer is None else _module(pair.original, stage.norm)
-    wanted = targets if behind is None else [behind(target) for target in targets]
-    return LayerSamples(layer, cast("_BatchNorm | None", norm), calls, targets, wanted)
+
+    def __init__(
+        self,
+        corrected: nn.Module,
+        original: nn.Module,
+        order: Sequence[Stage],
+        inputs: Sequence[Any],
+    ) -> None:
+        self._corrected, self._original = corrected, original
+        self._waiting = list(order)
+        self._inputs = inputs
+        self._known: dict[str, list[list[Call]]] = {}
+
+    def samples(self, stage: Stage) -> LayerSamples:
+        """What one stage gets and should give.
+
+        Raises:
+            DkmError: a model does not run on the inputs, or the outputs of the stage in the two
+                have other shapes or are not finite.
+        """
+        if stage.name not in self._known:
+            self._known = self._run(self._original, self._next_stages(), arguments=False)
+        ours = self._run(self._corrected, [stage], arguments=True)[stage.name]
+        theirs = self._known.pop(stage.name)
+        for number, pair in enumerate(zip(ours, theirs, strict=True), 1):
+            _check(stage.name or "the model", number, *pair)
+        layer, norm = (_module(self._corrected, name) for name in (stage.layer, stage.norm))
+        behind = None if layer is None else _module(self._original, stage.norm)
+        targets = [call.output for calls in theirs for call in calls]
+        wanted = targets if behind is None else [behind(target) for target in targets]
+        calls = [call for calls in ours for call in calls]
+        return LayerSamples(layer, cast("_BatchNorm | None", norm), calls, targets, wanted)
+
+    def _next_stages(self) -> list[Stage]:
+        """As many as may be held together, at least one."""
+        held, group = 0, list[Stage]()
+        while self._waiting and (not group or held + self._held(self._waiting[0]) <= _HELD_BYTES):
+            held += self._held(self._waiting[0])
+            group.append(self._waiting.pop(0))
+        return group
+
+    def _batches(self, stage: Stage) -> int:
+        return min(len(self._inputs), max(1, _HELD_BYTES // max(stage.size_bytes, 1)))
+
+    def _held(self, stage: Stage) -> int:
+        return self._batches(stage) * stage.size_bytes
+
+    def _run(
+        self, model: nn.Module, some: Sequence[Stage], *, arguments: bool
+    ) -> dict[str, list[list[Call]]]:
+        """The calls of stages, batch by batch."""
+        found: dict[str, list[list[Call]]] = {stage.name: [] for stage in some}
+        with parametrize.cached():
+            for number, batch in enumerate(self._inputs, 1):
+                counts = {s.name: s.calls for s in some if number <= self._batches(s)}
+                if not counts:
+                    break
+                for name, calls in calls_of(
+                    model, counts, batch, number, arguments=arguments
+                ).items():
+                    found[name].append(calls)
+        return found
 
 
 def _module(model: nn.Module, name: str | None) -> nn.Module | None:

@@ -1,4 +1,4 @@
-"""LUT entries by least squares: the indices stay, and a layer's outputs come as near as they can."""
+"""LUT entries by least squares: indices stay, and outputs come as near as they can."""
 
 from __future__ import annotations
 
@@ -62,9 +62,7 @@ class LutFit:
         found = (lut + step / root).to(lut.dtype)
         return found if self._gap_and_slope(found, self.targets)[0] < gap else lut
 
-    def _gap_and_slope(
-        self, lut: Tensor, targets: Sequence[Tensor] | None
-    ) -> tuple[float, Tensor]:
+    def _gap_and_slope(self, lut: Tensor, targets: Sequence[Tensor] | None) -> tuple[float, Tensor]:
         """The squared gap to ``targets`` (to zeros), and half its gradient, float64."""
         with torch.enable_grad():
             leaf = lut.detach().clone().requires_grad_()

@@ -1,10 +1,11 @@
-"""What goes into one layer and comes out of it, while a model runs."""
+"""What goes into layers and comes out of them, while a model runs."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -28,46 +29,53 @@ class Call:
     kwargs: dict[str, Any]
     output: Any
 
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of all tensors."""
-        leaves = pytree.tree_leaves((self.args, self.kwargs, self.output))
-        return sum(t.nbytes for t in leaves if torch.is_tensor(t))
-
 
 class _Enough(BaseException):
     """Ends a forward pass whose rest is not needed; no handler of a model's own catches it."""
 
 
 @torch.no_grad()
-def calls_of(model: nn.Module, layer: str, inputs: Any, number: int, count: int) -> list[Call]:
-    """The first calls of a layer in a forward pass; what comes after them is not run.
+def calls_of(
+    model: nn.Module, counts: Mapping[str, int], inputs: Any, number: int, *, arguments: bool
+) -> dict[str, list[Call]]:
+    """The first calls of some layers in one forward pass; what comes after them is not run.
 
     Args:
         model: in eval mode.
-        layer: name of the module.
+        counts: of the calls to wait for, by the name of the layer.
         inputs: of the model.
         number: of the batch, for messages.
-        count: of the calls.
+        arguments: whether the layers' inputs are kept too; else calls have none.
 
     Raises:
         DkmError: the model does not run on the inputs.
     """
-    found: list[Call] = []
+    found: dict[str, list[Call]] = {name: [] for name in counts}
 
-    def _note(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        # Copies: later operations may work in place.
-        found.append(Call(*pytree.tree_map(_copied, (args, kwargs, output))))
-        if len(found) == count:
+    def _note(name: str, _: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        kept = (args, kwargs, output) if arguments else ((), {}, output)
+        if len(found[name]) < counts[name]:
+            # Copies: later operations may work in place.
+            found[name].append(Call(*pytree.tree_map(_copied, kept)))
+        if all(len(found[name]) == count for name, count in counts.items()):
             raise _Enough
 
-    handle = model.get_submodule(layer).register_forward_hook(_note, with_kwargs=True)
-    try:
-        with suppress(_Enough):
-            outputs_of(model, inputs, number)
-    finally:
-        handle.remove()
+    with _hooks(model, counts, _note), suppress(_Enough):
+        outputs_of(model, inputs, number)
     return found
+
+
+@contextmanager
+def _hooks(model: nn.Module, names: Mapping[str, int], note: Any) -> Iterator[None]:
+    handles = [
+        model.get_submodule(name).register_forward_hook(partial(note, name), with_kwargs=True)
+        for name in names
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _copied(leaf: Any) -> Any:
@@ -76,7 +84,7 @@ def _copied(leaf: Any) -> Any:
 
 @contextmanager
 def unfused_attention() -> Iterator[None]:
-    """Without the fused path of attention, which reads weights behind layers and parametrizations."""
+    """Without the fused path of attention: it reads weights behind layers and parametrizations."""
     enabled = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
