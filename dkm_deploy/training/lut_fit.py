@@ -48,13 +48,15 @@ class LutFit:
         root = self.mass.double().clamp(min=torch.finfo(torch.float32).tiny).sqrt()
         energy = self._gap_and_slope(lut, None)[0]
         unit = energy / max(float((root * lut).square().sum()), torch.finfo(torch.float32).tiny)
-        if not unit > 0:
-            return lut
         gap, slope = self._gap_and_slope(lut, self.targets)
+        if not unit > 0 or not torch.isfinite(slope).all():
+            return lut
 
         def _product(vector: Tensor) -> Tensor:
             step = (vector.reshape(lut.shape) / root).to(lut.dtype)
             curved = self._gap_and_slope(step, None)[1] / root / unit
+            # What float16 overflows to is not taken in the end, for it is no better.
+            curved = curved.nan_to_num()
             return vector - curved.reshape(1, -1) - RIDGE * vector
 
         right = -(slope / root / unit).reshape(1, -1)
