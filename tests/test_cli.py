@@ -148,6 +148,18 @@ def test_palettize_a_checkpoint(folder, tmp_path, capsys):
     assert dkm.palettes(dkm.load(out, small_net())) == expected
 
 
+def test_palettize_a_checkpoint_and_correct_it(folder, tmp_path, capsys):
+    out = tmp_path / "net.palettes.safetensors"
+    arguments = ["palettize", MODEL, "--weights", f"{folder}/plain.safetensors", "--bits", "2"]
+    arguments += ["--correct", "-o", f"{out}"]
+    assert main([*arguments, "--calibration", f"{folder}/inputs.safetensors"]) == 0
+    frozen = dkm.palettize(small_net(), dkm.Recipe.uniform(2))
+    corrected = dkm.correct(frozen, small_net(), images(8))
+    assert dkm.palettes(dkm.load(out, small_net())) == dkm.palettes(corrected)
+    assert "LUT not corrected" not in capsys.readouterr().out
+    _fails(capsys, [*arguments, "--force"], "calibration data is missing")
+
+
 def test_validate_passes_and_writes_reports(folder, tmp_path, capsys):
     more = ["--original", f"{folder}/plain.safetensors"]
     more += ["--json", f"{tmp_path}/r.json", "--html", f"{tmp_path}/r.html"]

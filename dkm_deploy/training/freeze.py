@@ -135,11 +135,12 @@ def independent_copy(model: nn.Module) -> nn.Module:
 def _flat_weights(model: nn.Module) -> dict[int, Tensor]:
     """A memo for ``copy.deepcopy`` of LSTMs and GRUs.
 
-    They keep the weights of their last forward pass. Those come out of the parametrizations, are
-    no leaves, and cannot be copied; a copy makes its own.
+    They keep the weights of their last forward pass. Those that come out of parametrizations are
+    no leaves and cannot be copied; a copy makes its own.
     """
     cells = (module for module in model.modules() if isinstance(module, nn.RNNBase))
-    return {id(t): t.detach() for cell in cells for t in cell._flat_weights if t is not None}
+    flat = (t for cell in cells for t in cell._flat_weights if t is not None)
+    return {id(t): t.detach() for t in flat if not t.is_leaf}
 
 
 def install(used_in: Sequence[Place], palette: Palette, like: Tensor) -> None:

@@ -56,6 +56,17 @@ def test_soft_copy_computes_what_training_computes():
     assert isinstance(soft.weight, nn.Parameter)
 
 
+def test_a_frozen_lstm_shares_nothing_with_the_trained_one():
+    model = dkm.prepare(nn.LSTM(6, 6), dkm.Recipe.uniform(2))
+    model(torch.randn(3, 2, 6))
+    frozen = dkm.freeze(model)
+    kept = frozen.bias_ih_l0.detach().clone()
+    with torch.no_grad():
+        model.bias_ih_l0.add_(1)
+    assert isinstance(frozen.bias_ih_l0, nn.Parameter)
+    assert torch.equal(frozen.bias_ih_l0, kept)
+
+
 def test_palettes_of_a_prepared_model_are_refused():
     with pytest.raises(dkm.DkmError, match="prepared but not frozen"):
         dkm.palettes(dkm.prepare(small_net(), TRAINABLE))
