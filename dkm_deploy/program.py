@@ -10,6 +10,7 @@ import hashlib
 import logging
 import warnings
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,11 +26,13 @@ from torch.utils import _pytree as pytree
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.export import Inputs
 from dkm_deploy.targets import existing
+from dkm_deploy.training.attach import GATES
 
 SUFFIX = ".pt2"
 
 _COMPILED = "data/aotinductor/"
 _PROGRAMS = ("models/model.json", "serialized_exported_program.json")  # the second until 2.7
+_GATES = {torch.ops.aten.lstm.input: 4, torch.ops.aten.gru.input: 3}
 _PARTS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
@@ -91,9 +94,12 @@ def _check_archive(path: Path) -> None:
     """Raise DkmError if a file is no archive of a program."""
     try:
         with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+            names, damaged = archive.namelist(), archive.testzip()
+    # RuntimeError: a part is encrypted, or compressed in a way that is unknown.
+    except (zipfile.BadZipFile, zlib.error, OSError, ValueError, RuntimeError) as error:
         raise DkmError(f"{path}: not a .pt2 file, or cut short: {error}") from error
+    if damaged is not None:
+        raise DkmError(f"{path}: damaged: the checksum of {damaged} is wrong")
     if any(_COMPILED in name for name in names):
         raise DkmError(
             f"{path}: compiled by AOTInductor for one machine; give what torch.export.save writes"
@@ -118,7 +124,17 @@ def _ordinary(graph: fx.GraphModule, content: str, fixed_batch: int | None) -> n
     constants = [node.target for node in graph.graph.nodes if node.op == "get_attr"]
     kept = {*_PARTS, *constants}
     vars(model).update({name: value for name, value in vars(graph).items() if name in kept})
+    _mark_gates(model, graph.graph)
     return model.eval()
+
+
+def _mark_gates(model: nn.Module, graph: fx.Graph) -> None:
+    """Say of the layers that are recurrent how many gates their weights have."""
+    for node in graph.nodes:
+        for weight in node.all_input_nodes if node.target in _GATES else ():
+            if weight.op == "get_attr":
+                layer = model.get_submodule(weight.target.rpartition(".")[0])
+                setattr(layer, GATES, _GATES[node.target])
 
 
 def _use_first_names(program: ExportedProgram) -> None:

@@ -12,6 +12,7 @@ from torch.export import Dim
 
 import dkm_deploy as dkm
 from dkm_deploy.program import fixed_batch, load_program
+from dkm_deploy.training.attach import gates
 from dkm_deploy.validation.run import run_model
 from tests.models import MIXED, TiedNet, images, small_net
 
@@ -105,6 +106,17 @@ def test_arguments_buffers_and_what_nothing_uses(tmp_path):
     assert program.dynamic_shapes is None
     expected = model(x, (x + 1, x), scale=torch.tensor(3.0))
     torch.testing.assert_close(program.model(**program.example), expected)
+
+
+@pytest.mark.filterwarnings("ignore:The tensor attributes:UserWarning")  # of torch.export
+@pytest.mark.parametrize(("kind", "count", "size"), [(nn.LSTM, 4, 16), (nn.GRU, 3, 12)])
+def test_gates_are_known(tmp_path, kind, count, size):
+    path = write(tmp_path / "cells.pt2", kind(6, 8).eval(), (torch.randn(3, 2, 6),))
+    program = load_program(path).model
+    assert gates(program, "weight_ih_l0") == count
+    straddling = dkm.Recipe.uniform(1, group_size=size)
+    with pytest.raises(dkm.DkmError, match="weight_ih_l0: target coreml cannot hold it"):
+        dkm.palettize(program, straddling, targets=["coreml"])
 
 
 def test_what_was_fixed_at_export_stays_so(tmp_path):

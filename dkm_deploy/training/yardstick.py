@@ -30,7 +30,7 @@ class Yardstick:
         metric: what counts; None is the relative squared error of the outputs.
 
     Raises:
-        DkmError: the metric lacks labels, or is not finite.
+        DkmError: the metric lacks labels, or is not finite; or, without one, the outputs are not.
     """
 
     def __init__(self, expected: Outputs, labels: Sequence[Any], metric: Metric | None) -> None:
@@ -40,6 +40,8 @@ class Yardstick:
         self.baseline = None if metric is None else self._score(expected)
         if self.baseline is not None and not np.isfinite(self.baseline):
             raise DkmError(f"the metric of the model as it is is {self.baseline}")
+        if metric is None and not all(t.isfinite().all() for batch in expected for t in batch):
+            raise DkmError("the model gives NaN or infinity on the calibration data; use a metric")
 
     def loss(self, outputs: Outputs) -> float:
         """What other outputs lose.

@@ -216,6 +216,7 @@ def test_names_are_taken_literally(samples):
         ({"calibration": None}, "calibration data is missing"),
         ({"calibration": torch.zeros(2, 5)}, "does not run on calibration batch 1"),
         ({"metric": lambda outputs, labels: 0.0}, "metric needs labels"),
+        ({"calibration": torch.full((2, 3, 8, 8), torch.nan)}, "gives NaN or infinity on the"),
         ({"method": "magic"}, "no method after training is called 'magic'"),
     ],
 )
