@@ -80,7 +80,9 @@ def load_program(path: Path) -> Program:
             f"{path}: damaged, or not of this version of PyTorch: {first_line(error)}"
         ) from error
     _check_mode(path, program.graph)
-    model = _ordinary(graph, hashlib.sha256(path.read_bytes()).hexdigest(), _fixed_batch(program))
+    with path.open("rb") as file:
+        content = hashlib.file_digest(file, "sha256").hexdigest()
+    model = _ordinary(graph, content, _fixed_batch(program))
     return Program(model, *_example(program, model))
 
 
