@@ -15,7 +15,7 @@ from dkm_deploy.recipe import Recipe
 from dkm_deploy.sources import calibration_batches, is_program, plain_model
 from dkm_deploy.targets import existing, ledger, read_palettes, rewriter_for
 from dkm_deploy.training.after import AfterTraining
-from dkm_deploy.training.checkpoint import is_palettized, save
+from dkm_deploy.training.checkpoint import dense_tensors, is_palettized, save
 from dkm_deploy.training.freeze import palettize
 
 
@@ -45,7 +45,8 @@ class Rewritten:
         palettes: by weight name, as they were read back from the file.
         dense: reason of every other tensor of rank 2 or more by name.
         unchecked: what could not be checked about the file, one sentence each.
-        bytes_before: of the input, with all files that it refers to.
+        bytes_before: of the input, with all files that it refers to; of a program, its
+            parameters and buffers alone.
         bytes_after: of the file, with all files that it refers to.
     """
 
@@ -136,8 +137,9 @@ def palettize_checkpoint(
     save(palettize(plain, recipe, method, data), out, force=force)
     dense = recipe.assign(plain).dense.items()
     high_rank = {name: reason for name, reason in dense if plain.get_parameter(name).ndim > 1}
-    sizes = size_on_disk(source), size_on_disk(out)
-    return Rewritten(out, read_palettes(out), high_rank, (), *sizes)
+    tensors = dense_tensors(plain).values()  # beside them a program has a graph, and inputs
+    before = sum(t.nbytes for t in tensors) if weights is None else size_on_disk(weights)
+    return Rewritten(out, read_palettes(out), high_rank, (), before, size_on_disk(out))
 
 
 def _check_output(out: Path, source: Path, *, force: bool) -> None:

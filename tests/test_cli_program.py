@@ -34,11 +34,13 @@ def agreement(outputs, labels):
     return float((outputs.argmax(1) == labels).sum())
 
 
-def test_palettize_gives_the_checkpoint_of_the_model(folder, capsys):
+def test_palettize_gives_the_checkpoint_of_the_model(folder):
     expected = dkm.palettes(dkm.palettize(small_net(), FOUR))
     assert dkm.palettes(dkm.load(folder / "packed.safetensors", small_net())) == expected
     out = folder / "again.safetensors"
-    assert dkm.palettize_file(folder / "net.pt2", out, FOUR).palettes == expected
+    result = dkm.palettize_file(folder / "net.pt2", out, FOUR)
+    assert result.palettes == expected
+    assert result.bytes_before == sum(t.nbytes for t in small_net().state_dict().values())
 
 
 @pytest.mark.parametrize("method", ["sensitive", "bin_quant"])
