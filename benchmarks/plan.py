@@ -26,8 +26,9 @@ from torch import nn
 import dkm_deploy as dkm
 from benchmarks.process import cpu, versions
 from benchmarks.resnet20 import Cifar, cifar, pretrained, top1
-from dkm_deploy.cache import Cache, model_digest
+from dkm_deploy.cache import Cache
 from dkm_deploy.planning.candidates import DEFAULT
+from dkm_deploy.planning.module import ModuleSubject
 from dkm_deploy.planning.sizes import Scales
 from dkm_deploy.training.after import KMeans
 from dkm_deploy.training.probe import Probe
@@ -74,9 +75,9 @@ class Bench:
         self.calibration = [train.batch(index)[0] for index in order[:images].split(16)]
         self.target, self.cache = target, cache
         self.names = list(dkm.Recipe(dkm.PaletteSpec(1)).assign(self.model).specs)
-        store = Cache(cache)
-        example = self.calibration[0][:1]
-        self.scales = Scales(self.model, example, store, model_digest(self.model))
+        self.probe = Probe(self.model, self.calibration, None)
+        subject = ModuleSubject(self.model, self.probe, KMeans(), self.calibration[0][:1])
+        self.scales = Scales(subject, Cache(cache))
         held_out = self.test.batch(torch.arange(1000))[0]
         self._held_out, self._expected = held_out, self.model(held_out).detach()
         self._losses: dict[tuple[str, dkm.PaletteSpec], float] = {}
@@ -136,12 +137,11 @@ class Bench:
         On one set of outputs the PSNR falls with their squared error alone, so that a threshold
         on it is one on the loss.
         """
-        probe = Probe(self.model, self.calibration, None)
         if not self._losses:
             for spec in _WIDTHS:
                 made = KMeans().palettes(self.model, dict.fromkeys(self.names, spec), None)
                 self._losses |= {
-                    (name, spec): probe.loss(name, torch.tensor(palette.decode()))
+                    (name, spec): self.probe.loss(name, torch.tensor(palette.decode()))
                     for name, palette in made
                 }
         thresholds = sorted(self._losses.values())

@@ -6,7 +6,9 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.fold import fold_batch_norm
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette
-from dkm_deploy.planning.plan import Plan, plan, plan_details
+from dkm_deploy.planning.decide import Plan
+from dkm_deploy.planning.file import plan_file
+from dkm_deploy.planning.plan import plan, plan_details
 from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, Schedule
 from dkm_deploy.rewrite import Rewritten, palettize_file
 from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
@@ -41,6 +43,7 @@ __all__ = [
     "Plan",
     "plan",
     "plan_details",
+    "plan_file",
     # Train with palettes, or make them afterwards.
     "DKM",
     "BinQuant",

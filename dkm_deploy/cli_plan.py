@@ -1,27 +1,19 @@
-"""``dkm-deploy plan``, and the choice of a method after training."""
+"""``dkm-deploy plan``: the recipe for a byte budget."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dkm_deploy.cli_validate import MODEL
+from dkm_deploy.cli_model import INPUT, METRIC, MODEL, SAMPLES
+from dkm_deploy.errors import DkmError
 
-_INPUTS = "safetensors file: inputs by the name they have in forward(), and labels if known"
-
-
-def add_method(parser: argparse.ArgumentParser) -> None:
-    """The options of a command that makes palettes after training."""
-    parser.add_argument(
-        "--method",
-        default="kmeans",
-        choices=("kmeans", "sensitive"),
-        help="kmeans looks at weights alone; sensitive weighs them by squared gradients",
-    )
-    parser.add_argument("--calibration", type=Path, help=f"for sensitive and --correct: {_INPUTS}")
+if TYPE_CHECKING:
+    from dkm_deploy.planning.decide import Plan
 
 
 def add_plan(commands: Any) -> None:
@@ -33,20 +25,23 @@ def add_plan(commands: Any) -> None:
         "data and in bytes of the file, and write the recipe whose file fits the budget with the "
         "least expected loss. What was measured is kept: a plan that was killed goes on, and "
         "another budget takes moments.",
-        epilog="example: dkm-deploy plan mynet:Net --weights net.safetensors --budget 3.3MB "
-        "--calibration samples.safetensors -o recipe.toml",
+        epilog="examples: dkm-deploy plan mynet:Net --weights net.safetensors --budget 3.3MB "
+        "--calibration samples.safetensors -o recipe.toml; dkm-deploy plan net.onnx --budget "
+        "3.3MB --calibration samples.safetensors -o recipe.toml, for dkm-deploy palettize",
     )
-    parser.add_argument("model", help=MODEL)
-    parser.add_argument("--weights", type=Path, required=True, help="plain safetensors checkpoint")
+    parser.add_argument("model", help=f"an .onnx file, or {MODEL}")
+    parser.add_argument("--weights", type=Path, help="plain checkpoint of a Python model")
     parser.add_argument("--budget", required=True, metavar="SIZE", help="3.3MB, 3.2MiB or bytes")
     parser.add_argument(
         "--target",
         action="append",
         metavar="NAME",
         help="onnx, ort, coreml or coreml:iOS17; repeatable, and each file fits the budget; "
-        "coreml if left out",
+        "coreml if left out, and onnx for an .onnx file, which cannot become another",
     )
-    parser.add_argument("--calibration", type=Path, required=True, help=_INPUTS)
+    parser.add_argument("--calibration", type=Path, required=True, help=SAMPLES)
+    parser.add_argument("--metric", help=f"{METRIC}; the outputs' relative error if left out")
+    parser.add_argument("--input", action="append", metavar="SHAPE", help=f"of the file: {INPUT}")
     parser.add_argument(
         "--bits",
         type=int,
@@ -65,25 +60,13 @@ def add_plan(commands: Any) -> None:
 
 def _plan(arguments: argparse.Namespace, console: Console) -> int:
     from dkm_deploy.atomic import check_writable
-    from dkm_deploy.planning.candidates import DEFAULT
-    from dkm_deploy.planning.plan import plan_details
-    from dkm_deploy.recipe import PaletteSpec
     from dkm_deploy.report.pareto import write_pareto
     from dkm_deploy.report.planned import show_plan, write_plan
-    from dkm_deploy.sources import calibration_batches, plain_model
 
     out, force = arguments.out, arguments.force
     for path in filter(None, (out, arguments.svg, arguments.json)):
         check_writable(path, force=force)
-    found = plan_details(
-        plain_model(arguments.model, arguments.weights),
-        arguments.budget,
-        arguments.target or ["coreml"],
-        list(calibration_batches(arguments.calibration)),
-        method=arguments.method,
-        candidates=[PaletteSpec(bits) for bits in arguments.bits] if arguments.bits else DEFAULT,
-        cache=arguments.cache or out.with_name(f"{out.name}.cache"),
-    )
+    found = _found(arguments)
     found.recipe.save(out, force=force)
     if arguments.svg:
         write_pareto(found, arguments.svg, force=force)
@@ -91,3 +74,65 @@ def _plan(arguments: argparse.Namespace, console: Console) -> int:
         write_plan(found, arguments.json, force=force)
     show_plan(found, console)
     return 0
+
+
+def _found(arguments: argparse.Namespace) -> Plan:
+    from dkm_deploy.planning.candidates import DEFAULT
+    from dkm_deploy.recipe import PaletteSpec
+    from dkm_deploy.sources import is_program, metric_named
+
+    out, bits = arguments.out, arguments.bits
+    how: dict[str, Any] = {
+        "metric": metric_named(arguments.metric) if arguments.metric else None,
+        "candidates": [PaletteSpec(width) for width in bits] if bits else DEFAULT,
+        "cache": arguments.cache or out.with_name(f"{out.name}.cache"),
+    }
+    path = Path(arguments.model)
+    is_file = path.exists() or ":" not in arguments.model
+    if is_file and not is_program(path):
+        return _of_file(path, arguments, how)
+    return _of_model(arguments, how)
+
+
+def _of_file(path: Path, arguments: argparse.Namespace, how: dict[str, Any]) -> Plan:
+    from dkm_deploy.planning.file import plan_file
+    from dkm_deploy.sources import samples
+    from dkm_deploy.targets import existing, planner_for
+
+    target = planner_for(existing(path))
+    _check_alone(path, target.name, arguments)
+    inputs, labels = samples(arguments.calibration)
+    return plan_file(path, arguments.budget, inputs, labels, **how)
+
+
+def _check_alone(path: Path, target: str, arguments: argparse.Namespace) -> None:
+    """Raise DkmError if an option is given that goes with PyTorch models alone."""
+    others: Sequence[str] = [name for name in arguments.target or () if name != target]
+    if others:
+        raise DkmError(
+            f"{path}: it can become {target} alone; {others[0]} needs the PyTorch model or its .pt2"
+        )
+    for option in ("weights", "input"):
+        if getattr(arguments, option) is not None:
+            raise DkmError(f"{path}: --{option} goes with PyTorch models")
+    if arguments.method != "kmeans":
+        raise DkmError(f"{path}: palettized by k-means, for such files give no gradients")
+
+
+def _of_model(arguments: argparse.Namespace, how: dict[str, Any]) -> Plan:
+    from dkm_deploy.planning.plan import plan_details
+    from dkm_deploy.sources import calibration_batches, example, plain_model
+
+    given = example(arguments.input) if arguments.input else None
+    built = plain_model(arguments.model, arguments.weights)
+    inputs, shapes = built.export_with(given)
+    return plan_details(
+        built.model,
+        arguments.budget,
+        arguments.target or ["coreml"],
+        list(calibration_batches(arguments.calibration, built.model)),
+        method=arguments.method,
+        example_inputs=inputs,
+        dynamic_shapes=shapes,
+        **how,
+    )

@@ -5,17 +5,19 @@ from __future__ import annotations
 import argparse
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from dkm_deploy.cli_model import METRIC, MODEL, SAMPLES
 from dkm_deploy.errors import DkmError
 from dkm_deploy.quantities import parse_bytes, parse_share
 from dkm_deploy.validation.cost import CostOptions
 from dkm_deploy.validation.limits import Limits, parse_output_limits
 from dkm_deploy.validation.record import Report
 
-MODEL = "package.module:callable that returns a torch.nn.Module; the current folder is searched"
+if TYPE_CHECKING:
+    from torch import nn
 
 _RATIOS = {"latency": "median latency", "load": "load time", "peak": "peak memory"}
 
@@ -83,15 +85,16 @@ def _add_reference(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
         "--original",
         type=Path,
-        help="checkpoint of the model before clustering; or, with no --model, the .onnx file that "
-        "was palettized",
+        help="the model before clustering: a checkpoint, a .pt2 file, or, with no --model, the "
+        ".onnx file that was palettized",
     )
     parser.add_argument(
         "--inputs",
         type=Path,
         required=required,
-        help="safetensors file: inputs by the name they have in forward(), and labels if known",
+        help=SAMPLES,
     )
+    parser.add_argument("--metric", help=f"{METRIC}; top-1 accuracy if left out")
 
 
 def _add_cost(parser: argparse.ArgumentParser) -> None:
@@ -173,10 +176,12 @@ def _write_error(path: Path | None, error: DkmError, *, force: bool) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> Report:
+    from dkm_deploy.sources import metric_named
     from dkm_deploy.validation.budget import Budget
     from dkm_deploy.validation.verdict import replay, validate
 
     how: Any = {
+        "metric": metric_named(arguments.metric) if arguments.metric else None,
         "limits": _limits(arguments),
         "budget": Budget.load(arguments.budget) if arguments.budget else None,
         "cost": _cost(arguments),
@@ -205,12 +210,16 @@ def _cost(arguments: argparse.Namespace) -> CostOptions | None:
 
 def _golden(arguments: argparse.Namespace, console: Console) -> int:
     from dkm_deploy.atomic import check_writable
+    from dkm_deploy.sources import metric_named
     from dkm_deploy.validation.golden import write_golden
 
     check_writable(arguments.out, force=arguments.force)
+    if arguments.metric:
+        metric_named(arguments.metric)  # there is one
     write_golden(
         arguments.out,
         **_reference(arguments),
+        metric=arguments.metric,
         limits=_limits(arguments),
         provenance=_notes(arguments.note),
         force=arguments.force,
@@ -221,15 +230,23 @@ def _golden(arguments: argparse.Namespace, console: Console) -> int:
 
 def _reference(arguments: argparse.Namespace) -> dict[str, Any]:
     """The models, inputs and labels that the arguments name."""
-    from dkm_deploy.sources import build, plain_model
+    from dkm_deploy.sources import build
     from dkm_deploy.training.checkpoint import load
 
     for name in ("model", "weights"):
         _check_given(arguments, name)
     inputs, labels = _samples(arguments)
-    original = plain_model(arguments.model, arguments.original) if arguments.original else None
-    reference = load(arguments.weights, build(arguments.model))
+    original = _original(arguments.model, arguments.original) if arguments.original else None
+    reference = load(arguments.weights, build(arguments.model).model)
     return {"reference": reference, "original": original, "inputs": inputs, "labels": labels}
+
+
+def _original(model: str, path: Path) -> nn.Module:
+    """The model before clustering: a program, or ``model`` with the weights of a checkpoint."""
+    from dkm_deploy.sources import is_program, plain_model
+
+    source = (str(path), None) if is_program(path) else (model, path)
+    return plain_model(*source).model
 
 
 def _samples(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:

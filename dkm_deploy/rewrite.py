@@ -15,10 +15,10 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.ledger import size_on_disk
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import Recipe
-from dkm_deploy.sources import calibration_batches, plain_model
+from dkm_deploy.sources import calibration_batches, is_program, plain_model
 from dkm_deploy.targets import existing, ledger, read_palettes, rewriter_for
-from dkm_deploy.training.after import method_named
-from dkm_deploy.training.checkpoint import is_palettized, save
+from dkm_deploy.training.after import AfterTraining, method_named
+from dkm_deploy.training.checkpoint import dense_tensors, is_palettized, save
 from dkm_deploy.training.correct import correct_details
 from dkm_deploy.training.freeze import palettize
 
@@ -49,7 +49,8 @@ class Rewritten:
         palettes: by weight name, as they were read back from the file.
         dense: reason of every other tensor of rank 2 or more by name.
         unchecked: what could not be checked about the file, one sentence each.
-        bytes_before: of the input, with all files that it refers to.
+        bytes_before: of the input, with all files that it refers to; of a program, its
+            parameters and buffers alone.
         bytes_after: of the file, with all files that it refers to.
         uncorrected: reason of every palette whose LUT a correction left as it was by name.
     """
@@ -71,12 +72,13 @@ def palettize_file(
 ) -> Rewritten:
     """Cluster the weights of a model file by k-means and write a file of the same kind.
 
-    The palettes are decoded from the written file and compared with the clustered ones before it
-    gets its name. The input is never changed.
+    A ``.pt2`` file gives a checkpoint, as ``dkm.save`` writes it. Of other files the palettes are
+    decoded from what was written and compared with the clustered ones before it gets its name. The
+    input is never changed.
 
     Args:
-        path: an ``.onnx`` file, or a file of another target that can do this.
-        out: the file to write; of the same kind, and not ``path``.
+        path: an ``.onnx`` file, a file of another target that can do this, or a ``.pt2`` file.
+        out: the file to write; of the same kind, or ``.safetensors``; not ``path``.
         recipe: which weight gets which palette, by the names in the file.
         force: replace what is at ``out``.
 
@@ -86,11 +88,8 @@ def palettize_file(
             is the input, of another kind, or exists and ``force`` is not set. Nothing is written
             then.
     """
-    if Path(path).suffix == ".pt2":
-        raise DkmError(
-            f"{path}: a .pt2 program cannot be palettized yet; give an .onnx file, or on the "
-            "command line package.module:callable with --weights"
-        )
+    if is_program(path):
+        return palettize_checkpoint(str(path), None, Path(out), recipe, force=force)
     path, out = existing(path), Path(out)
     target = rewriter_for(path)
     if out.suffix not in target.suffixes:
@@ -106,23 +105,24 @@ def palettize_file(
 
 def palettize_checkpoint(
     model: str,
-    weights: Path,
+    weights: Path | None,
     out: Path,
     recipe: Recipe,
     *,
-    method: str = "kmeans",
+    method: str | AfterTraining = "kmeans",
     calibration: Path | None = None,
     correct: bool = False,
     force: bool = False,
 ) -> Rewritten:
-    """Cluster the weights of a plain checkpoint and write a packed one.
+    """Cluster the weights of a Python model or a program and write a packed checkpoint.
 
     Args:
-        model: ``package.module:callable`` that makes the model of the checkpoint.
-        weights: the plain safetensors checkpoint.
+        model: ``package.module:callable`` that makes the model of the checkpoint, or a ``.pt2``
+            file.
+        weights: the plain safetensors checkpoint; None for a ``.pt2`` file, which has its own.
         out: the ``.safetensors`` file to write, as ``dkm.save`` does.
         recipe: which weight gets which palette.
-        method: "kmeans" or "sensitive".
+        method: as :func:`dkm_deploy.palettize` takes it.
         calibration: safetensors file of inputs, and labels if known; for methods and a
             correction, which need it.
         correct: whether to correct the outputs, see :func:`dkm_deploy.correct`.
@@ -134,24 +134,31 @@ def palettize_checkpoint(
     """
     if out.suffix != ".safetensors":
         raise DkmError(
-            f"{out}: palettizing a Python model gives a checkpoint with suffix .safetensors; "
+            f"{out}: palettizing a PyTorch model gives a checkpoint with suffix .safetensors; "
             "for other files there is dkm-deploy convert"
         )
-    _check_output(out, existing(weights), force=force)
-    if is_palettized(weights):
+    source = existing(weights or model)
+    _check_output(out, source, force=force)
+    if weights is not None and is_palettized(weights):
         raise DkmError(f"{weights}: palettized already; start from the plain checkpoint")
-    plain = plain_model(model, weights)
-    data = None if calibration is None else list(calibration_batches(calibration))
+    plain = plain_model(model, weights).model
+    data = None if calibration is None else list(calibration_batches(calibration, plain))
     frozen, left = _palettized(plain, recipe, method, data, correct=correct)
     save(frozen, out, force=force)
     dense = recipe.assign(plain).dense.items()
     high_rank = {name: reason for name, reason in dense if plain.get_parameter(name).ndim > 1}
-    sizes = size_on_disk(weights), size_on_disk(out)
-    return Rewritten(out, read_palettes(out), high_rank, (), *sizes, left)
+    tensors = dense_tensors(plain).values()  # beside them a program has a graph, and inputs
+    before = sum(t.nbytes for t in tensors) if weights is None else size_on_disk(weights)
+    return Rewritten(out, read_palettes(out), high_rank, (), before, size_on_disk(out), left)
 
 
 def _palettized(
-    plain: nn.Module, recipe: Recipe, method: str, data: Sequence[Any] | None, *, correct: bool
+    plain: nn.Module,
+    recipe: Recipe,
+    method: str | AfterTraining,
+    data: Sequence[Any] | None,
+    *,
+    correct: bool,
 ) -> tuple[nn.Module, Mapping[str, str]]:
     """A frozen model, and the reasons of LUTs that were not corrected."""
     if not correct:

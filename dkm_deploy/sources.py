@@ -1,20 +1,25 @@
-"""What names a model, its weights and its inputs on the command line."""
+"""What names a model, its weights, its inputs and its metric on the command line."""
 
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.metric import Metric
+from dkm_deploy.program import SUFFIX, Program, fixed_batch, load_program
 from dkm_deploy.recipe import Recipe
-from dkm_deploy.training.calibration import in_batches
+from dkm_deploy.training.calibration import BATCH, in_batches
 from dkm_deploy.training.checkpoint import is_palettized, load, read_tensors
 from dkm_deploy.training.freeze import palettize
 
@@ -22,41 +27,103 @@ _DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "int64"
 _LABELS = "labels"
 
 
-def build(spec: str) -> nn.Module:
-    """Call ``package.module:callable`` without arguments; it must give a module.
+def is_program(spec: str | Path) -> bool:
+    """Whether a model's name is that of a ``.pt2`` file."""
+    return Path(spec).suffix == SUFFIX
 
-    The current folder is searched too, as ``python -m`` does.
+
+def build(spec: str) -> Program:
+    """The model of a ``.pt2`` file, or what ``package.module:callable`` gives without arguments.
+
+    The current folder is searched too, as ``python -m`` does. A callable gives no example inputs.
     """
-    module_name, _, attribute = spec.partition(":")
-    if not attribute:
-        raise DkmError(f"model {spec!r}: write it as package.module:callable")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
+    if is_program(spec):
+        return load_program(Path(spec))
+    make = _imported("model", spec)
     try:
-        make = getattr(importlib.import_module(module_name), attribute)
         model = make()
     except Exception as error:  # any error of the user's own module
         raise DkmError(f"model {spec!r} cannot be made: {first_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise DkmError(f"model {spec!r} gave a {type(model).__name__}, not a torch.nn.Module")
-    return model.eval()
+    return Program(model.eval(), None, None)
 
 
-def frozen_model(spec: str, weights: Path, recipe: Recipe | None) -> nn.Module:
-    """The frozen model: from a palettized checkpoint, or k-means on a plain one with a recipe."""
-    if is_palettized(weights):
+def _imported(what: str, spec: str) -> Any:
+    """What ``package.module:name`` stands for."""
+    module_name, _, attribute = spec.partition(":")
+    if not attribute:
+        raise DkmError(f"{what} {spec!r}: write it as package.module:callable")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(module_name), attribute)
+    except Exception as error:  # any error of the user's own module
+        raise DkmError(f"{what} {spec!r} cannot be imported: {first_line(error)}") from error
+
+
+def metric_named(spec: str) -> Metric:
+    """The metric ``package.module:callable``, which goes by this name in what is kept of it.
+
+    Raises:
+        DkmError: there is no such callable; and of the metric itself, if a call fails.
+    """
+    found = _imported("metric", spec)
+    if not callable(found):
+        raise DkmError(f"metric {spec!r} is a {type(found).__name__}; it must be a callable")
+
+    @functools.wraps(found)
+    def checked(outputs: NDArray[Any], labels: NDArray[Any]) -> float:
+        try:
+            return float(found(outputs, labels))
+        except Exception as error:  # any error of the user's own function
+            raise DkmError(
+                f"metric {spec!r} fails on outputs of shape {outputs.shape} and labels of shape "
+                f"{labels.shape}: {first_line(error)}"
+            ) from error
+
+    checked.__qualname__ = spec
+    return checked
+
+
+def frozen_model(spec: str, weights: Path | None, recipe: Recipe | None) -> Program:
+    """The frozen model: from a palettized checkpoint, or k-means with a recipe on a plain model.
+
+    Args:
+        spec: of the model.
+        weights: a checkpoint; None for a ``.pt2`` file, whose own weights are palettized then.
+        recipe: for what is plain.
+    """
+    built = build(spec)
+    if weights is not None and is_palettized(weights):
         if recipe is not None:
             raise DkmError(f"{weights}: palettized already; --bits and --recipe need a plain one")
-        return load(weights, build(spec))
+        return replace(built, model=load(weights, built.model))
+    plain = _with_weights(built.model, spec, weights)
     if recipe is None:
-        raise DkmError(f"{weights}: a plain checkpoint; give --bits or --recipe to palettize it")
-    return palettize(plain_model(spec, weights), recipe)
+        raise DkmError(f"{weights or spec}: it is plain; give --bits or --recipe to palettize it")
+    return replace(built, model=palettize(plain, recipe))
 
 
-def plain_model(spec: str, weights: Path) -> nn.Module:
-    """A model with the weights of a plain safetensors checkpoint."""
+def plain_model(spec: str, weights: Path | None) -> Program:
+    """A model with the weights of a plain safetensors checkpoint, or a ``.pt2`` file with its own.
+
+    Raises:
+        DkmError: weights are missing, not plain, or given for a ``.pt2`` file.
+    """
+    built = build(spec)
+    return replace(built, model=_with_weights(built.model, spec, weights))
+
+
+def _with_weights(model: nn.Module, spec: str, weights: Path | None) -> nn.Module:
+    if is_program(spec):
+        if weights is not None:
+            raise DkmError(f"{weights}: a plain checkpoint, but {spec} has weights; leave it out")
+        return model
+    if weights is None:
+        raise DkmError(f"{spec}: --weights is missing, the safetensors checkpoint of this model")
     tensors, _ = read_tensors(weights)
-    model = copy.deepcopy(build(spec))
+    model = copy.deepcopy(model)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:
@@ -96,7 +163,11 @@ def samples(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:
     return tensors, labels
 
 
-def calibration_batches(path: Path) -> Iterator[Any]:
-    """Batches of ``(inputs, labels)``, or of inputs alone, from a file as :func:`samples` reads."""
+def calibration_batches(path: Path, model: nn.Module) -> Iterator[Any]:
+    """Batches of ``(inputs, labels)``, or of inputs alone, from a file as :func:`samples` reads.
+
+    They are as large as the model is fixed to, or 16.
+    """
     inputs, labels = samples(path)
-    return in_batches(inputs if labels is None else (inputs, labels))
+    parts = inputs if labels is None else (inputs, labels)
+    return in_batches(parts, fixed_batch(model) or BATCH)

@@ -17,11 +17,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 from dkm_deploy.errors import DkmError, MissingFileError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
 
-    from dkm_deploy.export import Exported
+    from dkm_deploy.export import Exported, Inputs
     from dkm_deploy.ledger import Ledger
+    from dkm_deploy.metric import Metric
     from dkm_deploy.palette import Palette
+    from dkm_deploy.planning.subject import Subject
     from dkm_deploy.recipe import PaletteSpec, Recipe
     from dkm_deploy.rewrite import Rewrite
 
@@ -115,6 +118,21 @@ class Rewriter(Target, Protocol):
         ...
 
 
+@runtime_checkable
+class Planner(Rewriter, Protocol):
+    """A target that can also find the palettes for a file of its own kind to fit a byte budget."""
+
+    def subject(
+        self,
+        path: Path,
+        inputs: Inputs,
+        labels: Tensor | NDArray[Any] | None,
+        metric: Metric | None,
+    ) -> Subject:
+        """The file at ``path``, with what it is measured on; see :func:`dkm_deploy.plan_file`."""
+        ...
+
+
 _R = TypeVar("_R", bound=Reader)
 
 
@@ -154,6 +172,12 @@ def rewriter_for(path: Path) -> Rewriter:
     """The target that palettizes files with the suffix of ``path``."""
     able = [target for target in targets().values() if isinstance(target, Rewriter)]
     return _with_suffix(path, able, "palettized")
+
+
+def planner_for(path: Path) -> Planner:
+    """The target that plans for files with the suffix of ``path``."""
+    able = [target for target in targets().values() if isinstance(target, Planner)]
+    return _with_suffix(path, able, "planned for")
 
 
 def reader_for(path: Path) -> Reader:

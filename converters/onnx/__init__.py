@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from converters.onnx.ledger import ledger
 from converters.onnx.options import Decode, Options
@@ -10,15 +10,20 @@ from converters.onnx.palettize import palettize
 from converters.onnx.read import read_palettes
 from converters.onnx.twin import write_twin
 from converters.onnx.write import write
-from dkm_deploy.targets import Rewriter
+from dkm_deploy.targets import Planner
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from dkm_deploy.export import Exported
+    from numpy.typing import NDArray
+    from torch import Tensor
+
+    from dkm_deploy.export import Exported, Inputs
     from dkm_deploy.ledger import Ledger
+    from dkm_deploy.metric import Metric
     from dkm_deploy.palette import Palette
+    from dkm_deploy.planning.subject import Subject
     from dkm_deploy.recipe import PaletteSpec, Recipe
     from dkm_deploy.rewrite import Rewrite
 
@@ -57,6 +62,18 @@ class OnnxTarget:
         """Cluster the weights of the file at ``path`` and write it to ``out``."""
         return palettize(path, out, recipe)
 
+    def subject(
+        self,
+        path: Path,
+        inputs: Inputs,
+        labels: Tensor | NDArray[Any] | None,
+        metric: Metric | None,
+    ) -> Subject:
+        """The file at ``path`` as the subject of a plan."""
+        from converters.onnx.plan import OnnxSubject  # it imports ONNX Runtime
+
+        return OnnxSubject(path, inputs, labels, metric)
+
     def write_twin(self, path: Path, palettes: Mapping[str, Palette], out: Path) -> None:
         """Write the file at ``path`` with what ``palettes`` decode to as its weights."""
         write_twin(path, palettes, out)
@@ -66,4 +83,4 @@ class OnnxTarget:
         return ledger(path)
 
 
-target: Rewriter = OnnxTarget()
+target: Planner = OnnxTarget()

@@ -62,28 +62,35 @@ def palettize(path: Path, out: Path, recipe: Recipe) -> Rewrite:
     """
     model = load(path)
     try:
-        _check_model(model)
+        check_model(model)
         found = find_weights(model)
         specs, skipped = _assigned(recipe, found.tensors)
-        planned = {name: _planned(name, found.tensors[name], spec) for name, spec in specs.items()}
-        too_small = _too_small(found.tensors, planned)
-        dense = {**found.dense, **skipped, **too_small}
-        smaller = [name for name in specs if name not in too_small]
+        planned = {name: encoding(name, found.tensors[name], spec) for name, spec in specs.items()}
+        small = too_small(found.tensors, planned)
+        dense = {**found.dense, **skipped, **small}
+        smaller = [name for name in specs if name not in small]
         if not smaller:
             raise DkmError(f"there is nothing to palettize: {_first(dense)}")
-        _check_free({name: planned[name] for name in smaller}, values_of(model))
-        palettes = {name: _cluster(name, found.tensors[name], specs[name]) for name in smaller}
+        check_free({name: planned[name] for name in smaller}, values_of(model))
+        palettes = {
+            name: cluster_tensor(name, found.tensors[name], specs[name]) for name in smaller
+        }
     except DkmError as error:
         raise DkmError(f"{path}: {error}") from error
     before = ledger(path).total_bytes
-    _take_out(model, set(palettes))
-    insert(model, palettes)
-    model.ir_version = max(model.ir_version, _OLDEST_IR)
-    save(model, out)
+    write_with(model, palettes, out)
     return Rewrite(palettes, dense, tuple(unchecked(model, path, out)), before)
 
 
-def _check_model(model: ModelProto) -> None:
+def write_with(model: ModelProto, palettes: Mapping[str, Palette], out: Path) -> None:
+    """Put palettes in place of weights of a model, which is changed, and write it to ``out``."""
+    take_out(model, set(palettes))
+    insert(model, palettes)
+    model.ir_version = max(model.ir_version, _OLDEST_IR)
+    save(model, out)
+
+
+def check_model(model: ModelProto) -> None:
     """Raise DkmError if the model is none that palettes can be put into."""
     opset = max((o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS), default=0)
     newest = onnx.defs.onnx_opset_version()
@@ -121,8 +128,13 @@ def _assigned(
     return assignment.specs, assignment.dense
 
 
-def _planned(name: str, tensor: TensorProto, spec: PaletteSpec) -> Encoding:
+def encoding(name: str, tensor: TensorProto, spec: PaletteSpec) -> Encoding:
     """The decoding that a weight will get, of other values: good for its names and sizes."""
+    return encode(name, stand_in(tensor, spec))
+
+
+def stand_in(tensor: TensorProto, spec: PaletteSpec) -> Palette:
+    """A palette as ``spec`` gives for a weight, but all zeros."""
     dims, groups = list(tensor.dims), [1] * len(tensor.dims)
     groups[spec.axis] = group_count(dims, spec)
     dims[spec.axis] //= spec.cluster_dim
@@ -130,10 +142,10 @@ def _planned(name: str, tensor: TensorProto, spec: PaletteSpec) -> Encoding:
     lut = np.zeros((*groups, 1 << spec.bits, spec.cluster_dim), dtype)
     channels = (tensor.dims[0], *[1] * (len(dims) - 1))
     scale = np.ones(channels, dtype) if spec.per_channel_scale else None
-    return encode(name, Palette(np.zeros(dims, np.uint8), lut, spec.axis, scale=scale))
+    return Palette(np.zeros(dims, np.uint8), lut, spec.axis, scale=scale)
 
 
-def _too_small(
+def too_small(
     tensors: Mapping[str, TensorProto], planned: Mapping[str, Encoding]
 ) -> dict[str, str]:
     """The weights that a palette does not make smaller, and the sizes.
@@ -154,7 +166,8 @@ def _too_small(
     return {name: dense[name] for name in planned if name in dense}
 
 
-def _cluster(name: str, tensor: TensorProto, spec: PaletteSpec) -> Palette:
+def cluster_tensor(name: str, tensor: TensorProto, spec: PaletteSpec) -> Palette:
+    """The palette of a weight. Raises DkmError if its values cannot be read."""
     # A copy: torch must not see a read-only array.
     weight = torch.from_numpy(array_of(name, tensor).copy())
     try:
@@ -169,7 +182,7 @@ def _sizes(encoding: Encoding) -> dict[str, int]:
     return nodes | {tensor.name: tensor.ByteSize() for tensor in encoding.tensors}
 
 
-def _check_free(encodings: Mapping[str, Encoding], values: Values) -> None:
+def check_free(encodings: Mapping[str, Encoding], values: Values) -> None:
     """Raise DkmError if the model uses a name that a decoding needs."""
     taken = values.definitions.keys() | values.uses.keys()
     for weight, encoding in encodings.items():
@@ -185,7 +198,7 @@ def _check_free(encodings: Mapping[str, Encoding], values: Values) -> None:
                 )
 
 
-def _take_out(model: ModelProto, weights: set[str]) -> None:
+def take_out(model: ModelProto, weights: set[str]) -> None:
     """Remove the tensors called ``weights``, wherever they are."""
     for graph, place in list(graphs(model.graph)):
         _remove(graph.initializer, lambda tensor: tensor.name in weights)

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from torch import nn
-
 from dkm_deploy.errors import DkmError
-from dkm_deploy.recipe import PaletteSpec, Recipe
-from dkm_deploy.targets import target_named
-from dkm_deploy.training.attach import gates
+from dkm_deploy.planning.subject import Subject
+from dkm_deploy.recipe import PaletteSpec
 
 DEFAULT: tuple[PaletteSpec, ...] = (
     *(PaletteSpec(bits) for bits in range(1, 9)),
@@ -23,22 +20,21 @@ Candidates = Mapping[str, tuple[PaletteSpec, ...]]
 
 
 def candidates_of(
-    model: nn.Module, specs: Sequence[PaletteSpec], targets: Sequence[str]
+    subject: Subject, specs: Sequence[PaletteSpec], targets: Sequence[str]
 ) -> Candidates:
     """Those of ``specs`` that fit each weight and that all targets can hold.
 
     Raises:
         DkmError: there are none for any weight.
     """
-    held = [target_named(name) for name in targets]
-    found = {}
-    for name in Recipe(PaletteSpec(1)).assign(model).specs:
-        shape, blocks = tuple(model.get_parameter(name).shape), gates(model, name)
-        found[name] = tuple(
+    found = {
+        name: tuple(
             spec
             for spec in specs
-            if not spec.refuse(shape) and not any(t.refuse(spec, shape, blocks) for t in held)
+            if not spec.refuse(shape) and all(subject.holds(name, spec, t) for t in targets)
         )
+        for name, shape in subject.shapes.items()
+    }
     if not any(found.values()):
         raise DkmError(
             f"none of {len(specs)} candidates fits any of {len(found)} weights and can be held by "

@@ -4,42 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from rich.console import Console
-from torch import nn
 
 from dkm_deploy._version import __version__
-from dkm_deploy.cache import Cache, digest, tensor_digest
+from dkm_deploy.cache import Cache, digest
 from dkm_deploy.planning.candidates import Candidates
-from dkm_deploy.planning.sizes import Item, Sizes
+from dkm_deploy.planning.sizes import Sizes
+from dkm_deploy.planning.subject import Item, Subject
 from dkm_deploy.progress import track
 from dkm_deploy.recipe import PaletteSpec
-from dkm_deploy.training.after import AfterTraining
-from dkm_deploy.training.probe import Probe
 
 
 def measured(
-    model: nn.Module,
-    probe: Probe,
-    method: AfterTraining,
-    candidates: Candidates,
-    cache: Cache,
-    fingerprint: str,
-    console: Console,
+    subject: Subject, candidates: Candidates, cache: Cache, console: Console
 ) -> dict[Item, float]:
     """The loss of each weight and candidate; 0 for a weight that stays dense.
 
     Args:
-        model: the plain model that ``probe`` has a copy of.
-        probe: measures.
-        method: makes the palettes.
+        subject: the model.
         candidates: of each weight.
         cache: of what was measured before.
-        fingerprint: of the model.
         console: where progress is shown.
     """
-    data = tensor_digest(probe.samples)
-    settings = (__version__, fingerprint, data, probe.metric, probe.baseline, method)
+    settings = (__version__, *subject.measured_on)
     keys = {
         (name, spec): digest(("loss", *settings, name, spec))
         for name, found in candidates.items()
@@ -49,25 +36,10 @@ def measured(
     specs = list(dict.fromkeys(spec for _, spec in keys))
     for spec in track(specs, "measuring losses", console):
         names = [name for name in candidates if (name, spec) in missing]
-        _measure(model, probe, method, spec, names, cache, keys)
+        for name, loss in subject.losses(spec, names) if names else ():
+            cache.put(keys[name, spec], loss)
     losses: dict[Item, float] = {(name, None): 0.0 for name in candidates}
     return losses | {item: float(cache[key]) for item, key in keys.items()}
-
-
-def _measure(
-    model: nn.Module,
-    probe: Probe,
-    method: AfterTraining,
-    spec: PaletteSpec,
-    names: Sequence[str],
-    cache: Cache,
-    keys: dict[tuple[str, PaletteSpec], str],
-) -> None:
-    if not names:
-        return
-    calibration = probe.samples if method.calibrated else None
-    for name, palette in method.palettes(model, dict.fromkeys(names, spec), calibration):
-        cache.put(keys[name, spec], probe.loss(name, torch.tensor(palette.decode())))
 
 
 def worth_measuring(candidates: Candidates, sizes: Sizes) -> Candidates:

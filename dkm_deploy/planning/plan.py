@@ -2,80 +2,30 @@
 
 from __future__ import annotations
 
-import glob
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from dkm_deploy.cache import Cache, model_digest
+from dkm_deploy.cache import Cache
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
-from dkm_deploy.planning.candidates import DEFAULT, Candidates, candidates_of
-from dkm_deploy.planning.knapsack import Choices, Frontier, frontier, least_loss
-from dkm_deploy.planning.losses import measured, worth_measuring
-from dkm_deploy.planning.settle import settle
-from dkm_deploy.planning.sizes import Item, Scales, Sizes, largest, predicted
+from dkm_deploy.metric import Metric
+from dkm_deploy.planning.candidates import DEFAULT
+from dkm_deploy.planning.decide import Plan, decide
+from dkm_deploy.planning.module import ModuleSubject
 from dkm_deploy.quantities import parse_bytes
-from dkm_deploy.recipe import PaletteSpec, Recipe, Rule
+from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.targets import target_named
 from dkm_deploy.training.after import AfterTraining, method_named
 from dkm_deploy.training.attach import check
 from dkm_deploy.training.calibration import Calibration
-from dkm_deploy.training.probe import Metric, Probe
+from dkm_deploy.training.probe import Probe
 from dkm_deploy.training.step import parted
-
-_POINTS = 1_000  # of a frontier, that a plan keeps
-
-
-@dataclass(frozen=True)
-class Decision:
-    """What one weight becomes.
-
-    Attributes:
-        name: qualified name of the parameter.
-        shape: of the weight.
-        spec: its palette; None stays dense.
-        size_bytes: predicted share of the file.
-        loss: measured, with all other weights as they were.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    spec: PaletteSpec | None
-    size_bytes: float
-    loss: float
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A recipe and what was expected and measured of it.
-
-    Attributes:
-        recipe: one rule for each weight.
-        budget_bytes: what was asked for.
-        predicted_bytes: of the largest file.
-        size_bytes: of the files that were written to see, by target.
-        loss: the sum over the weights, what the plan minimises.
-        least_loss: no other choice of candidates within the budget has a sum below it.
-        decisions: weight by weight.
-        pareto: predicted ``(bytes, loss)`` of the best plans for budgets of every size, by
-            increasing bytes.
-    """
-
-    recipe: Recipe
-    budget_bytes: int
-    predicted_bytes: int
-    size_bytes: Mapping[str, int]
-    loss: float
-    least_loss: float
-    decisions: tuple[Decision, ...]
-    pareto: tuple[tuple[float, float], ...]
 
 
 def plan(
@@ -88,6 +38,7 @@ def plan(
     method: str | AfterTraining = "kmeans",
     candidates: Sequence[PaletteSpec] = DEFAULT,
     example_inputs: Inputs | None = None,
+    dynamic_shapes: Any = None,
     cache: str | Path | None = None,
     console: Console | None = None,
 ) -> Recipe:
@@ -113,6 +64,7 @@ def plan(
             The default: 1 to 8 bits; 2 to 4 with 16 channels a LUT; vectors of 2 and of 4 values
             with 4, 6 and 8 bits. Vectors with 8 bits take minutes on millions of weights.
         example_inputs: for ``convert``; the first calibration sample if left out.
+        dynamic_shapes: for ``convert``.
         cache: a folder for measurements. They are kept by content (weights, calibration, palette),
             so that a plan that was killed goes on, and another budget costs next to nothing.
             Functions count by their name.
@@ -135,6 +87,7 @@ def plan(
         method=method,
         candidates=candidates,
         example_inputs=example_inputs,
+        dynamic_shapes=dynamic_shapes,
         cache=cache,
         console=console,
     )
@@ -151,6 +104,7 @@ def plan_details(
     method: str | AfterTraining = "kmeans",
     candidates: Sequence[PaletteSpec] = DEFAULT,
     example_inputs: Inputs | None = None,
+    dynamic_shapes: Any = None,
     cache: str | Path | None = None,
     console: Console | None = None,
 ) -> Plan:
@@ -158,74 +112,17 @@ def plan_details(
     budget_bytes = parse_bytes(str(budget))
     if not targets:
         raise DkmError("targets is empty; name at least one, such as coreml")
+    for name in targets:
+        target_named(name)  # before anything is measured
     chosen = method_named(method)
     check(model, Recipe(PaletteSpec(1)))
-    possible = candidates_of(model, candidates, targets)
+    store = Cache(None if cache is None else Path(cache))
     probe = Probe(model, calibration, metric)
-    console = console or Console(stderr=True)
-    store, fingerprint = Cache(None if cache is None else Path(cache)), model_digest(model)
     example = _first(probe.samples[0]) if example_inputs is None else example_inputs
-    scales = Scales(model, example, store, fingerprint)
-    sizes = largest(predicted(scales, name, model, possible, console) for name in targets)
-    worth = worth_measuring(possible, sizes)
-    losses = measured(model, probe, chosen, worth, store, fingerprint, console)
-    return _decided(model, worth, sizes, losses, scales, targets, budget_bytes)
-
-
-def _decided(
-    model: nn.Module,
-    candidates: Candidates,
-    sizes: Sizes,
-    losses: Mapping[Item, float],
-    scales: Scales,
-    targets: Sequence[str],
-    budget_bytes: int,
-) -> Plan:
-    """Solve, write the files, and put all of it down."""
-    items: list[list[Item]] = [
-        [(name, None), *((name, spec) for spec in found)] for name, found in candidates.items()
-    ]
-    choices = [
-        Choices(np.array([sizes.items[i] for i in row]), np.array([losses[i] for i in row]))
-        for row in items
-    ]
-    found = frontier(choices)
-
-    def _chosen(position: int) -> list[Item]:
-        return [row[i] for row, i in zip(items, found.chosen(position), strict=True)]
-
-    def _files(position: int) -> dict[str, int]:
-        specs = {name: spec for name, spec in _chosen(position) if spec is not None}
-        return {target: scales.weigh(target, specs).total for target in targets}
-
-    settled = settle(found, sizes.fixed, budget_bytes, lambda p: max(_files(p).values()))
-    chosen = _chosen(settled.position)
-    shapes = {name: tuple(model.get_parameter(name).shape) for name in candidates}
-    return Plan(
-        recipe=Recipe(rules=[_rule(*item) for item in chosen]),
-        budget_bytes=budget_bytes,
-        predicted_bytes=round(settled.predicted_bytes),
-        size_bytes=_files(settled.position),
-        loss=float(found.loss[settled.position]),
-        least_loss=least_loss(choices, budget_bytes - settled.fixed_bytes),
-        decisions=tuple(
-            Decision(name, shapes[name], spec, sizes.items[name, spec], losses[name, spec])
-            for name, spec in chosen
-        ),
-        pareto=_pareto(found, settled.fixed_bytes),
+    subject = ModuleSubject(model, probe, chosen, example, dynamic_shapes)
+    return decide(
+        subject, budget_bytes, targets, candidates, store, console or Console(stderr=True)
     )
-
-
-def _pareto(found: Frontier, fixed_bytes: float) -> tuple[tuple[float, float], ...]:
-    """At most about a thousand states, the first and the last among them."""
-    step = max(1, len(found.loss) // _POINTS)
-    places = [*range(0, len(found.loss) - 1, step), len(found.loss) - 1]
-    return tuple((fixed_bytes + float(found.size_bytes[i]), float(found.loss[i])) for i in places)
-
-
-def _rule(name: str, spec: PaletteSpec | None) -> Rule:
-    """The rule of one weight; its name is taken literally."""
-    return Rule(glob.escape(name), spec=spec, skip=spec is None)
 
 
 def _first(batch: Any) -> Inputs:

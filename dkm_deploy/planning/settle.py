@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from dkm_deploy.errors import DkmError
@@ -18,8 +18,8 @@ class Settled:
 
     Attributes:
         position: in the frontier.
-        predicted_bytes: of its file, by what the files before it had told.
-        fixed_bytes: that were assumed for all else than weights.
+        predicted_bytes: of its file, by what the files until then had told.
+        fixed_bytes: that were found for all else than weights.
     """
 
     position: int
@@ -33,7 +33,8 @@ def settle(
     """The state with the least loss of those whose file fits the budget.
 
     Predictions share out the bytes of operations evenly and are a little off. The difference of
-    each file from its prediction goes into the fixed part of the next one, until they agree.
+    each file from its prediction goes into the fixed part of the next one, until they agree, or
+    until what looks best has been written already.
 
     Args:
         found: bytes and losses of all states.
@@ -44,22 +45,39 @@ def settle(
     Raises:
         DkmError: not even the smallest file fits.
     """
-    fitting: dict[int, Settled] = {}
+    sizes: dict[int, int] = {}
     for _ in range(_ROUNDS):
-        position = found.within(budget_bytes - fixed_bytes) or 0
-        guess = float(found.size_bytes[position]) + fixed_bytes
-        size = weigh(position)
-        if size <= budget_bytes:
-            fitting[position] = Settled(position, guess, fixed_bytes)
-        if abs(size - guess) <= _CLOSE * size and (size <= budget_bytes or not position):
+        position = _best(found, budget_bytes - fixed_bytes, budget_bytes, sizes)
+        if position in sizes:
             break
+        guess = float(found.size_bytes[position]) + fixed_bytes
+        size = sizes[position] = weigh(position)
+        if abs(size - guess) <= _CLOSE * size and size <= budget_bytes:
+            return Settled(position, guess, fixed_bytes)
         fixed_bytes += size - guess
-    if fitting:
-        return fitting[max(fitting)]
-    least = weigh(0)
-    if least <= budget_bytes:
-        return Settled(0, float(least), fixed_bytes)
-    raise DkmError(
-        f"the budget of {budget_bytes:,} bytes cannot be met: the smallest file that the "
-        f"candidates allow has {least:,} bytes"
-    )
+    fitting = [position for position, size in sizes.items() if size <= budget_bytes]
+    if not fitting:
+        least = weigh(0)
+        if least > budget_bytes:
+            raise DkmError(
+                f"the budget of {budget_bytes:,} bytes cannot be met: the smallest file that the "
+                f"candidates allow has {least:,} bytes"
+            )
+        fitting, sizes[0] = [0], least
+    best = max(fitting)
+    return Settled(best, float(sizes[best]), sizes[best] - float(found.size_bytes[best]))
+
+
+def _best(found: Frontier, left_bytes: float, budget_bytes: int, sizes: Mapping[int, int]) -> int:
+    """The state with the least loss of those that fit as far as is known, or else the first.
+
+    Args:
+        found: bytes and losses of all states.
+        left_bytes: of the budget, for weights.
+        budget_bytes: of the file.
+        sizes: of files that were written.
+    """
+    position = found.within(left_bytes) or 0
+    while position and sizes.get(position, 0) > budget_bytes:
+        position -= 1
+    return max([position, *(p for p, size in sizes.items() if size <= budget_bytes)])

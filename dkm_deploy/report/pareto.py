@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dkm_deploy.atomic import written_whole
-from dkm_deploy.planning.plan import Plan
+from dkm_deploy.planning.decide import Plan
 from dkm_deploy.report import text
 from dkm_deploy.report.markup import Markup, element
 

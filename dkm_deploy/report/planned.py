@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dkm_deploy.atomic import written_whole
-from dkm_deploy.planning.plan import Plan
+from dkm_deploy.planning.decide import Plan
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.report import text
 from dkm_deploy.report.table import print_line, print_table, safe, table, word

@@ -12,6 +12,7 @@ from dkm_deploy.clustering.cluster import cluster
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.training.bin_quant import BinQuant
 from dkm_deploy.training.calibration import Calibration
 from dkm_deploy.training.fisher import squared_gradients
 from dkm_deploy.training.objective import Loss
@@ -110,7 +111,11 @@ def _clustered(
         yield name, cluster(weight, spec, importance.get(name))
 
 
-METHODS: dict[str, AfterTraining] = {"kmeans": KMeans(), "sensitive": Sensitive()}
+METHODS: dict[str, AfterTraining] = {
+    "kmeans": KMeans(),
+    "sensitive": Sensitive(),
+    "bin_quant": BinQuant(),
+}
 
 
 def method_named(method: str | AfterTraining) -> AfterTraining:

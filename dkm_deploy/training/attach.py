@@ -17,6 +17,9 @@ from dkm_deploy.training.methods import method_named
 from dkm_deploy.training.sharded import overwrite, shard, whole
 from dkm_deploy.training.soft import SoftPalette
 
+GATES = "_dkm_gates"
+"""Attribute of a layer that is no ``nn.LSTM`` or ``nn.GRU``, but computes what these do."""
+
 Place = tuple[nn.Module, str]
 """A module and the attribute by which it uses a parameter."""
 
@@ -119,7 +122,10 @@ def _check_layers(model: nn.Module, name: str) -> None:
 def gates(model: nn.Module, weight: str) -> int:
     """Equal blocks along dimension 0 of a weight: the gates of a recurrent layer."""
     layer = model.get_submodule(weight.rpartition(".")[0])
-    return 4 if isinstance(layer, nn.LSTM) else 3 if isinstance(layer, nn.GRU) else 1
+    if isinstance(layer, (nn.LSTM, nn.GRU)):
+        return 4 if isinstance(layer, nn.LSTM) else 3
+    known: int = getattr(layer, GATES, 1)
+    return known
 
 
 def attached(model: nn.Module) -> Iterator[Attached]:

@@ -13,10 +13,11 @@ from dkm_deploy._version import __version__
 from dkm_deploy.cache import Cache, digest, model_digest, tensor_digest
 from dkm_deploy.clustering.layout import to_palette
 from dkm_deploy.errors import DkmError
+from dkm_deploy.metric import Metric, accuracy
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.training.calibration import Calibration
-from dkm_deploy.training.probe import Metric, Probe
+from dkm_deploy.training.probe import Probe
 
 _RAISED = 1.2  # what the members of a bin are multiplied by, to see how much the model minds
 
@@ -32,7 +33,8 @@ class BinQuant:
     the first is that by whose four bins the model loses least.
 
     Attributes:
-        metric: ``metric(first output, labels)``, more is better.
+        metric: ``metric(first output, labels)``, more is better; top-1 accuracy in percent if left
+            out.
         tolerance: of its loss, in its own units; the paper's authors use 0.2 points of accuracy.
         evaluations: of the model, at most. When they are used up, bins with the largest squared
             error are cut, up to the bits of the recipe.
@@ -42,7 +44,7 @@ class BinQuant:
             count by their name.
     """
 
-    metric: Metric
+    metric: Metric = accuracy
     tolerance: float = 0.2
     evaluations: int = 1_000
     means: bool = True

@@ -16,7 +16,8 @@ Calibration = Tensor | Mapping[str, Any] | Iterable[Any]
 """Batches as :func:`dkm_deploy.fit` takes them: ``(inputs, labels)``, or the inputs alone; or all
 samples at once, a tensor or a mapping of keyword inputs, which are cut into batches of 16."""
 
-_BATCH = 16
+BATCH = 16
+"""Samples of a batch, where the user has made none."""
 
 
 def batches(calibration: Calibration | None) -> Iterator[Any]:
@@ -38,14 +39,14 @@ def batches(calibration: Calibration | None) -> Iterator[Any]:
         raise DkmError("calibration has no batch; a generator can be used once only")
 
 
-def in_batches(samples: Any) -> Iterator[Any]:
-    """Nested tensors of n samples, along the first dimension, as nested batches of 16."""
+def in_batches(samples: Any, size: int = BATCH) -> Iterator[Any]:
+    """Nested tensors of n samples, along the first dimension, as nested batches."""
     leaves, spec = pytree.tree_flatten(samples)
     counts = {len(leaf) for leaf in leaves if torch.is_tensor(leaf) and leaf.ndim}
     if len(counts) != 1:
         raise DkmError(f"calibration tensors have {sorted(counts)} samples; they must have as many")
-    for start in range(0, counts.pop(), _BATCH):
-        part = [t[start : start + _BATCH] if torch.is_tensor(t) and t.ndim else t for t in leaves]
+    for start in range(0, counts.pop(), size):
+        part = [t[start : start + size] if torch.is_tensor(t) and t.ndim else t for t in leaves]
         yield pytree.tree_unflatten(part, spec)
 
 

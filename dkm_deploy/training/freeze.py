@@ -89,7 +89,8 @@ def palettize(
         model: a plain model; it is left as it was.
         recipe: which weight gets which palette.
         method: "kmeans", which looks at the weights alone; "sensitive", which weighs them by
-            their squared gradients; or a record such as ``dkm.Sensitive(loss=..)``.
+            their squared gradients; "bin_quant", which asks the top-1 accuracy; or a record such
+            as ``dkm.Sensitive(loss=..)``.
         calibration: for methods that look at more than weights: batches as :func:`dkm_deploy.fit`
             takes them, ``(inputs, labels)`` or the inputs alone; or all samples at once, a tensor
             or a mapping of keyword inputs. K-means takes none.

@@ -6,7 +6,6 @@ independent samples would be far too wide.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,9 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkm_deploy.errors import first_line
-from dkm_deploy.validation.metrics import accuracy
-
-Metric = Callable[[NDArray[Any], NDArray[Any]], float]
+from dkm_deploy.metric import Metric, accuracy
 
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
 _RESAMPLES = 1000

@@ -77,11 +77,6 @@ def errors(actual: NDArray[Any], expected: NDArray[Any]) -> Errors:
     )
 
 
-def accuracy(output: NDArray[Any], labels: NDArray[Any]) -> float:
-    """Top-1 accuracy in percent of scores ``(n, classes)`` against integer labels ``(n,)``."""
-    return 100 * float(np.mean(output.argmax(-1) == labels))
-
-
 def _ratio(part: float, whole: float) -> float:
     """``part / whole``; a difference from an all-zero reference is infinite."""
     if part == 0:

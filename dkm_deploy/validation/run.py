@@ -13,11 +13,12 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.export import Inputs, arguments, output_names
+from dkm_deploy.program import fixed_batch as program_batch
 from dkm_deploy.runtimes import Arrays, Session, Translated
 
 Outputs = dict[str, NDArray[Any]]
 
-_BLOCK = 256  # samples a PyTorch model runs on at a time
+_BLOCK = 256  # samples a PyTorch model runs on at a time, if it takes any number
 
 
 @torch.no_grad()
@@ -27,10 +28,10 @@ def run_model(model: nn.Module, inputs: Inputs) -> Outputs:
     Raises:
         DkmError: the model does not run on the inputs.
     """
-    count = sample_count(inputs)
+    count, block = sample_count(inputs), program_batch(model) or _BLOCK
     parts = []
-    for start in range(0, count, _BLOCK):
-        part_args, part_kwargs = arguments(rows(inputs, start, start + _BLOCK))
+    for start in range(0, count, block):
+        part_args, part_kwargs = arguments(rows(inputs, start, start + block))
         try:
             outputs = model(*part_args, **part_kwargs)
         except Exception as error:  # any error of the user's own forward

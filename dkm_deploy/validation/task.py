@@ -12,11 +12,12 @@ from torch import nn
 
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.export import Inputs
+from dkm_deploy.metric import Metric
 from dkm_deploy.palette import Palette
 from dkm_deploy.validation.answers import Answers, compare_answers
 from dkm_deploy.validation.budget import Budget
 from dkm_deploy.validation.cost_run import Meter
-from dkm_deploy.validation.interval import Loss, Metric, metric_loss
+from dkm_deploy.validation.interval import Loss, metric_loss
 from dkm_deploy.validation.limits import Limits
 from dkm_deploy.validation.metrics import Errors, errors
 from dkm_deploy.validation.run import Outputs

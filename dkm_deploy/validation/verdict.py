@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
+from dkm_deploy.metric import Metric, accuracy
 from dkm_deploy.recipe import not_a_weight
 from dkm_deploy.targets import existing
 from dkm_deploy.training.freeze import palettes
@@ -20,10 +21,8 @@ from dkm_deploy.validation.budget import Budget
 from dkm_deploy.validation.bundle import Bundle, read_bundle
 from dkm_deploy.validation.cost import CostOptions
 from dkm_deploy.validation.cost_run import meter
-from dkm_deploy.validation.interval import Metric
 from dkm_deploy.validation.layers import histograms, layer, recipe_of
 from dkm_deploy.validation.limits import Limits, check_names, merged
-from dkm_deploy.validation.metrics import accuracy
 from dkm_deploy.validation.original_file import original_of, original_row, twin_task
 from dkm_deploy.validation.pictures import MOST, pictures
 from dkm_deploy.validation.provenance import provenance

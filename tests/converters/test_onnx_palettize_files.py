@@ -221,7 +221,7 @@ class TestRefusals:
         [
             ("none.onnx", "no such file"),
             ("m.mlpackage", "'.mlpackage' cannot be palettized; known: .onnx"),
-            ("m.pt2", "a .pt2 program cannot be palettized yet"),
+            ("m.pt2", "gives a checkpoint with suffix .safetensors"),
         ],
     )
     def test_other_kinds_of_files(self, tmp_path, name, message):

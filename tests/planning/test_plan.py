@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from math import prod
 
 import numpy as np
 import pytest
@@ -9,8 +10,8 @@ from rich.console import Console
 from torch import nn
 
 import dkm_deploy as dkm
-from dkm_deploy.cache import Cache
-from dkm_deploy.planning import sizes
+from dkm_deploy.planning.module import ModuleSubject
+from dkm_deploy.planning.subject import Weighed
 from dkm_deploy.training import probe as probes
 from dkm_deploy.training.after import KMeans
 from tests.models import images, wide_net
@@ -43,19 +44,21 @@ def kept(tmp_path_factory):
 @pytest.fixture
 def ruled(monkeypatch):
     """Bytes by a rule, in place of files, for tests that are about something else."""
-    monkeypatch.setattr(sizes.Scales, "_written", _by_rule)
+    monkeypatch.setattr(
+        ModuleSubject, "weigh", lambda subject, _, specs: _by_rule(subject.shapes, specs)
+    )
 
 
-def _by_rule(scales, target, specs):
+def _by_rule(shapes, specs):
     """1,000 bytes, 4 for a dense value, n bits an index, 4 for an entry of a LUT, 50 a palette."""
-    counts = {name: p.numel() for name, p in scales._model.named_parameters() if p.ndim > 1}
+    counts = {name: prod(shape) for name, shape in shapes.items()}
     payload = sum(
         counts[name] * spec.bits // (8 * spec.cluster_dim) + 4 * (spec.cluster_dim << spec.bits)
         for name, spec in specs.items()
     )
     dense = sum(4 * count for name, count in counts.items() if name not in specs)
     total = 1_000 + dense + payload + 50 * len(specs)
-    return sizes.Weighed(total, dense, {name: spec.bits for name, spec in specs.items()}, 4)
+    return Weighed(total, dense, {name: spec.bits for name, spec in specs.items()}, 4)
 
 
 def _plan(model, samples, budget, targets=("onnx",), **more):
@@ -106,7 +109,7 @@ def test_the_loss_is_that_of_the_weight_alone(model, samples):
 @pytest.mark.parametrize("bits", [2, 3])
 def test_better_than_uniform_at_equal_bytes(model, samples, bits):
     uniform = dict.fromkeys(WEIGHTS, dkm.PaletteSpec(bits))
-    size = sizes.Scales(model, samples, Cache(), "").weigh("onnx", uniform).total
+    size = _by_rule({n: model.get_parameter(n).shape for n in WEIGHTS}, uniform).total
     probe = probes.Probe(model, samples, None)
     made = KMeans().palettes(model, uniform, None)
     expected = sum(probe.loss(name, torch.tensor(palette.decode())) for name, palette in made)
@@ -161,6 +164,22 @@ def test_a_metric_of_the_users_own(model, samples):
 
 
 @pytest.mark.usefixtures("ruled")
+def test_a_metric_that_gives_no_number_is_never_chosen(model, samples):
+    labels, calls = torch.zeros(24), 0
+
+    def _often_nan(outputs, labels):
+        nonlocal calls
+        calls += 1
+        return 1.0 if calls == 1 else float("nan")
+
+    found = _plan(model, [(samples, labels)], "1MB", metric=_often_nan)
+    assert calls > 1
+    assert all(made.spec is None for made in found.decisions)
+    with pytest.raises(dkm.DkmError, match="the metric of the model as it is is nan"):
+        _plan(model, [(samples, labels)], "1MB", metric=_often_nan)
+
+
+@pytest.mark.usefixtures("ruled")
 def test_only_what_the_targets_hold(model, samples):
     grouped = dkm.PaletteSpec(2, group_size=16)
     for target, budget, held in (("coreml:iOS17", 60_000, False), ("coreml:iOS18", 30_000, True)):
@@ -197,6 +216,7 @@ def test_names_are_taken_literally(samples):
         ({"calibration": None}, "calibration data is missing"),
         ({"calibration": torch.zeros(2, 5)}, "does not run on calibration batch 1"),
         ({"metric": lambda outputs, labels: 0.0}, "metric needs labels"),
+        ({"calibration": torch.full((2, 3, 8, 8), torch.nan)}, "gives NaN or infinity on the"),
         ({"method": "magic"}, "no method after training is called 'magic'"),
     ],
 )

@@ -70,6 +70,12 @@ def test_a_large_tolerance_leaves_four_bins(model, labelled):
     assert {palette.bits for palette in found.values()} == {2}
 
 
+def test_by_name_it_asks_the_top_1_accuracy(model, labelled):
+    recipe = dkm.Recipe(rules=[dkm.Rule("hidden.weight", spec=dkm.PaletteSpec(3))])
+    named = dkm.palettes(dkm.palettize(model, recipe, "bin_quant", labelled))
+    assert named == dkm.palettes(dkm.palettize(model, recipe, dkm.BinQuant(_right), labelled))
+
+
 def test_bins_are_cut_until_the_metric_is_back(model):
     batches = [(images(40, seed), model(images(40, seed)).detach()) for seed in range(2)]
     inputs, wanted = (torch.cat(parts) for parts in zip(*batches, strict=True))

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dkm_deploy.metric import accuracy
 from dkm_deploy.validation.interval import _newcombe, metric_loss
-from dkm_deploy.validation.metrics import accuracy
 
 
 def _pairs(both, lost, won, neither):

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from dkm_deploy import DkmError
-from dkm_deploy.validation.metrics import accuracy, errors
+from dkm_deploy.metric import accuracy
+from dkm_deploy.validation.metrics import errors
 
 _arrays = hnp.arrays(np.float32, hnp.array_shapes(), elements=st.floats(-100, 100, width=32))
 
