@@ -44,9 +44,7 @@ def add_palettize(commands: Any) -> None:
     )
     methods = ("kmeans", "sensitive", "bin_quant")
     parser.add_argument("--method", default="kmeans", choices=methods, help=_METHOD)
-    parser.add_argument(
-        "--calibration", type=Path, help=f"for other methods and --correct: {SAMPLES}"
-    )
+    parser.add_argument("--calibration", type=Path, help=f"other methods, --correct: {SAMPLES}")
     parser.add_argument("--metric", help=f"for bin_quant: {METRIC}; top-1 accuracy if left out")
     parser.add_argument("--tolerance", type=float, help="for bin_quant: fall of the metric; 0.2")
     parser.add_argument(

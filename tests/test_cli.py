@@ -148,7 +148,7 @@ def test_palettize_a_checkpoint_and_correct_it(folder, tmp_path, capsys):
     corrected = dkm.correct(frozen, small_net(), images(8))
     assert dkm.palettes(dkm.load(out, small_net())) == dkm.palettes(corrected)
     assert "LUT not corrected" not in capsys.readouterr().out
-    _fails(capsys, [*arguments, "--force"], "calibration data is missing")
+    fails(capsys, [*arguments, "--force"], "calibration data is missing")
 
 
 def test_validate_passes_and_writes_reports(folder, tmp_path, capsys):
@@ -177,6 +177,10 @@ def test_require_is_exit_code_1_where_a_check_did_not_run(folder, capsys):
     assert "Passed, 2 checks not run" in capsys.readouterr().out
     assert main(_validate(folder, *more, "--require")) == 1
     assert "Not passed, 2 checks not run but required" in capsys.readouterr().out
+    assert main(_validate(folder, *more, "--require-checks", "palettes, parity")) == 0
+    assert main(_validate(folder, *more, "--require-checks", "parity,metric")) == 1
+    assert main(_validate(folder, "--require-checks", "parity,speed")) == 2
+    assert "no check is called 'speed'" in capsys.readouterr().err
 
 
 def _golden(folder, out, *more):
