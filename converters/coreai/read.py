@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +24,7 @@ INDICES_KEY, LUT_KEY, SCALE_KEY = ".indices", ".lut", ".scale"
 """Endings of the keys of a palette's resources; before them stands the parameter's name."""
 SAME_KEY = "dkm_deploy.same"
 """Custom metadata. Bytes that are equal are stored once, under one of their keys: by the name of a
-parameter that has lost its own that way, the name that its palette goes by."""
+parameter whose own is lost or taken that way, the name that its palette goes by."""
 
 _ENDINGS = (INDICES_KEY, LUT_KEY, SCALE_KEY)
 BETWEEN = " / "
@@ -36,7 +36,7 @@ class PaletteSite:
 
     Attributes:
         name: the qualified parameter name that the keys of all parts give; where these differ,
-            all of them. Without keys, a number.
+            all of them. Without keys, or where these are another palette's too, with a number.
         indices: unsigned integers of 1 to 8 bits.
         lut: of rank K + 2.
         axis: the dimension that an entry fills.
@@ -53,6 +53,11 @@ class PaletteSite:
         """The palette. Raises DkmError or DamagedError if there is none in these tensors."""
         scale = None if self.scale is None else self.scale.floats()
         return Palette(self.indices.indices(), self.lut.floats(), self.axis.integer(), scale=scale)
+
+    @property
+    def parts(self) -> tuple[object, ...]:
+        """What the palette is made of."""
+        return self.indices, self.lut, bytes(self.axis.data), self.scale
 
 
 @dataclass(frozen=True)
@@ -77,9 +82,10 @@ def contents(path: Path) -> Contents:
     asset = open_asset(path)
     program = open_program(asset)
     try:
+        _check_keys(program.tables)
         tensors = [value(program.tables, operation) for operation in program.operations]
         constants = tuple(tensor for tensor in tensors if tensor is not None)
-        return Contents(program.tables, constants, tuple(_sites(program)), _same(asset))
+        return Contents(program.tables, constants, tuple(_apart(_sites(program))), _same(asset))
     except DamagedError as error:
         raise damaged(path, error) from error
 
@@ -91,21 +97,19 @@ def read_palettes(path: Path) -> dict[str, Palette]:
     its indices or, where they have none, by its number.
 
     Raises:
-        DkmError: the asset is damaged, or gives one name to two different palettes.
+        DkmError: the asset is damaged.
     """
-    found: dict[str, Palette] = {}
+    stored: dict[str, Palette] = {}
     held = contents(path)
     for site in held.sites:
         try:
-            palette = site.palette()
+            stored[site.name] = site.palette()
         except (DkmError, DamagedError) as error:
             raise DkmError(f"{path}: {site.name}: {error}") from error
-        if found.setdefault(site.name, palette) != palette:
-            raise DkmError(f"{path}: two different palettes are called {site.name!r}")
-    for name, other in held.same.items():
-        if other not in found:
+    for other in held.same.values():
+        if other not in stored:
             raise DkmError(f"{path}: metadata {SAME_KEY!r} names {other!r}, which is no palette")
-        found[name] = found[other]
+    found = stored | {name: stored[other] for name, other in held.same.items()}
     return {name: palette for name, palette in found.items() if BETWEEN not in name}
 
 
@@ -116,6 +120,22 @@ def value(tables: Tables, operation: Operation | None) -> Constant | None:
     if len(operation.results) != 1:
         return None
     return constant(tables, operation.properties.again().number(), operation.results[0])
+
+
+def _check_keys(tables: Tables) -> None:
+    """Raise DamagedError if two resources have one key: no name could be told by it."""
+    keys = Counter(blob.key for blob in tables.blobs if blob is not None)
+    for key, count in keys.items():
+        if count > 1:
+            raise DamagedError(f"{count} resources are called {key!r}")
+
+
+def _apart(sites: Iterable[PaletteSite]) -> Iterator[PaletteSite]:
+    """Number the palettes whose keys all are another one's, such as the same without its scale."""
+    first: dict[str, PaletteSite] = {}
+    for number, site in enumerate(sites):
+        same = first.setdefault(site.name, site).parts == site.parts
+        yield site if same else replace(site, name=f"{site.name}{BETWEEN}number {number}")
 
 
 def _sites(program: Program) -> Iterable[PaletteSite]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import coreai_torch
 import numpy as np
+import torch
 from coreai.authoring import func, graph_builder
 
 from converters.coreai.half import in_float16
@@ -18,6 +19,7 @@ from converters.coreai.lower import lowering
 from converters.coreai.options import Options
 from converters.coreai.read import SAME_KEY, contents
 from converters.coreai.stored import STORED, with_stored_weights
+from converters.coreai.transposed import convolution
 from converters.coreai.widths import stored_bits
 from converters.storage import check_float16
 from dkm_deploy.errors import DkmError, first_line
@@ -49,7 +51,7 @@ def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Opt
     converter.register_torch_lowering(str(STORED).replace(".", "::", 1))(lowering(palettes))
     try:
         with redirect_stdout(io.StringIO()), _repeatable_names():  # it tells what it does
-            decomposed = exported.program.run_decompositions(coreai_torch.get_decomp_table())
+            decomposed = exported.program.run_decompositions(_decompositions())
             program = with_stored_weights(exported, decomposed)
             converter.add_exported_program(
                 in_float16(program) if options.half else program,
@@ -61,11 +63,19 @@ def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Opt
         raise DkmError(f"coreai-torch cannot convert the model: {first_line(error)}") from error
 
 
+def _decompositions() -> Any:
+    """How to take apart what coreai-torch has no operation for."""
+    table = coreai_torch.get_decomp_table()
+    table[torch.ops.aten.convolution.default] = convolution
+    return table
+
+
 def _same(path: Path, palettes: Mapping[str, Palette]) -> dict[str, str]:
-    """See ``SAME_KEY``: parameters that the file at ``path`` does not name, with what it names."""
+    """See ``SAME_KEY``: parameters that the file at ``path`` has under another name, with it."""
     stored = {site.name: site.palette() for site in contents(path).sites}
-    missing = {n: p.widen(stored_bits(p.bits)) for n, p in palettes.items() if n not in stored}
-    equal = ((n, o) for n, p in missing.items() for o, other in stored.items() if p == other)
+    wide = {name: palette.widen(stored_bits(palette.bits)) for name, palette in palettes.items()}
+    lost = {name: palette for name, palette in wide.items() if stored.get(name) != palette}
+    equal = ((n, o) for n, p in lost.items() for o, other in stored.items() if p == other)
     return dict(equal)
 
 

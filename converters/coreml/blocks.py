@@ -1,4 +1,4 @@
-"""Palettes in another layout: the gates of an LSTM in another order."""
+"""Palettes in another layout: gates in another order, a table behind dimensions of length 1."""
 
 from __future__ import annotations
 
@@ -67,3 +67,19 @@ def in_order(array: NDArray[Any], order: Sequence[int]) -> NDArray[Any]:
 def inverse(order: Sequence[int]) -> tuple[int, ...]:
     """The order that undoes ``order``."""
     return tuple(int(place) for place in np.argsort(order))
+
+
+def stacked(palette: Palette, ones: int) -> Palette:
+    """The palette of the same weight behind ``ones`` dimensions of length 1; it has no scale."""
+    front = (1,) * ones
+    indices = palette.indices.reshape(front + palette.indices.shape)
+    return Palette(indices, palette.lut.reshape(front + palette.lut.shape), palette.axis + ones)
+
+
+def unstacked(palette: Palette, ones: int) -> Palette:
+    """Undo :func:`stacked`. Raises DkmError if there are no such dimensions."""
+    shape = palette.indices.shape
+    if not 0 < ones < len(shape) or set(shape[:ones]) != {1} or palette.scale is not None:
+        raise DkmError(f"{palette!r} is no palette behind {ones} dimensions of length 1")
+    lut = palette.lut.reshape(palette.lut.shape[ones:])
+    return Palette(palette.indices.reshape(shape[ones:]), lut, max(palette.axis - ones, 0))

@@ -12,7 +12,13 @@ import numpy as np
 
 from converters.coreml.lower import Decodes
 from converters.coreml.options import Options
-from converters.coreml.read import ORDERS_KEY, SAME_KEY, TRANSPOSED_KEY, WEIGHTS_KEY
+from converters.coreml.read import (
+    ORDERS_KEY,
+    SAME_KEY,
+    STACKED_KEY,
+    TRANSPOSED_KEY,
+    WEIGHTS_KEY,
+)
 from dkm_deploy.convert import spec_of
 from dkm_deploy.export import Exported
 from dkm_deploy.palette import Palette
@@ -39,13 +45,16 @@ def describe(
         options: of the user.
         made: the decode operations, by the names that they were made with.
     """
-    decodes = {name: name.removesuffix(_CAST) for name in _decodes(model)}
-    decodes = {name: name if name in made.weights else base for name, base in decodes.items()}
+    decodes = {
+        output: name if name in made.weights else name.removesuffix(_CAST)
+        for output, name in _decodes(model)
+    }
     stored = {name: made.weights[base] for name, base in decodes.items()}
     tables: dict[str, Mapping[str, Any]] = {
         WEIGHTS_KEY: stored,
         ORDERS_KEY: {n: made.orders[base] for n, base in decodes.items() if base in made.orders},
         TRANSPOSED_KEY: {n: True for n, base in decodes.items() if base in made.transposed},
+        STACKED_KEY: {n: made.stacked[base] for n, base in decodes.items() if base in made.stacked},
         SAME_KEY: _same(exported.palettes, stored.values(), options),
         IMAGES_KEY: _images(options),
     }
@@ -72,13 +81,14 @@ def _dense(exported: Exported) -> Iterator[str]:
             yield name
 
 
-def _decodes(model: Any) -> Iterator[str]:
-    """The outputs of all operations that decode a palette."""
+def _decodes(model: Any) -> Iterator[tuple[str, str]]:
+    """The outputs and names of all operations that decode a palette."""
     for function in model.get_spec().mlProgram.functions.values():
         for block in function.block_specializations.values():
             for operation in block.operations:
                 if operation.type == "constexpr_lut_to_dense":
-                    yield operation.outputs[0].name
+                    (name,) = operation.attributes["name"].immediateValue.tensor.strings.values
+                    yield operation.outputs[0].name, name
 
 
 def _same(

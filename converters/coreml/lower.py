@@ -11,17 +11,15 @@ import numpy as np
 from coremltools.converters.mil import Builder
 from coremltools.converters.mil.frontend.torch.ops import _get_inputs
 from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
-from coremltools.converters.mil.mil import types
-from numpy.typing import NDArray
 
-from converters.coreml.blocks import reorder
+from converters.coreml.blocks import reorder, stacked
+from converters.coreml.decode import scaled, stream, typed
 from converters.coreml.deployment import generation, stored_bits, typed_indices
 from converters.coreml.int8_luts import as_int8
 from converters.coreml.options import Options
 from converters.coreml.padding import circular
 from converters.coreml.recurrent import Weights, gru, lstm, rnn
 from dkm_deploy.errors import DkmError
-from dkm_deploy.packing import pack
 from dkm_deploy.palette import Palette
 
 _GRU_RESETS_AFTER = 18  # the generation of Core ML that can
@@ -51,6 +49,7 @@ class Decodes(Weights):
         orders: of those whose rows are not in the parameter's order: the block of the parameter
             that each block of rows holds.
         transposed: true for those that hold the transposed parameter.
+        stacked: of tables behind dimensions of length 1, how many of these.
     """
 
     def __init__(
@@ -68,6 +67,7 @@ class Decodes(Weights):
         self.weights: dict[str, str] = {}
         self.orders: dict[str, tuple[int, ...]] = {}
         self.transposed: dict[str, bool] = {}
+        self.stacked: dict[str, int] = {}
 
     def lower(self, context: Any, node: Any) -> None:
         """Lower one ``lut_to_dense`` node."""
@@ -96,6 +96,25 @@ class Decodes(Weights):
         context.add(Builder.linear(x=x, weight=turned, bias=bias), torch_name=node.name)
         return True
 
+    def lower_embedding(self, context: Any, node: Any) -> bool:
+        """Lower an ``embedding`` that reads all rows of a decoded table in their order: the table.
+
+        Of a dense table coremltools makes a constant of the rows. Says whether it was such one.
+        """
+        table, positions, *_ = _get_inputs(context, node, min_expected=2)
+        met = self._met.get(table)
+        if met is None or met.palette.scale is not None:
+            return False
+        if not _reads_in_order(positions.val, met.palette.shape[0]):
+            return False
+        ones = positions.rank - 1
+        if ones:
+            name = f"{met.mil_name}_stacked"
+            self.stacked[name] = ones
+            table = self._decode(stacked(met.palette, ones), name, met.weight)
+        context.add(table, torch_name=node.name)
+        return True
+
     def lower_scale(self, context: Any, node: Any) -> bool:
         """Lower a ``mul`` if it multiplies a decoded weight with its scale; say whether it does."""
         if node.inputs[1] not in self._scales:
@@ -104,7 +123,7 @@ class Decodes(Weights):
         met = self._met[decoded]
         palette = replace(met.palette, scale=scale.val)
         rounded = self._rounded(palette, met.weight).scale
-        variable = _scaled(decoded, rounded, met.mil_name)
+        variable = scaled(decoded, rounded, met.mil_name)
         self._met[variable] = replace(met, palette=palette)
         context.add(variable, torch_name=node.name)
         return True
@@ -126,10 +145,10 @@ class Decodes(Weights):
         self.weights[name] = weight
         wide = self._rounded(palette, weight).widen(stored_bits(palette.bits, self._target))
         if typed_indices(self._target):
-            variable = _typed(wide, self._lut(wide, name, weight), name)
+            variable = typed(wide, self._lut(wide, name, weight), name)
         else:
-            variable = _stream(wide, name)
-        return variable if wide.scale is None else _scaled(variable, wide.scale, name)
+            variable = stream(wide, name)
+        return variable if wide.scale is None else scaled(variable, wide.scale, name)
 
     def _rounded(self, palette: Palette, weight: str) -> Palette:
         """What float16 makes of a palette, in its own dtype.
@@ -166,6 +185,10 @@ def lowering(decodes: Decodes) -> Iterator[None]:
         if not decodes.lower_addmm(context, node):
             before["addmm"](context, node)
 
+    def embedding(context: Any, node: Any) -> None:
+        if not decodes.lower_embedding(context, node):
+            before["embedding"](context, node)
+
     def pad(context: Any, node: Any) -> None:
         if not circular(context, node):
             before["pad"](context, node)
@@ -176,6 +199,7 @@ def lowering(decodes: Decodes) -> Iterator[None]:
             "dkm::lut_to_dense": decodes.lower,
             "mul": mul,
             "addmm": addmm,
+            "embedding": embedding,
             "pad": pad,
             "alias": _alias,
             # The front end takes the underscores off a name at its second look only.
@@ -193,33 +217,13 @@ def lowering(decodes: Decodes) -> Iterator[None]:
         registry.update(before)
 
 
+def _reads_in_order(positions: Any, rows: int) -> bool:
+    """Whether positions are known, and are those of all rows, one after the other."""
+    if positions is None or np.shape(positions)[-1:] != (rows,):
+        return False
+    return np.array_equal(np.ravel(positions), np.arange(rows))
+
+
 def _alias(context: Any, node: Any) -> None:
     (value,) = _get_inputs(context, node, expected=1)
     context.add(value, torch_name=node.name)
-
-
-def _typed(palette: Palette, lut: Any, name: str) -> Any:
-    """For iOS 18: indices of a sub-byte type in the weight's shape; all LUTs as they are."""
-    dtype = types.nptype_from_builtin(types.string_to_builtin(f"uint{palette.bits}"))
-    vector_axis = {"vector_axis": np.int32(palette.axis)} if palette.cluster_dim > 1 else {}
-    return Builder.constexpr_lut_to_dense(
-        indices=palette.indices.astype(dtype), lut=lut, name=name, **vector_axis
-    )
-
-
-def _scaled(weight: Any, scale: NDArray[np.floating] | None, name: str) -> Any:
-    """For iOS 26: a decoded weight times one value a channel.
-
-    Earlier ones would need the scale before the LUT, a LUT for each channel.
-    """
-    return Builder.constexpr_blockwise_shift_scale(data=weight, scale=scale, name=f"{name}_scaled")
-
-
-def _stream(palette: Palette, name: str) -> Any:
-    """For iOS 16: indices as a flat bit stream beside the shape, one LUT of rank 1."""
-    return Builder.constexpr_lut_to_dense(
-        indices=pack(palette.indices, palette.bits),
-        lut=palette.lut.reshape(-1),
-        shape=np.array(palette.shape, np.uint32),
-        name=name,
-    )

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from converters.coreml.blocks import inverse, reorder
+from converters.coreml.blocks import inverse, reorder, unstacked
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes.mlprogram.constexpr import Constants
@@ -25,6 +25,8 @@ ORDERS_KEY = "dkm_deploy.orders"
 LSTM: the block of the parameter that each block of rows holds."""
 TRANSPOSED_KEY = "dkm_deploy.transposed"
 """By the same outputs, true where the rows are the parameter's columns."""
+STACKED_KEY = "dkm_deploy.stacked"
+"""By the same outputs, how many dimensions of length 1 stand before the parameter's own."""
 SAME_KEY = "dkm_deploy.same"
 """Of parameters whose palette is another one's too, and stored once: the name of that one."""
 
@@ -39,6 +41,7 @@ class PaletteSite:
         constants: of the function it is in.
         order: see ``ORDERS_KEY``; None is the parameter's own.
         transposed: whether it holds the parameter's columns as rows.
+        ones: how many dimensions of length 1 stand before the parameter's own.
         scale: what the decoded weight is multiplied with, channel by channel, if it is.
     """
 
@@ -47,6 +50,7 @@ class PaletteSite:
     constants: Constants
     order: tuple[int, ...] | None
     transposed: bool
+    ones: int
     scale: Operand | None
 
     def palette(self) -> Palette:
@@ -55,6 +59,7 @@ class PaletteSite:
         if self.scale is not None:
             stored = replace(stored, scale=self.constants.get(self.scale))
         stored = stored.transposed() if self.transposed else stored
+        stored = unstacked(stored, self.ones) if self.ones else stored
         return stored if self.order is None else reorder(stored, inverse(self.order))
 
 
@@ -89,6 +94,7 @@ def palette_sites(package: Package) -> list[PaletteSite]:
     names = _metadata(package, WEIGHTS_KEY, str)
     orders = {name: _order(package, o) for name, o in _metadata(package, ORDERS_KEY, list).items()}
     transposed = _metadata(package, TRANSPOSED_KEY, bool)
+    ones = _metadata(package, STACKED_KEY, int)
     sites = []
     for function in functions(package).values():
         constants, operations = Constants(function.body), list(function.body.walk())
@@ -100,6 +106,7 @@ def palette_sites(package: Package) -> list[PaletteSite]:
                 constants,
                 orders.get(o.output),
                 transposed.get(o.output, False),
+                ones.get(o.output, 0),
                 scales.get(o.output),
             )
             for o in operations

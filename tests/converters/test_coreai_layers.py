@@ -8,6 +8,7 @@ from torch import nn
 
 import dkm_deploy as dkm
 from tests.converters.coreai_assets import extra, outputs, relative_error
+from tests.converters.coreml_programs import DotProduct
 
 extra()
 
@@ -36,11 +37,12 @@ class Words(nn.Module):
     def __init__(self):
         super().__init__()
         self.embed, self.norm = nn.Embedding(30, 16), nn.LayerNorm(16)
-        self.block = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, activation="gelu")
+        layer = nn.TransformerEncoderLayer(16, 4, 32, batch_first=True, activation="gelu")
+        self.blocks = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
         self.out = nn.Linear(16, 30)
 
     def forward(self, ids):
-        return self.out(self.block(self.norm(self.embed(ids))))
+        return self.out(self.blocks(self.norm(self.embed(ids))))
 
 
 class Layers(nn.Module):
@@ -55,6 +57,9 @@ class Layers(nn.Module):
                 "line_transposed": nn.ConvTranspose1d(4, 6, 3, stride=2),
                 "line_linear": nn.Linear(9, 7),
                 "line_without_bias": nn.Linear(9, 7, bias=False),
+                "line_layer_norm": nn.Sequential(nn.Linear(9, 8), nn.LayerNorm(8)),
+                "line_rms_norm": nn.Sequential(nn.Linear(9, 8), nn.RMSNorm(8)),
+                "line_attention": nn.Sequential(nn.Linear(9, 8), DotProduct()),
                 "image_conv": nn.Conv2d(8, 6, 3, dilation=2),
                 "image_transposed": nn.ConvTranspose2d(
                     8, 6, 3, stride=2, padding=1, output_padding=1
@@ -64,6 +69,9 @@ class Layers(nn.Module):
                 "image_batch_norm": nn.Sequential(nn.Conv2d(8, 8, 3), norm, nn.ReLU()),
                 "image_group_norm": nn.Sequential(nn.Conv2d(8, 8, 3), group, nn.SiLU()),
                 "volume_conv": nn.Conv3d(2, 4, 3),
+                "volume_transposed": nn.ConvTranspose3d(
+                    2, 4, 3, stride=2, padding=1, output_padding=1, groups=2
+                ),
             }
         )
 
@@ -105,12 +113,15 @@ def test_sequences(tmp_path, name):
     _check(make(), (torch.randn(shape),), tmp_path / "m.aimodel")
 
 
-def test_a_layer_that_coreai_torch_lacks_is_refused_with_its_reason(tmp_path):
-    frozen = dkm.palettize(nn.ConvTranspose3d(2, 4, 2), dkm.Recipe.uniform(2))
+def test_what_coreai_torch_lacks_is_refused_with_its_reason(tmp_path):
+    class Inverse(nn.Module):
+        def forward(self, x):
+            return torch.linalg.inv(x)
+
     with pytest.raises(
-        dkm.DkmError, match="^coreai-torch cannot convert the model: .*Transposed conv3d is not yet"
+        dkm.DkmError, match="^coreai-torch cannot convert the model: .*linalg_inv_ex"
     ):
-        dkm.convert(frozen, torch.randn(1, 2, 3, 3, 3), tmp_path / "m.aimodel")
+        dkm.convert(Inverse().eval(), torch.eye(3), tmp_path / "m.aimodel")
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("float32", LIMIT), ("float16", 1e-2)])

@@ -26,11 +26,21 @@ MODELS = {
         IMAGE,
     ),
     "DistilBERT": (transformers.DistilBertConfig, transformers.DistilBertModel, TOKENS),
+    "BERT": (
+        partial(transformers.BertConfig, num_hidden_layers=2),
+        partial(transformers.BertModel, add_pooling_layer=False),
+        TOKENS,
+    ),
+    "GPT-2": (
+        partial(transformers.GPT2Config, n_layer=2, use_cache=False),
+        transformers.GPT2LMHeadModel,
+        TOKENS,
+    ),
 }
 
 
 class First(torch.nn.Module):
-    """The last hidden state alone."""
+    """The last hidden state or the scores alone."""
 
     def __init__(self, model):
         super().__init__()

@@ -119,13 +119,13 @@ def test_a_forged_program_is_read_or_refused_in_one_line(artifact, copy):
     assert not any("\n" in message for message in refused)
 
 
-def test_two_palettes_of_one_name(tmp_path):
+def test_two_resources_of_one_name(tmp_path):
     torch.manual_seed(0)
     frozen = dkm.palettize(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 8)), dkm.Recipe.uniform(2))
     path = dkm.convert(frozen, torch.randn(1, 8), tmp_path / "m.aimodel").path
     program = (path / "main.mlirb").read_bytes()
     rehashed(path, program.replace(b"1.weight.", b"0.weight."))
-    with pytest.raises(dkm.DkmError, match=r"two different palettes are called '0\.weight'"):
+    with pytest.raises(dkm.DkmError, match=r"2 resources are called '0\.weight\."):
         dkm.read_palettes(path)
 
 

@@ -175,6 +175,33 @@ def test_equal_weights_keep_their_names_and_tied_ones_are_stored_once(tmp_path):
     assert relative_error(output(artifact, ids), tied(ids)) < 1e-5
 
 
+@pytest.mark.parametrize("order", [("plain", "scaled"), ("scaled", "plain")])
+def test_a_scale_alone_tells_two_palettes_apart(tmp_path, order):
+    """Their indices and LUTs are stored once, under the keys of the first."""
+    torch.manual_seed(0)
+    specs = {n: dkm.PaletteSpec(4, per_channel_scale=n == "scaled") for n in order}
+    frozen = dkm.palettize(Side({n: nn.Linear(12, 8, bias=False) for n in order}), _recipe(specs))
+    plain, scaled = (frozen.layers[n].parametrizations.weight for n in ("plain", "scaled"))
+    plain.original.copy_(scaled.original)
+    plain[0].lut.copy_(scaled[0].lut)
+    x = torch.randn(2, 12)
+    artifact = dkm.convert(frozen, x, tmp_path / "m.aimodel")
+    assert dkm.read_palettes(artifact) == dkm.palettes(frozen)
+    assert artifact.ledger.by_kind()["indices"] == 12 * 8 // 2
+    expected = frozen(x)
+    for name, found in outputs(artifact, x).items():
+        assert relative_error(found, expected[name]) < 1e-5
+
+
+def test_equal_bytes_of_weights_of_two_shapes(tmp_path):
+    model = nn.Sequential(nn.Linear(12, 8, bias=False), nn.Linear(8, 12, bias=False))
+    for layer in model:
+        nn.init.zeros_(layer.weight)
+    frozen = dkm.palettize(model, dkm.Recipe.uniform(4))
+    path = dkm.convert(frozen, torch.randn(1, 12), tmp_path / "m.aimodel").path
+    assert dkm.read_palettes(path) == dkm.palettes(frozen)
+
+
 def test_a_free_batch(tmp_path):
     frozen = dkm.palettize(small_net(), MIXED)
     for precision in ("float32", "float16"):

@@ -9,6 +9,7 @@ from converters.coreml.ledger import ledger
 from converters.coreml.read import (
     ORDERS_KEY,
     SAME_KEY,
+    STACKED_KEY,
     TRANSPOSED_KEY,
     WEIGHTS_KEY,
     read_palettes,
@@ -203,6 +204,9 @@ def test_damaged_names_are_refused(tmp_path, text):
         (ORDERS_KEY, '{"a": [0, 2, 1]}', "two of its 3 gates"),
         (ORDERS_KEY, '{"a": 1}', "not an object of lists"),
         (TRANSPOSED_KEY, '{"a": "yes"}', "not an object of bools"),
+        (STACKED_KEY, '{"a": 2}', "no palette behind 2 dimensions of length 1"),
+        (STACKED_KEY, '{"a": -1}', "no palette behind -1 dimensions"),
+        (STACKED_KEY, '{"a": "1"}', "not an object of ints"),
         (SAME_KEY, '{"z": "y"}', "names 'y', which is no palette"),
     ],
 )

@@ -19,8 +19,8 @@ TEXT = {"input_ids": TOKENS, "attention_mask": torch.ones_like(TOKENS)}
 IMAGE = {"pixel_values": torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))}
 
 SLOW = ("BERT", "DistilBERT", "GPT-2", "MobileNet v1", "MobileNet v2")  # seven seconds and more
-# Configuration, class, inputs, and the embeddings that are read at positions known beforehand:
-# a dense conversion looks those up itself and stores the rows, a palette is looked up when it runs.
+# Configuration, class, inputs, and the embeddings of which some rows are read, known beforehand: a
+# dense conversion stores these rows, a palette stays whole. All positions of GPT-2 are read.
 MODELS = {
     "BERT": (
         transformers.BertConfig(vocab_size=50, intermediate_size=32, **SIZES),
@@ -58,14 +58,14 @@ MODELS = {
             n_embd=16,
             n_layer=1,
             n_head=2,
-            n_positions=32,
+            n_positions=7,
             use_cache=False,
             bos_token_id=0,
             eos_token_id=0,
         ),
         transformers.GPT2LMHeadModel,
         {"input_ids": TOKENS},
-        1,
+        0,
     ),
 }
 

@@ -112,6 +112,24 @@ def test_names_are_the_users(tmp_path):
     assert set(dkm.read_palettes(path)) == {"a_b.weight", "a.b.weight"}
 
 
+def test_a_weight_that_is_an_output_too(tmp_path):
+    """coremltools then gives the decode the output's name."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.head = nn.Linear(4, 4)
+
+        def forward(self, x):
+            return {"scores": self.head(x), "weight": self.head.weight}
+
+    frozen, path = dkm.palettize(Net(), dkm.Recipe.uniform(2)), tmp_path / "m.mlpackage"
+    dkm.convert(frozen, torch.randn(1, 4), path, compute_precision="float32")
+    assert dkm.read_palettes(path) == dkm.palettes(frozen)
+    found = runtime.load(path).run({"x": np.zeros((1, 4), np.float32)})
+    np.testing.assert_array_equal(found["weight"], frozen.head.weight.numpy())
+
+
 def test_a_free_batch_needs_a_bound_and_then_runs(tmp_path):
     frozen = dkm.palettize(small_net(), MIXED)
     path = tmp_path / "m.mlpackage"

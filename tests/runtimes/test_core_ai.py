@@ -70,6 +70,17 @@ def test_validate(net):
     assert f"Core AI {version('coreai-core')}" in str(report.to_dict())
 
 
+def test_an_asset_in_float16_is_judged_by_the_limits_of_float16(net, tmp_path):
+    frozen, _ = net
+    path = tmp_path / "m.aimodel"
+    dkm.convert(frozen, images(1), path, compute_precision="float16")
+    report = dkm.validate([path], reference=frozen, inputs=images(4))
+    assert report, report.missed
+    assert "limit 1.00e-02" in str(report.to_dict())
+    strict = dkm.Limits(max_relative_error=1e-4)  # that of float32
+    assert not dkm.validate([path], reference=frozen, inputs=images(4), limits=strict)
+
+
 def test_within_a_running_loop(net):
     _, path = net
     session = CoreAIRuntime().load(path)
