@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.export import weight_name
 from dkm_deploy.training.calibration import Calibration, batches
 from dkm_deploy.training.correct_layer import LayerCorrection, correct_layer
 from dkm_deploy.training.freeze import PaletteWeight, independent_copy, palettes
@@ -83,17 +84,20 @@ def correct_details(
 
 
 def _check_alike(frozen: nn.Module, original: nn.Module) -> None:
-    """Raise DkmError unless the original has the parameters that the palettes were made of."""
-    found, parameters = palettes(frozen), dict(original.named_parameters(remove_duplicate=False))
+    """Raise DkmError unless the original has the tensors that the frozen model was made of."""
+    found, theirs = palettes(frozen), original.state_dict()
     if not found:
         raise DkmError("the model has no palettes; dkm.freeze or dkm.palettize it first")
-    for name, palette in found.items():
-        if name not in parameters:
+    ours = dict.fromkeys(weight_name(name) for name in frozen.state_dict())
+    for name in (*ours, *theirs):
+        if name not in theirs or name not in ours:
+            which = "original" if name in ours else "frozen model"
             raise DkmError(
-                f"{name}: the original has no such parameter; give the plain model that the frozen "
-                "one was made of"
+                f"{name}: the {which} has no such tensor; give the plain model that the frozen one "
+                "was made of, with its BatchNorms folded if they were"
             )
-        shape = tuple(parameters[name].shape)
+    for name, palette in found.items():
+        shape = tuple(theirs[name].shape)
         if shape != palette.shape:
             raise DkmError(f"{name}: its shape is {palette.shape}, and {shape} in the original")
 

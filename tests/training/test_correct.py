@@ -285,8 +285,19 @@ class TestErrors:
 
     def test_another_model(self):
         frozen = dkm.palettize(small_net(), UNIFORM)
-        with pytest.raises(dkm.DkmError, match="stem.weight: the original has no such parameter"):
+        with pytest.raises(dkm.DkmError, match="stem.weight: the original has no such tensor"):
             dkm.correct(frozen, nn.Linear(3, 3), images())
+
+    def test_an_original_whose_batch_norms_are_not_folded(self):
+        model = small_net()
+        frozen = dkm.palettize(dkm.fold_batch_norm(model, images()), UNIFORM)
+        with pytest.raises(dkm.DkmError, match="stem.bias: the original has no such tensor"):
+            dkm.correct(frozen, model, images())
+
+    def test_a_frozen_original(self):
+        frozen = dkm.palettize(small_net(), UNIFORM)
+        with pytest.raises(dkm.DkmError, match="stem.weight: the original has no such tensor"):
+            dkm.correct(frozen, frozen, images())
 
     def test_a_model_of_other_shapes(self):
         frozen = dkm.palettize(nn.Linear(6, 3), UNIFORM)
