@@ -42,10 +42,12 @@ def correct_layer(stage: Stage, samples: LayerSamples, luts: Collection[str]) ->
         luts: names of the palettized weights that may be corrected.
     """
     before = samples.error()
-    corrected = _correct_luts(stage, samples, luts) + _correct_bias(stage, samples)
-    if samples.norm is not None:
+    if samples.norm is None:
+        corrected = _correct_luts(stage, samples, luts) + _correct_bias(stage, samples)
+    else:
         fit_norm(samples.norm, samples.outputs(), samples.wanted)
-        corrected.append(str(stage.norm))
+        corrected = [*_correct_luts(stage, samples, luts), str(stage.norm)]
+        fit_norm(samples.norm, samples.outputs(), samples.wanted)
     return LayerCorrection(stage.name, tuple(corrected), before, samples.error())
 
 
@@ -63,11 +65,11 @@ def _correct_luts(stage: Stage, samples: LayerSamples, luts: Collection[str]) ->
 
 
 def _correct_bias(stage: Stage, samples: LayerSamples) -> list[str]:
-    """Take up the mean gap of each channel, unless a BatchNorm will."""
+    """Take up the mean gap of each channel."""
     layer, bias = samples.layer, getattr(samples.layer, "bias", None)
-    if layer is None or bias is None or samples.norm is not None:
+    if layer is None or bias is None:
         return []
-    pairs = zip(samples.targets, samples.layer_outputs(), strict=True)
-    gaps = [target - output for target, output in pairs]
+    pairs = zip(samples.wanted, samples.outputs(), strict=True)
+    gaps = [wanted - output for wanted, output in pairs]
     bias.add_(channel_mean(gaps, channel_dim(layer)))
     return [f"{stage.layer}.bias".lstrip(".")]

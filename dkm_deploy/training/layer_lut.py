@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from dkm_deploy.training.channels import Channels, channel_dim, norm_weight
+from dkm_deploy.training.channels import channel_dim
 from dkm_deploy.training.freeze import PaletteWeight
 from dkm_deploy.training.layer_samples import LayerSamples
 from dkm_deploy.training.lut_fit import LutFit
@@ -22,8 +22,8 @@ _LINEAR = 1e-2  # of the outputs' norm; the arithmetic of float16 is not further
 def correct_lut(samples: LayerSamples, chain: parametrize.ParametrizationList) -> bool:
     """Give a weight of ``samples.layer`` the LUT whose outputs are nearest to the original's.
 
-    Where a bias or a BatchNorm takes up a shift of each channel, a shift does not count; and
-    behind a BatchNorm, channels count by what it multiplies them with.
+    They are compared behind the BatchNorm, where there is one. A shift of a channel does not count
+    where a bias or a BatchNorm takes it up.
 
     Args:
         samples: of a stage with a layer.
@@ -39,21 +39,20 @@ def correct_lut(samples: LayerSamples, chain: parametrize.ParametrizationList) -
 
     def _outputs(lut: Tensor) -> list[Tensor]:
         with _lut(decoder, lut):
-            return samples.layer_outputs()
+            return samples.outputs()
 
-    fit = LutFit(_outputs, samples.targets, _channels(samples), _mass(indices, decoder))
+    fit = LutFit(_outputs, samples.wanted, _free_dim(samples), _mass(indices, decoder))
     found = fit(decoder.lut)
     changed = not torch.equal(found, decoder.lut)
     decoder.lut.copy_(found)
     return changed
 
 
-def _channels(samples: LayerSamples) -> Channels:
-    layer, norm = cast(nn.Module, samples.layer), samples.norm
-    like = samples.targets[0]
-    dim = channel_dim(layer) if norm is None else 1 - like.ndim  # where a BatchNorm has them
-    weight = like.new_ones(like.shape[dim]) if norm is None else norm_weight(norm)
-    return Channels(dim, weight, shift_free=norm is not None or layer.bias is not None)
+def _free_dim(samples: LayerSamples) -> int | None:
+    if samples.norm is not None:
+        return 1 - samples.wanted[0].ndim
+    layer = cast(nn.Module, samples.layer)
+    return None if layer.bias is None else channel_dim(layer)
 
 
 def _is_linear(samples: LayerSamples, decoder: PaletteWeight) -> bool:
@@ -61,7 +60,7 @@ def _is_linear(samples: LayerSamples, decoder: PaletteWeight) -> bool:
     outputs = []
     for factor in (0, 1, 2):
         with _lut(decoder, factor * decoder.lut):
-            outputs.append(samples.layer_outputs()[0])
+            outputs.append(samples.outputs()[0])
     none, once, twice = outputs
     return bool((twice - 2 * once + none).norm() <= _LINEAR * twice.norm())
 

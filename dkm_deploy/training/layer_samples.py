@@ -26,28 +26,20 @@ class LayerSamples:
         layer: linear or convolution; None if the stage is a BatchNorm alone.
         norm: the BatchNorm behind the layer, or alone; None without one.
         calls: of the layer, or of the BatchNorm alone, in the corrected model.
-        targets: what the same calls give in the original.
-        wanted: what comes out behind the BatchNorm in the original.
+        wanted: what comes out in the original, behind the BatchNorm if there is one.
     """
 
     layer: nn.Module | None
     norm: _BatchNorm | None
     calls: Sequence[Call]
-    targets: Sequence[Tensor]
     wanted: Sequence[Tensor]
 
-    def layer_outputs(self) -> list[Tensor]:
-        """What the layer, or the BatchNorm alone, gives now."""
-        first = cast(nn.Module, self.norm if self.layer is None else self.layer)
-        with parametrize.cached():  # one decoding for all calls
-            return [first(*call.args, **call.kwargs) for call in self.calls]
-
     def outputs(self) -> list[Tensor]:
-        """What the stage gives now."""
-        outputs = self.layer_outputs()
-        if self.layer is None or self.norm is None:
-            return outputs
-        return [self.norm(output) for output in outputs]
+        """What comes out now."""
+        first, *rest = (module for module in (self.layer, self.norm) if module is not None)
+        with parametrize.cached():  # one decoding for all calls
+            outputs = [first(*call.args, **call.kwargs) for call in self.calls]
+        return [rest[0](output) for output in outputs] if rest else outputs
 
     def error(self) -> float:
         """``|outputs - wanted| / |wanted|``, Euclidean over all samples; 0 without a gap."""
@@ -96,10 +88,10 @@ class Models:
             _check(stage.name or "the model", number, *pair)
         layer, norm = (_module(self._corrected, name) for name in (stage.layer, stage.norm))
         behind = None if layer is None else _module(self._original, stage.norm)
-        targets = [call.output for calls in theirs for call in calls]
-        wanted = targets if behind is None else [behind(target) for target in targets]
+        outputs = [call.output for calls in theirs for call in calls]
+        wanted = outputs if behind is None else [behind(output) for output in outputs]
         calls = [call for calls in ours for call in calls]
-        return LayerSamples(layer, cast("_BatchNorm | None", norm), calls, targets, wanted)
+        return LayerSamples(layer, cast("_BatchNorm | None", norm), calls, wanted)
 
     def _next_stages(self) -> list[Stage]:
         """As many as may be held together, at least one."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dkm_deploy.clustering.krylov import capped_resolvent
-from dkm_deploy.training.channels import Channels
+from dkm_deploy.training.channels import centred
 
 Forward = Callable[[Tensor], list[Tensor]]
 """From LUT entries to a layer's outputs on all samples; affine."""
@@ -24,15 +24,17 @@ class LutFit:
     """Least squares for one LUT.
 
     Attributes:
-        forward: see :data:`Forward`. What it gives for zeros must not count in ``channels``.
+        forward: see :data:`Forward`. What it gives for zeros is zeros, or with ``free_dim`` one
+            value a channel.
         targets: the outputs to come near to.
-        channels: how gaps count.
+        free_dim: the dimension of channels, counted from the last, if something behind the layer
+            takes up a shift of each, so that only what varies counts; None without.
         mass: of the LUT's shape: the weights of each entry, what its square adds to theirs.
     """
 
     forward: Forward
     targets: Sequence[Tensor]
-    channels: Channels
+    free_dim: int | None
     mass: Tensor
 
     def __call__(self, lut: Tensor) -> Tensor:
@@ -69,6 +71,8 @@ class LutFit:
             gaps = self.forward(leaf)
             if targets is not None:
                 gaps = [gap - target for gap, target in zip(gaps, targets, strict=True)]
-            squares = torch.stack([g.float().square().sum() for g in self.channels(gaps)]).sum()
+            if self.free_dim is not None:
+                gaps = centred(gaps, self.free_dim)
+            squares = torch.stack([gap.float().square().sum() for gap in gaps]).sum()
         (slope,) = torch.autograd.grad(squares, leaf)
         return float(squares.detach()), slope.double() / 2
