@@ -16,6 +16,7 @@ from dkm_deploy.training.after import KMeans, Sensitive
 from dkm_deploy.training.attach import advance, prepare
 from dkm_deploy.training.bin_quant import BinQuant
 from dkm_deploy.training.checkpoint import load, save
+from dkm_deploy.training.correct import Correction, correct, correct_details
 from dkm_deploy.training.ewgs import EWGS
 from dkm_deploy.training.fit import FitResult, fit
 from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
@@ -43,6 +44,7 @@ __all__ = [
     # Train with palettes, or make them afterwards.
     "DKM",
     "BinQuant",
+    "Correction",
     "EWGS",
     "GWK",
     "HardSTE",
@@ -51,6 +53,8 @@ __all__ = [
     "Sensitive",
     "FitResult",
     "advance",
+    "correct",
+    "correct_details",
     "fit",
     "fold_batch_norm",
     "freeze",

@@ -97,6 +97,9 @@ def _add_palettize(commands: Any) -> None:
         "--group-size", type=int, help="with --bits: channels along dimension 0 that share a LUT"
     )
     add_method(parser)
+    parser.add_argument(
+        "--correct", action="store_true", help="correct the outputs afterwards; needs --calibration"
+    )
     parser.add_argument("-o", "--out", type=Path, required=True, help="file to write")
     parser.add_argument("--force", action="store_true", help="replace the file if it exists")
     parser.set_defaults(run=_palettize)
@@ -183,11 +186,12 @@ def _palettize(arguments: argparse.Namespace, console: Console) -> int:
         recipe = Recipe.uniform(arguments.bits, **layout)
     if not is_file:
         how = {"method": method, "calibration": calibration, "force": arguments.force}
+        how["correct"] = arguments.correct
         result = palettize_checkpoint(source, weights, out, recipe, **how)
-    elif method != "kmeans" or calibration is not None:
+    elif method != "kmeans" or calibration is not None or arguments.correct:
         raise DkmError(
-            f"{source}: files are palettized by k-means, for they give no gradients; --method and "
-            "--calibration go with package.module:callable and --weights"
+            f"{source}: files are palettized by k-means, for they give no gradients; --method, "
+            "--calibration and --correct go with package.module:callable and --weights"
         )
     else:
         result = palettize_file(source, out, recipe, force=arguments.force)

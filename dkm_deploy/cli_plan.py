@@ -21,7 +21,7 @@ def add_method(parser: argparse.ArgumentParser) -> None:
         choices=("kmeans", "sensitive"),
         help="kmeans looks at weights alone; sensitive weighs them by squared gradients",
     )
-    parser.add_argument("--calibration", type=Path, help=f"for sensitive: {_INPUTS}")
+    parser.add_argument("--calibration", type=Path, help=f"for sensitive and --correct: {_INPUTS}")
 
 
 def add_plan(commands: Any) -> None:

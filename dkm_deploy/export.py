@@ -15,6 +15,7 @@ from torch.utils import _pytree as pytree
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.palette import Palette
 from dkm_deploy.training.freeze import palettes
+from dkm_deploy.training.observe import unfused_attention
 
 Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
@@ -70,14 +71,9 @@ def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = N
     if frozen.training:
         raise DkmError("the model is in training mode; call .eval() before converting it")
     args, kwargs = arguments(example_inputs)
-    fastpath = torch.backends.mha.get_fastpath_enabled()
-    # The fused inference path of MultiheadAttention reads weights behind the parametrization.
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
+    with unfused_attention():
         outputs = _run(frozen, args, kwargs)
         program = _trace(frozen, args, kwargs, dynamic_shapes)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fastpath)
     _merge_decodes(program)
     _use_first_names(program, frozen)
     _check_used(program, found)

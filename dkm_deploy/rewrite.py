@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
+
+from torch import nn
 
 from dkm_deploy.atomic import check_writable, written_whole
 from dkm_deploy.convert import check_written
@@ -14,7 +17,9 @@ from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import Recipe
 from dkm_deploy.sources import calibration_batches, plain_model
 from dkm_deploy.targets import existing, ledger, read_palettes, rewriter_for
+from dkm_deploy.training.after import method_named
 from dkm_deploy.training.checkpoint import is_palettized, save
+from dkm_deploy.training.correct import correct_details
 from dkm_deploy.training.freeze import palettize
 
 
@@ -46,6 +51,7 @@ class Rewritten:
         unchecked: what could not be checked about the file, one sentence each.
         bytes_before: of the input, with all files that it refers to.
         bytes_after: of the file, with all files that it refers to.
+        uncorrected: reason of every palette whose LUT a correction left as it was by name.
     """
 
     path: Path
@@ -54,6 +60,7 @@ class Rewritten:
     unchecked: tuple[str, ...]
     bytes_before: int
     bytes_after: int
+    uncorrected: Mapping[str, str] = field(default_factory=dict)
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -105,6 +112,7 @@ def palettize_checkpoint(
     *,
     method: str = "kmeans",
     calibration: Path | None = None,
+    correct: bool = False,
     force: bool = False,
 ) -> Rewritten:
     """Cluster the weights of a plain checkpoint and write a packed one.
@@ -115,7 +123,9 @@ def palettize_checkpoint(
         out: the ``.safetensors`` file to write, as ``dkm.save`` does.
         recipe: which weight gets which palette.
         method: "kmeans" or "sensitive".
-        calibration: safetensors file of inputs, and labels if known; for methods that need it.
+        calibration: safetensors file of inputs, and labels if known; for methods and a
+            correction, which need it.
+        correct: whether to correct the outputs, see :func:`dkm_deploy.correct`.
         force: replace what is at ``out``.
 
     Raises:
@@ -132,11 +142,23 @@ def palettize_checkpoint(
         raise DkmError(f"{weights}: palettized already; start from the plain checkpoint")
     plain = plain_model(model, weights)
     data = None if calibration is None else list(calibration_batches(calibration))
-    save(palettize(plain, recipe, method, data), out, force=force)
+    frozen, left = _palettized(plain, recipe, method, data, correct=correct)
+    save(frozen, out, force=force)
     dense = recipe.assign(plain).dense.items()
     high_rank = {name: reason for name, reason in dense if plain.get_parameter(name).ndim > 1}
     sizes = size_on_disk(weights), size_on_disk(out)
-    return Rewritten(out, read_palettes(out), high_rank, (), *sizes)
+    return Rewritten(out, read_palettes(out), high_rank, (), *sizes, left)
+
+
+def _palettized(
+    plain: nn.Module, recipe: Recipe, method: str, data: Sequence[Any] | None, *, correct: bool
+) -> tuple[nn.Module, Mapping[str, str]]:
+    """A frozen model, and the reasons of LUTs that were not corrected."""
+    if not correct:
+        return palettize(plain, recipe, method, data), {}
+    frozen = palettize(plain, recipe, method, data if method_named(method).calibrated else None)
+    done = correct_details(frozen, plain, data)
+    return done.model, done.left
 
 
 def _check_output(out: Path, source: Path, *, force: bool) -> None:

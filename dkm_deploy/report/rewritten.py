@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rich.console import Console
 from rich.table import Column
 from rich.text import Text
@@ -12,16 +14,21 @@ from dkm_deploy.rewrite import Rewritten
 
 
 def show_rewritten(result: Rewritten, console: Console) -> None:
-    """Print the palettes, the tensors left dense with their reasons, and the two sizes."""
+    """Print the palettes, what was left as it was with reasons, and the two sizes."""
     show_palettes(result.palettes, console)
-    if result.dense:
-        rows = table("Left dense", Column("Reason", overflow="fold"))
-        for name, reason in result.dense.items():
-            rows.add_row(safe(name), safe(reason))
-        print_table(rows, console)
+    _show_reasons("Left dense", result.dense, console)
+    _show_reasons("LUT not corrected", result.uncorrected, console)
     for sentence in result.unchecked:
         print_line(safe(f"not checked: {sentence}", style="yellow"), console)
     print_line(_sizes(result), console)
+
+
+def _show_reasons(title: str, reasons: Mapping[str, str], console: Console) -> None:
+    if reasons:
+        rows = table(title, Column("Reason", overflow="fold"))
+        for name, reason in reasons.items():
+            rows.add_row(safe(name), safe(reason))
+        print_table(rows, console)
 
 
 def _sizes(result: Rewritten) -> Text:

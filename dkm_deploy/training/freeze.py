@@ -48,7 +48,7 @@ def freeze(model: nn.Module) -> nn.Module:
         DkmError: the model is not prepared, or a weight holds NaN or infinity.
     """
     require_attached(model)
-    frozen = _independent_copy(model)
+    frozen = independent_copy(model)
     for layer in list(attached(frozen)):
         if not torch.isfinite(layer.weight).all():
             raise DkmError(f"{layer.name}: the weights hold NaN or infinity; training diverged")
@@ -66,7 +66,7 @@ def soft_copy(model: nn.Module) -> nn.Module:
     For measuring what the training loop sees beside what :func:`freeze` gives.
     """
     require_attached(model)
-    plain = _independent_copy(model)
+    plain = independent_copy(model)
     for layer in list(attached(plain)):
         soft = layer.soft.soft(layer.weight)[0]
         for module, attribute in layer.places:
@@ -117,7 +117,7 @@ def with_palettes(model: nn.Module, palettes: Iterable[tuple[str, Palette]]) -> 
     return frozen.eval()
 
 
-def _independent_copy(model: nn.Module) -> nn.Module:
+def independent_copy(model: nn.Module) -> nn.Module:
     """A deep copy whose parametrized modules have classes of their own.
 
     ``copy.deepcopy`` keeps the class that ``register_parametrization`` made, and
