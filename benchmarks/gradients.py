@@ -14,9 +14,9 @@ import time
 from pathlib import Path
 
 import torch
-from torch.nn import functional
 
 import dkm_deploy as dkm
+from benchmarks.distil import Lessons, distil
 from benchmarks.resnet20 import Cifar, ResNet20, augmented, cifar, normalised, pretrained, top1
 from dkm_deploy.training.method import Method
 
@@ -28,7 +28,7 @@ METHODS: dict[str, Method] = {
     "hard, straight-through": dkm.HardSTE(),
     "hard, EWGS 1e-3": dkm.HardSTE(scaling=1e-3),
 }
-_BATCH, _RATE, _SOFTNESS = 128, 0.02, 4.0
+_BATCH = 128
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def _trained(
     teacher: ResNet20, recipe: dkm.Recipe, method: Method, train: Cifar, images: int, seed: int
 ) -> torch.nn.Module:
     model = copy.deepcopy(teacher)
-    dkm.prepare(model, recipe, method).train()
+    dkm.prepare(model, recipe, method)
     generator = torch.Generator().manual_seed(seed)
     order = torch.cat(
         [
@@ -72,19 +72,15 @@ def _trained(
         ]
     )
     batches = order[:images].split(_BATCH)
-    optimizer = torch.optim.SGD(model.parameters(), _RATE, momentum=0.9, weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, len(batches))
-    for index in batches:
-        x = normalised(augmented(train.images[index], generator))
-        with torch.no_grad():
-            wanted = functional.softmax(teacher(x) / _SOFTNESS, 1)
-        scores = functional.log_softmax(model(x) / _SOFTNESS, 1)
-        loss = functional.kl_div(scores, wanted, reduction="batchmean") * _SOFTNESS**2
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        schedule.step()
-        dkm.advance(model)
+
+    def _lessons() -> Lessons:
+        for index in batches:
+            x = normalised(augmented(train.images[index], generator))
+            with torch.no_grad():
+                taught = teacher(x)
+            yield x, taught
+
+    distil(model, _lessons(), len(batches), lambda: dkm.advance(model))
     return model
 
 

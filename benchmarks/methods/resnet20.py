@@ -1,0 +1,67 @@
+"""ResNet-20 on CIFAR-10: calibrated and trained on training images, tested on all test images."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.distil import Lessons
+from benchmarks.methods.subject import Array, Effort, Subject, outputs, same
+from benchmarks.resnet20 import cifar, normalised, pretrained
+from dkm_deploy.planning.candidates import DEFAULT
+
+_CALIBRATION, _BATCH, _TEST_BATCH = 256, 16, 125
+
+
+def resnet20(data: Path, folder: Path, effort: Effort) -> Subject:
+    """The model and its data."""
+    model, train, test = pretrained(data), cifar(data, "train"), cifar(data, "test")
+    images = [_fast(normalised(p)) for p in test.images[: effort.test_images].split(_TEST_BATCH)]
+    labels = test.labels[: effort.test_images].numpy()
+
+    def _drawn(seed: int, count: int) -> Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randperm(len(train.labels), generator=generator)[:count]
+
+    def _calibration(seed: int) -> list[Any]:
+        return [train.batch(index) for index in _drawn(seed, _CALIBRATION).split(_BATCH)]
+
+    @cache
+    def _taught(seed: int) -> list[tuple[Tensor, Tensor]]:
+        drawn = _drawn(seed, effort.batch * effort.steps).split(effort.batch)
+        scores = outputs(model, [_fast(train.batch(index)[0]) for index in drawn])
+        return list(zip(drawn, scores.split(effort.batch), strict=True))
+
+    def _lessons(seed: int) -> Lessons:
+        for index, taught in _taught(seed):
+            yield _fast(train.batch(index)[0]), taught
+
+    def _answers(tried: nn.Module) -> Array:
+        found: Array = outputs(tried, images).argmax(1).numpy()
+        return found
+
+    return Subject(
+        "ResNet-20",
+        "CIFAR-10 test top-1, %",
+        model,
+        _calibration,
+        (images[0][:1],),
+        _answers,
+        lambda answers: same(answers, labels),
+        same,
+        DEFAULT,
+        _CALIBRATION // _BATCH,
+        1,
+        folder,
+        _lessons,
+        effort.steps,
+    )
+
+
+def _fast(images: Tensor) -> Tensor:
+    """In the layout in which convolutions take a fifth less time here."""
+    return images.contiguous(memory_format=torch.channels_last)

@@ -1,0 +1,80 @@
+"""The rows of the table: every method, with the widths and models it is tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+import dkm_deploy as dkm
+from benchmarks.methods import after, peers, training
+from benchmarks.methods.subject import Subject
+
+WIDTHS: Mapping[str, tuple[int, int]] = {
+    "8": (8, 1), "6": (6, 1), "4": (4, 1), "3": (3, 1), "2": (2, 1), "1": (1, 1),
+    "3/4": (3, 4), "3/8": (3, 8),
+}  # fmt: skip
+"""Bits of an index and values of a LUT entry, by how the table calls them."""
+
+RESNET, MINILM, EFFICIENTNET = "resnet20", "minilm", "efficientnet"
+MODELS = (RESNET, MINILM, EFFICIENTNET)
+_SCALARS = ("8", "6", "4", "3", "2")
+_TRAINED = ("4", "3", "2", "1", "3/4", "3/8")
+
+Make = Callable[[Subject, dkm.PaletteSpec, int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Way:
+    """A method.
+
+    Attributes:
+        make: a frozen model of a subject, a palette and a seed.
+        widths: that it is tried with.
+        models: that it is tried on.
+        chance: whether seeds differ.
+    """
+
+    make: Make
+    widths: tuple[str, ...] = _SCALARS
+    models: tuple[str, ...] = MODELS
+    chance: bool = True
+
+
+def _trained(method: object, widths: tuple[str, ...] = _TRAINED) -> Way:
+    return Way(partial(training.trained, method=method), widths, (RESNET,))
+
+
+WAYS: Mapping[str, Way] = {
+    "kmeans": Way(after.kmeans, (*_SCALARS, "3/4"), chance=False),
+    "kmeans+correct": Way(partial(after.corrected, method="kmeans"), (*_SCALARS, "3/4")),
+    "sensitive": Way(after.sensitive, (*_SCALARS, "3/4")),
+    "sensitive+correct": Way(partial(after.corrected, method="sensitive"), (*_SCALARS, "3/4")),
+    "sensitive-outputs": Way(after.sensitive_to_outputs, (*_SCALARS, "3/4"), (RESNET,)),
+    "plan": Way(after.planned),
+    "bin_quant": Way(partial(after.binned, means=True, evaluations=200), ("4",), (RESNET,)),
+    "bin_quant-midpoints": Way(
+        partial(after.binned, means=False, evaluations=200), ("4",), (RESNET,)
+    ),
+    "coremltools-kmeans": Way(peers.coremltools_kmeans, chance=False),
+    "coremltools-sensitive": Way(peers.coremltools_sensitive, ("4", "3", "2")),
+    "coreai-opt-kmeans": Way(peers.coreai_kmeans, chance=False),
+    "coreai-opt-sensitive": Way(peers.coreai_sensitive, ("4", "3", "2")),
+    "dkm": _trained("dkm"),
+    "ste": _trained("ste"),
+    "ewgs": _trained("ewgs", ("4", "3", "2", "1")),
+    "gwk": _trained(dkm.GWK(every=20)),
+    "gwk-last": _trained(dkm.GWK(every=20, gradients="last"), ("2", "3/4", "3/8")),
+    "gwk-unweighted": _trained(dkm.GWK(every=20, gradients="none"), ("2", "3/4", "3/8")),
+    "r2+dkm": Way(partial(training.narrowed, factor=0.01), ("2", "1"), (RESNET,)),
+    "coremltools-dkm": Way(peers.coremltools_dkm, ("2",), (RESNET,)),
+}
+"""By the name that ``--methods`` and the table use."""
+
+
+def spec_of(width: str, axis: int) -> dkm.PaletteSpec:
+    """The palette of a width, with vectors along ``axis``."""
+    bits, dim = WIDTHS[width]
+    return dkm.PaletteSpec(bits, dim, axis if dim > 1 else 0)
