@@ -168,13 +168,13 @@ class TestRuns:
         model = nn.Sequential(nn.Conv2d(8, 16, 3), nn.ReLU(), nn.Flatten(), nn.Linear(256, 3))
         recipe = dkm.Recipe(rules=[dkm.Rule("0.weight", dkm.PaletteSpec(3, cluster_dim=8, axis=1))])
         images, labels = torch.randn(32, 8, 6, 6), torch.arange(32) % 3
-        dkm.prepare(model, recipe, "gwk", targets=("onnx", "coreml"))
+        dkm.prepare(model, recipe, dkm.GWK(every=40), targets=("onnx", "coreml"))
 
         def loss():
             return nn.functional.cross_entropy(dkm.freeze(model)(images), labels).item()
 
         before = loss()
-        fit_quietly(model, [(images, labels)] * 10, epochs=20, lr=0.1)
+        fit_quietly(model, [(images, labels)] * 10, epochs=8, lr=0.1)
         assert loss() < 0.5 * before
         frozen = dkm.freeze(model)
         (palette,) = dkm.palettes(frozen).values()

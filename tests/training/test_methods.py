@@ -9,7 +9,7 @@ from torch import nn
 import dkm_deploy as dkm
 from tests.models import TRAINABLE, images, small_net
 
-ALL = ["dkm", "ste", "ewgs", dkm.DKM(gradient="implicit"), dkm.DKM(gradient="one_step")]
+ALL = ["dkm", "ste", "ewgs", "gwk", dkm.DKM(gradient="implicit"), dkm.DKM(gradient="one_step")]
 
 
 def _train(model, steps=10):
