@@ -41,15 +41,15 @@ def correct(frozen: nn.Module, original: nn.Module, calibration: Calibration | N
 
     Layer by layer, in the order in which they work and each on what the corrected ones before it
     give: LUT entries by least squares, with the indices as they are; biases by the mean gap of
-    each channel; BatchNorms by the mean and variance of each channel. Labels are not read. Only
+    each channel; BatchNorms by a factor and a shift of each channel. Labels are not read. Only
     values of LUTs, biases and BatchNorms change, so that files keep their size.
 
     Args:
         frozen: from ``dkm.palettize`` or ``dkm.freeze``; it is left as it was.
         original: the plain model that it was made of; it is left as it was.
         calibration: batches as :func:`dkm_deploy.fit` takes them, or all samples at once; see
-            :func:`dkm_deploy.palettize`. Some hundreds of samples are enough. They are held in
-            memory, and of each layer up to 256 MiB of inputs and outputs.
+            :func:`dkm_deploy.palettize`. 64 to 256 samples are enough. They are held in memory,
+            and of each model's layers up to 256 MiB of inputs and outputs.
 
     Returns:
         A frozen module in eval mode. :func:`correct_details` also tells what was done where.
