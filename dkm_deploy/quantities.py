@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 
 from dkm_deploy.errors import DkmError
@@ -15,13 +16,16 @@ def parse_bytes(written: str) -> int:
     """Bytes of ``3.4MB`` (10**6), ``3.2 MiB`` (2**20) or ``3400000``; parts of a byte are dropped.
 
     Raises:
-        DkmError: it is written otherwise.
+        DkmError: it is written otherwise, or too large for a float.
     """
     found = _SIZE.fullmatch(written.strip())
     unit = _UNITS.get(found[2].upper()) if found else None
     if not found or unit is None:
         raise DkmError(f"size {written!r}: write it as 3.4MB, 3.2MiB or in bytes")
-    return int(round(float(found[1]) * unit, 6))
+    size = float(found[1]) * unit
+    if size == math.inf:
+        raise DkmError(f"size {written!r} is too large")
+    return int(round(size, 6))
 
 
 def parse_share(written: str) -> float:

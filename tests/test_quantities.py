@@ -23,6 +23,11 @@ def test_what_is_no_size(written):
         parse_bytes(written)
 
 
+def test_a_size_beyond_every_float():
+    with pytest.raises(DkmError, match="is too large"):
+        parse_bytes("9" * 400)
+
+
 @pytest.mark.parametrize(
     ("written", "expected"),
     [("99.5%", 0.995), ("0.995", 0.995), ("1", 1), ("100 %", 1), ("0%", 0)],
