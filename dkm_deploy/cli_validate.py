@@ -39,8 +39,14 @@ def add_validate(commands: Any) -> None:
         "--budget", type=Path, metavar="FILE", help="size budget in TOML, a limit for each file"
     )
     _add_cost(parser)
-    parser.add_argument(
+    required = parser.add_mutually_exclusive_group()
+    required.add_argument(
         "--require", action="store_true", help="a check that could not run is a failure"
+    )
+    required.add_argument(
+        "--require-checks",
+        metavar="NAME,NAME",
+        help="the same of these checks alone, such as parity,size; they must be asked for, too",
     )
     parser.add_argument("--json", type=Path, help="write the report as JSON")
     parser.add_argument("--html", type=Path, help="write the report as a page")
@@ -180,7 +186,7 @@ def _report(arguments: argparse.Namespace) -> Report:
         "limits": _limits(arguments),
         "budget": Budget.load(arguments.budget) if arguments.budget else None,
         "cost": _cost(arguments),
-        "require": arguments.require,
+        "require": _required(arguments),
     }
     if arguments.golden is None and arguments.model is None and arguments.original is not None:
         inputs, labels = _samples(arguments)
@@ -192,6 +198,12 @@ def _report(arguments: argparse.Namespace) -> Report:
         if getattr(arguments, name) is not None:
             raise DkmError(f"--{name} does not go with --golden, which has all that is needed")
     return replay(arguments.files, arguments.golden, **how)
+
+
+def _required(arguments: argparse.Namespace) -> bool | list[str]:
+    if arguments.require_checks is None:
+        return bool(arguments.require)
+    return [name.strip() for name in arguments.require_checks.split(",")]
 
 
 def _cost(arguments: argparse.Namespace) -> CostOptions | None:

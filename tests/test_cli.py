@@ -174,6 +174,10 @@ def test_require_is_exit_code_1_where_a_check_did_not_run(folder, capsys):
     assert "Passed, 2 checks not run" in capsys.readouterr().out
     assert main(_validate(folder, *more, "--require")) == 1
     assert "Not passed, 2 checks not run but required" in capsys.readouterr().out
+    assert main(_validate(folder, *more, "--require-checks", "palettes, parity")) == 0
+    assert main(_validate(folder, *more, "--require-checks", "parity,metric")) == 1
+    assert main(_validate(folder, "--require-checks", "parity,speed")) == 2
+    assert "no check is called 'speed'" in capsys.readouterr().err
 
 
 def _golden(folder, out, *more):

@@ -26,12 +26,19 @@ def state(report: Mapping[str, Any]) -> State:
 def headline(report: Mapping[str, Any]) -> str:
     """The verdict in words, such as ``Passed, 2 checks not run``."""
     missed, not_run = reasons(report, "missed"), reasons(report, "not run")
-    found, idle = state(report), plural(len(not_run), "check") + " not run"
-    if found == "not run":
-        required = reasons(report, "passed") and report.get("required")
-        return f"Not passed, {idle} but required" if required else "Nothing was checked"
+    if state(report) == "not run":
+        lacking = sum(required(report, check) for _, check, _ in not_run)
+        if not (reasons(report, "passed") and lacking):
+            return "Nothing was checked"
+        return f"Not passed, {plural(lacking, 'check')} not run but required"
     verdict = f"{plural(len(missed), 'limit')} missed" if missed else "Passed"
-    return verdict + (f", {idle}" if not_run else "")
+    return verdict + (f", {plural(len(not_run), 'check')} not run" if not_run else "")
+
+
+def required(report: Mapping[str, Any], check: str) -> bool:
+    """Whether a check must have run: all must, none, or those that are named."""
+    among = report.get("required")
+    return check in among if isinstance(among, list) else bool(among)
 
 
 def scope(report: Mapping[str, Any]) -> str:

@@ -22,13 +22,18 @@ FORMAT, VERSION = "dkm-deploy report", 1
 
 Status = Literal["passed", "missed", "not run"]
 
+CHECKS = ("palettes", "parity", "metric", "agreement", "size", "budget", "cost")
+
+Required = bool | tuple[str, ...]
+"""Whether all checks must have run, or which."""
+
 
 @dataclass(frozen=True)
 class Check:
     """One question asked of one file.
 
     Attributes:
-        name: "palettes", "parity", "metric", "agreement", "size", "budget" or "cost".
+        name: one of ``CHECKS``.
         status: "passed", "missed", or "not run".
         reason: what was found beside what was wanted, or why it did not run.
     """
@@ -94,7 +99,7 @@ class Model:
 class Report:
     """The result of :func:`dkm_deploy.validate`.
 
-    True if some check passed, no limit was missed and, where ``required``, every check ran.
+    True if some check passed, no limit was missed and every check ran that is required.
 
     Attributes:
         models: PyTorch models first, then the files.
@@ -104,7 +109,7 @@ class Report:
         metric_name: what ``metric`` is.
         limits: what was asked for.
         provenance: versions and machine.
-        required: whether a check that could not run is a failure.
+        required: whether a check that could not run is a failure, or which checks are such.
         recipe: TOML of a recipe that lays palettes out like the reference's; empty if unknown.
         histograms: of the palettized weights, by name.
         pictures: PNG in base64 of flipped inputs that are images, by their place.
@@ -117,14 +122,13 @@ class Report:
     metric_name: str | None
     limits: Limits
     provenance: Mapping[str, str]
-    required: bool = False
+    required: Required = False
     recipe: str = ""
     histograms: Mapping[str, Histogram] = field(default_factory=dict)
     pictures: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        lacking = self.missed or (self.required and self.not_run)
-        return bool(self._with_status("passed")) and not lacking
+        return bool(self._with_status("passed")) and not (self.missed or self.lacking)
 
     @property
     def files(self) -> tuple[Model, ...]:
@@ -141,12 +145,17 @@ class Report:
         """Every check that could not run as "file: check: reason"."""
         return self._with_status("not run")
 
-    def _with_status(self, status: Status) -> tuple[str, ...]:
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Every check that is required and could not run as "file: check: reason"."""
+        return self._with_status("not run", self.required)
+
+    def _with_status(self, status: Status, among: Required = True) -> tuple[str, ...]:
         return tuple(
             f"{model.name}: {check.name}: {check.reason}"
             for model in self.models
             for check in model.checks
-            if check.status == status
+            if check.status == status and _among(check.name, among)
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -174,6 +183,10 @@ class Report:
 
         with written_whole(Path(path), force=force) as temporary:
             temporary.write_text(page(self.to_dict()), "utf-8")
+
+
+def _among(name: str, required: Required) -> bool:
+    return required if isinstance(required, bool) else name in required
 
 
 def _finite(value: Any) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -27,7 +27,8 @@ from dkm_deploy.validation.metrics import accuracy
 from dkm_deploy.validation.original_file import original_of, original_row, twin_task
 from dkm_deploy.validation.pictures import MOST, pictures
 from dkm_deploy.validation.provenance import provenance
-from dkm_deploy.validation.record import Model, Report
+from dkm_deploy.validation.record import Model, Report, Required
+from dkm_deploy.validation.required import required_of, with_required
 from dkm_deploy.validation.returned import read_returned
 from dkm_deploy.validation.rows import file_row, model_row, returned_row
 from dkm_deploy.validation.run import run_model, sample_count
@@ -47,7 +48,7 @@ def validate(
     also: Mapping[str, nn.Module] | None = None,
     budget: Budget | None = None,
     cost: CostOptions | None = None,
-    require: bool = False,
+    require: bool | Collection[str] = False,
 ) -> Report:
     """Weigh converted files against PyTorch.
 
@@ -71,7 +72,8 @@ def validate(
         also: further PyTorch models to show in the table, by name.
         budget: how many bytes each file may have.
         cost: how to measure load time, latency and memory; None does not.
-        require: a check that could not run is a failure.
+        require: which checks fail if they could not run: all or none, or those that are named, as
+            in ("parity", "size"); these must be asked for, too.
 
     Returns:
         A report that is true if checks passed and no limit was missed.
@@ -79,6 +81,7 @@ def validate(
     Raises:
         DkmError: a file is missing or damaged, or a PyTorch model does not run on the inputs.
     """
+    required = required_of(require)
     paths = [existing(Path(file)) for file in files]
     before = original if original is None or isinstance(original, nn.Module) else Path(original)
     task = _task(reference, before, inputs, labels, metric or accuracy, limits or Limits())
@@ -88,7 +91,7 @@ def validate(
     if reference is not None:
         rows.append(model_row("frozen (hard)", reference, task.reference, task))
     rows += _file_rows(paths, replace(task, budget=budget), cost, before)
-    report = _report(task, rows, provenance(), require)
+    report = _report(task, rows, provenance(), required)
     if reference is None:
         return report
     return replace(
@@ -107,7 +110,7 @@ def replay(
     limits: Limits | None = None,
     budget: Budget | None = None,
     cost: CostOptions | None = None,
-    require: bool = False,
+    require: bool | Collection[str] = False,
 ) -> Report:
     """Weigh converted files against a golden bundle, with no PyTorch model at hand.
 
@@ -119,7 +122,8 @@ def replay(
         budget: how many bytes each file may have.
         cost: how to measure load time, latency and memory; None does not. There is no original to
             make a dense file from.
-        require: a check that could not run is a failure.
+        require: which checks fail if they could not run: all or none, or those that are named, as
+            in ("parity", "size"); these must be asked for, too.
 
     Returns:
         A report as of :func:`validate`, without rows for PyTorch models.
@@ -127,11 +131,12 @@ def replay(
     Raises:
         DkmError: a file or the bundle is missing or damaged.
     """
+    required = required_of(require)
     paths = [existing(Path(file)) for file in files]
     bundle = read_bundle(Path(golden))
     task = replace(_bundle_task(bundle, metric, limits or Limits()), budget=budget)
     rows = _file_rows(paths, task, cost, None)
-    return _golden_report(bundle, task, rows, require)
+    return _golden_report(bundle, task, rows, required)
 
 
 def judge(
@@ -189,7 +194,7 @@ def _bundle_task(bundle: Bundle, metric: Metric | None, limits: Limits) -> Task:
     )
 
 
-def _golden_report(bundle: Bundle, task: Task, rows: Sequence[Model], required: bool) -> Report:
+def _golden_report(bundle: Bundle, task: Task, rows: Sequence[Model], required: Required) -> Report:
     came_from = {f"golden: {name}": value for name, value in bundle.provenance.items()}
     return replace(
         _report(task, rows, provenance() | came_from, required),
@@ -198,11 +203,13 @@ def _golden_report(bundle: Bundle, task: Task, rows: Sequence[Model], required: 
     )
 
 
-def _report(task: Task, rows: Sequence[Model], found: Mapping[str, str], required: bool) -> Report:
+def _report(
+    task: Task, rows: Sequence[Model], found: Mapping[str, str], required: Required
+) -> Report:
     """What every report holds; the dense parameters, recipe and histograms come from elsewhere."""
     named = "top-1 accuracy, %" if task.metric is accuracy else _name(task.metric)
     return Report(
-        models=tuple(rows),
+        models=tuple(with_required(rows, required)),
         layers=tuple(layer(name, palette) for name, palette in task.frozen.items()),
         dense={},
         samples=sample_count(task.inputs),

@@ -78,6 +78,10 @@ def test_what_is_required_and_did_not_run_is_a_failure(missed):
     root = read(junit(missed))
     assert root[1].get("skipped") == "0"
     assert root[1][1].find("failure").get("type") == "not run"
+    missed["required"] = ["palettes"]
+    assert read(junit(missed))[1].get("skipped") == "1"
+    missed["required"] = ["parity"]
+    assert read(junit(missed))[1].get("skipped") == "0"
 
 
 def test_names_from_files_are_text_only(missed):

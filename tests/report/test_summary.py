@@ -34,6 +34,9 @@ def test_what_is_required_and_did_not_run_is_no_pass(demo: Values) -> None:
     demo |= {"passed": False, "required": True}
     assert summary.headline(demo) == "Not passed, 1 check not run but required"
     assert summary.state(demo) == "not run"
+    demo["models"][-1]["checks"][0]["status"] = "not run"
+    demo["required"] = ["parity"]
+    assert summary.headline(demo) == "Not passed, 1 check not run but required"
 
 
 def test_the_verdict_on_a_model_is_its_worst_check(missed: Values) -> None:

@@ -66,6 +66,7 @@ def test_what_the_file_computes_otherwise_is_missed(original, small, tmp_path):
     onnx.save(model, tmp_path / "bad.onnx")
     report = dkm.validate([tmp_path / "bad.onnx"], original=original, inputs=images(2))
     assert report.missed[0].startswith("bad.onnx: parity: ")
+    assert report.missed[0].endswith("those of a PyTorch model, which is not given")
 
 
 def test_an_original_file_beside_a_pytorch_reference(original, tmp_path):
@@ -145,6 +146,8 @@ def test_on_the_command_line(original, small, tmp_path, capsys):
     given = ["--inputs", str(tmp_path / "inputs.safetensors"), "--min-agreement", "50%"]
     assert main([*command, *given]) == 0
     assert "original (net.onnx)" in capsys.readouterr().out
+    assert main([*command, *given, "--require"]) == 1  # there are no palettes to compare with
+    assert main([*command, *given, "--require-checks", "parity,agreement"]) == 0
     assert main(command) == 2
     assert "--inputs is missing" in capsys.readouterr().err
 

@@ -180,6 +180,31 @@ def test_what_is_required_can_pass(frozen, files):
     assert dkm.validate(files, reference=frozen, inputs=images(2), require=True)
 
 
+def test_only_named_checks_must_have_run(frozen, files, monkeypatch):
+    def report(*names, **how):
+        return dkm.validate(files, reference=frozen, inputs=images(2), require=names, **how)
+
+    assert report("palettes", "parity")
+    limited = dkm.Limits(max_metric_loss=1)  # it needs an original
+    assert report("parity", limits=limited)
+    assert not report("metric", limits=limited)
+    unasked = report("parity", "size")
+    assert not unasked
+    assert unasked.lacking == tuple(
+        f"{file.name}: size: required, but no limit asks for it" for file in unasked.files
+    )
+    assert report("parity", "size", limits=dkm.Limits(max_bytes=10**9))
+    monkeypatch.setattr(runtimes, "runtimes", lambda: ())
+    assert report("palettes")
+    assert not report("palettes", "parity")
+
+
+@pytest.mark.parametrize("names", ["speed", ["parity", ""]])
+def test_there_must_be_such_a_check(frozen, files, names):
+    with pytest.raises(dkm.DkmError, match="require: no check is called .*; there are palettes, "):
+        dkm.validate(files, reference=frozen, inputs=images(2), require=names)
+
+
 def test_nothing_passes_because_it_was_not_checked(files, monkeypatch):
     monkeypatch.setattr(runtimes, "runtimes", lambda: ())
     report = dkm.validate(files, reference=small_net(), inputs=images(2))
