@@ -90,13 +90,24 @@ class Tap:
     made: str
 
 
-class Probe(Session, Protocol):
-    """A session whose outputs are the values at ``taps``, in the order they are computed."""
-
-    taps: tuple[Tap, ...]
+class Dump(Session, Protocol):
+    """A session whose outputs are the values at some taps, and no others of the file."""
 
     def lost(self) -> str | None:
         """What the last run first lost to an overflow, in words; None if nothing, or unknown."""
+        ...
+
+
+class Probe(Protocol):
+    """A file that was opened to look inside."""
+
+    input_shapes: Mapping[str, Shape]
+    """As of a :class:`Session`."""
+    taps: tuple[Tap, ...]
+    """Where it computes layers, in the order in which it does."""
+
+    def at(self, taps: Collection[Tap]) -> Dump:
+        """A session that keeps the values at these taps, so that few take little memory."""
         ...
 
 
@@ -144,7 +155,10 @@ def timed_runtime(path: Path) -> Costed:
     runtime = runtime_for(path)
     if isinstance(runtime, Costed):
         return runtime
-    raise DkmError(f"{path}: {runtime.name} says nothing about load time, latency and memory")
+    raise DkmError(
+        f"{path}: {runtime.name} does not tell what a device takes: measure it there, such as "
+        "with Xcode's performance report"
+    )
 
 
 def prober_for(path: Path) -> Prober:

@@ -66,12 +66,45 @@ class CoreAISession:
         return cast
 
 
-class CoreAIProbe(CoreAISession):
-    """Implements :class:`dkm_deploy.runtimes.Probe`: the asset with the values at its taps."""
+class CoreAIProbe:
+    """Implements :class:`dkm_deploy.runtimes.Probe` with copies of an asset."""
 
-    def __init__(self, path: Path, function: Any, taps: tuple[Tap, ...]) -> None:
-        super().__init__(path, function)
+    def __init__(self, path: Path, weights: Collection[str], taps: tuple[Tap, ...]) -> None:
+        self._path = path
+        self._weights = weights
         self.taps = taps
+        self.input_shapes = self.at(()).input_shapes
+
+    def at(self, taps: Collection[Tap]) -> CoreAIDump:
+        """A copy of the asset that gives the values at ``taps`` too, loaded.
+
+        Raises:
+            DkmError: Core AI refuses it.
+        """
+        try:
+            with quiet(), TemporaryDirectory() as folder:
+                copy = Path(folder) / self._path.name
+                names = _write_with(taps, self._path, copy, self._weights)
+                return CoreAIDump(self._path, _wait(_load(copy)), names)
+        except Exception as error:  # see CoreAISession.run
+            raise DkmError(f"{self._path}: cannot look inside: {first_line(error)}") from error
+
+
+class CoreAIDump(CoreAISession):
+    """Implements :class:`dkm_deploy.runtimes.Dump`: the values called ``names``."""
+
+    def __init__(self, path: Path, function: Any, names: Collection[str]) -> None:
+        super().__init__(path, function)
+        self._names = names
+
+    def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
+        """The values at the taps by name. Raises as :meth:`CoreAISession.run`."""
+        values = super().run(inputs)
+        return {name: values[name] for name in self._names}
+
+    def lost(self) -> str | None:
+        """None: Core AI does not tell."""
+        return None
 
 
 class CoreAIRuntime:
@@ -104,19 +137,19 @@ class CoreAIRuntime:
             raise DkmError(f"{path}: Core AI cannot load it: {first_line(error)}") from error
 
     def probe(self, path: Path, weights: Collection[str]) -> CoreAIProbe:
-        """Load a copy of an asset that gives the values around its palettized layers too.
+        """Open an asset to look at the values around its palettized layers.
 
         Raises:
             DkmError: as :meth:`load`.
         """
         self._check(path)
         try:
-            with quiet(), TemporaryDirectory() as folder:
-                copy = Path(folder) / path.name
-                taps = _with_taps(path, copy, weights)
-                return CoreAIProbe(path, _wait(_load(copy)), taps)
+            with quiet():
+                _, graph = _opened(path)
+                taps = tuple(one.tap for one in find_taps(graph, weights))
         except Exception as error:  # see CoreAISession.run
             raise DkmError(f"{path}: cannot look inside: {first_line(error)}") from error
+        return CoreAIProbe(path, weights, taps)
 
     def _check(self, path: Path) -> None:
         """Raise DkmError if the package is missing or the asset is damaged.
@@ -135,19 +168,30 @@ def _wait(coroutine: Coroutine[Any, Any, Any]) -> Any:
         return pool.submit(asyncio.run, coroutine).result()
 
 
-def _with_taps(path: Path, copy: Path, weights: Collection[str]) -> tuple[Tap, ...]:
-    """Write the asset at ``path`` to ``copy`` with the values at its taps as outputs."""
-    from coreai._compiler.ir import Location
-    from coreai.authoring.asset import AIModelAsset
+def _write_with(
+    taps: Collection[Tap], path: Path, copy: Path, weights: Collection[str]
+) -> list[str]:
+    """Write the asset at ``path`` to ``copy`` with the values at ``taps`` as outputs: their names.
 
-    program = AIModelAsset.load(path).program
-    graph = program._get_graph(_FUNCTION)
-    found = tuple(find_taps(graph, weights))
-    added = {name: value for tap in found for name, value in tap.values.items()}
+    A program that was changed before is not changed back, so it is read anew.
+    """
+    from coreai._compiler.ir import Location
+
+    program, graph = _opened(path)
+    found = [one for one in find_taps(graph, weights) if one.tap in taps]
+    added = {name: value for one in found for name, value in one.values.items()}
     with graph.operation.context, Location.unknown():
         graph.outputs_spec = [*graph.outputs_spec, *added.items()]
     program.save_asset(copy)
-    return tuple(one.tap for one in found)
+    return list(added)
+
+
+def _opened(path: Path) -> tuple[Any, Any]:
+    """The program of an asset, and its function."""
+    from coreai.authoring.asset import AIModelAsset
+
+    program = AIModelAsset.load(path).program
+    return program, program._get_graph(_FUNCTION)
 
 
 async def _load(path: Path) -> Any:

@@ -12,10 +12,10 @@ from dkm_deploy.runtimes import Arrays, Shape, Tap, check_inputs
 from dkm_deploy.runtimes.onnx_taps import find_taps
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from numpy.typing import NDArray
-    from onnx import GraphProto, ValueInfoProto
+    from onnx import ModelProto
     from onnxruntime import InferenceSession, SessionOptions
 
 _FATAL = 4
@@ -89,50 +89,80 @@ class OnnxRuntime:
         """Open a ``.onnx`` file to look inside; it is read into memory.
 
         Raises:
-            DkmError: it is damaged, of another kind, or too large with all its data for one buffer.
+            DkmError: it is damaged, of another kind, or ONNX Runtime refuses it.
         """
         import onnx
-        import onnxruntime
 
         if path.suffix != ".onnx":
-            raise DkmError(f"nothing here shows the values inside {path.suffix!r} files")
+            raise DkmError(
+                f"nothing here shows the values inside {path.suffix!r} files; "
+                "validate the .onnx file of the same model"
+            )
         try:
             model = onnx.load(path)
             taps = find_taps(model.graph, weights)
-            model.graph.output.extend(_added(model.graph, taps))
-            data = model.SerializeToString()
-            session = onnxruntime.InferenceSession(
-                data, quiet_options(), providers=["CPUExecutionProvider"]
-            )
         except Exception as error:  # of protobuf, of onnx and of ONNX Runtime: no common base class
             raise DkmError(f"{path}: cannot look inside: {_reason(error)}") from error
-        return OnnxProbe(path, session, taps)
+        return OnnxProbe(path, model, taps)
 
 
-def _added(graph: GraphProto, taps: tuple[Tap, ...]) -> list[ValueInfoProto]:
-    """The outputs to be added, each once."""
-    from onnx import helper
+class OnnxProbe:
+    """Implements :class:`dkm_deploy.runtimes.Probe` with a model in memory."""
 
-    there = {value.name for value in (*graph.output, *graph.input)}
-    wanted = dict.fromkeys(name for tap in taps for name in (tap.taken, tap.made))
-    return [helper.make_empty_tensor_value_info(name) for name in wanted if name not in there]
-
-
-class OnnxProbe(OnnxSession):
-    """Implements :class:`dkm_deploy.runtimes.Probe`: the file with the values at its taps added."""
-
-    def __init__(self, path: Path, session: InferenceSession, taps: tuple[Tap, ...]) -> None:
-        super().__init__(path, session)
+    def __init__(self, path: Path, model: ModelProto, taps: tuple[Tap, ...]) -> None:
+        self._path = path
+        self._model = model
         self.taps = taps
+        self.input_shapes = self.at(()).input_shapes
+
+    def at(self, taps: Collection[Tap]) -> OnnxDump:
+        """A session of the model with the values at ``taps`` as its outputs.
+
+        Raises:
+            DkmError: ONNX Runtime refuses it, or it is too large with its data for one buffer.
+        """
+        import onnxruntime
+
+        names = list(dict.fromkeys(name for tap in taps for name in (tap.taken, tap.made)))
+        try:
+            session = onnxruntime.InferenceSession(
+                _with_outputs(self._model, names),
+                quiet_options(),
+                providers=["CPUExecutionProvider"],
+            )
+        except Exception as error:  # see OnnxRuntime.probe
+            raise DkmError(f"{self._path}: cannot look inside: {_reason(error)}") from error
+        return OnnxDump(self._path, session, names)
+
+
+class OnnxDump(OnnxSession):
+    """Implements :class:`dkm_deploy.runtimes.Dump`: the values called ``names``."""
+
+    def __init__(self, path: Path, session: InferenceSession, names: Sequence[str]) -> None:
+        super().__init__(path, session)
+        self._names = names
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """The values at the taps by name. Raises as :meth:`OnnxSession.run`."""
-        given = {name: inputs[name] for name in self.input_shapes if name in inputs}
-        return super().run(inputs) | given  # a layer may take an input itself
+        values = {**inputs, **super().run(inputs)}  # a layer may take an input itself
+        return {name: values[name] for name in self._names}
 
     def lost(self) -> str | None:
         """None: ONNX Runtime does not tell."""
         return None
+
+
+def _with_outputs(model: ModelProto, names: Sequence[str]) -> bytes:
+    """A model with values as outputs too; it is changed back, for a copy would take its size."""
+    from onnx import helper
+
+    own = len(model.graph.output)
+    there = {value.name for value in (*model.graph.output, *model.graph.input)}
+    wanted = [name for name in names if name not in there]
+    model.graph.output.extend(helper.make_empty_tensor_value_info(name) for name in wanted)
+    data: bytes = model.SerializeToString()
+    del model.graph.output[own:]
+    return data
 
 
 def quiet_options() -> SessionOptions:

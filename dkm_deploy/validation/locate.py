@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import nn
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
-from dkm_deploy.runtimes import Probe, Tap, prober_for
-from dkm_deploy.training.freeze import palettes
+from dkm_deploy.runtimes import Probe, prober_for
+from dkm_deploy.validation.calls import Call, Values, calls_of, layers_of, values_of, weights_of
 from dkm_deploy.validation.metrics import errors
-from dkm_deploy.validation.run import Outputs, fixed_batch, rows, run_file, run_model
+from dkm_deploy.validation.pairs import Pair, groups, norms_of, pair
+from dkm_deploy.validation.run import Outputs, fixed_batch, rows, run_file
 
-_BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-
-
-@dataclass(frozen=True)
-class Call:
-    """One call of a layer: what went in, and what may come out in a file.
-
-    That is more than one value where a file may have folded the normalization after it into it.
-    """
-
-    layer: str
-    taken: NDArray[Any]
-    made: tuple[NDArray[Any], ...]
+MOST_BYTES = 1 << 28
+_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -50,10 +36,12 @@ class Divergence:
         value: name in the file of the value that is off; empty for "after".
         relative: relative error of it; infinite if it holds NaN or infinity that PyTorch does not.
         limit: on the relative error of a value.
-        seen: layers that were compared.
+        seen: layers of the file that can be compared; those after this one need not have been.
         layers: modules of the model with a weight.
         overflow: where the value is infinite, what first became so when it was rounded to fp16;
             None if nothing did or the runtime does not tell.
+        unseen: layers between the last one that is right and this place that the file does not
+            show: their weights have other names in it, or are inside a subgraph.
     """
 
     layer: str
@@ -64,6 +52,19 @@ class Divergence:
     seen: int
     layers: int
     overflow: str | None = None
+    unseen: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """A layer with the relative errors of its input and of its output."""
+
+    pair: Pair
+    before: float
+    after: float
+
+    def right(self, limit: float) -> bool:
+        return self.before <= limit and self.after <= limit
 
 
 def locate(
@@ -72,6 +73,7 @@ def locate(
     inputs: Inputs,
     outputs: tuple[Outputs, Outputs],
     limit: float,
+    most: int = MOST_BYTES,
 ) -> Divergence:
     """Compare the inputs and outputs of layers in a file with those in PyTorch.
 
@@ -81,28 +83,41 @@ def locate(
         inputs: of both.
         outputs: the file's and the model's, for the input to look at.
         limit: on the relative error of each value.
+        most: bytes of values to keep at once, by PyTorch's shapes and in float32, of the file and
+            of PyTorch each; for what is beyond, both are run again. A layer that is larger alone
+            has a run to itself.
 
     Raises:
         DkmError: no runtime shows the values inside such a file, or it has none of the layers.
     """
-    weights = _weights(model)
+    weights = weights_of(model)
+    layers = layers_of(weights)
     probe = prober_for(path).probe(path, weights)
     batch = fixed_batch(probe) or 1
     start = _worst(*outputs) // batch * batch
     block = rows(inputs, start, start + batch)
-    calls = _with_folded(_calls(model, block, weights), model, {_layer(t) for t in probe.taps})
-    compared = list(_pairs(probe, run_file(probe, block), calls))
+    calls = calls_of(model, block, layers)
+    pairs = pair(probe.taps, calls, norms_of(model, layers))
+    compared: list[_Compared] = []
+    left, overflow = len(pairs), None
+    for group in groups(pairs, most):
+        found, overflow = _looked_at(probe, model, block, layers, group)
+        compared, left = compared + found, left - len(group)
+        if not all(each.right(limit) for each in found):
+            break
     if not compared:
-        raise DkmError("no layer of the model is found in the file by the name of its weight")
-    found = _first(compared, limit, len({weight.rpartition(".")[0] for weight in weights}))
-    if found.at == "input" and found.layer == calls[0].layer:
-        found = replace(found, at="inputs")
-    return replace(found, overflow=probe.lost()) if found.relative == np.inf else found
+        raise DkmError(
+            "no layer of the model is found in the file by the name of its weight; "
+            "those inside subgraphs are not looked for"
+        )
+    divergence = _first(compared, calls, limit, (len(compared) + left, len(layers)))
+    return replace(divergence, overflow=overflow if divergence.relative == np.inf else None)
 
 
 def told(found: Divergence) -> str:
     """A divergence in words."""
-    seen = f"{found.seen} of {found.layers} layers compared"
+    seen = f"{found.seen} of {found.layers} layers can be compared"
+    seen += f"; {_listed(found.unseen)} cannot" if found.unseen else ""
     if found.at == "after":
         within = f"no layer is off by more than {found.limit:.2e}"
         return f"{within}: it is after {found.layer}, or in single elements ({seen})"
@@ -116,69 +131,60 @@ def told(found: Divergence) -> str:
     return f"first off in {found.layer}: {off}, its input is right ({seen})"
 
 
-def _first(compared: list[tuple[Tap, float, float]], limit: float, layers: int) -> Divergence:
-    seen = len(compared)
-    for tap, before, after in compared:
-        if not before <= limit:
-            return Divergence(_layer(tap), "input", tap.taken, before, limit, seen, layers)
-        if not after <= limit:
-            return Divergence(_layer(tap), "output", tap.made, after, limit, seen, layers)
-    return Divergence(_layer(compared[-1][0]), "after", "", 0.0, limit, seen, layers)
+def _listed(names: Sequence[str]) -> str:
+    more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
+    return ", ".join([*names[:_NAMED], *more])
 
 
-def _weights(model: nn.Module) -> list[str]:
-    """Names of the weights that modules have, palettized ones too; a bias tells a layer by half."""
-    names = [*palettes(model), *(name for name, _ in model.named_parameters())]
-    return [name for name in names if "." in name and not name.endswith("bias")]
+def _looked_at(
+    probe: Probe, model: nn.Module, block: Inputs, layers: Sequence[str], group: Sequence[Pair]
+) -> tuple[list[_Compared], str | None]:
+    """Run the file and the model for one group: the errors, and what overflowed. No value stays."""
+    dump = probe.at([each.tap for each in group])
+    given = run_file(dump, block)
+    wanted = {n for each in group for n in (each.call, each.folded) if n is not None}
+    return list(_compared(group, given, values_of(model, block, layers, wanted))), dump.lost()
 
 
-def _calls(model: nn.Module, inputs: Inputs, weights: list[str]) -> list[Call]:
-    """First tensor in and first tensor out of each call of a module that has a weight."""
-    found: list[Call] = []
-    with ExitStack() as stack:
-        for layer in {weight.rpartition(".")[0] for weight in weights}:
-
-            def note(_: nn.Module, args: Any, output: Any, layer: str = layer) -> None:
-                taken, made = _tensor(args), _tensor(output)
-                if taken is not None and made is not None:
-                    found.append(Call(layer, taken, (made,)))
-
-            handle = model.get_submodule(layer).register_forward_hook(note)
-            stack.callback(handle.remove)
-        run_model(model, inputs)
-    return found
+def _compared(
+    group: Sequence[Pair], given: Outputs, values: Mapping[int, Values]
+) -> Iterator[_Compared]:
+    """The errors of each pair whose values have the same shapes in both."""
+    for each in group:
+        taken, made = given[each.tap.taken], given[each.tap.made]
+        expected = values[each.call].taken
+        wanted = [values[n].made for n in (each.call, each.folded) if n is not None]
+        like = [array for array in wanted if array.shape == made.shape]
+        if like and taken.shape == expected.shape:
+            after = min(_error(made, array) for array in like)
+            yield _Compared(each, _error(taken, expected), after)
 
 
-def _with_folded(calls: list[Call], model: nn.Module, seen: Collection[str]) -> list[Call]:
-    """Where a batch normalization is not in the file, the layer before it may give its values."""
-    result = list(calls)
-    for place, (call, after) in enumerate(pairwise(calls)):
-        norm = isinstance(model.get_submodule(after.layer), _BATCH_NORMS)
-        if norm and after.layer not in seen:
-            result[place] = replace(call, made=(*call.made, *after.made))
-    return result
+def _first(
+    compared: Sequence[_Compared], calls: Sequence[Call], limit: float, counts: tuple[int, int]
+) -> Divergence:
+    """Where the first is off, in the file's order; ``counts`` are layers seen, and all of them."""
+    off = next((each for each in compared if not each.right(limit)), None)
+    if off is None:
+        last, unseen = compared[-1].pair.layer, _unseen(compared, calls, len(calls), limit)
+        return Divergence(last, "after", "", 0.0, limit, *counts, unseen=unseen)
+    layer, tap = off.pair.layer, off.pair.tap
+    if off.before <= limit:
+        return Divergence(layer, "output", tap.made, off.after, limit, *counts)
+    at: Literal["inputs", "input"] = "inputs" if layer == calls[0].layer else "input"
+    unseen = _unseen(compared, calls, off.pair.call, limit)
+    return Divergence(layer, at, tap.taken, off.before, limit, *counts, unseen=unseen)
 
 
-def _tensor(values: Any) -> NDArray[Any] | None:
-    values = values[0] if isinstance(values, (tuple, list)) and values else values
-    return values.detach().cpu().float().numpy() if torch.is_tensor(values) else None
-
-
-def _pairs(probe: Probe, values: Outputs, calls: list[Call]) -> Iterator[tuple[Tap, float, float]]:
-    """Every layer that both have, as often as each other: its tap, errors of input and output."""
-    in_file, in_model = Counter(map(_layer, probe.taps)), Counter(call.layer for call in calls)
-    waiting = {n: iter([c for c in calls if c.layer == n]) for n in in_file}
-    for tap in probe.taps:
-        layer = _layer(tap)
-        if in_file[layer] == in_model[layer]:
-            call, taken, made = next(waiting[layer]), values[tap.taken], values[tap.made]
-            like = [array for array in call.made if array.shape == made.shape]
-            if like and taken.shape == call.taken.shape:
-                yield tap, _error(taken, call.taken), min(_error(made, array) for array in like)
-
-
-def _layer(tap: Tap) -> str:
-    return tap.weight.rpartition(".")[0]
+def _unseen(
+    compared: Sequence[_Compared], calls: Sequence[Call], stop: int, limit: float
+) -> tuple[str, ...]:
+    """Layers that were not compared, called before call ``stop`` and after the last right one."""
+    right = [each.pair for each in compared if each.right(limit)]
+    known = [n for one in right for n in (one.call, one.folded) if n is not None and n < stop]
+    between = [call.layer for call in calls[max(known, default=-1) + 1 : stop]]
+    seen = {each.pair.layer for each in compared}
+    return tuple(dict.fromkeys(layer for layer in between if layer not in seen))
 
 
 def _error(actual: NDArray[Any], expected: NDArray[Any]) -> float:

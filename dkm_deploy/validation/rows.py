@@ -39,6 +39,8 @@ from dkm_deploy.validation.size import (
 from dkm_deploy.validation.swapped import swapped
 from dkm_deploy.validation.task import Answered, Original, Task, answered, errors_of, matched
 
+_NO_MODEL = "layers are compared with those of a PyTorch model, which is not given"
+
 
 def model_row(name: str, model: nn.Module, outputs: Outputs, task: Task) -> Model:
     """The row of a PyTorch model that gave ``outputs``."""
@@ -164,7 +166,7 @@ def _located(
     if exchanged:
         return replace(parity, reason=f"{parity.reason}; {exchanged}"), None
     if task.model is None:
-        return parity, None
+        return replace(parity, reason=f"{parity.reason}; not located: {_NO_MODEL}"), None
     name = next(iter(task.reference))
     limit = limits_of(name, task.limits, half=half).max_relative_error
     try:

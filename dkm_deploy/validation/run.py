@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.export import Inputs, arguments, output_names
-from dkm_deploy.runtimes import Arrays, Session, Translated
+from dkm_deploy.runtimes import Arrays, Probe, Session, Translated
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -21,16 +21,16 @@ _BLOCK = 256  # samples a PyTorch model runs on at a time
 
 
 @torch.no_grad()
-def run_model(model: nn.Module, inputs: Inputs) -> Outputs:
-    """Outputs of a PyTorch model by name, in blocks along the first dimension.
+def run_model(model: nn.Module, inputs: Inputs, block: int = _BLOCK) -> Outputs:
+    """Outputs of a PyTorch model by name, from ``block`` samples at a time.
 
     Raises:
         DkmError: the model does not run on the inputs.
     """
     count = sample_count(inputs)
     parts = []
-    for start in range(0, count, _BLOCK):
-        part_args, part_kwargs = arguments(rows(inputs, start, start + _BLOCK))
+    for start in range(0, count, block):
+        part_args, part_kwargs = arguments(rows(inputs, start, start + block))
         try:
             outputs = model(*part_args, **part_kwargs)
         except Exception as error:  # any error of the user's own forward
@@ -71,7 +71,7 @@ def run_file(session: Session, inputs: Inputs) -> Outputs:
     )
 
 
-def fixed_batch(session: Session) -> int | None:
+def fixed_batch(session: Session | Probe) -> int | None:
     """First dimension of the first input that has one; None if it may change, or none has."""
     return next((shape[0] for shape in session.input_shapes.values() if shape), None)
 

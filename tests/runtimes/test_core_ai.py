@@ -125,6 +125,16 @@ def test_the_first_layer_that_is_off_is_named(net):
     assert "its input is right" in str(report.missed)
 
 
+def test_an_infinite_value_is_located_too(net, tmp_path):
+    frozen, _ = net
+    changed = copy.deepcopy(frozen)
+    with torch.no_grad():
+        changed.head.bias[0] = torch.inf
+    path = dkm.convert(changed, images(1), tmp_path / "m.aimodel").path
+    report = dkm.validate([path], reference=frozen, inputs=images(2))
+    assert "first off in head: relative error inf" in report.missed[0]
+
+
 def test_values_around_every_kind_of_layer(tmp_path):
     extra()
 
@@ -150,7 +160,7 @@ def test_values_around_every_kind_of_layer(tmp_path):
         layer = getattr(frozen, name)
         layer.register_forward_hook(lambda _, x, y, name=name: seen.update({name: (x[0], y)}))
     frozen(ids)
-    values = probe.run({"ids": ids.numpy()})
+    values = probe.at(probe.taps).run({"ids": ids.numpy()})
     for tap in probe.taps:
         taken, made = seen[tap.weight.removesuffix(".weight")]
         if tap.weight == "embed.weight":  # a lookup takes each id as a vector of one

@@ -113,6 +113,7 @@ def test_the_reference_evaluator_says_nothing_about_a_device(frozen, tmp_path):
     (check,) = _cost_checks(validate(package, frozen))
     assert check.status == "not run"
     assert "reference evaluator" in check.reason
+    assert check.reason.endswith("measure it there, such as with Xcode's performance report")
 
 
 FAULTS = {

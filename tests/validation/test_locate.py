@@ -13,6 +13,12 @@ from torch import nn
 from torch.nn import functional
 
 import dkm_deploy as dkm
+from dkm_deploy.runtimes import Tap, runtime_for
+from dkm_deploy.runtimes.onnx_runtime import OnnxRuntime
+from dkm_deploy.validation import locate, pairs
+from dkm_deploy.validation.calls import Values
+from dkm_deploy.validation.run import run_file, run_model
+from tests.converters.coreai_assets import extra
 from tests.models import MIXED, images, small_net
 
 
@@ -75,7 +81,7 @@ def test_in_onnx(frozen, files, tmp_path, change, expected):
     assert found == expected
     assert report.files[0].divergence.seen == 4
     assert f" {expected[0]}" in report.missed[-1]
-    assert "(4 of 4 layers compared)" in report.missed[-1]
+    assert "(4 of 4 layers can be compared)" in report.missed[-1]
 
 
 @pytest.mark.parametrize("layer", ["depthwise", "head"])
@@ -165,20 +171,20 @@ def _tokens():
 
 
 @pytest.mark.parametrize(
-    ("layer", "suffix", "expected"),
+    ("layer", "suffix", "expected", "unseen"),
     [
-        ("embed", ".onnx", ("embed", "output")),  # rows one by one: the whole table is nowhere
-        ("up", ".onnx", ("up", "output")),
-        pytest.param("down", ".onnx", ("down", "output"), marks=pytest.mark.slow),
-        ("conv", ".onnx", ("conv", "output")),
-        pytest.param("last", ".onnx", ("last", "output"), marks=pytest.mark.slow),
-        pytest.param("up", ".mlpackage", ("up", "output"), marks=pytest.mark.slow),
+        ("embed", ".onnx", ("embed", "output"), ()),  # rows one by one: the table is nowhere
+        ("up", ".onnx", ("up", "output"), ()),
+        pytest.param("down", ".onnx", ("down", "output"), (), marks=pytest.mark.slow),
+        ("conv", ".onnx", ("conv", "output"), ()),
+        pytest.param("last", ".onnx", ("last", "output"), (), marks=pytest.mark.slow),
+        pytest.param("up", ".mlpackage", ("up", "output"), (), marks=pytest.mark.slow),
         # coremltools gives a convolution that took in the norm a weight with another name.
-        ("conv", ".mlpackage", ("last", "input")),
+        ("conv", ".mlpackage", ("last", "input"), ("conv", "norm")),
     ],
 )
 def test_each_layer_of_a_model_with_dense_weights_and_folded_norms(
-    tmp_path, layer, suffix, expected
+    tmp_path, layer, suffix, expected, unseen
 ):
     rules = [dkm.Rule("conv.*", skip=True), dkm.Rule("last.*", skip=True)]
     recipe = dkm.Recipe(default=dkm.PaletteSpec(6), rules=rules)
@@ -187,7 +193,10 @@ def test_each_layer_of_a_model_with_dense_weights_and_folded_norms(
         wrong.get_parameter(f"{layer}.weight").mul_(-8)
     ids = torch.randint(20, (4, 6), generator=torch.Generator().manual_seed(0))
     path = dkm.convert(dkm.palettize(wrong, recipe), ids[:1], tmp_path / f"m{suffix}").path
-    assert _found(path, right, ids)[0] == expected
+    found, report = _found(path, right, ids)
+    assert found == expected
+    assert report.files[0].divergence.unseen == unseen
+    assert ("; conv, norm cannot)" in report.missed[-1]) == bool(unseen)
 
 
 def test_after_the_last_layer(tmp_path):
@@ -214,9 +223,110 @@ def test_a_file_that_shows_nothing_inside(frozen, tmp_path):
     path = dkm.convert(other, images(1), tmp_path / "bad.ort").path
     report = dkm.validate([path], reference=frozen, inputs=images(2))
     assert report.files[0].divergence is None
-    assert "not located: nothing here shows the values inside '.ort' files" in report.missed[0]
+    told = "not located: nothing here shows the values inside '.ort' files; validate the .onnx file"
+    assert told in report.missed[0]
 
 
 def test_a_right_file_is_not_searched(frozen, files):
     report = dkm.validate(list(files.values()), reference=frozen, inputs=images(2))
     assert [model.divergence for model in report.files] == [None, None]
+
+
+def _chain(place=None):
+    """Six layers; the weight of one of them may be another one."""
+    torch.manual_seed(0)
+    parts = [part for _ in range(6) for part in (nn.Linear(32, 32), nn.Tanh())]
+    model = nn.Sequential(*parts).eval()
+    if place is not None:
+        with torch.no_grad():
+            model.get_parameter(f"{place}.weight").mul_(-2)
+    return dkm.palettize(model, dkm.Recipe.uniform(3))
+
+
+def _noted(monkeypatch, name):
+    """Bytes of what a function gives to ``locate``, a number for each call."""
+    made, sizes = getattr(locate, name), []
+
+    def noted(*given):
+        values = made(*given)
+        sizes.append(sum(array.nbytes for array in _arrays(values)))
+        return values
+
+    monkeypatch.setattr(locate, name, noted)
+    return sizes
+
+
+def _arrays(values):
+    for each in values.values():
+        yield from (each.taken, each.made) if isinstance(each, Values) else (each,)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".mlpackage", ".aimodel"])
+def test_no_more_values_are_kept_at_once_than_asked_for(tmp_path, monkeypatch, suffix):
+    if suffix == ".aimodel":
+        extra()
+    right, x = _chain(), torch.randn(1, 32, generator=torch.Generator().manual_seed(1))
+    path = dkm.convert(_chain(6), x, tmp_path / f"m{suffix}").path
+    outputs = run_file(runtime_for(path).load(path), x), run_model(right, x)
+    everything = locate.locate(path, right, x, outputs, 0.01)
+    kept = [_noted(monkeypatch, name) for name in ("run_file", "values_of")]
+    layer = 2 * 32 * 4
+    found = locate.locate(path, right, x, outputs, 0.01, most=2 * layer + 100)
+    assert (found.layer, found.at) == ("6", "output")
+    assert (found.value, found.seen) == (everything.value, everything.seen)
+    for sizes in kept:
+        assert len(sizes) == 2  # the fourth layer is in the second run, and there is no third
+        assert 0 < max(sizes) <= 2 * layer
+
+
+def test_onnx_runtime_is_asked_for_no_other_values(files):
+    runtime, x = OnnxRuntime(), images(1).numpy()
+    own = set(runtime.load(files["model.onnx"]).run({"x": x}))
+    probe = runtime.probe(files["model.onnx"], ["stem.weight", "norm.weight", "head.weight"])
+    assert len(probe.taps) == 3
+    for tap in probe.taps:
+        session = probe.at([tap])
+        assert {o.name for o in session._session.get_outputs()} <= {*own, tap.taken, tap.made}
+        assert set(session.run({"x": x})) == {tap.taken, tap.made}
+
+
+def test_groups_hold_what_fits_and_at_least_one():
+    def sized(size):
+        return pairs.Pair(Tap("w", "x", "y"), 0, None, size)
+
+    grouped = pairs.groups(map(sized, [3, 4, 9, 1, 7, 2]), 8)
+    assert [[pair.size for pair in group] for group in grouped] == [[3, 4], [9], [1, 7], [2]]
+
+
+def _in_a_branch(path, out, count):
+    """The file with the last nodes of its graph in both branches of an If."""
+    model = onnx.load(path)
+    nodes = list(model.graph.node)
+    made = onnx.helper.make_tensor_value_info(nodes[-1].output[0], 1, None)
+    graph = onnx.helper.make_graph(nodes[-count:], "branch", [], [made])
+    chosen = onnx.helper.make_node(
+        "If", ["yes"], [nodes[-1].output[0]], then_branch=graph, else_branch=graph
+    )
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[:-count], chosen])
+    model.graph.initializer.append(numpy_helper.from_array(np.array(True), "yes"))
+    onnx.save(model, out)
+    return out
+
+
+def test_layers_inside_a_subgraph(tmp_path):
+    def net(factor):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4)).eval()
+        with torch.no_grad():
+            model[1].weight.mul_(factor)
+        return model
+
+    path = dkm.convert(net(-2), torch.zeros(1, 8), tmp_path / "m.onnx").path
+    for count, told in (
+        (1, "it is after 0, or in single elements (1 of 2 layers can be compared; 1 cannot)"),
+        (2, "not located: no layer of the model is found in the file by the name of its weight"),
+    ):
+        inside = _in_a_branch(path, tmp_path / "inside.onnx", count)
+        report = dkm.validate([inside], reference=net(1), inputs=torch.randn(2, 8))
+        assert told in report.missed[0]

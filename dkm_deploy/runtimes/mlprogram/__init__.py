@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dkm_deploy.runtimes import Arrays
+    from dkm_deploy.runtimes import Arrays, Tap
     from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
 
 
@@ -49,14 +49,26 @@ class EvaluatorProbe:
     def __init__(self, session: Evaluator, weights: Collection[str]) -> None:
         self._session = session
         self.input_shapes = session.input_shapes
-        self.interface = session.interface
         self.taps = session.taps(weights)
+
+    def at(self, taps: Collection[Tap]) -> EvaluatorDump:
+        """The same evaluator, keeping the values at ``taps``."""
+        return EvaluatorDump(self._session, taps)
+
+
+class EvaluatorDump:
+    """Implements :class:`dkm_deploy.runtimes.Dump` with an evaluator."""
+
+    def __init__(self, session: Evaluator, taps: Collection[Tap]) -> None:
+        self._session = session
+        self._names = {name for tap in taps for name in (tap.taken, tap.made)}
+        self.input_shapes = session.input_shapes
+        self.interface = session.interface
 
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """The values at the taps by name. Raises as the evaluator does."""
-        names = {name for tap in self.taps for name in (tap.taken, tap.made)}
-        values = self._session.run(inputs, keep=names)
-        return {name: values[name] for name in names}
+        values = self._session.run(inputs, keep=self._names)
+        return {name: values[name] for name in self._names}
 
     def lost(self) -> str | None:
         """The first overflow of the last run, if it was none of a constant, such as a mask."""
