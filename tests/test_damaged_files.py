@@ -28,13 +28,30 @@ from torch import Tensor, nn
 
 import dkm_deploy as dkm
 from converters.ort.flatbuffer import read
+from dkm_deploy.report.comparison import comparison_page
+from dkm_deploy.report.runs import compare_runs
+from dkm_deploy.runtimes.aimodel.asset import DIGEST, METADATA, PROGRAM
 from dkm_deploy.runtimes.mlprogram.proto import model_class
+from dkm_deploy.validation.budget import Budget, budget_checks
+from tests.converters.coreai_assets import extra
 from tests.damage import damaged, damaged_json, damaged_message, harmless, refusal
 
 MODEL = "Data/com.apple.CoreML/model.mlmodel"
 WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
 MANIFEST = "Manifest.json"
+BUDGET = """
+[[files]]
+match = "*.onnx"
+max_bytes = "3.4MB"
+base_bytes = 1_000
+max_growth = "1%"
+
+[[files]]
+match = "ios/*.mlpackage"
+max_bytes = 5_000
+"""
 IDS = torch.randint(20, (2, 6), generator=torch.Generator().manual_seed(0))
+SUMS = ("SHA256SUMS", DIGEST)
 QUICK, SLOW = 15, 3000
 
 
@@ -119,6 +136,12 @@ def _places(data: bytes) -> list[int]:
     return [at for span in spans for at in range(span.start, span.end - 3, 4)]
 
 
+def rehash(asset: Path) -> None:
+    """Bring the digest of an asset in line with its program, likewise."""
+    program = (asset / PROGRAM).read_bytes()
+    (asset / DIGEST).write_bytes(hashlib.sha256(program).digest())
+
+
 def sign(folder: Path) -> None:
     """Bring the sums of a bundle in line with its files, as one who means harm would."""
     parts = sorted(p for p in folder.rglob("*") if p.is_file() and p.name != "SHA256SUMS")
@@ -141,6 +164,13 @@ EDITS: dict[str, list[tuple[str, Edit]]] = {
         (MANIFEST, damaged),
         (MANIFEST, as_json),
     ],
+    "m.aimodel": [
+        (PROGRAM, damaged),
+        (PROGRAM, damaged),
+        (DIGEST, damaged),
+        (METADATA, damaged),
+        (METADATA, as_json),
+    ],
     "m.safetensors": [("", damaged), ("", header), ("", layout)],
     "golden": [
         ("bundle.json", as_json),
@@ -149,7 +179,10 @@ EDITS: dict[str, list[tuple[str, Edit]]] = {
         ("palettes.safetensors", layout),
         ("SHA256SUMS", damaged),
     ],
+    "device": [("outputs.json", as_json), ("outputs.json", damaged), ("raw/0.bin", damaged)],
     "recipe.toml": [("", damaged), ("", as_toml)],
+    "budget.toml": [("", damaged), ("", as_toml)],
+    "report.json": [("", damaged), ("", as_json)],
 }
 
 
@@ -165,9 +198,13 @@ ACTS: dict[str, list[Act]] = {
     "dense.onnx": [palettized],
     "m.ort": READ,
     "m.mlpackage": [*READ, lambda path: dkm.Evaluator(path).run({"ids": IDS.int().numpy()})],
+    "m.aimodel": READ,
     "m.safetensors": [*READ, lambda path: dkm.load(path, Net())],
     "golden": [lambda path: dkm.replay([], path)],
+    "device": [lambda path: dkm.judge([path], path.with_name("device.golden"))],
     "recipe.toml": [lambda path: dkm.Recipe.load(path).assign(Net())],
+    "budget.toml": [lambda path: budget_checks(Path("out/m.onnx"), 1000, Budget.load(path))],
+    "report.json": [lambda path: comparison_page(compare_runs([path]))],
 }
 
 
@@ -187,14 +224,41 @@ def sound(tmp_path_factory):
     dkm.write_golden(folder / "golden", reference=frozen, original=model, inputs=IDS, labels=labels)
     schedule = dkm.Schedule(steps=5, end=0.1)
     dkm.Recipe(RECIPE.default, RECIPE.rules, schedule).save(folder / "recipe.toml")
+    (folder / "budget.toml").write_text(BUDGET)
+    report = dkm.validate(
+        [folder / "m.onnx"], reference=frozen, original=model, inputs=IDS, labels=labels
+    )
+    report.to_json(folder / "report.json")
+    shutil.copytree(folder / "golden", folder / "device.golden")
+    returned(folder / "device", folder / "golden", frozen(IDS))
     return folder
 
 
+def returned(folder: Path, golden: Path, scores: Tensor) -> None:
+    """What a device would give for a bundle."""
+    (folder / "raw").mkdir(parents=True)
+    (folder / "raw" / "0.bin").write_bytes(scores.detach().numpy().tobytes())
+    shape = list(scores.shape)
+    output = {"name": "output", "dtype": "float32", "shape": shape, "raw": "raw/0.bin"}
+    told = {"format": "dkm-deploy device outputs", "version": 1, "runtime": "a phone"}
+    told |= {"golden": hashlib.sha256((golden / "SHA256SUMS").read_bytes()).hexdigest()}
+    (folder / "outputs.json").write_text(json.dumps(told | {"outputs": [output]}))
+
+
+@pytest.fixture(scope="module")
+def asset(sound):
+    """An asset beside them, where the extra is installed."""
+    extra()
+    dkm.convert(dkm.load(sound / "m.safetensors", Net()), IDS, sound / "m.aimodel")
+
+
 @pytest.fixture
-def copied(sound, tmp_path):
+def copied(sound, request, tmp_path):
     """A copy, alone in a folder that has others beside it."""
 
     def of(name):
+        if name == "m.aimodel":
+            request.getfixturevalue("asset")
         (tmp_path / "in").mkdir()
         shutil.copytree(sound, tmp_path / "beside")
         for source in sound.glob(f"{name}*"):
@@ -213,9 +277,12 @@ def survives(path: Path, seeds: range, acts: list[Act]) -> int:
     for seed in seeds:
         part, edit = edits[seed % len(edits)]
         file = path / part if part else path
-        whole = {f: f.read_bytes() for f in {file, path / "SHA256SUMS"} if f.is_file()}
+        held = {file, path / "SHA256SUMS", path / DIGEST}
+        whole = {f: f.read_bytes() for f in held if f.is_file()}
         file.write_bytes(edit(whole[file], seed))
-        if path.is_dir() and part not in ("", "SHA256SUMS") and (path / "SHA256SUMS").exists():
+        if part not in SUMS and path.suffix == ".aimodel":
+            rehash(path)
+        elif part not in SUMS and (path / "SHA256SUMS").exists():
             sign(path)
         for act in acts:
             try:
@@ -229,7 +296,8 @@ def survives(path: Path, seeds: range, acts: list[Act]) -> int:
     return refused
 
 
-@pytest.mark.parametrize("name", EDITS)
+# Of assets test_coreai_read.py has a few; to write one here takes longer than to damage it.
+@pytest.mark.parametrize("name", [name for name in EDITS if name != "m.aimodel"])
 def test_damaged(copied, name):
     assert survives(copied(name), range(QUICK), ACTS[name]) > QUICK // 4
 
