@@ -73,14 +73,10 @@ class OnnxRuntime:
         Raises:
             DkmError: the file is missing, or ONNX Runtime refuses it.
         """
-        import onnxruntime
-
         if not path.is_file():
             raise MissingFileError(f"{path}: no such file")
         try:
-            session = onnxruntime.InferenceSession(
-                str(path), quiet_options(), providers=["CPUExecutionProvider"]
-            )
+            session = _session(str(path))
         except Exception as error:
             raise DkmError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from error
         return OnnxSession(path, session)
@@ -121,15 +117,9 @@ class OnnxProbe:
         Raises:
             DkmError: ONNX Runtime refuses it, or it is too large with its data for one buffer.
         """
-        import onnxruntime
-
         names = list(dict.fromkeys(name for tap in taps for name in (tap.taken, tap.made)))
         try:
-            session = onnxruntime.InferenceSession(
-                _with_outputs(self._model, names),
-                quiet_options(),
-                providers=["CPUExecutionProvider"],
-            )
+            session = _session(_with_outputs(self._model, names))
         except Exception as error:  # see OnnxRuntime.probe
             raise DkmError(f"{self._path}: cannot look inside: {_reason(error)}") from error
         return OnnxDump(self._path, session, names)
@@ -163,6 +153,15 @@ def _with_outputs(model: ModelProto, names: Sequence[str]) -> bytes:
     data: bytes = model.SerializeToString()
     del model.graph.output[own:]
     return data
+
+
+def _session(source: str | bytes) -> InferenceSession:
+    """A session on the CPU. Without a fallback, which would try the CPU again and print that."""
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(
+        source, quiet_options(), providers=["CPUExecutionProvider"], enable_fallback=0
+    )
 
 
 def quiet_options() -> SessionOptions:

@@ -103,6 +103,15 @@ def read_bundle(folder: Path) -> Bundle:
         raise DkmError(f"{folder / MANIFEST}: damaged: {error!r}") from error
 
 
+def holds(folder: Path, name: str) -> bool:
+    """Whether a folder itself has a file of that name: no link, and no name too long to be one."""
+    path = folder / name
+    try:
+        return path.is_file() and path.resolve() == folder.resolve() / name
+    except OSError:
+        return False
+
+
 def raw_bytes(array: NDArray[Any]) -> bytes:
     """An array as the raw copies hold it: little-endian, C order."""
     return array.astype(array.dtype.newbyteorder("<"), order="C").tobytes()
@@ -130,7 +139,7 @@ def _verify(folder: Path) -> frozenset[str]:
             raise DkmError(f"{folder / SUMS}: {name} is not listed, so it cannot be verified")
     for name, expected in sums.items():
         path = folder / name
-        if not path.is_file() or path.resolve() != folder.resolve() / name:  # no links
+        if not holds(folder, name):
             raise MissingFileError(f"{path}: the bundle lists it, but it is not there")
         if sha256(path) != expected:
             raise DkmError(f"{path}: changed since the bundle was written (its SHA-256 differs)")

@@ -52,7 +52,8 @@ def errors(actual: NDArray[Any], expected: NDArray[Any]) -> Errors:
         raise DkmError(f"shape {actual.shape} in place of {expected.shape}")
     if not actual.size:
         raise DkmError("the outputs are empty: there is nothing to compare")
-    a, e = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    with np.errstate(invalid="ignore"):  # a signalling NaN, which is counted like any other
+        a, e = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
     finite = np.isfinite(a) & np.isfinite(e)
     same = (np.isnan(a) & np.isnan(e)) | (a == e)
     nonfinite = int(np.count_nonzero(~finite & ~same))

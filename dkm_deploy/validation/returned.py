@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.validation.bundle import SUMS, read_text, sha256
+from dkm_deploy.validation.bundle import SUMS, holds, read_text, sha256
 
 FORMAT, VERSION = "dkm-deploy device outputs", 1
 MANIFEST = "outputs.json"
@@ -78,10 +78,10 @@ def _tensor(folder: Path, entry: Mapping[str, Any]) -> NDArray[Any]:
         raise DkmError(f"{name}: dtype {entry['dtype']!r}; it must be one of {', '.join(_DTYPES)}")
     if not all(type(n) is int and n >= 0 for n in shape):
         raise DkmError(f"{name}: {shape!r} is no shape")
-    file = folder / raw if _RAW.fullmatch(raw) else folder
-    if not file.is_file() or not file.resolve().is_relative_to(folder.resolve()):
+    if not _RAW.fullmatch(raw) or not holds(folder, raw):
         raise DkmError(f"{name}: no file {raw!r} in the folder")
     dtype = np.dtype(entry["dtype"]).newbyteorder("<")
+    file = folder / raw
     wanted, found = prod(shape) * dtype.itemsize, file.stat().st_size
     if found != wanted:
         raise DkmError(f"{raw}: {found:,} bytes; {entry['dtype']} of shape {shape} has {wanted:,}")

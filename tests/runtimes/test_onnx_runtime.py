@@ -73,6 +73,21 @@ def test_files_that_do_not_load_are_named(tmp_path, capfd, content):
     assert capfd.readouterr() == ("", "")
 
 
+def test_what_fails_is_not_tried_again(path, capfd, monkeypatch):
+    """ONNX Runtime would, and prints it, where the reason is none of its own errors."""
+    tried = []
+
+    def fails(*given):
+        tried.append(given)
+        raise RuntimeError("Invalid tensor data type 40.")
+
+    monkeypatch.setattr(onnxruntime.InferenceSession, "_create_inference_session", fails)
+    with pytest.raises(DkmError, match="cannot load it: Invalid tensor data type 40"):
+        runtime.load(path)
+    assert len(tried) == 1
+    assert capfd.readouterr() == ("", "")
+
+
 def test_an_unknown_operator_is_named(path):
     model = onnx.load(path)
     model.graph.node[0].op_type = "NoSuchOperator"

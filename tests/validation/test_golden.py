@@ -203,6 +203,12 @@ class TestBadInput:
         with pytest.raises(dkm.DkmError, match="not a line of sums"):
             read_bundle(copy)
 
+    def test_a_name_too_long_for_a_file(self, copy):
+        with (copy / "SHA256SUMS").open("a") as file:
+            file.write(f"{'0' * 64}  {'x' * 3000}\n")
+        with pytest.raises(dkm.DkmError, match="lists it, but it is not there"):
+            read_bundle(copy)
+
     def test_a_link_is_not_followed(self, copy, tmp_path):
         raw = copy / "raw/inputs.0.bin"
         raw.rename(tmp_path / "elsewhere.bin")

@@ -50,6 +50,11 @@ def test_nan_and_infinity_are_counted_not_averaged_away(bad):
     assert found.max_abs == 0.5
 
 
+def test_a_signalling_nan_is_like_any_other():
+    actual = np.array([0x7FA00000, 0x3F800000], np.uint32).view(np.float32)
+    assert errors(actual, np.ones(2, np.float32)).nonfinite == 1
+
+
 def test_the_same_infinity_on_both_sides_is_no_error():
     array = np.array([1.0, np.inf, np.nan])
     assert errors(array, array).nonfinite == 0

@@ -142,6 +142,7 @@ class TestBadInput:
             ({"raw": "/etc/hostname"}, "no file '/etc/hostname'"),
             ({"raw": "raw/gone.bin"}, "no file 'raw/gone.bin'"),
             ({"raw": "raw"}, "no file 'raw'"),
+            ({"raw": "x" * 3000}, "no file 'xxx"),
             ({"raw": 3}, "damaged"),
         ],
     )
