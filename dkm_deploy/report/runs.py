@@ -149,7 +149,7 @@ def _points(run: str, report: Mapping[str, Any], measure: str) -> list[Point]:
             size_ratio=_number(model["size_ratio"]),
             bits_per_weight=_number(model["bits_per_weight"]),
             score=_score(model, measure),
-            latency_s=model["cost"] and _number(model["cost"]["file"]["median_s"]),
+            latency_s=_latency(model["cost"]),
             verdict=summary.verdict(model),
             layout=_layout(report["layers"]),
             recipe=str(report["recipe"]),
@@ -157,6 +157,10 @@ def _points(run: str, report: Mapping[str, Any], measure: str) -> list[Point]:
         for model in summary.files(report)
         if model["size_bytes"] is not None
     ]
+
+
+def _latency(cost: Mapping[str, Any] | None) -> float | None:
+    return None if cost is None else _number(cost["file"]["median_s"])
 
 
 def _score(model: Mapping[str, Any], measure: str) -> float | None:
