@@ -210,6 +210,11 @@ class TestBadInput:
         with pytest.raises(DkmError, match="a report is damaged"):
             compare_runs([save(report)])
 
+    def test_scores_that_are_large_or_beyond_all_bounds(self, demo, save):
+        assert comparison_page(compare_runs([save(run_of(demo, (1000, 5.6e14)))]))
+        with pytest.raises(DkmError, match="a report is damaged"):
+            compare_runs([save(run_of(demo, (1000, 1e308)))])
+
     def test_a_missing_report(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"none\.json: no such report"):
             compare_runs([tmp_path / "none.json"])
