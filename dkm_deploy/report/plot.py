@@ -53,7 +53,7 @@ def plot(found: Comparison) -> Markup:
 def _padded(values: Sequence[float], least: float) -> tuple[float, float]:
     """A range with room on both sides."""
     low, high = min(values), max(values)
-    room = max(0.1 * (high - low), least)
+    room = max(0.1 * (high - low), least, 1e-6 * max(abs(low), abs(high)))
     return low - room, high + room
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,6 +14,7 @@ from dkm_deploy.report import summary
 from dkm_deploy.validation.record import FORMAT, VERSION
 
 _INSIDE = "report.json"
+_LARGEST = 1e100
 _AGREEMENT = "agreement with the original, %"
 
 
@@ -130,12 +130,12 @@ def _measure(reports: Iterable[Mapping[str, Any]]) -> str:
     raise DkmError("the reports share no metric, and not all of them have agreement either")
 
 
-def _number(value: Any, least: float = -math.inf) -> float | None:
-    """A finite number of at least ``least``, or None. Raises ValueError for another."""
+def _number(value: Any, least: float = -_LARGEST) -> float | None:
+    """A number from ``least`` to one that can still be drawn, or None. Raises ValueError else."""
     if value is None:
         return None
     number = float(value)
-    if not math.isfinite(number) or number < least:
+    if not least <= number <= _LARGEST:
         raise ValueError(f"{value!r} where a figure should be")
     return number
 
@@ -149,7 +149,7 @@ def _points(run: str, report: Mapping[str, Any], measure: str) -> list[Point]:
             size_ratio=_number(model["size_ratio"]),
             bits_per_weight=_number(model["bits_per_weight"]),
             score=_score(model, measure),
-            latency_s=model["cost"] and _number(model["cost"]["file"]["median_s"]),
+            latency_s=_latency(model["cost"]),
             verdict=summary.verdict(model),
             layout=_layout(report["layers"]),
             recipe=str(report["recipe"]),
@@ -157,6 +157,10 @@ def _points(run: str, report: Mapping[str, Any], measure: str) -> list[Point]:
         for model in summary.files(report)
         if model["size_bytes"] is not None
     ]
+
+
+def _latency(cost: Mapping[str, Any] | None) -> float | None:
+    return None if cost is None else _number(cost["file"]["median_s"])
 
 
 def _score(model: Mapping[str, Any], measure: str) -> float | None:
@@ -188,7 +192,7 @@ def _original(reports: Iterable[Mapping[str, Any]], measure: str) -> float | Non
         for model in summary.files(report)
         if model["metric_loss"] is not None and model["metric_loss"]["value"] is not None
     }
-    return float(found.pop()) if len(found) == 1 else None
+    return _number(found.pop()) if len(found) == 1 else None
 
 
 def _notes(reports: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:

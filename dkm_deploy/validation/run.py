@@ -28,7 +28,7 @@ def run_model(model: nn.Module, inputs: Inputs, block: int = _BLOCK) -> Outputs:
     Raises:
         DkmError: the model does not run on the inputs.
     """
-    count, block = sample_count(inputs), program_batch(model) or _BLOCK
+    count, block = sample_count(inputs), program_batch(model) or block
     parts = []
     for start in range(0, count, block):
         part_args, part_kwargs = arguments(rows(inputs, start, start + block))

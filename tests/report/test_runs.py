@@ -203,6 +203,18 @@ class TestBadInput:
                 told += 1
         assert told > 30
 
+    @pytest.mark.parametrize("cost", ["", 0, [], {}])
+    def test_a_cost_that_is_none(self, demo, save, cost):
+        report = run_of(demo, (1000, 90.0))
+        report["models"][4]["cost"] = cost
+        with pytest.raises(DkmError, match="a report is damaged"):
+            compare_runs([save(report)])
+
+    def test_scores_that_are_large_or_beyond_all_bounds(self, demo, save):
+        assert comparison_page(compare_runs([save(run_of(demo, (1000, 5.6e14)))]))
+        with pytest.raises(DkmError, match="a report is damaged"):
+            compare_runs([save(run_of(demo, (1000, 1e308)))])
+
     def test_a_missing_report(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"none\.json: no such report"):
             compare_runs([tmp_path / "none.json"])
