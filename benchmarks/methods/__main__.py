@@ -16,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.methods.cells import Cell, Result, cells, key, measured
@@ -50,7 +51,8 @@ def main() -> int:
                 print(f"not in {packages}: {', '.join(absent)}; --install fetches them")
                 return 2
         run(wanted, arguments.data, arguments.out, effort, store)
-    print(f"{cpu()}; {versions('torch', 'coremltools', 'coreai-opt', 'transformers')}")
+    peers = ["coremltools", *(["coreai-opt"] if find_spec("coreai_opt") else [])]
+    print(f"{cpu()}; {versions('torch', 'transformers', *peers)}")
     everything = cells(MODELS, tuple(WAYS), tuple(WIDTHS), arguments.seeds)
     for model in arguments.only:
         results = _kept(everything, effort, store)
