@@ -23,7 +23,7 @@ _BLOCK = 256  # samples a PyTorch model runs on at a time, if it takes any numbe
 
 @torch.no_grad()
 def run_model(model: nn.Module, inputs: Inputs, block: int = _BLOCK) -> Outputs:
-    """Outputs of a PyTorch model by name, from ``block`` samples at a time.
+    """Outputs of a PyTorch model by name, from ``block`` samples at a time, or its fixed batch.
 
     Raises:
         DkmError: the model does not run on the inputs.
