@@ -7,12 +7,8 @@ expressions that it holds. It is for files of people whose Python code one would
 from __future__ import annotations
 
 import hashlib
-import logging
-import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +21,7 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.export import Inputs
+from dkm_deploy.quiet import quiet
 from dkm_deploy.targets import existing
 from dkm_deploy.training.attach import GATES
 
@@ -71,7 +68,7 @@ def load_program(path: Path) -> Program:
     path = existing(path)
     _check_archive(path)
     try:
-        with _silence():
+        with quiet():
             program = torch.export.load(path)
             _use_first_names(program)
             graph = program.module()
@@ -217,16 +214,3 @@ def _dimension(span: Any) -> Any:
         return Dim.AUTO
     upper = int(span.upper) if span.upper.is_Integer else None
     return Dim.AUTO(min=int(span.lower), max=upper)
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Keep PyTorch's warnings and log lines from the user; errors still come out."""
-    before = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -23,6 +25,17 @@ class SmallNet(nn.Module):
         x = functional.relu(self.norm(self.stem(x)))
         x = functional.max_pool2d(x + self.depthwise(x), 2)
         return self.head(x.mean((2, 3)))
+
+
+class Beside(nn.Module):
+    """Modules that read the same input, each for an output of its own."""
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(modules)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(module(x) for module in self.members)
 
 
 class TiedNet(nn.Module):

@@ -18,7 +18,8 @@ from converters.coreml.options import Options
 from converters.storage import check_float16, some, widened
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.export import Exported, is_scale, weight_name
-from dkm_deploy.runtimes.mlprogram.proto import coremltools, quiet
+from dkm_deploy.quiet import quiet
+from dkm_deploy.runtimes.mlprogram.proto import coremltools
 
 ct = coremltools()  # noisy, so before what imports it
 from converters.coreml.describe import describe  # noqa: E402

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import onnxruntime
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # no type hints
 from onnx import helper
 
 from converters.onnx.palettize import take_out
 from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes import check_inputs
-from dkm_deploy.runtimes.onnx_runtime import OnnxSession, quiet_options
-from dkm_deploy.validation.run import fixed_batch, named_arrays, sample_count
+from dkm_deploy.runtimes.onnx_runtime import OnnxSession, open_session
+from dkm_deploy.validation.run import (
+    check_batches,
+    cut,
+    fixed_batch,
+    named_arrays,
+    sample_count,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +25,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
     from onnx import ModelProto
+    from onnxruntime import InferenceSession
 
     from dkm_deploy.export import Inputs
     from dkm_deploy.runtimes import Arrays, Shape
@@ -65,13 +71,9 @@ def in_batches(session: GivenWeights, inputs: Inputs) -> Iterator[Arrays]:
         DkmError: they do not fit the file.
     """
     arrays, count, fixed = named_arrays(session, inputs), sample_count(inputs), fixed_batch(session)
-    if fixed and count % fixed:
-        raise DkmError(
-            f"{count} samples do not split into batches of {fixed}, which the file is fixed to"
-        )
-    size = fixed or _BATCH
-    for start in range(0, count, size):
-        yield {n: a[start : start + size] if a.ndim else a for n, a in arrays.items()}
+    if fixed:
+        check_batches(count, fixed)
+    yield from cut(arrays, count, fixed or _BATCH)
 
 
 def _make_inputs(model: ModelProto, weights: Mapping[str, NDArray[Any]]) -> None:
@@ -86,12 +88,9 @@ def _make_inputs(model: ModelProto, weights: Mapping[str, NDArray[Any]]) -> None
         graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
 
 
-def _opened(path: Path, model: ModelProto) -> onnxruntime.InferenceSession:
+def _opened(path: Path, model: ModelProto) -> InferenceSession:
     try:
-        data = model.SerializeToString(deterministic=True)
-        return onnxruntime.InferenceSession(
-            data, quiet_options(), providers=["CPUExecutionProvider"]
-        )
+        return open_session(model.SerializeToString(deterministic=True))
     except (EncodeError, ValueError) as error:
         raise DkmError(f"{path}: larger than 2 GiB beside its weights") from error
     except Exception as error:  # ONNX Runtime's errors have no common base class

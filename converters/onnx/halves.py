@@ -8,8 +8,6 @@ steps decide how much memory loading takes: here they are one int32 for two weig
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, TensorProto
@@ -19,8 +17,7 @@ from converters.onnx.builder import Builder
 from converters.onnx.encode import Encoding, finished, merged
 from converters.onnx.kernel import is_product
 from converters.onnx.parts import PART, applied, put_together, with_input
-from converters.onnx.turned import TURNED, can_turn
-from converters.onnx.uses import applies, used_elsewhere, users_of
+from converters.onnx.turned import TURNED, is_plain, only_user
 from dkm_deploy.palette import Palette
 
 _BITS = 4
@@ -34,19 +31,13 @@ def use_in_halves(
 
     It is a Gemm or a MatMul behind a Transpose, of a large matrix of 4 bits with one LUT.
     """
-    rows = palette.shape[0]
-    plain = palette.cluster_dim == prod(palette.groups) == 1 and palette.scale is None
-    matrix = len(palette.shape) == 2 and palette.size >= _LARGE and rows % 2 == 0
-    users = users_of(graph, weight)
-    if palette.bits != _BITS or not plain or not matrix or len(users) != 1:
+    matrix = len(palette.shape) == 2 and palette.size >= _LARGE and palette.shape[0] % 2 == 0
+    fits = palette.bits == _BITS and is_plain(palette) and matrix
+    user = only_user(graph, weight, palette) if fits else None
+    if user is None:
         return []
-    node, turned = users[0], can_turn(graph, weight, palette)
-    if turned:
-        behind = users_of(graph, node.output[0])
-        if len(behind) != 1 or not applies(behind[0], "MatMul", node.output[0]):
-            return []
-        node = behind[0]
-    elif used_elsewhere(graph, weight) or not is_product(graph, node, weight):
+    node, turned = user
+    if not turned and not is_product(graph, node, weight):
         return []
     return [(node, _in_halves(weight, palette, node, turned=turned))]
 

@@ -17,8 +17,8 @@ from onnx import GraphProto, NodeProto, helper, numpy_helper
 from converters.onnx.anchor import anchor
 from converters.onnx.encode import Encoding, encode, merged
 from converters.onnx.kernel import is_product
-from converters.onnx.turned import TURNED, can_turn
-from converters.onnx.uses import applies, attributes_of, used_elsewhere, users_of
+from converters.onnx.turned import TURNED, only_user
+from converters.onnx.uses import applies, attributes_of
 from dkm_deploy.palette import Palette
 
 PART = ".part."
@@ -36,15 +36,10 @@ def use_of_packed(
     A weight is split for a Gemm, a Conv of one group and a MatMul behind a Transpose, if it has one
     LUT, no per-channel scale, and no vectors along the output channels.
     """
-    users = users_of(graph, weight)
-    if len(users) != 1 or used_elsewhere(graph, weight):
+    user = only_user(graph, weight, palette)
+    if user is None:
         return []
-    node, turned = users[0], can_turn(graph, weight, palette)
-    if turned:
-        behind = users_of(graph, node.output[0])
-        if len(behind) != 1 or not applies(behind[0], "MatMul", node.output[0]):
-            return []
-        node = behind[0]
+    node, turned = user
     # The size of a constant is one too.
     constants = {weight, *(tensor.name for tensor in graph.initializer)}
     if node.op_type == "Transpose" or node.input[0] in constants:

@@ -124,10 +124,7 @@ class OnnxSubject:
         with TemporaryDirectory() as folder:
             out = Path(folder) / self._path.name
             write_with(model, palettes, out)
-            book = ledger(out)
-        widths = {name: palette.bits for name, palette in palettes.items()}
-        lut_width = next((p.lut.itemsize for p in palettes.values()), 0)
-        return Weighed(book.total_bytes, book.by_kind()["dense"], widths, lut_width)
+            return Weighed.of(ledger(out), palettes)
 
     def _run(self) -> list[list[Tensor]]:
         """The outputs of each batch that are numbers."""

@@ -10,7 +10,7 @@ from math import prod
 
 from onnx import GraphProto, NodeProto
 
-from converters.onnx.uses import attributes_of, used_elsewhere, users_of
+from converters.onnx.uses import applies, attributes_of, used_elsewhere, users_of
 from dkm_deploy.palette import Palette
 
 TURNED = ".T"
@@ -18,15 +18,35 @@ TURNED = ".T"
 
 def can_turn(graph: GraphProto, weight: str, palette: Palette) -> bool:
     """Whether all that uses a weight transposes it, and its palette looks no worse that way."""
-    plain = palette.cluster_dim == prod(palette.groups) == 1 and palette.scale is None
     users = users_of(graph, weight)
     return (
-        plain
+        is_plain(palette)
         and len(palette.shape) == 2
         and bool(users)
         and all(node.op_type == "Transpose" and _swaps(node) for node in users)
         and not any(used_elsewhere(graph, v) for v in (weight, *(n.output[0] for n in users)))
     )
+
+
+def is_plain(palette: Palette) -> bool:
+    """Whether a palette is one LUT of single values, with no per-channel scale."""
+    return palette.cluster_dim == prod(palette.groups) == 1 and palette.scale is None
+
+
+def only_user(graph: GraphProto, weight: str, palette: Palette) -> tuple[NodeProto, bool] | None:
+    """The one node that uses a weight, and whether it does behind a Transpose; None if several do.
+
+    Behind one that :func:`can_turn` it is a MatMul, and else the Transpose itself.
+    """
+    users = users_of(graph, weight)
+    if len(users) != 1 or used_elsewhere(graph, weight):
+        return None
+    if not can_turn(graph, weight, palette):
+        return users[0], False
+    turned = users[0].output[0]
+    behind = users_of(graph, turned)
+    alone = len(behind) == 1 and applies(behind[0], "MatMul", turned)
+    return (behind[0], True) if alone else None
 
 
 def use_turned(graph: GraphProto, weight: str) -> str:

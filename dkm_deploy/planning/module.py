@@ -79,10 +79,7 @@ class ModuleSubject:
             shapes = self._dynamic_shapes
             written = convert(frozen, self._example, path, dynamic_shapes=shapes, **options)
             palettes = kind.read_palettes(path)
-        widths = {name: palette.bits for name, palette in palettes.items()}
-        lut_width = next((p.lut.itemsize for p in palettes.values()), 0)
-        book = written.ledger
-        return Weighed(book.total_bytes, book.by_kind()["dense"], widths, lut_width)
+        return Weighed.of(written.ledger, palettes)
 
 
 def _stand_ins(model: nn.Module, specs: Specs) -> Iterable[tuple[str, Palette]]:

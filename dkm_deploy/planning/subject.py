@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from dkm_deploy.ledger import Ledger
+from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec
 
 Specs = Mapping[str, PaletteSpec]
@@ -28,6 +30,13 @@ class Weighed:
     dense: int
     widths: Mapping[str, int]
     lut_width: int
+
+    @classmethod
+    def of(cls, ledger: Ledger, palettes: Mapping[str, Palette]) -> Weighed:
+        """By the ledger of a file and the palettes that it holds."""
+        widths = {name: palette.bits for name, palette in palettes.items()}
+        lut_width = next((p.lut.itemsize for p in palettes.values()), 0)
+        return cls(ledger.total_bytes, ledger.by_kind()["dense"], widths, lut_width)
 
 
 class Subject(Protocol):

@@ -20,11 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.quiet import quiet
 from dkm_deploy.runtimes import Arrays, Shape, check_inputs
 from dkm_deploy.runtimes.mlprogram.interface import interface
 from dkm_deploy.runtimes.mlprogram.package import open_package
 from dkm_deploy.runtimes.mlprogram.program import chosen, functions
-from dkm_deploy.runtimes.mlprogram.proto import coremltools, quiet
+from dkm_deploy.runtimes.mlprogram.proto import coremltools
 
 COMPUTE_UNITS = ("ALL", "CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE")
 

@@ -76,7 +76,7 @@ class OnnxRuntime:
         if not path.is_file():
             raise MissingFileError(f"{path}: no such file")
         try:
-            session = _session(str(path))
+            session = open_session(str(path))
         except Exception as error:
             raise DkmError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from error
         return OnnxSession(path, session)
@@ -119,7 +119,7 @@ class OnnxProbe:
         """
         names = list(dict.fromkeys(name for tap in taps for name in (tap.taken, tap.made)))
         try:
-            session = _session(_with_outputs(self._model, names))
+            session = open_session(_with_outputs(self._model, names))
         except Exception as error:  # see OnnxRuntime.probe
             raise DkmError(f"{self._path}: cannot look inside: {_reason(error)}") from error
         return OnnxDump(self._path, session, names)
@@ -155,7 +155,7 @@ def _with_outputs(model: ModelProto, names: Sequence[str]) -> bytes:
     return data
 
 
-def _session(source: str | bytes) -> InferenceSession:
+def open_session(source: str | bytes) -> InferenceSession:
     """A session on the CPU. Without a fallback, which would try the CPU again and print that."""
     import onnxruntime
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -60,13 +60,14 @@ def calls_of(
         if all(len(found[name]) == count for name, count in counts.items()):
             raise _Enough
 
-    with _hooks(model, counts, _note), suppress(_Enough):
+    with hooked(model, counts, _note), suppress(_Enough):
         outputs_of(model, inputs, number)
     return found
 
 
 @contextmanager
-def _hooks(model: nn.Module, names: Mapping[str, int], note: Any) -> Iterator[None]:
+def hooked(model: nn.Module, names: Iterable[str], note: Any) -> Iterator[None]:
+    """Call ``note(name, module, args, kwargs, output)`` after every call of the named layers."""
     handles = [
         model.get_submodule(name).register_forward_hook(partial(note, name), with_kwargs=True)
         for name in names

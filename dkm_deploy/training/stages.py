@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import torch
@@ -14,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from dkm_deploy.training.calibration import outputs_of
+from dkm_deploy.training.observe import hooked
 
 LINEAR = (nn.Linear, _ConvNd)
 
@@ -47,8 +47,15 @@ class _Trace:
     made: dict[int, tuple[str, Tensor]] = field(default_factory=dict)
     read: dict[str, str] = field(default_factory=dict)  # layer -> the BatchNorm behind it
 
-    def note(self, name: str, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> None:
-        """A forward hook, but for the name."""
+    def note(
+        self,
+        name: str,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],  # see hooked
+        output: Tensor,
+    ) -> None:
+        """See :func:`dkm_deploy.training.observe.hooked`."""
         self.calls[name] += 1
         self.size_bytes[name] += sum(t.nbytes for t in (*args, output) if torch.is_tensor(t))
         if not isinstance(module, _BatchNorm):
@@ -87,10 +94,6 @@ def _has_stage(module: nn.Module) -> bool:
 
 def _traced(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Any) -> _Trace:
     trace = _Trace()
-    handles = [m.register_forward_hook(partial(trace.note, name)) for name, m in layers.items()]
-    try:
+    with hooked(model, layers, trace.note):
         outputs_of(model, inputs, 1)
-    finally:
-        for handle in handles:
-            handle.remove()
     return trace

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor, nn
 
 from dkm_deploy.export import Inputs
 from dkm_deploy.training.freeze import palettes
+from dkm_deploy.training.observe import hooked
 from dkm_deploy.validation.run import run_model, sample_count
 
 Note = Callable[[str, Tensor, Tensor], None]
@@ -76,16 +76,12 @@ def values_of(
 
 
 def _run(model: nn.Module, inputs: Inputs, layers: Collection[str], note: Note) -> None:
-    with ExitStack() as stack:
-        for layer in layers:
+    def hook(layer: str, _: nn.Module, args: Any, kwargs: Any, output: Any) -> None:  # noqa: ARG001
+        taken, made = _tensor(args), _tensor(output)
+        if taken is not None and made is not None:
+            note(layer, taken, made)
 
-            def hook(_: nn.Module, args: Any, output: Any, layer: str = layer) -> None:
-                taken, made = _tensor(args), _tensor(output)
-                if taken is not None and made is not None:
-                    note(layer, taken, made)
-
-            handle = model.get_submodule(layer).register_forward_hook(hook)
-            stack.callback(handle.remove)
+    with hooked(model, layers, hook):
         run_model(model, inputs, block=sample_count(inputs))
 
 

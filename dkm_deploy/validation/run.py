@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,16 +60,22 @@ def run_file(session: Session, inputs: Inputs) -> Outputs:
     batch = fixed_batch(session)
     if batch is None or batch < 1 or batch == count:
         return _outputs(session, arrays)
+    check_batches(count, batch)
+    return joined([_outputs(session, part) for part in cut(arrays, count, batch)])
+
+
+def check_batches(count: int, batch: int) -> None:
+    """Raise DkmError unless samples split into batches of the size that a file is fixed to."""
     if count % batch:
         raise DkmError(
             f"{count} samples do not split into batches of {batch}, which the file is fixed to"
         )
-    return joined(
-        [
-            _outputs(session, {n: a[i : i + batch] if a.ndim else a for n, a in arrays.items()})
-            for i in range(0, count, batch)
-        ]
-    )
+
+
+def cut(arrays: Arrays, count: int, size: int) -> Iterator[Arrays]:
+    """Arrays of ``count`` samples, ``size`` of them at a time; scalars go with each part."""
+    for start in range(0, count, size):
+        yield {n: a[start : start + size] if a.ndim else a for n, a in arrays.items()}
 
 
 def fixed_batch(session: Session | Probe) -> int | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -30,17 +29,6 @@ def operations(path: PathLike[str]) -> Counter[str]:
 def without_decodes(found: Counter[str]) -> Counter[str]:
     """The operations that compute something at run time."""
     return Counter({name: n for name, n in found.items() if not name.startswith("constexpr_")})
-
-
-class Beside(nn.Module):
-    """Modules that read the same input, each for an output of its own."""
-
-    def __init__(self, modules: Sequence[nn.Module]) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(modules)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        return tuple(module(x) for module in self.members)
 
 
 class First(nn.Module):

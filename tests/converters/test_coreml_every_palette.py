@@ -10,7 +10,7 @@ from torch import nn
 import dkm_deploy as dkm
 from dkm_deploy.palette import difference
 from dkm_deploy.targets import target_named
-from tests.converters.coreml_programs import Beside
+from tests.models import Beside
 
 LAYOUTS = [
     {},

@@ -11,7 +11,8 @@ import dkm_deploy as dkm
 from converters.coreml.int8_luts import as_int8
 from dkm_deploy.ledger import size_on_disk
 from dkm_deploy.runtimes.mlprogram import runtime
-from tests.converters.coreml_programs import Beside, First, operations, spec, without_decodes
+from tests.converters.coreml_programs import First, operations, spec, without_decodes
+from tests.models import Beside
 
 SCALE = "constexpr_blockwise_shift_scale"
 SPECS = [

@@ -9,14 +9,13 @@ from torch import nn
 import dkm_deploy as dkm
 from tests.converters.coreml_programs import (
     Attention,
-    Beside,
     DotProduct,
     First,
     MatrixProduct,
     operations,
     without_decodes,
 )
-from tests.models import TiedNet, images, small_net
+from tests.models import Beside, TiedNet, images, small_net
 
 DECODE = "constexpr_lut_to_dense"
 SEQUENCE = (2, 5, 8)

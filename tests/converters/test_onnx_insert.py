@@ -13,7 +13,7 @@ from torch import nn
 
 import dkm_deploy as dkm
 from dkm_deploy.runtimes.onnx_runtime import quiet_options, runtime
-from tests.models import TiedNet, images, small_net
+from tests.models import Beside, TiedNet, images, small_net
 
 
 class Ids(nn.Module):
@@ -49,23 +49,12 @@ def floats_of(model, size):
     return [t.name for t in model.graph.initializer if t.data_type == 1 and np.prod(t.dims) == size]
 
 
-class Side(nn.Module):
-    """Layers side by side: a list of their outputs for one input."""
-
-    def __init__(self, layers) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, x):
-        return [layer(x) for layer in self.layers]
-
-
 def of_every_width(make, widths=range(1, 9)):
     """Layers side by side, and the recipe that gives each another width."""
     rules = [
-        dkm.Rule(f"layers.{place}.*", dkm.PaletteSpec(bits)) for place, bits in enumerate(widths)
+        dkm.Rule(f"members.{place}.*", dkm.PaletteSpec(bits)) for place, bits in enumerate(widths)
     ]
-    return Side([make() for _ in widths]), dkm.Recipe(rules=rules)
+    return Beside([make() for _ in widths]), dkm.Recipe(rules=rules)
 
 
 def run_of(path, x):
@@ -179,7 +168,7 @@ def test_a_large_packed_weight_is_applied_in_parts(tmp_path, kind):
     layer, shape = LARGE[kind]
     widths = [3, 4, 8]
     model, recipe = of_every_width(lambda: copy.deepcopy(layer), widths)
-    for member in model.layers:
+    for member in model.members:
         nn.init.normal_(member.weight, std=0.02)
     x, path = torch.randn(shape), tmp_path / "m.onnx"
     frozen = converted(model, recipe, x, path, decode="packed")
@@ -216,7 +205,7 @@ def test_a_matrix_that_a_product_wants_turned_is_decoded_so(tmp_path, decode):
         np.testing.assert_allclose(found, expected.detach().numpy(), atol=1e-5)
     nodes = onnx.load(path).graph.node
     products = {node.input[1] for node in nodes if node.op_type == "MatMul"}
-    assert products == {f"layers.{place}.weight.T" for place in range(8)}
+    assert products == {f"members.{place}.weight.T" for place in range(8)}
     assert all(node.op_type != "Transpose" for node in nodes)
 
 

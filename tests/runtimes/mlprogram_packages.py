@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from dkm_deploy.quiet import quiet
 from dkm_deploy.runtimes.mlprogram import runtime
 from dkm_deploy.runtimes.mlprogram.package import open_package
 from dkm_deploy.runtimes.mlprogram.program import functions
-from dkm_deploy.runtimes.mlprogram.proto import coremltools, quiet
+from dkm_deploy.runtimes.mlprogram.proto import coremltools
 
 ct = coremltools()
 mb = ct.converters.mil.Builder

@@ -9,11 +9,11 @@ import torch
 
 import dkm_deploy as dkm
 from dkm_deploy.errors import DkmError
+from dkm_deploy.quiet import quiet
 from dkm_deploy.runtimes import core_ml
 from dkm_deploy.runtimes.core_ml import COMPUTE_UNITS, CoreMLRuntime
 from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
 from dkm_deploy.runtimes.mlprogram.interface import Interface
-from dkm_deploy.runtimes.mlprogram.proto import quiet
 from tests.runtimes.mlprogram_packages import ct, mb, save, types
 
 X = np.float32([1, -2])

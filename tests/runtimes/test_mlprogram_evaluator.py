@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.quiet import quiet
 from dkm_deploy.runtimes.mlprogram import runtime
 from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
 from dkm_deploy.runtimes.mlprogram.kernels import KERNELS
 from dkm_deploy.runtimes.mlprogram.package import open_package
 from dkm_deploy.runtimes.mlprogram.program import functions
-from dkm_deploy.runtimes.mlprogram.proto import quiet
 from tests.runtimes.mlprogram_packages import ct, mb, n, rand, save, types
 
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch import nn
 
+from dkm_deploy.quiet import quiet
 from dkm_deploy.runtimes.mlprogram import runtime
 from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
 from dkm_deploy.runtimes.mlprogram.package import open_package
 from dkm_deploy.runtimes.mlprogram.program import functions
-from dkm_deploy.runtimes.mlprogram.proto import quiet
 from tests.runtimes.mlprogram_packages import ct, n, rand
 
 transformers = pytest.importorskip("transformers")

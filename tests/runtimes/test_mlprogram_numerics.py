@@ -7,7 +7,7 @@ from torch import nn
 
 import dkm_deploy as dkm
 from dkm_deploy.errors import DkmError
-from dkm_deploy.runtimes.mlprogram.proto import quiet
+from dkm_deploy.quiet import quiet
 from tests.runtimes.mlprogram_packages import ct, mb, n, save, types
 
 W = np.float32([[300.0, 0.1], [0.1, 0.2], [200.0, 0.3]])

@@ -14,11 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.quiet import quiet
 from dkm_deploy.runtimes.core_ml import CoreMLRuntime
 from dkm_deploy.runtimes.mlprogram import runtime
 from dkm_deploy.runtimes.mlprogram.package import open_package
 from dkm_deploy.runtimes.mlprogram.program import Constant, functions
-from dkm_deploy.runtimes.mlprogram.proto import model_class, quiet
+from dkm_deploy.runtimes.mlprogram.proto import model_class
 from tests.runtimes.mlprogram_packages import ct, mb, save, types
 
 MODEL = "Data/com.apple.CoreML/model.mlmodel"

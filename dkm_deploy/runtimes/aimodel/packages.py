@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.runtimes.mlprogram.proto import quiet as quiet_python
+from dkm_deploy.quiet import quiet as quiet_python
 
 EXTRA = 'pip install "dkm-deploy[coreai]"'
 _STDERR = 2

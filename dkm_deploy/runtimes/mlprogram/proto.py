@@ -8,16 +8,13 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import logging
 import sys
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import Any
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.quiet import quiet
 
 _ALIAS = "dkm_deploy._coremltools_proto"
 
@@ -32,19 +29,6 @@ def model_class() -> Any:
         DkmError: coremltools is not installed.
     """
     return _module("Model_pb2").Model
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Hold back warnings and log lines of what runs inside; what matters is also raised."""
-    before = logging.root.manager.disable
-    logging.disable(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
 
 
 @cache
