@@ -70,7 +70,8 @@ def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = N
     found = palettes(frozen)
     if frozen.training:
         raise DkmError("the model is in training mode; call .eval() before converting it")
-    args, kwargs = arguments(example_inputs)
+    # Core ML has no other order of dimensions, and what a file computes does not depend on it.
+    args, kwargs = pytree.tree_map_only(Tensor, Tensor.contiguous, arguments(example_inputs))
     with unfused_attention():
         outputs = _run(frozen, args, kwargs)
         program = _trace(frozen, args, kwargs, dynamic_shapes)

@@ -152,3 +152,11 @@ def test_a_wider_type_is_reported(tmp_path):
     (note,) = artifact.notes
     start = "3 bits are stored as 4, the next width that iOS17 has"
     assert note == f"{start}, and the weights are the same: weight"
+
+
+def test_example_inputs_may_be_channels_last(tmp_path):
+    model = nn.Sequential(nn.ZeroPad2d(1), nn.Conv2d(3, 8, 3)).eval()
+    frozen = dkm.palettize(model, dkm.Recipe.uniform(2))
+    images = torch.rand(2, 3, 8, 8).to(memory_format=torch.channels_last)
+    artifact = dkm.convert(frozen, images, tmp_path / "m.mlpackage")
+    assert dkm.validate([artifact.path], reference=frozen, inputs=images)
