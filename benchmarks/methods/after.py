@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from rich.console import Console
@@ -10,8 +12,6 @@ from torch import nn
 
 import dkm_deploy as dkm
 from benchmarks.methods.subject import Array, Subject
-from dkm_deploy.cache import Cache, model_digest
-from dkm_deploy.planning.sizes import Scales
 
 _TARGET = "coreml"
 
@@ -46,11 +46,12 @@ def planned(subject: Subject, spec: dkm.PaletteSpec, seed: int) -> nn.Module:
 
     It may palettize weights that are dense in all other rows, and leave others dense.
     """
-    store = Cache(subject.folder)
-    scales = Scales(subject.model, subject.example, store, model_digest(subject.model))
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "uniform.mlpackage"
+        budget = dkm.convert(kmeans(subject, spec, seed), subject.example, path).size_bytes
     recipe = dkm.plan(
         subject.model,
-        scales.weigh(_TARGET, subject.specs(spec)).total,
+        budget,
         (_TARGET,),
         subject.calibration(seed)[: subject.planned],
         candidates=subject.candidates,
