@@ -73,7 +73,11 @@ def _claims(package: Package) -> Iterator[_Claim]:
 def _unread(package: Package) -> Iterator[tuple[Blob, Entry]]:
     """Rows of palettes that no operation reads."""
     for name, offsets in unread_rows(package).items():
-        for blob, kind in stored_blobs(package, offsets).items():
+        try:
+            found = stored_blobs(package, offsets)
+        except DkmError as error:
+            raise DkmError(f"{package.path}: {name}: {error}") from error
+        for blob, kind in found.items():
             yield blob, Entry(kind, name, blob.size_bytes)
 
 
