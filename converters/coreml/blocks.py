@@ -1,8 +1,9 @@
-"""Palettes in another layout: gates in another order, a table behind dimensions of length 1."""
+"""Palettes in another layout: blocks of rows picked, a table behind dimensions of length 1."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -31,9 +32,14 @@ def reorder(palette: Palette, order: Sequence[int]) -> Palette:
     )
     if spanning:
         raise DkmError(spanning)
-    lut = palette.lut if palette.groups[0] == 1 else in_order(palette.lut, order)
-    scale = None if palette.scale is None else in_order(palette.scale, order)
-    return Palette(in_order(palette.indices, order), lut, palette.axis, scale=scale)
+    return pick(palette, order, len(order))
+
+
+def pick(palette: Palette, places: Sequence[int] | NDArray[np.intp], count: int) -> Palette:
+    """Some of a weight's ``count`` equal blocks of rows, which no LUT and no vector spans."""
+    lut = palette.lut if palette.groups[0] == 1 else picked(palette.lut, places, count)
+    scale = None if palette.scale is None else picked(palette.scale, places, count)
+    return Palette(picked(palette.indices, places, count), lut, palette.axis, scale=scale)
 
 
 def spans(rows: int, gates: int, *, group: int, vector: int) -> str | None:
@@ -60,8 +66,15 @@ def spans(rows: int, gates: int, *, group: int, vector: int) -> str | None:
 
 def in_order(array: NDArray[Any], order: Sequence[int]) -> NDArray[Any]:
     """The blocks along dimension 0 of an array in another order."""
-    blocks = array.reshape(len(order), -1, *array.shape[1:])
-    return blocks[list(order)].reshape(array.shape)
+    return picked(array, order, len(order))
+
+
+def picked(
+    array: NDArray[Any], places: Sequence[int] | NDArray[np.intp], count: int
+) -> NDArray[Any]:
+    """Some of the ``count`` equal blocks along dimension 0 of an array."""
+    blocks = array.reshape(count, -1, *array.shape[1:])
+    return blocks[np.asarray(places, np.intp)].reshape(-1, *array.shape[1:])
 
 
 def inverse(order: Sequence[int]) -> tuple[int, ...]:
@@ -70,16 +83,26 @@ def inverse(order: Sequence[int]) -> tuple[int, ...]:
 
 
 def stacked(palette: Palette, ones: int) -> Palette:
-    """The palette of the same weight behind ``ones`` dimensions of length 1; it has no scale."""
-    front = (1,) * ones
-    indices = palette.indices.reshape(front + palette.indices.shape)
-    return Palette(indices, palette.lut.reshape(front + palette.lut.shape), palette.axis + ones)
+    """The palette of the same weight behind ``ones`` dimensions of length 1, without its scale."""
+    indices, lut = before(palette.indices, ones), before(palette.lut, ones)
+    return Palette(indices, lut, palette.axis + ones)
 
 
 def unstacked(palette: Palette, ones: int) -> Palette:
     """Undo :func:`stacked`. Raises DkmError if there are no such dimensions."""
     shape = palette.indices.shape
-    if not 0 < ones < len(shape) or set(shape[:ones]) != {1} or palette.scale is not None:
+    if not 0 < ones < len(shape) or set(shape[:ones]) != {1}:
         raise DkmError(f"{palette!r} is no palette behind {ones} dimensions of length 1")
     lut = palette.lut.reshape(palette.lut.shape[ones:])
     return Palette(palette.indices.reshape(shape[ones:]), lut, max(palette.axis - ones, 0))
+
+
+def before(array: NDArray[Any], ones: int) -> NDArray[Any]:
+    """An array with ``ones`` dimensions of length 1 put before its own."""
+    return array.reshape((1,) * ones + array.shape)
+
+
+def behind(array: NDArray[Any], ones: int) -> NDArray[Any]:
+    """Undo :func:`before`; an array that has no such dimensions stays what it is."""
+    shape = array.shape[ones:]
+    return array.reshape(shape) if array.size == prod(shape) else array

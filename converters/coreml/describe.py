@@ -5,7 +5,9 @@ from __future__ import annotations
 import glob
 import json
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Set
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,15 @@ from converters.coreml.lower import Decodes
 from converters.coreml.options import Options
 from converters.coreml.read import (
     ORDERS_KEY,
+    ROWS_KEY,
     SAME_KEY,
     STACKED_KEY,
     TRANSPOSED_KEY,
+    UNREAD_KEY,
     WEIGHTS_KEY,
 )
+from converters.coreml.rows import Held, left
+from converters.coreml.unread import store
 from dkm_deploy.convert import spec_of
 from dkm_deploy.export import Exported
 from dkm_deploy.palette import Palette
@@ -37,7 +43,7 @@ def describe(
     options: Options,
     made: Decodes,
 ) -> None:
-    """Write a converted model's metadata.
+    """Write a converted model's metadata, and to its weights the rows that no operation reads.
 
     Args:
         model: of coremltools, not saved yet.
@@ -54,7 +60,9 @@ def describe(
         WEIGHTS_KEY: stored,
         ORDERS_KEY: {n: made.orders[base] for n, base in decodes.items() if base in made.orders},
         TRANSPOSED_KEY: {n: True for n, base in decodes.items() if base in made.transposed},
-        STACKED_KEY: {n: made.stacked[base] for n, base in decodes.items() if base in made.stacked},
+        STACKED_KEY: {n: made.stacked[b] for n, b in decodes.items() if made.stacked.get(b)},
+        ROWS_KEY: {n: asdict(made.rows[base]) for n, base in decodes.items() if base in made.rows},
+        UNREAD_KEY: _unread(Path(model.weights_dir), made, set(decodes.values()), options),
         SAME_KEY: _same(exported.palettes, stored.values(), options),
         IMAGES_KEY: _images(options),
     }
@@ -89,6 +97,24 @@ def _decodes(model: Any) -> Iterator[tuple[str, str]]:
                 if operation.type == "constexpr_lut_to_dense":
                     (name,) = operation.attributes["name"].immediateValue.tensor.strings.values
                     yield operation.outputs[0].name, name
+
+
+def _unread(
+    folder: Path, made: Decodes, names: Set[str], options: Options
+) -> dict[str, dict[str, int]]:
+    """Store the rows that no operation holds of all tables whose rows some do; say where."""
+    parts: dict[str, list[Held]] = {}
+    for name in sorted(names & made.rows.keys()):
+        parts.setdefault(made.weights[name], []).append(made.rows[name])
+    for name in names - made.rows.keys():
+        parts.pop(made.weights[name], None)  # the program has the whole table too
+    dtype = np.dtype(options.compute_precision)
+    rests = {w: left(made.tables[w].astype(dtype), held) for w, held in parts.items()}
+    return {
+        weight: store(rest, folder, luts=parts[weight][0].luts)
+        for weight, rest in rests.items()
+        if rest is not None
+    }
 
 
 def _same(

@@ -14,11 +14,14 @@ from dkm_deploy.errors import DkmError
 _SMALLEST = np.finfo(np.float16).smallest_normal
 
 
-def as_int8(lut: NDArray[np.floating], dtype: str) -> tuple[NDArray[np.int8], np.floating[Any]]:
+def as_int8(
+    lut: NDArray[np.floating], dtype: str, of: NDArray[np.floating] | None = None
+) -> tuple[NDArray[np.int8], np.floating[Any]]:
     """Integers, and the step that each of them is multiplied with.
 
     Args:
         lut: of any shape.
+        of: the LUTs whose step it is, if ``lut`` is some of these.
         dtype: "float16" or "float32": of the step and of the products in the file.
 
     Returns:
@@ -29,7 +32,7 @@ def as_int8(lut: NDArray[np.floating], dtype: str) -> tuple[NDArray[np.int8], np
         DkmError: there are no such integers.
     """
     wanted = lut.astype(dtype).tobytes()
-    for step in _steps(lut, dtype):
+    for step in _steps(lut if of is None else of, dtype):
         codes = np.rint(lut.astype(np.float32) / np.float32(step)).clip(-127, 127).astype(np.int8)
         made = (codes.astype(np.float32) * np.float32(step)).astype(dtype)
         if made.tobytes() == wanted:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
-from converters.coreml.read import palette_sites
+from converters.coreml.read import palette_sites, unread_rows
+from converters.coreml.unread import stored_blobs
 from dkm_deploy.errors import DkmError
 from dkm_deploy.ledger import Entry, Kind, Ledger, balanced
 from dkm_deploy.runtimes.mlprogram.blobs import ALIGNMENT, Blob
@@ -46,8 +47,10 @@ def ledger(path: Path) -> Ledger:
         else:
             blobs.setdefault(blob, claim)
     entries = [_entry(claim) for claim in (*blobs.values(), *written.values())]
+    unread = {blob: entry for blob, entry in _unread(package) if blob not in blobs}
+    entries += unread.values()
     in_program = sum(claim.constant.size_bytes for claim in written.values())
-    return balanced(path, entries + _files(package, list(blobs), in_program))
+    return balanced(path, entries + _files(package, [*blobs, *unread], in_program))
 
 
 def _claims(package: Package) -> Iterator[_Claim]:
@@ -65,6 +68,17 @@ def _claims(package: Package) -> Iterator[_Claim]:
                 for operand in operands:
                     if isinstance(operand, Constant) and _is_weight(operand):
                         yield _Claim("dense", operation.output, operand)
+
+
+def _unread(package: Package) -> Iterator[tuple[Blob, Entry]]:
+    """Rows of palettes that no operation reads."""
+    for name, offsets in unread_rows(package).items():
+        try:
+            found = stored_blobs(package, offsets)
+        except DkmError as error:
+            raise DkmError(f"{package.path}: {name}: {error}") from error
+        for blob, kind in found.items():
+            yield blob, Entry(kind, name, blob.size_bytes)
 
 
 def _is_weight(constant: Constant) -> bool:

@@ -11,14 +11,16 @@ import numpy as np
 from coremltools.converters.mil import Builder
 from coremltools.converters.mil.frontend.torch.ops import _get_inputs
 from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
+from numpy.typing import NDArray
 
-from converters.coreml.blocks import reorder, stacked
+from converters.coreml.blocks import before, pick, reorder, stacked
 from converters.coreml.decode import scaled, stream, typed
 from converters.coreml.deployment import generation, stored_bits, typed_indices
 from converters.coreml.int8_luts import as_int8
 from converters.coreml.options import Options
 from converters.coreml.padding import circular
 from converters.coreml.recurrent import Weights, gru, lstm, rnn
+from converters.coreml.rows import Held, collapsed, held
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 
@@ -42,6 +44,8 @@ class Decodes(Weights):
             indices in the exported graph.
         scales: names of all per-channel scales in that graph.
         float32: parameter names of the palettes that stay so in a float16 program.
+        sums: of each look-up whose results are only added to values of their own shape, the names
+            of these values in that graph.
         options: of the user.
 
     Attributes:
@@ -50,6 +54,9 @@ class Decodes(Weights):
             that each block of rows holds.
         transposed: true for those that hold the transposed parameter.
         stacked: of tables behind dimensions of length 1, how many of these.
+        rows: of those that hold some rows of a table: which.
+        tables: the palette that goes into the file, by parameter name.
+        lookups: parameter names of tables whose rows are looked up though they are known.
     """
 
     def __init__(
@@ -57,9 +64,11 @@ class Decodes(Weights):
         names: Mapping[str, tuple[str, str]],
         scales: Collection[str],
         float32: Collection[str],
+        sums: Mapping[str, Collection[str]],
         options: Options,
     ) -> None:
         self._names, self._scales, self._float32 = names, scales, float32
+        self._sums = sums
         self._options = options
         self._target = options.minimum_deployment_target
         self._met: dict[Any, _Decoded] = {}  # by MIL variable
@@ -68,12 +77,17 @@ class Decodes(Weights):
         self.orders: dict[str, tuple[int, ...]] = {}
         self.transposed: dict[str, bool] = {}
         self.stacked: dict[str, int] = {}
+        self.rows: dict[str, Held] = {}
+        self.tables: dict[str, Palette] = {}
+        self.lookups: list[str] = []
+        self._shrunk: set[str] = set()  # look-ups that give less than in PyTorch, to be spread
 
     def lower(self, context: Any, node: Any) -> None:
         """Lower one ``lut_to_dense`` node."""
         indices, lut, axis = _get_inputs(context, node, expected=3)
         weight, mil_name = self._names[node.inputs[0]]
         palette = Palette(indices.val.astype(np.uint8), lut.val, int(axis.val))
+        self.tables[weight] = self._stored(palette, weight)
         variable = self._decode(palette, mil_name, weight)
         self._met[variable] = _Decoded(weight, mil_name, palette)
         context.add(variable, torch_name=node.name)
@@ -97,23 +111,38 @@ class Decodes(Weights):
         return True
 
     def lower_embedding(self, context: Any, node: Any) -> bool:
-        """Lower an ``embedding`` that reads all rows of a decoded table in their order: the table.
+        """Lower an ``embedding`` that reads known rows of a decoded table: these rows, decoded.
 
-        Of a dense table coremltools makes a constant of the rows. Says whether it was such one.
+        Of a dense table coremltools makes a constant of them. Says whether it was such one.
         """
         table, positions, *_ = _get_inputs(context, node, min_expected=2)
         met = self._met.get(table)
-        if met is None or met.palette.scale is not None:
+        if met is None or positions.val is None:
             return False
-        if not _reads_in_order(positions.val, met.palette.shape[0]):
-            return False
-        ones = positions.rank - 1
-        if ones:
-            name = f"{met.mil_name}_stacked"
-            self.stacked[name] = ones
-            table = self._decode(stacked(met.palette, ones), name, met.weight)
-        context.add(table, torch_name=node.name)
-        return True
+        known = np.asarray(positions.val)
+        for read in (known, collapsed(known)) if self._spreads(node.name) else (known,):
+            rows = held(read.ravel(), met.palette) if _in_line(read) else None
+            if rows is not None:
+                self._shrunk.update([node.name] if read.shape != known.shape else [])
+                context.add(self._decode_rows(met, rows, read.ndim - 1), torch_name=node.name)
+                return True
+        self.lookups.append(met.weight)
+        return False
+
+    def _spreads(self, name: str) -> bool:
+        """Whether a look-up may give less, as additions to full values spread it."""
+        return name in self._sums and self._shrunk.isdisjoint(self._sums[name])
+
+    def _decode_rows(self, met: _Decoded, rows: Held, ones: int) -> Any:
+        """Some rows of a table, behind ``ones`` dimensions of length 1."""
+        part = pick(met.palette, rows.places, rows.blocks)
+        name = f"{met.mil_name}_rows{len(self.stacked)}"
+        self.stacked[name] = ones
+        if not rows.whole:
+            self.rows[name] = rows
+        decoded = self._decode(stacked(part, ones), name, met.weight)
+        scale = self._rounded(part, met.weight).scale
+        return decoded if scale is None else scaled(decoded, before(scale, ones), name)
 
     def lower_scale(self, context: Any, node: Any) -> bool:
         """Lower a ``mul`` if it multiplies a decoded weight with its scale; say whether it does."""
@@ -122,8 +151,8 @@ class Decodes(Weights):
         decoded, scale = _get_inputs(context, node, expected=2)
         met = self._met[decoded]
         palette = replace(met.palette, scale=scale.val)
-        rounded = self._rounded(palette, met.weight).scale
-        variable = scaled(decoded, rounded, met.mil_name)
+        self.tables[met.weight] = self._stored(palette, met.weight)
+        variable = scaled(decoded, self.tables[met.weight].scale, met.mil_name)
         self._met[variable] = replace(met, palette=palette)
         context.add(variable, torch_name=node.name)
         return True
@@ -143,12 +172,16 @@ class Decodes(Weights):
 
     def _decode(self, palette: Palette, name: str, weight: str) -> Any:
         self.weights[name] = weight
-        wide = self._rounded(palette, weight).widen(stored_bits(palette.bits, self._target))
+        wide = self._stored(palette, weight)
         if typed_indices(self._target):
             variable = typed(wide, self._lut(wide, name, weight), name)
         else:
             variable = stream(wide, name)
         return variable if wide.scale is None else scaled(variable, wide.scale, name)
+
+    def _stored(self, palette: Palette, weight: str) -> Palette:
+        """What the file holds of a palette, in its own dtype."""
+        return self._rounded(palette, weight).widen(stored_bits(palette.bits, self._target))
 
     def _rounded(self, palette: Palette, weight: str) -> Palette:
         """What float16 makes of a palette, in its own dtype.
@@ -164,7 +197,9 @@ class Decodes(Weights):
         if self._options.lut_dtype == "float":
             return palette.lut
         try:
-            codes, step = as_int8(palette.lut, self._options.compute_precision)
+            codes, step = as_int8(
+                palette.lut, self._options.compute_precision, self.tables[weight].lut
+            )
         except DkmError as error:
             raise DkmError(f"{weight}: {error}") from error
         scale = np.full([1] * codes.ndim, step, palette.lut.dtype)
@@ -217,11 +252,9 @@ def lowering(decodes: Decodes) -> Iterator[None]:
         registry.update(before)
 
 
-def _reads_in_order(positions: Any, rows: int) -> bool:
-    """Whether positions are known, and are those of all rows, one after the other."""
-    if positions is None or np.shape(positions)[-1:] != (rows,):
-        return False
-    return np.array_equal(np.ravel(positions), np.arange(rows))
+def _in_line(positions: NDArray[Any]) -> bool:
+    """Whether positions are a list, maybe behind dimensions of length 1."""
+    return positions.ndim > 0 and set(positions.shape[:-1]) <= {1}
 
 
 def _alias(context: Any, node: Any) -> None:

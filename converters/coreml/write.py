@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from torch.export import ExportedProgram
 
 from converters.coreml.deployment import generation, stored_bits
 from converters.coreml.options import Options
+from converters.coreml.sums import sums
 from converters.storage import check_float16, some, widened
 from dkm_deploy.errors import DkmError, first_line
 from dkm_deploy.export import Exported, is_scale, weight_name
@@ -42,38 +43,48 @@ def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
     """See :meth:`converters.coreml.CoreMLTarget.write`."""
     if options.compute_precision == "float16":
         check_float16(exported.palettes)
-    decodes = Decodes(_names(exported), _scales(exported), _float32(exported, options), options)
-    model = _converted(exported, options, decodes)
+    model, decodes = _converted(exported, options)
     describe(model, exported, options, decodes)
     # With its program at hand coremltools adds a debug map, and fails to where there are loops.
     model._mil_program = None
     with _silent():
         model.save(str(path))
     _open_modes(path)
-    return tuple(_notes(exported, options))
+    return (*_notes(exported, options), *_lookups(decodes.lookups))
 
 
-def _converted(exported: Exported, options: Options, decodes: Decodes) -> Any:
+def _converted(exported: Exported, options: Options) -> tuple[Any, Decodes]:
     """The model as coremltools has it. Raises DkmError if it cannot convert it."""
     given, wanted = inputs(exported, options), outputs(exported, options)
     try:
-        with _silent(), lowering(decodes):
-            return ct.convert(
-                _with_defaults(exported.program.run_decompositions(_decompositions())),
-                inputs=given,
-                outputs=wanted,
-                classifier_config=classifier(options),
-                minimum_deployment_target=getattr(ct.target, options.minimum_deployment_target),
-                compute_precision=_precision(options),
-                pass_pipeline=_passes(),
-                skip_model_load=True,
-            )
+        with _silent():
+            program = _with_defaults(exported.program.run_decompositions(_decompositions()))
+            decodes = _decodes(exported, program, options)
+            with lowering(decodes):
+                model = ct.convert(
+                    program,
+                    inputs=given,
+                    outputs=wanted,
+                    classifier_config=classifier(options),
+                    minimum_deployment_target=getattr(ct.target, options.minimum_deployment_target),
+                    compute_precision=_precision(options),
+                    pass_pipeline=_passes(),
+                    skip_model_load=True,
+                )
+            return model, decodes
     except Exception as error:  # coremltools raises many kinds, each for the user's model
         with _silent():  # its frames hold temporary folders, which warn when they go
             traceback.clear_frames(error.__traceback__)
         if isinstance(error, DkmError):  # from our lowering
             raise
         raise DkmError(f"coremltools cannot convert the model: {first_line(error)}") from error
+
+
+def _decodes(exported: Exported, program: ExportedProgram, options: Options) -> Decodes:
+    """What lowers the palettes of ``program``, which is ``exported`` taken apart further."""
+    return Decodes(
+        _names(exported), _scales(exported), _float32(exported, options), sums(program), options
+    )
 
 
 def _passes() -> Any:
@@ -125,6 +136,15 @@ def _notes(exported: Exported, options: Options) -> Iterator[str]:
         yield (
             f"{len(norms)} BatchNorms stay operations of their own behind palettized layers; "
             f"dkm.fold_batch_norm before clustering takes them out: {some(norms)}"
+        )
+
+
+def _lookups(weights: Sequence[str]) -> Iterator[str]:
+    """Of tables whose rows are looked up at run time, where a dense program has them ready."""
+    if weights:
+        yield (
+            f"{len(weights)} look-ups of known rows stay operations: they read rows twice or part "
+            f"of what shares a LUT or a vector: {some(weights)}"
         )
 
 

@@ -120,47 +120,6 @@ def test_an_embedding_and_a_tied_weight_is_decoded_once(tmp_path):
     assert found[DECODE] == 2
 
 
-class Tables(nn.Module):
-    """``(1, rows, 8)`` plus the first rows of tables of six, an output for each of these."""
-
-    def __init__(self, names, rows):
-        super().__init__()
-        self.tables = nn.ModuleDict({name: nn.Embedding(6, 8) for name in names})
-        self.register_buffer("positions", torch.arange(rows)[None])
-
-    def forward(self, x):
-        sums = {name: x + table(self.positions) for name, table in self.tables.items()}
-        return {**sums, "again": x * self.tables["plain"](self.positions)}
-
-
-TABLES = {
-    "plain": dkm.PaletteSpec(bits=4),
-    "grouped": dkm.PaletteSpec(bits=2, group_size=3),
-    "vectors": dkm.PaletteSpec(bits=2, cluster_dim=2),
-    "wide": dkm.PaletteSpec(bits=2, cluster_dim=4, axis=1),
-    "scaled": dkm.PaletteSpec(bits=2, per_channel_scale=True),
-}
-
-
-@pytest.mark.parametrize(("rows", "lookups"), [(6, 1), (5, 5)])
-def test_a_table_of_which_all_rows_are_read_is_a_constant(tmp_path, rows, lookups):
-    """Where it has a scale, or only some are, the look-up stays."""
-    torch.manual_seed(0)
-    model, x = Tables(TABLES, rows).eval(), torch.randn(1, rows, 8)
-    rules = [dkm.Rule(f"tables.{name}.weight", spec) for name, spec in TABLES.items()]
-    frozen = dkm.palettize(model, dkm.Recipe(rules=rules))
-    options = {"minimum_deployment_target": "iOS26", "compute_precision": "float32"}
-    dense = dkm.convert(model, x, tmp_path / "dense.mlpackage", **options)
-    artifact = dkm.convert(frozen, x, tmp_path / "m.mlpackage", **options)
-    found = without_decodes(operations(artifact))
-    assert found - operations(dense) == {"gather": lookups}
-    assert not operations(dense) - found
-    assert dkm.read_palettes(artifact) == dkm.palettes(frozen)
-    outputs, expected = dkm.Evaluator(artifact.path).run({"x": x.numpy()}), frozen(x)
-    for name, output in outputs.items():
-        torch.testing.assert_close(torch.tensor(output), expected[name], rtol=1e-5, atol=1e-6)
-
-
 def test_equal_layers_are_stored_once_and_keep_their_names(tmp_path):
     frozen = dkm.palettize(_encoder().eval(), dkm.Recipe.uniform(2))
     artifact = dkm.convert(frozen, torch.randn(SEQUENCE), tmp_path / "m.mlpackage")
