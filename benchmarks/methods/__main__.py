@@ -40,7 +40,7 @@ def main() -> int:
     """Measure what is asked for and print the tables; the exit code."""
     arguments = _arguments()
     packages, store = arguments.out / "packages", Cache(arguments.out)
-    effort = QUICK if arguments.quick else FULL
+    effort = FULL if arguments.full else QUICK
     if arguments.install:
         install(packages)
     wanted = cells(arguments.only, arguments.methods, arguments.bits, arguments.seeds)
@@ -107,7 +107,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--methods", type=_some(tuple(WAYS)), default=tuple(WAYS), help="likewise")
     parser.add_argument("--bits", type=_some(tuple(WIDTHS)), default=tuple(WIDTHS), help="widths")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--quick", action="store_true", help="less test data, fewer steps")
+    parser.add_argument("--full", action="store_true", help="all test data, more steps")
     parser.add_argument("--table", action="store_true", help="of what is kept; run nothing")
     return parser.parse_args()
 

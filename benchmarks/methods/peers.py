@@ -70,11 +70,13 @@ def coreai_sensitive(subject: Subject, spec: dkm.PaletteSpec, seed: int) -> nn.M
     return _frozen(subject, spec, prepared)
 
 
-def coremltools_dkm(subject: Subject, spec: dkm.PaletteSpec, seed: int) -> nn.Module:
-    """Its DKM with default options, trained as ours."""
+def coremltools_dkm(
+    subject: Subject, spec: dkm.PaletteSpec, seed: int, temperature: float
+) -> nn.Module:
+    """Its DKM trained as ours; ``temperature`` is its ``palett_tau``."""
     from coremltools.optimize.torch import palettization as peer
 
-    options = {"n_bits": spec.bits, "weight_threshold": 0}
+    options = {"n_bits": spec.bits, "weight_threshold": 0, "palett_tau": temperature}
     config = peer.DKMPalettizerConfig.from_dict(
         {"module_name_configs": _by_layer(subject, spec, options)}
     )

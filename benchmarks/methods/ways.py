@@ -47,6 +47,11 @@ def _trained(method: object, widths: tuple[str, ...] = _TRAINED) -> Way:
     return Way(partial(training.trained, method=method), widths, (RESNET,))
 
 
+def _peer_dkm(temperature: float) -> Way:
+    make = partial(peers.coremltools_dkm, temperature=temperature)
+    return Way(make, ("4", "3", "2", "1"), (RESNET,))
+
+
 WAYS: Mapping[str, Way] = {
     "kmeans": Way(after.kmeans, (*_SCALARS, "3/4"), chance=False),
     "kmeans+correct": Way(partial(after.corrected, method="kmeans"), (*_SCALARS, "3/4")),
@@ -69,7 +74,8 @@ WAYS: Mapping[str, Way] = {
     "gwk-last": _trained(dkm.GWK(every=20, gradients="last"), ("2", "3/4", "3/8")),
     "gwk-unweighted": _trained(dkm.GWK(every=20, gradients="none"), ("2", "3/4", "3/8")),
     "r2+dkm": Way(partial(training.narrowed, factor=0.01), ("2", "1"), (RESNET,)),
-    "coremltools-dkm": Way(peers.coremltools_dkm, ("2",), (RESNET,)),
+    "coremltools-dkm": _peer_dkm(1e-4),  # its default
+    "coremltools-dkm-1e-3": _peer_dkm(1e-3),
 }
 """By the name that ``--methods`` and the table use."""
 

@@ -19,19 +19,51 @@ def channel_dim(layer: nn.Module) -> int:
     return -len(layer.kernel_size) - 1 if isinstance(layer, _ConvNd) else -1
 
 
-def channel_mean(tensors: Sequence[Tensor], dim: int) -> Tensor:
-    """The mean of each channel over all tensors, ``(channels,)``."""
-    channels = [_by_channel(t, dim) for t in tensors]
-    return torch.stack([c.sum(0) for c in channels]).sum(0) / sum(len(c) for c in channels)
+def row_weights(wanted: Sequence[Tensor], dim: int) -> list[Tensor]:
+    """How much each row of channels counts: the usual one half, and the less the larger it is.
+
+    That is ``1 / (1 + |row|**2 / median(|row|**2))``. Without it the few tokens of a transformer
+    whose outputs are many times as large as the others' decide every mean and sum of squares,
+    though the LayerNorm behind them makes all rows alike.
+
+    Args:
+        wanted: outputs of a layer.
+        dim: of their channels, counted from the last.
+
+    Returns:
+        A tensor for each, of its shape but for 1 channel; float32.
+    """
+    squares = [tensor.float().square().sum(dim, keepdim=True) for tensor in wanted]
+    usual = torch.cat([square.flatten() for square in squares]).median()
+    usual = usual.clamp(min=torch.finfo(torch.float32).tiny)
+    return [1 / (1 + square / usual) for square in squares]
 
 
-def centred(tensors: Sequence[Tensor], dim: int) -> list[Tensor]:
-    """Without the mean of each channel over all tensors; ``dim`` is counted from the last."""
-    mean = channel_mean(tensors, dim).reshape(-1, *[1] * (-dim - 1))
+def channel_mean(tensors: Sequence[Tensor], weights: Sequence[Tensor], dim: int) -> Tensor:
+    """The weighted mean of each channel over all tensors, ``(channels,)``, float32.
+
+    Args:
+        tensors: outputs.
+        weights: of :func:`row_weights`.
+        dim: of the channels, counted from the last.
+    """
+    pairs = zip(tensors, weights, strict=True)
+    sums = [_by_channel(tensor * weight, dim).sum(0) for tensor, weight in pairs]
+    return torch.stack(sums).sum(0) / torch.stack([weight.sum() for weight in weights]).sum()
+
+
+def centred(tensors: Sequence[Tensor], weights: Sequence[Tensor], dim: int) -> list[Tensor]:
+    """Without the mean of each channel; takes what :func:`channel_mean` takes."""
+    mean = channel_mean(tensors, weights, dim).reshape(-1, *[1] * (-dim - 1))
     return [tensor - mean for tensor in tensors]
 
 
-def fit_norm(norm: _BatchNorm, actual: Sequence[Tensor], wanted: Sequence[Tensor]) -> None:
+def fit_norm(
+    norm: _BatchNorm,
+    actual: Sequence[Tensor],
+    wanted: Sequence[Tensor],
+    weights: Sequence[Tensor],
+) -> None:
     """Bring the outputs of a BatchNorm nearest to what they should be, with a line a channel.
 
     That is least squares of ``wanted`` on ``actual``. The gain is taken up by the running
@@ -41,11 +73,13 @@ def fit_norm(norm: _BatchNorm, actual: Sequence[Tensor], wanted: Sequence[Tensor
         norm: in eval mode, with running statistics; changed in place.
         actual: its outputs, channels in dimension 1.
         wanted: what they should be, for the same samples.
+        weights: of :func:`row_weights`.
     """
-    mean, wanted_mean = (channel_mean(some, 1) for some in (actual, wanted))
-    ours, theirs = (centred(some, 1 - actual[0].ndim) for some in (actual, wanted))
-    products = channel_mean([a * b for a, b in zip(ours, theirs, strict=True)], 1)
-    variance = channel_mean([part.square() for part in ours], 1)
+    dim = 1 - actual[0].ndim
+    mean, wanted_mean = (channel_mean(some, weights, dim) for some in (actual, wanted))
+    ours, theirs = (centred(some, weights, dim) for some in (actual, wanted))
+    products = channel_mean([a * b for a, b in zip(ours, theirs, strict=True)], weights, dim)
+    variance = channel_mean([part.square() for part in ours], weights, dim)
     square = 1 if norm.weight is None else norm.weight.float().square()
     floor = _FLOOR * square + torch.finfo(torch.float32).tiny
     gain = ((products + floor) / (variance + floor)).clamp(min=_LEAST_GAIN)

@@ -9,7 +9,7 @@ from typing import cast
 from torch import nn
 from torch.nn.utils import parametrize
 
-from dkm_deploy.training.channels import channel_dim, channel_mean, fit_norm
+from dkm_deploy.training.channels import channel_mean, fit_norm
 from dkm_deploy.training.layer_lut import correct_lut
 from dkm_deploy.training.layer_samples import LayerSamples
 from dkm_deploy.training.stages import Stage
@@ -45,9 +45,9 @@ def correct_layer(stage: Stage, samples: LayerSamples, luts: Collection[str]) ->
     if samples.norm is None:
         corrected = _correct_luts(stage, samples, luts) + _correct_bias(stage, samples)
     else:
-        fit_norm(samples.norm, samples.outputs(), samples.wanted)
+        fit_norm(samples.norm, samples.outputs(), samples.wanted, samples.weights)
         corrected = [*_correct_luts(stage, samples, luts), str(stage.norm)]
-        fit_norm(samples.norm, samples.outputs(), samples.wanted)
+        fit_norm(samples.norm, samples.outputs(), samples.wanted, samples.weights)
     return LayerCorrection(stage.name, tuple(corrected), before, samples.error())
 
 
@@ -71,5 +71,5 @@ def _correct_bias(stage: Stage, samples: LayerSamples) -> list[str]:
         return []
     pairs = zip(samples.wanted, samples.outputs(), strict=True)
     gaps = [wanted - output for wanted, output in pairs]
-    bias.add_(channel_mean(gaps, channel_dim(layer)))
+    bias.add_(channel_mean(gaps, samples.weights, samples.dim))
     return [f"{stage.layer}.bias".lstrip(".")]

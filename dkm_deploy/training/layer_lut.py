@@ -11,7 +11,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from dkm_deploy.training.channels import channel_dim
 from dkm_deploy.training.freeze import PaletteWeight
 from dkm_deploy.training.layer_samples import LayerSamples
 from dkm_deploy.training.lut_fit import LutFit
@@ -41,18 +40,17 @@ def correct_lut(samples: LayerSamples, chain: parametrize.ParametrizationList) -
         with _lut(decoder, lut):
             return samples.outputs()
 
-    fit = LutFit(_outputs, samples.wanted, _free_dim(samples), _mass(indices, decoder))
+    free = samples.dim if _shifts_are_free(samples) else None
+    fit = LutFit(_outputs, samples.wanted, samples.weights, free, _mass(indices, decoder))
     found = fit(decoder.lut)
     changed = not torch.equal(found, decoder.lut)
     decoder.lut.copy_(found)
     return changed
 
 
-def _free_dim(samples: LayerSamples) -> int | None:
-    if samples.norm is not None:
-        return 1 - samples.wanted[0].ndim
-    layer = cast(nn.Module, samples.layer)
-    return None if layer.bias is None else channel_dim(layer)
+def _shifts_are_free(samples: LayerSamples) -> bool:
+    """Whether a BatchNorm or a bias takes up a shift of each channel."""
+    return samples.norm is not None or cast(nn.Module, samples.layer).bias is not None
 
 
 def _is_linear(samples: LayerSamples, decoder: PaletteWeight) -> bool:

@@ -12,6 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.training.channels import channel_dim, row_weights
 from dkm_deploy.training.observe import Call, calls_of
 from dkm_deploy.training.stages import Stage
 
@@ -27,12 +28,19 @@ class LayerSamples:
         norm: the BatchNorm behind the layer, or alone; None without one.
         calls: of the layer, or of the BatchNorm alone, in the corrected model.
         wanted: what comes out in the original, behind the BatchNorm if there is one.
+        weights: of the rows of ``wanted``, see :func:`dkm_deploy.training.channels.row_weights`.
     """
 
     layer: nn.Module | None
     norm: _BatchNorm | None
     calls: Sequence[Call]
     wanted: Sequence[Tensor]
+    weights: Sequence[Tensor]
+
+    @property
+    def dim(self) -> int:
+        """The dimension of channels in the outputs, counted from the last."""
+        return _channels(self.layer, self.norm, self.wanted[0])
 
     def outputs(self) -> list[Tensor]:
         """What comes out now."""
@@ -42,10 +50,10 @@ class LayerSamples:
         return [rest[0](output) for output in outputs] if rest else outputs
 
     def error(self) -> float:
-        """``|outputs - wanted| / |wanted|``, Euclidean over all samples; 0 without a gap."""
+        """``|outputs - wanted| / |wanted|``, with the weights; 0 without a gap."""
         pairs = zip(self.outputs(), self.wanted, strict=True)
-        gap = _norm([output - wanted for output, wanted in pairs])
-        return gap / _norm(self.wanted) if gap else 0.0
+        gap = _norm([output - wanted for output, wanted in pairs], self.weights)
+        return gap / _norm(self.wanted, self.weights) if gap else 0.0
 
 
 class Models:
@@ -91,7 +99,8 @@ class Models:
         outputs = [call.output for calls in theirs for call in calls]
         wanted = outputs if behind is None else [behind(output) for output in outputs]
         calls = [call for calls in ours for call in calls]
-        return LayerSamples(layer, cast("_BatchNorm | None", norm), calls, wanted)
+        weights = row_weights(wanted, _channels(layer, norm, wanted[0]))
+        return LayerSamples(layer, cast("_BatchNorm | None", norm), calls, wanted, weights)
 
     def _next_stages(self) -> list[Stage]:
         """As many as may be held together, at least one."""
@@ -143,5 +152,10 @@ def _check(layer: str, number: int, ours: Sequence[Call], theirs: Sequence[Call]
             )
 
 
-def _norm(tensors: Sequence[Tensor]) -> float:
-    return float(torch.stack([t.double().square().sum() for t in tensors]).sum().sqrt())
+def _channels(layer: nn.Module | None, norm: nn.Module | None, output: Tensor) -> int:
+    return channel_dim(layer) if layer is not None and norm is None else 1 - output.ndim
+
+
+def _norm(tensors: Sequence[Tensor], weights: Sequence[Tensor]) -> float:
+    pairs = zip(tensors, weights, strict=True)
+    return float(torch.stack([(w * t.double().square()).sum() for t, w in pairs]).sum().sqrt())

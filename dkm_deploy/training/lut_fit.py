@@ -27,6 +27,7 @@ class LutFit:
         forward: see :data:`Forward`. What it gives for zeros is zeros, or with ``free_dim`` one
             value a channel.
         targets: the outputs to come near to.
+        weights: of their rows, see :func:`dkm_deploy.training.channels.row_weights`.
         free_dim: the dimension of channels, counted from the last, if something behind the layer
             takes up a shift of each, so that only what varies counts; None without.
         mass: of the LUT's shape: the weights of each entry, what its square adds to theirs.
@@ -34,6 +35,7 @@ class LutFit:
 
     forward: Forward
     targets: Sequence[Tensor]
+    weights: Sequence[Tensor]
     free_dim: int | None
     mass: Tensor
 
@@ -74,7 +76,11 @@ class LutFit:
             if targets is not None:
                 gaps = [gap - target for gap, target in zip(gaps, targets, strict=True)]
             if self.free_dim is not None:
-                gaps = centred(gaps, self.free_dim)
-            squares = torch.stack([gap.float().square().sum() for gap in gaps]).sum()
-        (slope,) = torch.autograd.grad(squares, leaf)
-        return float(squares.detach()), slope.double() / 2
+                gaps = centred(gaps, self.weights, self.free_dim)
+            squares = [
+                (weight * gap.float().square()).sum()
+                for gap, weight in zip(gaps, self.weights, strict=True)
+            ]
+            total = torch.stack(squares).sum()
+        (slope,) = torch.autograd.grad(total, leaf)
+        return float(total.detach()), slope.double() / 2

@@ -11,7 +11,7 @@ from torch import nn
 
 import dkm_deploy as dkm
 from dkm_deploy.ops import lut_to_dense
-from dkm_deploy.training.channels import channel_mean
+from dkm_deploy.training.channels import channel_dim, channel_mean, row_weights
 from dkm_deploy.training.correct import correct_details
 from dkm_deploy.training.lut_fit import RIDGE
 from dkm_deploy.validation.metrics import errors
@@ -40,7 +40,7 @@ def _pair(layer, **spec):
 
 def _best_lut(frozen, layer, x):
     """By numpy: least squares over one column an entry, with the ridge as further rows."""
-    palette = dkm.palettes(frozen)["weight"]
+    palette, wanted = dkm.palettes(frozen)["weight"], layer(x)
     columns, weights = [], []
     for entry in np.eye(palette.lut.size, dtype=np.float32):
         lut = torch.from_numpy(entry.reshape(palette.lut.shape))
@@ -50,23 +50,48 @@ def _best_lut(frozen, layer, x):
         other.weight.data = decoder(torch.tensor(palette.indices))
         if other.bias is not None:
             other.bias.data.zero_()
-        columns.append(_centred(other, other(x)))
+        columns.append(_weighted(other, other(x), wanted))
         weights.append(other.weight.detach().flatten())
     a, w = (torch.stack(c, 1).double().detach().numpy() for c in (columns, weights))
     now = palette.lut.astype(np.float64).ravel()
     root = np.sqrt(RIDGE * np.sum((a @ now) ** 2) / np.sum((w @ now) ** 2))
-    wanted = _centred(layer, layer(x)).double().detach().numpy()
-    rows, right = np.concatenate([a, root * w]), np.concatenate([wanted, root * (w @ now)])
+    right = _weighted(layer, wanted, wanted).double().detach().numpy()
+    rows, right = np.concatenate([a, root * w]), np.concatenate([right, root * (w @ now)])
     return np.linalg.lstsq(rows, right, rcond=None)[0].reshape(palette.lut.shape)
 
 
-def _centred(layer, outputs):
-    """A bias takes up the mean of each channel."""
-    if layer.bias is None:
-        return outputs.flatten()
-    dim = 1 if isinstance(layer, nn.modules.conv._ConvNd) else outputs.ndim - 1
-    others = [other for other in range(outputs.ndim) if other != dim]
-    return (outputs - outputs.mean(others, keepdim=True)).flatten()
+def _weighted(layer, outputs, wanted):
+    """Times the roots of the rows' weights; a bias takes up the weighted mean of each channel."""
+    dim = channel_dim(layer)
+    (weights,) = row_weights([wanted], dim)
+    if layer.bias is not None:
+        others = [other for other in range(outputs.ndim) if other != outputs.ndim + dim]
+        mean = (weights * outputs).sum(others, keepdim=True) / weights.sum()
+        outputs = outputs - mean
+    return (weights.sqrt() * outputs).flatten()
+
+
+def test_rows_count_the_less_the_larger_they_are():
+    rows = torch.tensor([[3.0, 4.0], [0.0, 5.0], [0.0, 0.0], [30.0, 40.0], [5.0, 0.0]])
+    (weights,) = row_weights([rows], -1)
+    expected = [[1 / 2], [1 / 2], [1], [1 / 101], [1 / 2]]
+    torch.testing.assert_close(weights, torch.tensor(expected))
+    (of_images,) = row_weights([rows.T.reshape(1, 2, 5, 1)], -3)
+    assert torch.equal(of_images.flatten(), weights.flatten())
+    assert torch.equal(row_weights([torch.zeros(3, 2)], -1)[0], torch.ones(3, 1))
+
+
+def test_a_few_huge_rows_do_not_decide():
+    """As of a transformer's first token: the others must come nearer as if it were not there."""
+    layer, frozen = _pair(nn.Linear(24, 16))
+    x = _data(256, 24)
+    x[::64] *= 100
+    usual = x[x.norm(dim=1) < 100]
+    with_them, without = (
+        (dkm.correct(frozen, layer, some)(usual) - layer(usual)).norm() for some in (x, usual)
+    )
+    before = (frozen(usual) - layer(usual)).norm()
+    assert with_them < 1.02 * without < before
 
 
 @pytest.mark.parametrize(
@@ -99,10 +124,13 @@ def test_the_lut_is_that_of_least_squares(layer, spec, shape):
 def test_the_bias_takes_up_the_mean_gap():
     layer, frozen = _pair(nn.Conv2d(3, 8, 3))
     x = _data(16, 3, 6, 6)
-    corrected = dkm.correct(frozen, layer, x)
-    gap = channel_mean([corrected(x) - layer(x)], 1)
-    assert gap.abs().max() < 1e-5 * layer(x).abs().max()
-    assert channel_mean([frozen(x) - layer(x)], 1).abs().max() > 0.01
+    weights = row_weights([layer(x)], -3)
+    after, before = (
+        channel_mean([other(x) - layer(x)], weights, -3).abs().max()
+        for other in (dkm.correct(frozen, layer, x), frozen)
+    )
+    assert after < 1e-5 * layer(x).abs().max()
+    assert before > 0.01
 
 
 @pytest.mark.parametrize("affine", [True, False])
@@ -123,9 +151,10 @@ def test_a_batch_norm_is_fitted_by_a_line_a_channel(first, affine):
 
 
 def _lines(actual, wanted):
-    """Slope and offset of least squares, channel by channel."""
+    """Slope and offset of weighted least squares, channel by channel."""
+    roots = row_weights([wanted], -3)[0].sqrt().detach().flatten()
     channels = zip(*(t.detach().transpose(0, 1).flatten(1) for t in (actual, wanted)), strict=True)
-    return np.array([np.polyfit(a, w, 1) for a, w in channels])
+    return np.array([np.polyfit(a, w, 1, w=roots) for a, w in channels])
 
 
 def test_the_layers_and_the_outputs_come_nearer():
