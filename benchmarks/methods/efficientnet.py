@@ -54,18 +54,18 @@ def efficientnet(data: Path, packages: tuple[Path, Path], folder: Path) -> Subje
         return found
 
     return Subject(
-        "EfficientNet-Lite0",
-        "ImageNet top-1 of 1000 classes, %",
-        model,
-        _calibration,
-        (images[:1],),
-        _answers,
-        lambda answers: same(answers, labels),
-        same,
-        _CANDIDATES,
-        4,
-        0,
-        folder,
+        name="EfficientNet-Lite0",
+        metric="ImageNet top-1 of 1000 classes, %",
+        model=model,
+        calibration=_calibration,
+        example=(images[:1],),
+        answers=_answers,
+        score=lambda answers: same(answers, labels),
+        agreement=same,
+        candidates=_CANDIDATES,
+        planned=4,
+        axis=0,
+        folder=folder,
     )
 
 

@@ -78,18 +78,18 @@ def minilm(data: Path, package: Path, folder: Path, effort: Effort) -> Subject:
         return cosines
 
     return Subject(
-        "MiniLM",
-        "STS-B test, 100 x Spearman",
-        model,
-        _calibration,
-        tuple(_tokens(["A man is playing a guitar."]).values()),
-        _answers,
-        lambda answers: 100 * float(spearmanr(answers, gold).statistic),
-        lambda answers, others: 100 * float(spearmanr(answers, others).statistic),
-        _WIDTHS,
-        2,
-        0,
-        folder,
+        name="MiniLM",
+        metric="STS-B test, 100 x Spearman",
+        model=model,
+        calibration=_calibration,
+        example=tuple(_tokens(["A man is playing a guitar."]).values()),
+        answers=_answers,
+        score=lambda answers: 100 * float(spearmanr(answers, gold).statistic),
+        agreement=lambda answers, others: 100 * float(spearmanr(answers, others).statistic),
+        candidates=_WIDTHS,
+        planned=2,
+        axis=1,
+        folder=folder,
     )
 
 

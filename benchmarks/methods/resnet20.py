@@ -45,20 +45,20 @@ def resnet20(data: Path, folder: Path, effort: Effort) -> Subject:
         return found
 
     return Subject(
-        "ResNet-20",
-        "CIFAR-10 test top-1, %",
-        model,
-        _calibration,
-        (images[0][:1],),
-        _answers,
-        lambda answers: same(answers, labels),
-        same,
-        DEFAULT,
-        _CALIBRATION // _BATCH,
-        1,
-        folder,
-        _lessons,
-        effort.steps,
+        name="ResNet-20",
+        metric="CIFAR-10 test top-1, %",
+        model=model,
+        calibration=_calibration,
+        example=(images[0][:1],),
+        answers=_answers,
+        score=lambda answers: same(answers, labels),
+        agreement=same,
+        candidates=DEFAULT,
+        planned=_CALIBRATION // _BATCH,
+        axis=1,
+        folder=folder,
+        lessons=_lessons,
+        steps=effort.steps,
     )
 
 
