@@ -15,8 +15,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +32,7 @@ from dkm_deploy.runtimes.mlprogram.proto import coremltools
 from dkm_deploy.validation.metrics import errors
 
 _MOST_ERROR, _MOST_TIME = 1e-3, 2.0
-_MODES = ("fp32", "fp16")
+_MODES: tuple[Literal["fp32", "fp16"], ...] = ("fp32", "fp16")
 
 
 class _Output(nn.Module):
@@ -50,19 +51,21 @@ class _Output(nn.Module):
 def _resnet50() -> tuple[nn.Module, Tensor]:
     from transformers import ResNetConfig, ResNetForImageClassification
 
-    return ResNetForImageClassification(ResNetConfig(num_labels=1000)), _image()
+    return ResNetForImageClassification(ResNetConfig.from_dict({"num_labels": 1000})), _image()
 
 
 def _mobilenet_v2() -> tuple[nn.Module, Tensor]:
     from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
-    return MobileNetV2ForImageClassification(MobileNetV2Config(num_labels=1000)), _image()
+    return MobileNetV2ForImageClassification(
+        MobileNetV2Config.from_dict({"num_labels": 1000})
+    ), _image()
 
 
 def _vit() -> tuple[nn.Module, Tensor]:
     from transformers import ViTConfig, ViTForImageClassification
 
-    return ViTForImageClassification(ViTConfig(num_labels=1000)), _image()
+    return ViTForImageClassification(ViTConfig.from_dict({"num_labels": 1000})), _image()
 
 
 def _distilbert() -> tuple[nn.Module, Tensor]:
@@ -125,7 +128,7 @@ def _measure(name: str, rounds: int) -> dict[str, float]:
     inputs = {"x": x.numpy()}
     runs: dict[str, Callable[[], Any]] = {"eager": lambda: model(x)}
     for mode, session in sessions.items():
-        runs[mode] = lambda session=session: session.run(inputs)["y"]
+        runs[mode] = partial(_run, session, inputs)
     expected = runs["eager"]().numpy()
     error = errors(runs["fp32"](), expected).relative
     spent: dict[str, list[float]] = {kind: [] for kind in runs}
@@ -137,6 +140,10 @@ def _measure(name: str, rounds: int) -> dict[str, float]:
     medians = {kind: statistics.median(times[1:]) for kind, times in spent.items()}
     count = sum(not is_constant(operation) for operation in operations)
     return {"error": error, "operations": count, **medians}
+
+
+def _run(session: dkm.Evaluator, inputs: dict[str, Any]) -> Any:
+    return session.run(inputs)["y"]
 
 
 def _scatter_norms(model: nn.Module) -> None:

@@ -71,7 +71,7 @@ def _trained(
             for _ in range(1 + images // 50_000)
         ]
     )
-    batches = order[:images].split(_BATCH)
+    batches = torch.split(order[:images], _BATCH)
 
     def _lessons() -> Lessons:
         for index in batches:

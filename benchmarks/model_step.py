@@ -37,10 +37,11 @@ def _image_model(kind: str) -> tuple[nn.Module, Tensor]:
         ResNetForImageClassification,
     )
 
+    model: nn.Module
     if kind == "MobileNet-v1":
-        model = MobileNetV1ForImageClassification(MobileNetV1Config(num_labels=1000))
+        model = MobileNetV1ForImageClassification(MobileNetV1Config.from_dict({"num_labels": 1000}))
     else:
-        model = ResNetForImageClassification(ResNetConfig(num_labels=1000))
+        model = ResNetForImageClassification(ResNetConfig.from_dict({"num_labels": 1000}))
     return model, torch.randn(32, 3, 224, 224)
 
 
@@ -66,7 +67,8 @@ def main() -> None:
     parser.add_argument("--one", nargs=2, metavar=("MODEL", "KIND"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.one:
-        print(json.dumps(_measure(*arguments.one, arguments.steps)))
+        name, kind = arguments.one
+        print(json.dumps(_measure(name, kind, arguments.steps)))
         return
     print_table(arguments.steps, arguments.rounds)
 

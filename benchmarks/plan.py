@@ -72,7 +72,7 @@ class Bench:
         self.test: Cifar = cifar(data, "test")
         train = cifar(data, "train")
         order = torch.randperm(len(train.labels), generator=torch.Generator().manual_seed(0))
-        self.calibration = [train.batch(index)[0] for index in order[:images].split(16)]
+        self.calibration = [train.batch(index)[0] for index in torch.split(order[:images], 16)]
         self.target, self.cache = target, cache
         self.names = list(dkm.Recipe(dkm.PaletteSpec(1)).assign(self.model).specs)
         self.probe = Probe(self.model, self.calibration, None)

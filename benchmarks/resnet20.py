@@ -55,7 +55,8 @@ class ResNet20(nn.Module):
         """Scores ``(n, 10)``."""
         x = functional.relu(self.bn1(self.conv1(x)))
         x = self.layer3(self.layer2(self.layer1(x)))
-        return self.linear(x.mean((2, 3)))
+        scores: Tensor = self.linear(x.mean((2, 3)))
+        return scores
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def augmented(images: Tensor, generator: torch.Generator) -> Tensor:
 def top1(model: nn.Module, test: Cifar) -> float:
     """Top-1 accuracy in percent."""
     right = 0
-    for index in torch.arange(len(test.labels)).split(500):
+    for index in torch.split(torch.arange(len(test.labels)), 500):
         images, labels = test.batch(index)
         right += int((model(images).argmax(1) == labels).sum())
     return 100 * right / len(test.labels)

@@ -42,8 +42,8 @@ def efficientnet(data: Path, packages: tuple[Path, Path], folder: Path) -> Subje
     model = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=weights).eval()
     images, classes = _images(data)
     number = torch.arange(len(images))
-    draws, kept = images[number % 5 == 0].split(_CALIBRATION_BATCH), number % 5 != 0
-    test, labels = images[kept].split(_BATCH), classes[kept].numpy()
+    draws, kept = torch.split(images[number % 5 == 0], _CALIBRATION_BATCH), number % 5 != 0
+    test, labels = torch.split(images[kept], _BATCH), classes[kept].numpy()
 
     def _calibration(seed: int) -> list[Any]:
         order = torch.randperm(len(draws), generator=torch.Generator().manual_seed(seed))

@@ -119,7 +119,8 @@ def _loss(seed: int) -> Callable[[Tensor, Tensor | None], Tensor]:
         if labels is not None:
             return functional.cross_entropy(outputs, labels)
         signs = 2 * torch.randint(0, 2, outputs.shape, generator=generator) - 1
-        return (signs * outputs).sum() / outputs.detach().norm()
+        scale: Tensor = outputs.detach().norm()
+        return (signs * outputs).sum() / scale
 
     return _of
 

@@ -20,7 +20,10 @@ _CALIBRATION, _BATCH, _TEST_BATCH = 256, 16, 125
 def resnet20(data: Path, folder: Path, effort: Effort) -> Subject:
     """The model and its data."""
     model, train, test = pretrained(data), cifar(data, "train"), cifar(data, "test")
-    images = [_fast(normalised(p)) for p in test.images[: effort.test_images].split(_TEST_BATCH)]
+    images = [
+        _fast(normalised(part))
+        for part in torch.split(test.images[: effort.test_images], _TEST_BATCH)
+    ]
     labels = test.labels[: effort.test_images].numpy()
 
     def _drawn(seed: int, count: int) -> Tensor:
@@ -28,13 +31,13 @@ def resnet20(data: Path, folder: Path, effort: Effort) -> Subject:
         return torch.randperm(len(train.labels), generator=generator)[:count]
 
     def _calibration(seed: int) -> list[Any]:
-        return [train.batch(index) for index in _drawn(seed, _CALIBRATION).split(_BATCH)]
+        return [train.batch(index) for index in torch.split(_drawn(seed, _CALIBRATION), _BATCH)]
 
     @cache
     def _taught(seed: int) -> list[tuple[Tensor, Tensor]]:
-        drawn = _drawn(seed, effort.batch * effort.steps).split(effort.batch)
+        drawn = torch.split(_drawn(seed, effort.batch * effort.steps), effort.batch)
         scores = outputs(model, [_fast(train.batch(index)[0]) for index in drawn])
-        return list(zip(drawn, scores.split(effort.batch), strict=True))
+        return list(zip(drawn, torch.split(scores, effort.batch), strict=True))
 
     def _lessons(seed: int) -> Lessons:
         for index, taught in _taught(seed):

@@ -43,7 +43,7 @@ class Way:
     chance: bool = True
 
 
-def _trained(method: object, widths: tuple[str, ...] = _TRAINED) -> Way:
+def _trained(method: str | dkm.GWK, widths: tuple[str, ...] = _TRAINED) -> Way:
     return Way(partial(training.trained, method=method), widths, (RESNET,))
 
 

@@ -82,6 +82,7 @@ def rows(case: Case, dense: dict[str, Counter[str]]) -> Iterator[str]:
         with TemporaryDirectory() as folder:
             small = Path(folder) / case.file.name
             made = dkm.palettize_file(case.file, small, dkm.Recipe.uniform(bits))
+            after = small.stat().st_size
             report = dkm.validate(
                 [small],
                 original=case.file,
@@ -97,8 +98,8 @@ def rows(case: Case, dense: dict[str, Counter[str]]) -> Iterator[str]:
         verdict = "passed" if report else "; ".join(_asked(line) for line in report.missed)
         figures = (
             f"{len(made.palettes)} of {len(made.palettes) + len(made.dense)}",
-            f"{before:,} to {model.size_bytes:,}",
-            f"{100 * model.size_bytes / before:.1f} %",
+            f"{before:,} to {after:,}",
+            f"{100 * after / before:.1f} %",
             f"{worst:.1e}",
             f"{model.metric:.2f}",
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +29,7 @@ class OnnxSession:
         self._path = path
         self._session = session
         self._outputs = [output.name for output in session.get_outputs()]
-        self.input_shapes: dict[str, Shape] = {
+        self.input_shapes: Mapping[str, Shape] = {
             source.name: tuple(d if isinstance(d, int) else None for d in source.shape)
             for source in session.get_inputs()
         }
