@@ -62,6 +62,12 @@ def planned(subject: Subject, spec: dkm.PaletteSpec, seed: int) -> nn.Module:
     return dkm.palettize(subject.model, recipe)
 
 
+def planned_corrected(subject: Subject, spec: dkm.PaletteSpec, seed: int) -> nn.Module:
+    """The plan's palettes, then LUTs, biases and BatchNorms by the outputs; no labels."""
+    made = planned(subject, spec, seed)
+    return dkm.correct(made, subject.model, subject.calibration(seed))
+
+
 def binned(
     subject: Subject, spec: dkm.PaletteSpec, seed: int, *, means: bool, evaluations: int
 ) -> nn.Module:

@@ -59,6 +59,7 @@ WAYS: Mapping[str, Way] = {
     "sensitive+correct": Way(partial(after.corrected, method="sensitive"), (*_SCALARS, "3/4")),
     "sensitive-outputs": Way(after.sensitive_to_outputs, (*_SCALARS, "3/4"), (RESNET,)),
     "plan": Way(after.planned),
+    "plan+correct": Way(after.planned_corrected, ("4", "3", "2")),
     "bin_quant": Way(partial(after.binned, means=True, evaluations=200), ("4",), (RESNET,)),
     "bin_quant-midpoints": Way(
         partial(after.binned, means=False, evaluations=200), ("4",), (RESNET,)
