@@ -19,12 +19,11 @@ def kmeans(
     iterations: int = 100,
     seed: int = 0,
 ) -> Tensor:
-    """Centroids of each group, by Lloyd's algorithm.
+    """Centroids of each group.
 
-    Scalars start from the optimal clusters of 4,096 runs of a table of the values, and
-    stay sorted. Vectors start from k-means++
-    (Arthur and Vassilvitskii 2007) with a fixed seed. A group with no more than ``clusters``
-    distinct vectors gets just these.
+    Those of scalars are the optimum, near enough, and sorted. Vectors: k-means++
+    (Arthur and Vassilvitskii 2007) and breathing k-means (Fritzke 2020) on a sample, then Lloyd's
+    algorithm. A group with no more than ``clusters`` distinct vectors gets just these.
 
     Args:
         vectors: floating, ``(groups, count, dim)``, finite.
@@ -32,15 +31,15 @@ def kmeans(
         weights: of the squared error of each value, shaped as ``vectors``, finite and not
             negative; only their ratios within a group count. A weight of 0 counts as a millionth
             of the mean, so that every value has a nearest centroid; a group of zeros is plain.
-        iterations: of Lloyd's algorithm, at most.
-        seed: of k-means++.
+        iterations: of Lloyd's algorithm for vectors, at most.
+        seed: of k-means++ and of the sample that the start is for.
 
     Returns:
         ``(groups, clusters, dim)`` in the dtype of ``vectors``.
     """
     wide = vectors.detach().to(torch.promote_types(vectors.dtype, torch.float32))
     found = [
-        cluster_scalars(group[:, 0], clusters, iterations, _column(masses))[:, None]
+        cluster_scalars(group[:, 0], clusters, _column(masses))[:, None]
         if group.shape[-1] == 1
         else cluster_vectors(group.double(), clusters, iterations, seed, masses)
         for group, masses in zip(wide, _masses(wide, weights), strict=True)
@@ -62,7 +61,7 @@ def assign(vectors: Tensor, centroids: Tensor, weights: Tensor | None = None) ->
     """
     if vectors.shape[-1] == 1:
         pairs = zip(vectors.detach()[..., 0], centroids.detach()[..., 0], strict=True)
-        return torch.stack([nearest_scalars(v.double().contiguous(), c.double()) for v, c in pairs])
+        return torch.stack([nearest_scalars(v, c) for v, c in pairs])
     groups = zip(vectors.detach(), centroids.detach(), _masses(vectors, weights), strict=True)
     return torch.stack([nearest_vectors(v.double(), c.double(), m) for v, c, m in groups])
 
