@@ -1,8 +1,10 @@
-"""K-means after training against coremltools' own: ``python -m benchmarks.kmeans``.
+"""K-means after training against Apple's two tools: ``python -m benchmarks.kmeans``.
 
 One layer of normal weights, one thread, in turns. The squared error is over all weights, divided
-by their squared norm. Peer: ``coremltools.optimize.torch``, with its default settings and with
-its fast mode, which rounds weights to 4 decimals first; and ``coreai-opt`` where it is installed.
+by their squared norm; LUTs have the weights' dtype. Peers: ``coremltools.optimize.torch``, with its
+default settings and with its fast mode, which rounds weights to 4 decimals first; ``coreai-opt``
+without that mode, where it is installed. Weighted by importance coreai-opt takes a whole model, so
+that is not measured.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 from benchmarks.process import cpu, in_process, versions
 
 _SIGMA, _REPEATS, _TIMEOUT_S = 0.03, 3, 100.0
-_WHO = ("ours", "peer", "peer, fast")
+_WHO = ("ours", "coremltools", "coremltools, fast", "coreai-opt")
 
 
 @dataclass(frozen=True)
@@ -68,10 +70,10 @@ def main() -> None:
         print(json.dumps(_measure(who, Row(**json.loads(row)))))
         return
     print(f"{cpu()}; {versions('torch', 'coremltools', 'numpy')}")
+    print(f"\nCPU seconds, and relative squared errors, of: {' / '.join(_WHO)}")
     if importlib.util.find_spec("coreai_opt") is None:
         print("coreai-opt: not run, it is not installed")
-    print("\n| layer | CPU s, ours / peer / fast | relative squared error, ours / peer / fast |")
-    print("|---|---|---|")
+    print("\n| layer | CPU s | relative squared error |\n|---|---|---|")
     for row in _ROWS:
         found = [_apart(who, row) for who in _WHO]
         seconds = " / ".join("-" if f is None else f"{f['seconds']:.3f}" for f in found)
@@ -81,7 +83,9 @@ def main() -> None:
 
 def _apart(who: str, row: Row) -> dict[str, float] | None:
     """A measurement in a process of its own; None if it took too long or there is no such mode."""
-    if who == "peer, fast" and (row.dim > 1 or row.weighted or row.half):
+    if who == "coremltools, fast" and (row.dim > 1 or row.weighted or row.half):
+        return None
+    if who == "coreai-opt" and (row.weighted or importlib.util.find_spec("coreai_opt") is None):
         return None
     case = ["--one", who, json.dumps(asdict(row))]
     found: dict[str, float] | None = in_process(
@@ -92,7 +96,7 @@ def _apart(who: str, row: Row) -> dict[str, float] | None:
 
 def _measure(who: str, row: Row) -> dict[str, float]:
     weight, importance = _layer(row)
-    run = _ours(weight, importance, row) if who == "ours" else _peer(weight, importance, row, who)
+    run = _runs(who, weight, importance, row)
     times = []
     for _ in range(_REPEATS if who == "ours" else 1):
         start = time.process_time()
@@ -116,6 +120,14 @@ def _layer(row: Row) -> tuple[Any, Any]:
     return weight.half() if row.half else weight, importance
 
 
+def _runs(who: str, weight: Any, importance: Any, row: Row) -> Callable[[], Any]:
+    if who == "ours":
+        return _ours(weight, importance, row)
+    if who == "coreai-opt":
+        return _coreai(weight, row)
+    return _coremltools(weight, importance, row, fast=who.endswith("fast"))
+
+
 def _ours(weight: Any, importance: Any, row: Row) -> Callable[[], Any]:
     import torch
 
@@ -127,17 +139,17 @@ def _ours(weight: Any, importance: Any, row: Row) -> Callable[[], Any]:
     return lambda: torch.tensor(cluster(weight, spec, masses).decode())
 
 
-def _peer(weight: Any, importance: Any, row: Row, who: str) -> Callable[[], Any]:
+def _coremltools(weight: Any, importance: Any, row: Row, *, fast: bool) -> Callable[[], Any]:
     from coremltools.optimize.torch._utils.k_means import KMeans, KMeansConfig
 
     config = KMeansConfig(
-        n_bits=row.bits, cluster_dim=row.dim, axis=0, enable_fast_kmeans_mode=who == "peer, fast"
+        n_bits=row.bits, cluster_dim=row.dim, axis=0, enable_fast_kmeans_mode=fast
     )
     masses = importance if row.weighted else None
 
     def _scalars() -> Any:
         centroids, nearest = KMeans._cluster_weights_1d(weight, masses, config)
-        return centroids.float()[nearest].reshape(weight.shape)
+        return centroids.to(weight.dtype)[nearest].reshape(weight.shape)
 
     def _vectors() -> Any:
         centroids, nearest = KMeans._cluster_weights_2d(weight, masses, config, 0)
@@ -145,6 +157,32 @@ def _peer(weight: Any, importance: Any, row: Row, who: str) -> Callable[[], Any]
         return rows.T
 
     return _scalars if row.dim == 1 else _vectors
+
+
+def _coreai(weight: Any, row: Row) -> Callable[[], Any]:
+    import torch
+    from coreai_opt.palettization import (
+        KMeansPalettizer,
+        KMeansPalettizerConfig,
+        ModuleKMeansPalettizerConfig,
+        PalettizationSpec,
+    )
+
+    spec = {"weight": PalettizationSpec(n_bits=row.bits, cluster_dim=row.dim)}
+    layer = ModuleKMeansPalettizerConfig(
+        op_state_spec=None, module_state_spec=spec, enable_fast_kmeans_mode=False
+    )
+
+    config = KMeansPalettizerConfig(global_config=None, module_name_configs={"0": layer})
+
+    def _run() -> Any:
+        linear = torch.nn.Linear(weight.shape[1], weight.shape[0], bias=False, dtype=weight.dtype)
+        linear.weight.data = weight.clone()
+        palettizer = KMeansPalettizer(torch.nn.Sequential(linear), config)
+        made = palettizer.prepare((torch.zeros(1, weight.shape[1], dtype=weight.dtype),))
+        return made.get_submodule("0").weight.detach()
+
+    return _run
 
 
 if __name__ == "__main__":
