@@ -18,7 +18,7 @@ from dkm_deploy.clustering.optimal import (
 
 _DENSITY = 1 << 14  # bins of the histogram that estimates a density
 _FIRST, _FEWEST = 8, 512  # runs a cluster, and in all, that the start is optimal for
-_SECOND, _MOST = 512, 1 << 15  # of these bounds are optimal between their neighbours
+_SECOND, _MOST = 512, 1 << 15  # of these bounds are optimal between their neighbours; all of few
 _COMPARED = 32  # centroids with fewer bounds are told apart by comparisons
 
 
@@ -53,7 +53,8 @@ def _bounds(points: Floats, table: Table, clusters: int) -> Integers:
     bounds = cuts[optimal_runs(table.at(cuts), clusters)]
     if len(cuts) > len(points):  # each entry was a run
         return bounds
-    cuts = np.union1d(bounds, _cuts(points, table, min(_SECOND * clusters, _MOST)))
+    runs = _MOST if len(points) <= _MOST else min(_SECOND * clusters, _MOST)
+    cuts = np.union1d(bounds, _cuts(points, table, runs))
     bounds = cuts[between_neighbours(table.at(cuts), np.searchsorted(cuts, bounds))]
     return bounds if len(cuts) > len(points) else step_by_step(table, bounds)
 

@@ -60,6 +60,12 @@ def outputs_of(model: nn.Module, inputs: Any, number: int) -> Any:
         ) from error
 
 
+def tensors_of(model: nn.Module, inputs: Any, number: int) -> list[Tensor]:
+    """The tensors among what :func:`outputs_of` gives, in float32."""
+    outputs = outputs_of(model, inputs, number)
+    return [t.float() for t in pytree.tree_leaves(outputs) if torch.is_tensor(t)]
+
+
 def samples_in(batch: Any) -> int:
     """Samples of a batch: the length of its first tensor."""
     tensors = (leaf for leaf in pytree.tree_leaves(batch) if torch.is_tensor(leaf) and leaf.ndim)

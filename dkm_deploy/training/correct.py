@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import weight_name
-from dkm_deploy.training.calibration import Calibration, batches
+from dkm_deploy.training.calibration import Calibration, batches, tensors_of
 from dkm_deploy.training.correct_layer import LayerCorrection, correct_layer
 from dkm_deploy.training.freeze import PaletteWeight, independent_copy, palettes
 from dkm_deploy.training.layer_samples import Models
 from dkm_deploy.training.observe import unfused_attention
 from dkm_deploy.training.stages import LINEAR, stages
 from dkm_deploy.training.step import parted, to_device
+from dkm_deploy.training.yardstick import Yardstick
 
 
 @dataclass(frozen=True)
@@ -27,13 +30,18 @@ class Correction:
 
     Attributes:
         model: frozen, in eval mode.
-        layers: in the order in which they work.
+        layers: in the order in which they work; none if the model was best as it was.
         left: reason by palette whose LUT is as it was.
+        error_before: ``|outputs - original outputs| / |original outputs|`` of the model on the
+            calibration data, the squares summed over its outputs.
+        error_after: the same of the corrected one, no larger.
     """
 
     model: nn.Module
     layers: tuple[LayerCorrection, ...]
     left: Mapping[str, str]
+    error_before: float
+    error_after: float
 
 
 def correct(frozen: nn.Module, original: nn.Module, calibration: Calibration | None) -> nn.Module:
@@ -41,15 +49,16 @@ def correct(frozen: nn.Module, original: nn.Module, calibration: Calibration | N
 
     Layer by layer, in the order in which they work and each on what the corrected ones before it
     give: LUT entries by least squares, with the indices as they are; biases by the mean gap of
-    each channel; BatchNorms by a factor and a shift of each channel. Labels are not read. Only
-    values of LUTs, biases and BatchNorms change, so that files keep their size.
+    each channel; BatchNorms by a factor and a shift of each channel. That is done with LUTs and
+    without, and of these two and the model as it was the one is kept whose own outputs are nearest
+    to the original's. Labels are not read. Only values change, so that files keep their size.
 
     Args:
         frozen: from ``dkm.palettize`` or ``dkm.freeze``; it is left as it was.
         original: the plain model that it was made of; it is left as it was.
         calibration: batches as :func:`dkm_deploy.fit` takes them, or all samples at once; see
             :func:`dkm_deploy.palettize`. 64 to 256 samples are enough. They are held in memory,
-            and of each model's layers up to 256 MiB of inputs and outputs.
+            four copies of the model, and of two models' layers up to 256 MiB of inputs and outputs.
 
     Returns:
         A frozen module in eval mode. :func:`correct_details` also tells what was done where.
@@ -67,20 +76,62 @@ def correct_details(
 ) -> Correction:
     """What :func:`correct` gives, with the figures of each layer. Takes and raises the same."""
     _check_alike(frozen, original)
-    copies = independent_copy(frozen).eval(), copy.deepcopy(original).eval()
+    plain = copy.deepcopy(original).eval()
     device = next(original.parameters()).device
     inputs = [to_device(parted(batch)[0], device) for batch in batches(calibration)]
-    users = _users(copies[0])
-    alone = {names[0] for names in users.values() if len(names) == 1}
     with unfused_attention():
-        order = stages(copies[0], inputs[0])
-        models = Models(*copies, order, inputs)
-        done = tuple(correct_layer(stage, models.samples(stage), alone) for stage in order)
-    called = {stage.layer for stage in order}
-    reasons = {names[0]: _reason(copies[0], names, called) for names in users.values()}
-    corrected = {name for layer in done for name in layer.corrected}
-    left = {name: reason for name, reason in reasons.items() if name not in corrected}
-    return Correction(copies[0], done, left)
+        as_it_was = _Candidate(independent_copy(frozen).eval(), (), frozenset())
+        tried = (
+            _corrected(frozen, plain, inputs, luts=True),
+            _corrected(frozen, plain, inputs, luts=False),
+            as_it_was,
+        )
+        wanted = Yardstick(_outputs(plain, inputs), [None] * len(inputs), None)
+        *_, before = losses = [wanted.loss(_outputs(one.model, inputs)) for one in tried]
+    least = min(losses)
+    best = tried[losses.index(least)]
+    left = _left(tried[0], best)
+    return Correction(best.model, best.layers, left, math.sqrt(before), math.sqrt(least))
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    model: nn.Module
+    layers: tuple[LayerCorrection, ...]
+    called: frozenset[str | None]
+
+    @property
+    def names(self) -> set[str]:
+        """Of all that has new values."""
+        return {name for layer in self.layers for name in layer.corrected}
+
+
+def _corrected(
+    frozen: nn.Module, original: nn.Module, inputs: Sequence[Any], *, luts: bool
+) -> _Candidate:
+    """A copy of the frozen model, corrected layer by layer, with its LUTs or without."""
+    copied = independent_copy(frozen).eval()
+    order = stages(copied, inputs[0])
+    models = Models(copied, original, order, inputs)
+    alone = {names[0] for names in _users(copied).values() if len(names) == 1 and luts}
+    done = tuple(correct_layer(stage, models.samples(stage), alone) for stage in order)
+    return _Candidate(copied, done, frozenset(stage.layer for stage in order))
+
+
+def _outputs(model: nn.Module, inputs: Sequence[Any]) -> list[list[Tensor]]:
+    with parametrize.cached():
+        return [tensors_of(model, batch, number) for number, batch in enumerate(inputs, 1)]
+
+
+def _left(fitted: _Candidate, best: _Candidate) -> dict[str, str]:
+    """Why LUTs are as they were, by palette; ``fitted`` is the candidate with LUTs."""
+    left = {}
+    for names in _users(best.model).values():
+        if names[0] not in fitted.names:
+            left[names[0]] = _reason(best.model, names, fitted.called)
+        elif best is not fitted:
+            left[names[0]] = "the model's outputs came nearer to the original's without"
+    return left
 
 
 def _check_alike(frozen: nn.Module, original: nn.Module) -> None:

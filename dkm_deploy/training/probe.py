@@ -8,10 +8,9 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from dkm_deploy.metric import Metric
-from dkm_deploy.training.calibration import Calibration, batches, outputs_of
+from dkm_deploy.training.calibration import Calibration, batches, tensors_of
 from dkm_deploy.training.step import parted, to_device
 from dkm_deploy.training.yardstick import Yardstick
 
@@ -71,5 +70,4 @@ class Probe:
         return [self._outputs(number, batch) for number, batch in enumerate(self._inputs, 1)]
 
     def _outputs(self, number: int, inputs: Any) -> list[Tensor]:
-        outputs = outputs_of(self._model, to_device(inputs, self._device), number)
-        return [t.float() for t in pytree.tree_leaves(outputs) if torch.is_tensor(t)]
+        return tensors_of(self._model, to_device(inputs, self._device), number)

@@ -55,10 +55,14 @@ def _squared_error(values):
 
 
 @pytest.mark.parametrize(("bits", "count"), [(1, 40_000), (4, 40_000), (6, 20_000), (8, 5_000)])
-@pytest.mark.parametrize("shape", ["gaussian", "log-normal", "one at 50 sigma", "half zeros"])
+@pytest.mark.parametrize(
+    "shape", ["gaussian", "log-normal", "one at 50 sigma", "half zeros", "float16"]
+)
 def test_many_scalars_are_optimal_too(bits, count, shape):
     """Against dynamic programming over all values."""
     values = torch.randn(count, generator=torch.Generator().manual_seed(bits)).double()
+    if shape == "float16":
+        values = values.repeat(5).mul(torch.linspace(0.5, 1, 5 * count)).half().double()
     if shape == "log-normal":
         values = values.mul(2).exp()
     if shape == "one at 50 sigma":

@@ -13,6 +13,7 @@ import dkm_deploy as dkm
 from dkm_deploy.ops import lut_to_dense
 from dkm_deploy.training.channels import channel_dim, channel_mean, row_weights
 from dkm_deploy.training.correct import correct_details
+from dkm_deploy.training.correct_layer import correct_layer
 from dkm_deploy.training.lut_fit import RIDGE
 from dkm_deploy.validation.metrics import errors
 from tests.models import TiedNet, images, small_net
@@ -172,6 +173,41 @@ def test_the_layers_and_the_outputs_come_nearer():
     gaps = [(m(others) - model(others)).norm() for m in (done.model, frozen)]
     assert gaps[0] < 0.8 * gaps[1]
     assert done.left == {}
+
+
+def test_the_model_with_the_nearest_outputs_is_kept(monkeypatch):
+    """Of one with LUTs, one without and the one as it was: here the planted faults decide."""
+    model, x = small_net(), images(64)
+    frozen = dkm.palettize(model, UNIFORM)
+    done = correct_details(frozen, model, x)
+    before, after = (
+        ((m(x) - model(x)).norm() / model(x).norm()).item() for m in (frozen, done.model)
+    )
+    assert (done.error_before, done.error_after) == pytest.approx((before, after), rel=1e-4)
+    assert after < before
+
+    def _bad_luts(stage, samples, luts):
+        corrected = correct_layer(stage, samples, luts)
+        if luts and stage.layer == "head":
+            samples.layer.bias += 100
+        return corrected
+
+    monkeypatch.setattr("dkm_deploy.training.correct.correct_layer", _bad_luts)
+    without = correct_details(frozen, model, x)
+    assert dkm.palettes(without.model) == dkm.palettes(frozen)
+    assert done.error_after < without.error_after < done.error_before
+    names = ["stem.weight", "depthwise.weight", "head.weight"]
+    reason = "the model's outputs came nearer to the original's without"
+    assert without.left == dict.fromkeys(names, reason)
+
+    def _all_bad(stage, samples, luts):
+        return _bad_luts(stage, samples, {"any"})
+
+    monkeypatch.setattr("dkm_deploy.training.correct.correct_layer", _all_bad)
+    neither = correct_details(frozen, model, x)
+    assert torch.equal(neither.model(x), frozen(x))
+    assert neither.layers == ()
+    assert neither.error_after == neither.error_before
 
 
 def test_models_are_left_alone_and_only_values_change():
