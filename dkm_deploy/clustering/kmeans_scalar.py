@@ -37,11 +37,13 @@ def cluster_scalars(values: Tensor, clusters: int, masses: Tensor | None = None)
         float64 ``(clusters,)``, sorted; the last value repeated where there are fewer.
     """
     weights = None if masses is None else masses.cpu().numpy()
-    points, counts = _distinct(values.cpu().numpy(), weights)
+    points, below = _distinct(values.cpu().numpy(), weights)
     if len(points) > clusters:
-        middle = np.dot(counts, points) / counts.sum()
-        table = _table(points - middle, counts)
-        bounds = _bounds(points - middle, table, clusters)
+        counts = np.diff(below)
+        middle = np.dot(counts, points) / below[-1]
+        points -= middle
+        table = _table(points, counts, below)
+        bounds = _bounds(points, table, clusters)
         points = np.diff(table.total[bounds]) / np.diff(table.count[bounds]) + middle
     padded = np.pad(points, (0, clusters - len(points)), mode="edge")
     return torch.from_numpy(padded).to(values.device)
@@ -88,7 +90,7 @@ def _counts_above(values: NDArray[np.floating], bounds: NDArray[np.floating]) ->
 
 
 def _distinct(values: NDArray[np.floating], masses: Floats | None) -> tuple[Floats, Floats]:
-    """The distinct values, sorted, and how much each of them counts."""
+    """The distinct values, sorted, and how much those below each and below all count."""
     if masses is None:
         ordered = np.sort(values)  # far quicker than to sort places
     else:
@@ -97,17 +99,20 @@ def _distinct(values: NDArray[np.floating], masses: Floats | None) -> tuple[Floa
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     points = ordered[starts].astype(np.float64)
     if masses is None:
-        return points, np.diff(starts, append=len(ordered)).astype(np.float64)
-    return points, np.add.reduceat(masses, starts)
+        return points, np.append(starts, len(ordered)).astype(np.float64)
+    return points, _prefix(np.add.reduceat(masses, starts))
 
 
-def _table(points: Floats, counts: Floats) -> Table:
-    totals = counts * points
-    return Table(*(_prefix(column) for column in (counts, totals, totals * points)))
+def _table(points: Floats, counts: Floats, below: Floats) -> Table:
+    moments = counts * points
+    total = _prefix(moments)
+    moments *= points
+    return Table(below, total, _prefix(moments))
 
 
 def _prefix(values: Floats) -> Floats:
-    sums = np.zeros(len(values) + 1)
+    sums = np.empty(len(values) + 1)
+    sums[0] = 0
     np.cumsum(values, out=sums[1:])
     return sums
 
