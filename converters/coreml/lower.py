@@ -96,13 +96,14 @@ class Decodes(Weights):
         """Lower an ``addmm`` of a bias, inputs and a decoded weight to ``linear``.
 
         Core ML's linear has the weight as (outputs, inputs), ``addmm`` the other way round; a
-        dense weight is transposed by coremltools. Says whether it was such an ``addmm``.
+        dense weight is transposed by coremltools. Without its zeros for a bias, which coremltools
+        drops, an ``addmm`` is a ``matmul``. Says whether it was such an ``addmm``.
         """
         bias, x, weight, *factors = _get_inputs(context, node, min_expected=3)
         met = self._met.get(weight)
         if met is None or met.palette.scale is not None or bias.val is None or bias.rank != 1:
             return False
-        if any(factor is not None and factor.val != 1 for factor in factors):
+        if not bias.val.any() or any(f is not None and f.val != 1 for f in factors):
             return False
         name = f"{met.mil_name}_transposed"
         self.transposed[name] = True

@@ -71,6 +71,18 @@ def _model(config, kind, inputs):
     return dkm.fold_batch_norm(model, inputs)
 
 
+@pytest.mark.parametrize("bias", [0.0, 0.5])
+def test_the_linear_layer_of_gpt2_is_what_it_is_in_the_dense_program(tmp_path, bias):
+    """Its weight is the other way round; coremltools drops a bias of zeros."""
+    layer = transformers.pytorch_utils.Conv1D(16, 8).eval()
+    nn.init.constant_(layer.bias, bias)
+    frozen, x = dkm.palettize(layer, dkm.Recipe.uniform(4)), torch.randn(2, 8)
+    dense = dkm.convert(layer, x, tmp_path / "dense.mlpackage")
+    artifact = dkm.convert(frozen, x, tmp_path / "m.mlpackage")
+    assert without_decodes(operations(artifact)) == operations(dense)
+    assert dkm.validate([artifact.path], reference=frozen, inputs=x)
+
+
 @pytest.mark.parametrize(
     "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SLOW else []) for n in MODELS]
 )
