@@ -39,10 +39,9 @@ def cluster_scalars(values: Tensor, clusters: int, masses: Tensor | None = None)
     weights = None if masses is None else masses.cpu().numpy()
     points, below = _distinct(values.cpu().numpy(), weights)
     if len(points) > clusters:
-        counts = np.diff(below)
-        middle = np.dot(counts, points) / below[-1]
+        middle = np.dot(np.diff(below), points) / below[-1]
         points -= middle
-        table = _table(points, counts, below)
+        table = _table(points, below)
         bounds = _bounds(points, table, clusters)
         points = np.diff(table.total[bounds]) / np.diff(table.count[bounds]) + middle
     padded = np.pad(points, (0, clusters - len(points)), mode="edge")
@@ -103,8 +102,9 @@ def _distinct(values: NDArray[np.floating], masses: Floats | None) -> tuple[Floa
     return points, _prefix(np.add.reduceat(masses, starts))
 
 
-def _table(points: Floats, counts: Floats, below: Floats) -> Table:
-    moments = counts * points
+def _table(points: Floats, below: Floats) -> Table:
+    moments = np.diff(below)
+    moments *= points
     total = _prefix(moments)
     moments *= points
     return Table(below, total, _prefix(moments))
