@@ -104,8 +104,7 @@ def _two_nearest(
 
 def _lloyd(vectors: Tensor, centroids: Tensor, iterations: int, masses: Tensor | None) -> Tensor:
     for _ in range(iterations):
-        nearest = torch.cat([gaps.argmin(1) for gaps in _gaps(vectors, centroids, masses)])
-        updated = _means(vectors, nearest, centroids, masses)
+        updated = _means(vectors, _near(vectors, centroids, masses), centroids, masses)
         if torch.equal(updated, centroids):
             break
         centroids = updated
@@ -121,10 +120,15 @@ def _error(vectors: Tensor, centroids: Tensor, masses: Tensor | None) -> float:
 def nearest_vectors(vectors: Tensor, centroids: Tensor, masses: Tensor | None = None) -> Tensor:
     """The nearest of ``centroids`` ``(clusters, dim)`` for each of ``(count, dim)``; int64."""
     if masses is not None:
-        return torch.cat([gaps.argmin(1) for gaps in _gaps(vectors, centroids, masses)])
+        return _near(vectors, centroids, masses)
     blocks = torch.split(vectors, max(1, _BLOCK // len(centroids)))
     exact = "donot_use_mm_for_euclid_dist"  # ties go to the lower index
     return torch.cat([torch.cdist(b, centroids, compute_mode=exact).argmin(1) for b in blocks])
+
+
+def _near(vectors: Tensor, centroids: Tensor, masses: Tensor | None) -> Tensor:
+    """As :func:`nearest_vectors`, but that rounding decides where two are as near."""
+    return torch.cat([gaps.argmin(1) for gaps in _gaps(vectors, centroids, masses)])
 
 
 def _gaps(vectors: Tensor, centroids: Tensor, masses: Tensor | None) -> Iterator[Tensor]:

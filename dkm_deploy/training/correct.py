@@ -19,9 +19,11 @@ from dkm_deploy.training.correct_layer import LayerCorrection, correct_layer
 from dkm_deploy.training.freeze import PaletteWeight, independent_copy, palettes
 from dkm_deploy.training.layer_samples import Models
 from dkm_deploy.training.observe import unfused_attention
-from dkm_deploy.training.stages import LINEAR, stages
+from dkm_deploy.training.stages import LINEAR, Stage, stages
 from dkm_deploy.training.step import parted, to_device
 from dkm_deploy.training.yardstick import Yardstick
+
+_NEARER_WITHOUT = "the model's outputs came nearer to the original's without"
 
 
 @dataclass(frozen=True)
@@ -79,26 +81,32 @@ def correct_details(
     plain = copy.deepcopy(original).eval()
     device = next(original.parameters()).device
     inputs = [to_device(parted(batch)[0], device) for batch in batches(calibration)]
+    users = list(_users(frozen).values())
+    alone = {names[0] for names in users if len(names) == 1}
     with unfused_attention():
-        as_it_was = _Candidate(independent_copy(frozen).eval(), (), frozenset())
-        tried = (
-            _corrected(frozen, plain, inputs, luts=True),
-            _corrected(frozen, plain, inputs, luts=False),
-            as_it_was,
+        as_it_was = _Candidate(independent_copy(frozen).eval())
+        order = stages(as_it_was.model, inputs[0])
+        fitted, without = (
+            _corrected(as_it_was.model, plain, order, inputs, luts) for luts in (alone, set[str]())
         )
         wanted = Yardstick(_outputs(plain, inputs), [None] * len(inputs), None)
+        tried = (fitted, without, as_it_was)
         *_, before = losses = [wanted.loss(_outputs(one.model, inputs)) for one in tried]
     least = min(losses)
     best = tried[losses.index(least)]
-    left = _left(tried[0], best)
+    called = {stage.layer for stage in order}
+    left = {
+        names[0]: _NEARER_WITHOUT if names[0] in fitted.names else _reason(frozen, names, called)
+        for names in users
+        if names[0] not in best.names
+    }
     return Correction(best.model, best.layers, left, math.sqrt(before), math.sqrt(least))
 
 
 @dataclass(frozen=True)
 class _Candidate:
     model: nn.Module
-    layers: tuple[LayerCorrection, ...]
-    called: frozenset[str | None]
+    layers: tuple[LayerCorrection, ...] = ()
 
     @property
     def names(self) -> set[str]:
@@ -107,31 +115,22 @@ class _Candidate:
 
 
 def _corrected(
-    frozen: nn.Module, original: nn.Module, inputs: Sequence[Any], *, luts: bool
+    frozen: nn.Module,
+    original: nn.Module,
+    order: Sequence[Stage],
+    inputs: Sequence[Any],
+    luts: Collection[str],
 ) -> _Candidate:
-    """A copy of the frozen model, corrected layer by layer, with its LUTs or without."""
-    copied = independent_copy(frozen).eval()
-    order = stages(copied, inputs[0])
+    """A copy of the frozen model, corrected layer by layer; of its LUTs only these."""
+    copied = independent_copy(frozen)
     models = Models(copied, original, order, inputs)
-    alone = {names[0] for names in _users(copied).values() if len(names) == 1 and luts}
-    done = tuple(correct_layer(stage, models.samples(stage), alone) for stage in order)
-    return _Candidate(copied, done, frozenset(stage.layer for stage in order))
+    done = tuple(correct_layer(stage, models.samples(stage), luts) for stage in order)
+    return _Candidate(copied, done)
 
 
 def _outputs(model: nn.Module, inputs: Sequence[Any]) -> list[list[Tensor]]:
     with parametrize.cached():
         return [tensors_of(model, batch, number) for number, batch in enumerate(inputs, 1)]
-
-
-def _left(fitted: _Candidate, best: _Candidate) -> dict[str, str]:
-    """Why LUTs are as they were, by palette; ``fitted`` is the candidate with LUTs."""
-    left = {}
-    for names in _users(best.model).values():
-        if names[0] not in fitted.names:
-            left[names[0]] = _reason(best.model, names, fitted.called)
-        elif best is not fitted:
-            left[names[0]] = "the model's outputs came nearer to the original's without"
-    return left
 
 
 def _check_alike(frozen: nn.Module, original: nn.Module) -> None:
