@@ -38,7 +38,7 @@ def coremltools_sensitive(subject: Subject, spec: dkm.PaletteSpec, seed: int) ->
     """Its k-means weighted by squared gradients; it has no fast mode."""
     from coremltools.optimize.torch import palettization as peer
 
-    batches, loss = subject.calibration(seed), _loss(seed)
+    batches, loss = subject.calibration(seed), loss_of(seed)
     names = {
         "module_name_configs": _by_layer(subject, spec, {"n_bits": spec.bits}),
         "calibration_nsamples": len(batches),
@@ -63,7 +63,7 @@ def coreai_kmeans(subject: Subject, spec: dkm.PaletteSpec, _seed: int) -> nn.Mod
 def coreai_sensitive(subject: Subject, spec: dkm.PaletteSpec, seed: int) -> nn.Module:
     """coreai-opt's k-means weighted by squared gradients."""
     palettizer, prepared = _coreai(subject, spec)
-    with palettizer.calibration_mode(loss_fn=_loss(seed)) as helper:
+    with palettizer.calibration_mode(loss_fn=loss_of(seed)) as helper:
         for batch in subject.calibration(seed):
             inputs, labels = parted(batch)
             helper.step(call(prepared, inputs), labels)
@@ -111,7 +111,7 @@ def _by_layer(subject: Subject, spec: dkm.PaletteSpec, value: Any) -> dict[str, 
     return {re.escape(name.rpartition(".")[0]): value for name in subject.specs(spec)}
 
 
-def _loss(seed: int) -> Callable[[Tensor, Tensor | None], Tensor]:
+def loss_of(seed: int) -> Callable[[Tensor, Tensor | None], Tensor]:
     """What ``dkm.Sensitive`` differentiates: cross entropy, or the outputs with random signs."""
     generator = torch.Generator().manual_seed(seed)
 
