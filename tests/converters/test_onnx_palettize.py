@@ -9,55 +9,16 @@ from onnx import TensorProto, helper
 
 import dkm_deploy as dkm
 from tests.converters.onnx_models import (
-    LEVELS,
     any_shape,
     constant,
-    dense_twin,
     graph,
     linear,
     model,
-    run,
-    save,
     tensor,
     value,
     values,
 )
-
-FOUR = dkm.Recipe.uniform(4)
-X = values(3, 64, seed=9)
-
-
-def palettized(tmp_path, proto, recipe=FOUR):
-    """The result record and the model in the written file."""
-    source = save(tmp_path / "model.onnx", proto)
-    result = dkm.palettize_file(source, tmp_path / "small.onnx", recipe, force=True)
-    assert result.bytes_before == source.stat().st_size
-    assert result.bytes_after == (tmp_path / "small.onnx").stat().st_size
-    return result, onnx.load(tmp_path / "small.onnx")
-
-
-def check(tmp_path, proto, feeds, recipe=FOUR, tolerance=1e-6):
-    """Palettize ``proto``; weights bit for bit, and outputs, in ONNX Runtime as in the twin."""
-    result, small = palettized(tmp_path, proto, recipe)
-    assert result.unchecked == ()
-    assert dkm.read_palettes(result.path) == dict(result.palettes)
-    assert dkm.ledger(result.path).total_bytes == result.bytes_after
-    shown = onnx.ModelProto()
-    shown.CopyFrom(small)
-    for name, palette in result.palettes.items():
-        kind = helper.np_dtype_to_tensor_dtype(palette.lut.dtype)
-        shown.graph.output.append(value(name, palette.shape, kind))
-    twin = dense_twin(proto, result.palettes)
-    for level in LEVELS:
-        outputs = run(shown, feeds, level)
-        expected = run(twin, feeds, level)
-        for got, wanted in zip(outputs, expected, strict=False):
-            np.testing.assert_allclose(got, wanted, rtol=tolerance, atol=tolerance)
-            assert got.dtype == wanted.dtype
-        weights = outputs[len(expected) :]
-        for got, palette in zip(weights, result.palettes.values(), strict=True):
-            assert got.tobytes() == palette.decode().tobytes()
-    return result, small
+from tests.converters.onnx_palettized import X, check, palettized
 
 
 @pytest.mark.parametrize("opset", range(11, onnx.defs.onnx_opset_version() + 1))
@@ -266,115 +227,6 @@ def test_functions_are_kept_and_their_constants_listed(tmp_path):
     result, small = check(tmp_path, proto, {"x": X}, tolerance=1e-5)
     assert "in a function of the model" in result.dense["c (mine::Project)"]
     assert small.functions == proto.functions
-
-
-def with_nan():
-    array = values(64, 32, seed=5)
-    array[3, 3] = np.nan
-    return array
-
-
-# What stands beside the weight w, which hidden = x @ w uses: nodes, tensors, and the reason.
-LEFT_DENSE = {
-    "NaN": (
-        [helper.make_node("MatMul", ["x", "t"], ["u"])],
-        [tensor("t", with_nan())],
-        "it holds NaN or infinity",
-    ),
-    "a mask of infinities": (
-        [helper.make_node("Add", ["hidden", "t"], ["u"])],
-        [tensor("t", np.full((64, 32), -np.inf, np.float32))],
-        "input 1 of Add",
-    ),
-    "computed": (
-        [helper.make_node("Mul", ["t", "t"], ["m"]), helper.make_node("MatMul", ["x", "m"], ["u"])],
-        [tensor("t", values(64, 32))],
-        "input 0 of Mul",
-    ),
-    "two kinds of use": (
-        [helper.make_node("MatMul", ["x", "t"], ["m"]), helper.make_node("Exp", ["t"], ["u"])],
-        [tensor("t", values(64, 32))],
-        "input 0 of Exp",
-    ),
-    "fixed prefix": (
-        [
-            helper.make_node("Concat", ["hidden", "t"], ["m"], axis=0),
-            helper.make_node("MatMul", ["m", "t"], ["u"]),
-        ],
-        [tensor("t", values(32, 32))],
-        "input 1 of Concat",
-    ),
-    "indices": (
-        [helper.make_node("Gather", ["hidden", "t"], ["u"], axis=1)],
-        [tensor("t", np.ones((4, 200), np.int64))],
-        "int64: palettes are float16, float32 or float64",
-    ),
-    "quantised": (
-        [
-            constant("scale", np.float32(0.1)),
-            helper.make_node("DequantizeLinear", ["t", "scale"], ["m"]),
-            helper.make_node("MatMul", ["x", "m"], ["u"]),
-        ],
-        [tensor("t", np.ones((64, 32), np.int8))],
-        "int8, an input of DequantizeLinear: quantised already",
-    ),
-    "a codebook": (
-        [
-            constant("codes", np.ones((40, 10), np.int64)),
-            helper.make_node("Gather", ["t", "codes"], ["u"]),
-        ],
-        [tensor("t", values(256, 8))],
-        "a lookup table already",
-    ),
-    "too small": (
-        [helper.make_node("MatMul", ["hidden", "t"], ["u"])],
-        [tensor("t", values(32, 2))],
-        "64 values: 268 bytes now, ",
-    ),
-    "an output": (
-        [helper.make_node("Identity", ["t"], ["u"])],
-        [tensor("t", values(64, 32))],
-        "an output of the model",
-    ),
-    "only its shape": (
-        [helper.make_node("Shape", ["t"], ["u"])],
-        [tensor("t", values(64, 32))],
-        "no operator uses its values",
-    ),
-    "no elements": (
-        [helper.make_node("MatMul", ["x", "t"], ["u"])],
-        [tensor("t", values(64, 0))],
-        "it has no elements",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", LEFT_DENSE)
-def test_what_is_no_weight_is_left_and_listed(tmp_path, case):
-    more, tensors, reason = LEFT_DENSE[case]
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["hidden"]), *more]
-    rank = {"only its shape": 1, "indices": 3, "a codebook": 3}.get(case, 2)
-    kind = TensorProto.INT64 if case == "only its shape" else TensorProto.FLOAT
-    ends = {
-        "inputs": [value("x", [64 if case == "a mask of infinities" else "n", 64])],
-        "outputs": [value("hidden", any_shape(2)), value("u", any_shape(rank), kind)],
-    }
-    proto = model(nodes, [tensor("w", values(64, 32)), *tensors], **ends)
-    feeds = {"x": values(64, 64) if case == "a mask of infinities" else X}
-    result, small = check(tmp_path, proto, feeds, tolerance=1e-5)
-    assert [*result.palettes] == ["w"]
-    assert reason in result.dense["t"]
-    assert tensors[0] in list(small.graph.initializer)
-
-
-def test_a_default_that_a_caller_may_replace_is_left(tmp_path):
-    proto = linear()
-    proto.graph.node.append(helper.make_node("MatMul", ["x", "v"], ["z"]))
-    proto.graph.initializer.append(tensor("v", values(64, 32)))
-    proto.graph.input.append(value("v", [64, 32]))
-    proto.graph.output.append(value("z", any_shape(2)))
-    result, _ = check(tmp_path, proto, {"x": X})
-    assert result.dense == {"v": "an input too, so that a caller may replace it"}
 
 
 def test_an_ir_version_that_is_too_low_is_raised_as_little_as_possible(tmp_path):

@@ -1,0 +1,175 @@
+"""The commands: exit codes and what they print."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+import dkm_deploy as dkm
+from dkm_deploy.cli import main
+from tests.command import MODEL, fails, golden, validation
+from tests.models import MIXED, images, small_net
+
+
+@pytest.mark.parametrize("flag", ["--help", "--version"])
+def test_help_and_version(capsys, flag):
+    with pytest.raises(SystemExit) as stop:
+        main([flag])
+    assert stop.value.code == 0
+    out = capsys.readouterr().out
+    assert dkm.__version__ in out if flag == "--version" else "demo" in out
+
+
+@pytest.mark.parametrize("arguments", [[], ["fly"], ["convert"], ["inspect"], ["demo", "--x"]])
+def test_wrong_use_is_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "model.mlpackage", "packed.safetensors"])
+def test_inspect_shows_palettes_and_bytes_that_add_up(folder, capsys, name):
+    assert main(["inspect", f"{folder}/{name}"]) == 0
+    out = capsys.readouterr().out
+    assert "stem.weight" in out
+    assert f"{dkm.ledger(folder / name).total_bytes:,}" in out
+
+
+def test_inspect_of_a_dense_file(folder, capsys):
+    assert main(["inspect", f"{folder}/plain.safetensors"]) == 0
+    assert "every weight is dense" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", ["--bits", "--recipe"])
+def test_convert_palettizes_a_plain_checkpoint(folder, tmp_path, how):
+    MIXED.save(tmp_path / "recipe.toml")
+    value = "3" if how == "--bits" else f"{tmp_path}/recipe.toml"
+    code = main(
+        [
+            *["convert", MODEL, "--weights", f"{folder}/plain.safetensors", how, value],
+            *["--input", "1x3x8x8", "-o", f"{tmp_path}/m.onnx", "--option", "opset=19"],
+        ]
+    )
+    assert code == 0
+    recipe = MIXED if how == "--recipe" else dkm.Recipe.uniform(3)
+    expected = dkm.palettes(dkm.palettize(small_net(), recipe))
+    assert dkm.read_palettes(tmp_path / "m.onnx") == expected
+
+
+@pytest.mark.parametrize("how", ["--bits", "--recipe"])
+def test_palettize_an_onnx_file(dense_onnx, tmp_path, capsys, how):
+    recipe = dkm.Recipe.uniform(3, cluster_dim=2, group_size=8)
+    recipe.save(tmp_path / "recipe.toml")
+    layout = ["--bits", "3", "--cluster-dim", "2", "--group-size", "8"]
+    layout = layout if how == "--bits" else ["--recipe", f"{tmp_path}/recipe.toml"]
+    out = tmp_path / "small.onnx"
+    assert main(["palettize", f"{dense_onnx}", *layout, "-o", f"{out}"]) == 0
+    printed = capsys.readouterr().out
+    assert "input 1 of Add: not the weight of a linear operator" in printed
+    sizes = f"{out.stat().st_size:,} bytes, ", f" of {dense_onnx.stat().st_size:,}; palettized: 1"
+    assert all(size in printed for size in sizes)
+    palette = dkm.read_palettes(out)["w"]
+    assert (palette.bits, palette.cluster_dim, palette.groups) == (3, 2, (8, 1))
+
+
+def test_palettize_a_checkpoint(folder, tmp_path, capsys):
+    out = tmp_path / "net.palettes.safetensors"
+    arguments = ["palettize", MODEL, "--weights", f"{folder}/plain.safetensors", "--bits", "3"]
+    assert main([*arguments, "-o", f"{out}"]) == 0
+    assert f"{out.stat().st_size:,} bytes" in capsys.readouterr().out
+    expected = dkm.palettes(dkm.palettize(small_net(), dkm.Recipe.uniform(3)))
+    assert dkm.palettes(dkm.load(out, small_net())) == expected
+
+
+def test_palettize_a_checkpoint_and_correct_it(folder, tmp_path, capsys):
+    out = tmp_path / "net.palettes.safetensors"
+    arguments = ["palettize", MODEL, "--weights", f"{folder}/plain.safetensors", "--bits", "2"]
+    arguments += ["--correct", "-o", f"{out}"]
+    assert main([*arguments, "--calibration", f"{folder}/inputs.safetensors"]) == 0
+    frozen = dkm.palettize(small_net(), dkm.Recipe.uniform(2))
+    corrected = dkm.correct(frozen, small_net(), images(8))
+    assert dkm.palettes(dkm.load(out, small_net())) == dkm.palettes(corrected)
+    assert "LUT not corrected" not in capsys.readouterr().out
+    fails(capsys, [*arguments, "--force"], "calibration data is missing")
+
+
+def test_validate_passes_and_writes_reports(folder, tmp_path, capsys):
+    more = ["--original", f"{folder}/plain.safetensors"]
+    more += ["--json", f"{tmp_path}/r.json", "--html", f"{tmp_path}/r.html"]
+    assert main(validation(folder, *more)) == 0
+    assert "Passed" in capsys.readouterr().out
+    assert json.loads((tmp_path / "r.json").read_text())["passed"] is True
+    assert "<html" in (tmp_path / "r.html").read_text()
+
+
+def test_a_missed_limit_is_exit_code_1(folder, tmp_path, capsys):
+    assert main(validation(folder, "--max-size", "10B", "--json", f"{tmp_path}/r.json")) == 1
+    assert "missed" in capsys.readouterr().out
+    assert json.loads((tmp_path / "r.json").read_text())["passed"] is False
+
+
+def test_a_limit_on_one_output(folder, capsys):
+    assert main(validation(folder, "--limit", "output:max_abs_error=1e-9")) == 1
+    assert "output: largest difference" in capsys.readouterr().out
+
+
+def test_require_is_exit_code_1_where_a_check_did_not_run(folder, capsys):
+    more = ["--max-metric-loss", "1"]  # it needs an original
+    assert main(validation(folder, *more)) == 0
+    assert "Passed, 2 checks not run" in capsys.readouterr().out
+    assert main(validation(folder, *more, "--require")) == 1
+    assert "Not passed, 2 checks not run but required" in capsys.readouterr().out
+    assert main(validation(folder, *more, "--require-checks", "palettes, parity")) == 0
+    assert main(validation(folder, *more, "--require-checks", "parity,metric")) == 1
+    assert main(validation(folder, "--require-checks", "parity,speed")) == 2
+    assert "no check is called 'speed'" in capsys.readouterr().err
+
+
+def test_a_golden_bundle_is_written_and_replayed_without_a_model(folder, tmp_path, capsys):
+    out = tmp_path / "golden"
+    more = ["--original", f"{folder}/plain.safetensors", "--min-agreement", "1%"]
+    assert main(golden(folder, out, *more, "--note", "commit=1a2b3c")) == 0
+    replay = ["validate", f"{folder}/model.onnx", f"{folder}/model.mlpackage", "--golden", f"{out}"]
+    assert main([*replay, "--max-size", "1MB", "--json", f"{tmp_path}/r.json"]) == 0
+    assert "Passed" in capsys.readouterr().out
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["limits"]["min_agreement"] == 0.01
+    assert report["provenance"]["golden: commit"] == "1a2b3c"
+    assert main([*replay, "--max-size", "1KB"]) == 1
+
+
+def test_python_dash_m_is_the_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "dkm_deploy", "--version"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.split() == ["dkm-deploy", dkm.__version__]
+
+
+@pytest.mark.parametrize("method", ["kmeans", "sensitive"])
+def test_palettize_by_a_method(folder, tmp_path, method):
+    out = tmp_path / "packed.safetensors"
+    data = ["--calibration", f"{folder}/inputs.safetensors"] if method == "sensitive" else []
+    source = [MODEL, "--weights", f"{folder}/plain.safetensors", "--bits", "2"]
+    assert main(["palettize", *source, "--method", method, *data, "-o", f"{out}"]) == 0
+    model, batch = small_net(), (images(8), small_net()(images(8)).argmax(1))
+    expected = dkm.palettize(
+        model, dkm.Recipe.uniform(2), method, [batch] if method == "sensitive" else None
+    )
+    assert dkm.read_palettes(out) == dkm.palettes(expected)
+
+
+def test_a_method_that_needs_gradients_takes_no_file(dense_onnx, tmp_path, capsys):
+    source = ["palettize", dense_onnx, "--bits", "2", "-o", tmp_path / "small.onnx"]
+    fails(capsys, [*source, "--method", "sensitive"], "such files give no gradients")
+
+
+def test_sensitive_without_calibration(folder, tmp_path, capsys):
+    source = ["palettize", MODEL, "--weights", folder / "plain.safetensors", "--bits", "2"]
+    out = ["-o", tmp_path / "packed.safetensors"]
+    fails(capsys, [*source, *out, "--method", "sensitive"], "give calibration=")
