@@ -11,12 +11,14 @@ import copy
 import platform
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import dkm_deploy as dkm
-from benchmarks.distil import Lessons, distil
+from benchmarks.distil import Course, distil, scores, sgd
 from benchmarks.resnet20 import Cifar, ResNet20, augmented, cifar, normalised, pretrained, top1
 from dkm_deploy.training.method import Method
 
@@ -28,7 +30,7 @@ METHODS: dict[str, Method] = {
     "hard, straight-through": dkm.HardSTE(),
     "hard, EWGS 1e-3": dkm.HardSTE(scaling=1e-3),
 }
-_BATCH = 128
+_BATCH, _RATE = 128, 0.02
 
 
 def main() -> None:
@@ -73,14 +75,15 @@ def _trained(
     )
     batches = torch.split(order[:images], _BATCH)
 
-    def _lessons() -> Lessons:
+    def _lessons() -> Iterator[tuple[Tensor, Tensor]]:
         for index in batches:
             x = normalised(augmented(train.images[index], generator))
             with torch.no_grad():
                 taught = teacher(x)
             yield x, taught
 
-    distil(model, _lessons(), len(batches), lambda: dkm.advance(model))
+    course = Course(_lessons(), len(batches), scores, sgd, _RATE, norms=True)
+    distil(model, course, lambda: dkm.advance(model))
     return model
 
 

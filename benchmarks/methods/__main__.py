@@ -77,7 +77,7 @@ def run(wanted: Sequence[Cell], data: Path, out: Path, effort: Effort, store: Ca
         except Exception as error:  # of any of three packages; the other cells go on
             print(f"{cell}: failed: {type(error).__name__}: {first_line(error)}", flush=True)
             continue
-        store.put(key(cell, effort), asdict(result))
+        store.put(key(cell, effort), {"cell": asdict(cell), "result": asdict(result)})
         print(f"{cell}: {result} in {time.monotonic() - started:.0f} s", flush=True)
 
 
@@ -87,13 +87,13 @@ def subject_of(model: str, data: Path, out: Path, effort: Effort) -> Subject:
     if model == MINILM:
         return minilm(data, places[0], out / model, effort)
     if model == EFFICIENTNET:
-        return efficientnet(data, (places[0], places[1]), out / model)
+        return efficientnet(data, (places[0], places[1]), out / model, effort)
     return resnet20(data, out / model, effort)
 
 
 def _kept(wanted: Sequence[Cell], effort: Effort, store: Cache) -> Results:
     keys = {cell: key(cell, effort) for cell in wanted}
-    return {cell: Result(**store[kept]) for cell, kept in keys.items() if kept in store}
+    return {cell: Result(**store[kept]["result"]) for cell, kept in keys.items() if kept in store}
 
 
 def _arguments() -> argparse.Namespace:

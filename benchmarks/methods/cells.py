@@ -78,7 +78,8 @@ def cells(
 
 def key(cell: Cell, effort: Effort) -> str:
     """What a result is kept under: the cell, the options of its method and the effort."""
-    return digest(("methods", __version__, effort, cell, WAYS.get(cell.method)))
+    make = WAYS[cell.method].make if cell.method in WAYS else None
+    return digest(("methods", __version__, effort, cell, make))
 
 
 def measured(subject: Subject, cell: Cell, expected: Array) -> Result:

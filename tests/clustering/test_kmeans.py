@@ -85,11 +85,11 @@ def test_narrow_dtypes_lose_nothing_but_the_rounding_of_centroids(dtype):
 
 
 @pytest.mark.parametrize("dim", [2, 4])
-def test_vector_k_means_is_near_scikit_learn(dim):
+def test_vector_k_means_is_as_good_as_scikit_learn_with_restarts(dim):
     vectors = torch.randn(2000, dim, generator=torch.Generator().manual_seed(dim)).double()
-    peer = KMeans(16, n_init=10, random_state=0).fit(vectors.numpy())
+    peer = KMeans(16, n_init=20, random_state=0).fit(vectors.numpy())
     ours = _error(vectors[None], kmeans(vectors[None], 16))
-    assert ours <= 1.01 * peer.inertia_
+    assert ours <= 1.0001 * peer.inertia_
 
 
 @pytest.mark.parametrize("dim", [1, 3])

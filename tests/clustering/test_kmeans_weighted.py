@@ -55,13 +55,13 @@ def test_many_weighted_scalars_are_as_good_as_scikit_learn(count):
     assert _error(values, kmeans(values, 16, weights=weights), weights) <= peer.inertia_
 
 
-def test_weighted_vectors_are_near_the_best_of_many_starts():
+def test_weighted_vectors_are_as_good_as_the_best_of_many_starts():
     generator = torch.Generator().manual_seed(0)
     vectors = torch.randn(1, 2_000, 2, generator=generator).double()
     weights = torch.rand(1, 2_000, 1, generator=generator).double().expand(-1, -1, 2) ** 2
-    peer = KMeans(16, n_init=10, random_state=0)
+    peer = KMeans(16, n_init=20, random_state=0)
     peer.fit(vectors[0].numpy(), sample_weight=weights[0, :, 0].numpy())
-    assert _error(vectors, kmeans(vectors, 16, weights=weights), weights) <= 1.01 * peer.inertia_
+    assert _error(vectors, kmeans(vectors, 16, weights=weights), weights) <= 1.0001 * peer.inertia_
 
 
 @pytest.mark.parametrize("dim", [1, 2])
