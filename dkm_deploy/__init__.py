@@ -20,6 +20,7 @@ from dkm_deploy.training.bin_quant import BinQuant
 from dkm_deploy.training.checkpoint import load, save
 from dkm_deploy.training.correct import Correction, correct, correct_details
 from dkm_deploy.training.ewgs import EWGS
+from dkm_deploy.training.ewgs_delta import ewgs_delta
 from dkm_deploy.training.fit import FitResult, fit
 from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
 from dkm_deploy.training.gwk import GWK
@@ -58,6 +59,7 @@ __all__ = [
     "advance",
     "correct",
     "correct_details",
+    "ewgs_delta",
     "fit",
     "fold_batch_norm",
     "freeze",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from itertools import count
 
 from torch import nn
 
@@ -11,6 +12,7 @@ import dkm_deploy as dkm
 from benchmarks.distil import distil
 from benchmarks.methods.subject import Subject
 from dkm_deploy.training.method import Method
+from dkm_deploy.training.objective import call
 
 
 def trained(
@@ -19,6 +21,22 @@ def trained(
     """Prepare, distil, freeze."""
     model = dkm.prepare(copy.deepcopy(subject.model), subject.recipe(spec), method)
     distil(model, subject.course(seed), lambda: dkm.advance(model))
+    return dkm.freeze(model)
+
+
+def curved(subject: Subject, spec: dkm.PaletteSpec, seed: int, *, every: int) -> nn.Module:
+    """EWGS with a delta of 0 at first, then from the Hessian every so many steps."""
+    course = subject.course(seed)
+    inputs, taught = next(iter(course.lessons))
+    model = dkm.prepare(copy.deepcopy(subject.model), subject.recipe(spec), dkm.EWGS(scaling=0))
+    steps = count(1)
+
+    def _after_step() -> None:
+        dkm.advance(model)
+        if next(steps) % every == 0:
+            dkm.ewgs_delta(model, lambda: course.loss(call(model, inputs), taught))
+
+    distil(model, subject.course(seed), _after_step)
     return dkm.freeze(model)
 
 

@@ -77,6 +77,7 @@ WAYS: Mapping[str, Way] = {
     "dkm": _trained("dkm"),
     "ste": _trained("ste"),
     "ewgs": _trained("ewgs", (*_SCALARS, "1")),
+    "ewgs-hessian": Way(partial(training.curved, every=15), ("4", "3", "2", "1"), (RESNET,)),
     "gwk": _gwk("mean", _TRAINED, MODELS),
     "gwk-last": _gwk("last", ("2", "3/4", "3/8"), (RESNET,)),
     "gwk-unweighted": _gwk("none", ("2", "3/4", "3/8"), (RESNET,)),

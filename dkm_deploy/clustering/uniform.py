@@ -48,7 +48,12 @@ def assigned(vectors: Tensor, learned: Tensor, clusters: int) -> Tensor:
         return (_normalised(vectors, learned) * (clusters - 1)).round()[..., 0].long()
 
 
-def quantised(vectors: Tensor, learned: Tensor, clusters: int, scaling: float) -> Tensor:
+def decoded(levels: Tensor, learned: Tensor) -> Tensor:
+    """The values of levels ``(groups, count, 1)``, which lie in 0..1."""
+    return learned[:, 2, None, None] * (2 * levels - 1)
+
+
+def quantised(vectors: Tensor, learned: Tensor, clusters: int, scaling: float | Tensor) -> Tensor:
     """The value of each weight's level; gradients reach the weights and all that is learned.
 
     Args:
@@ -61,7 +66,7 @@ def quantised(vectors: Tensor, learned: Tensor, clusters: int, scaling: float) -
     with torch.no_grad():
         levels = (x * (clusters - 1)).round() / (clusters - 1)
         gap = scaling * (x - levels)
-    return (learned[:, 2, None, None] * (2 * passed(x, levels, gap) - 1)).to(vectors.dtype)
+    return decoded(passed(x, levels, gap), learned).to(vectors.dtype)
 
 
 def _normalised(vectors: Tensor, learned: Tensor) -> Tensor:

@@ -82,6 +82,11 @@ class Learned(Protocol):
         """See :class:`Method`."""
         ...
 
+    @property
+    def scaling(self) -> float:
+        """Of gradients, at first; see :meth:`quantised`."""
+        ...
+
     def tau(self, variance: Tensor, spec: PaletteSpec) -> Tensor:
         """See :class:`Method`."""
         ...
@@ -102,8 +107,20 @@ class Learned(Protocol):
         """The level of each vector, int64 ``(groups, count)``."""
         ...
 
-    def quantised(self, vectors: Tensor, learned: Tensor, clusters: int) -> Tensor:
-        """What the forward pass sees: values of the assigned levels; differentiable in both."""
+    def decoded(self, levels: Tensor, learned: Tensor) -> Tensor:
+        """The values of levels that are numbered from 0 to 1; differentiable in both."""
+        ...
+
+    def quantised(self, vectors: Tensor, learned: Tensor, clusters: int, scaling: Tensor) -> Tensor:
+        """What the forward pass sees: values of the assigned levels; differentiable in both.
+
+        Args:
+            vectors: ``(groups, count, dim)``.
+            learned: the numbers.
+            clusters: levels.
+            scaling: a scalar, of the gradient by the distance to a level; at first that of the
+                method.
+        """
         ...
 
 

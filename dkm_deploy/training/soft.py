@@ -46,12 +46,19 @@ class SoftPalette(nn.Module):
         importance: of the weight's shape, what a method that snaps keeps of the gradients; None
             for other methods.
 
-    A parameter, of methods that learn their levels:
+    Of methods that learn their levels, a parameter and a buffer; None for others:
         learned: the numbers that give them, ``(groups, ..)``; the centroids are then a copy.
+        scaling: delta of the gradients.
+
+    Not kept:
+        held: levels ``(groups, count, 1)`` that forward passes take for the weight's while someone
+            differentiates by them.
     """
 
     scale: Tensor | None
     learned: nn.Parameter | None
+    scaling: Tensor | None
+    held: Tensor | None = None
     importance: Tensor | None
     centroids: Tensor
     started: Tensor
@@ -73,8 +80,10 @@ class SoftPalette(nn.Module):
         zero = torch.zeros((), device=weight.device)
         precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
         self.register_parameter("learned", None)
+        self.register_buffer("scaling", None)
         if isinstance(method, Learned):
             self.learned = nn.Parameter(method.start(precise, 1 << spec.bits))
+            self.scaling = zero + method.scaling
             self.register_buffer("centroids", self.levels())
         else:
             self.register_buffer("centroids", kmeans(precise, 1 << spec.bits))
@@ -121,7 +130,8 @@ class SoftPalette(nn.Module):
         """
         vectors = self.vectors(weight)
         if isinstance(self.method, Learned):
-            seen = self.method.quantised(vectors, self._learned(), 1 << self.spec.bits)
+            scaling = cast("Tensor", self.scaling)
+            seen = self.method.quantised(vectors, self._learned(), 1 << self.spec.bits, scaling)
             return self._weight(seen, weight.shape), self.levels()
         start = self.centroids if start is None else start
         tau = self.tau(variances(vectors))
@@ -206,6 +216,9 @@ class SoftPalette(nn.Module):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight as the model's forward pass uses it."""
+        if self.held is not None and isinstance(self.method, Learned):
+            values = self.method.decoded(self.held, self._learned())
+            return self._weight(values.to(weight.dtype), weight.shape)
         if not self.training:
             return self.hard(weight)
         with torch.autocast(weight.device.type, enabled=False):

@@ -80,6 +80,49 @@ def test_a_resumed_run_gives_the_same_bits(tmp_path, last):
     assert_same(resumed.state_dict(), whole.state_dict())
 
 
+def _curved(model, factor=1.0):
+    """A loss whose Hessian by the weight is ``factor * diag(1, 2, ..)``, and that diagonal."""
+    size = torch.arange(1.0, model.weight.numel() + 1).reshape(model.weight.shape)
+    return lambda: factor * 0.5 * (size * model.weight.square()).sum(), size
+
+
+def test_the_delta_is_the_curvature_over_three_deviations_of_the_gradient():
+    model, learned = _layer(dkm.PaletteSpec(2))
+    loss, size = _curved(model)
+    scale = 2 * learned[0, 2].item()  # of a weight by its level
+    gradient = scale * size * dkm.freeze(model).weight
+    expected = scale**2 * size.mean() / (3 * gradient.std(correction=0))
+    found = dkm.ewgs_delta(model, loss)
+    assert found == {"weight": pytest.approx(expected.item(), rel=1e-4)}
+    assert model.parametrizations.weight[0].scaling.item() == pytest.approx(found["weight"])
+    assert dkm.ewgs_delta(model, _curved(model, -1.0)[0]) == {"weight": 0.0}
+
+
+def test_the_delta_scales_gradients_and_is_in_the_checkpoint():
+    model, _ = _layer(dkm.PaletteSpec(2))
+    weight = model.parametrizations.weight.original
+
+    def gradient(delta):
+        model.parametrizations.weight[0].scaling.fill_(delta)
+        return torch.autograd.grad((model.weight * torch.ones(4, 16)).sum(), weight)[0]
+
+    plain, scaled = gradient(0.0), gradient(0.5)
+    assert (scaled != plain).any()
+    fresh, _ = _layer(dkm.PaletteSpec(2), seed=1)
+    fresh.load_state_dict(model.state_dict())
+    assert fresh.parametrizations.weight[0].scaling.item() == 0.5
+
+
+def test_measuring_a_delta_leaves_the_rest_of_the_model_alone():
+    model = dkm.prepare(small_net(), TRAINABLE, method="ewgs").train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    found = dkm.ewgs_delta(model, lambda: model(images()).logsumexp(1).mean())
+    assert model.training
+    assert set(found) == set(dkm.status(model))
+    for name, value in model.state_dict().items():
+        assert name.endswith(".scaling") or torch.equal(value, before[name]), name
+
+
 class TestBadInput:
     def test_vectors(self):
         with pytest.raises(dkm.DkmError, match="weight: method ewgs has uniform levels .* is 2"):
@@ -102,3 +145,18 @@ class TestBadInput:
     def test_scaling(self):
         with pytest.raises(dkm.DkmError, match="scaling is -1"):
             dkm.EWGS(scaling=-1)
+
+    def test_a_delta_of_another_method(self):
+        model, _ = _layer(dkm.PaletteSpec(2), method="ste")
+        with pytest.raises(dkm.DkmError, match=r"weight: its method is HardSTE.* has no delta"):
+            dkm.ewgs_delta(model, lambda: model.weight.square().sum())
+
+    def test_a_delta_of_a_loss_without_curvature_to_differentiate(self):
+        model, _ = _layer(dkm.PaletteSpec(2))
+        with pytest.raises(dkm.DkmError, match="cannot be differentiated twice"):
+            dkm.ewgs_delta(model, lambda: model.weight.detach().sum())
+
+    def test_a_delta_of_a_loss_that_is_infinite(self):
+        model, _ = _layer(dkm.PaletteSpec(2))
+        with pytest.raises(dkm.DkmError, match="weight: the loss's derivatives .* not finite"):
+            dkm.ewgs_delta(model, lambda: model.weight.square().sum() * torch.inf)
