@@ -48,6 +48,11 @@ def _trained(method: str, widths: tuple[str, ...] = _TRAINED) -> Way:
     return Way(partial(training.trained, method=method), widths)
 
 
+def _bins(*, means: bool) -> Way:
+    make = partial(after.binned, means=means, evaluations=200)
+    return Way(make, models=(RESNET,))
+
+
 def _gwk(gradients: Gradients, widths: tuple[str, ...], models: tuple[str, ...]) -> Way:
     method = dkm.GWK(every=20, gradients=gradients)
     return Way(partial(training.trained, method=method), widths, models)
@@ -66,10 +71,8 @@ WAYS: Mapping[str, Way] = {
     "sensitive-outputs": Way(after.sensitive_to_outputs, (*_SCALARS, "3/4"), (RESNET,)),
     "plan": Way(after.planned),
     "plan+correct": Way(after.planned_corrected, ("4", "3", "2")),
-    "bin_quant": Way(partial(after.binned, means=True, evaluations=200), ("4",), (RESNET,)),
-    "bin_quant-midpoints": Way(
-        partial(after.binned, means=False, evaluations=200), ("4",), (RESNET,)
-    ),
+    "bin_quant": _bins(means=True),
+    "bin_quant-midpoints": _bins(means=False),
     "coremltools-kmeans": Way(peers.coremltools_kmeans, chance=False),
     "coremltools-sensitive": Way(peers.coremltools_sensitive, ("4", "3", "2")),
     "coreai-opt-kmeans": Way(peers.coreai_kmeans, chance=False),
