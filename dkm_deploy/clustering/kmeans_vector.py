@@ -1,12 +1,11 @@
 """K-means of vectors in float64: searched for on few means, then on more of them, then on all.
 
 The means are of small cells, with their masses. Optima of few centroids are many and differ much,
-so that several searches are tried, and the best of them go on to all vectors.
+so that several are tried, and the best of them go on to all vectors.
 
-Each search starts with k-means++ and goes on with breathing k-means (Fritzke 2020,
-arXiv 2006.15666): some centroids are added where the error is largest and as many taken away where
-they are missed least, with a few iterations of Lloyd's algorithm after both, as long as the error
-falls.
+Each starts with k-means++ and goes on with breathing k-means (Fritzke 2020, arXiv 2006.15666): some
+centroids are added where the error is largest and as many taken away where they are missed least,
+with a few iterations of Lloyd's algorithm after both, as long as the error falls.
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ from dkm_deploy.clustering.cells import cells, merged
 
 _BLOCK = 1 << 16  # distances held at a time: what the cache of a core holds
 _SAMPLE = 1 << 17  # vectors that the search is for, at most
-_COARSE, _FINE = 1 << 10, 1 << 14  # cells for up to 32 centroids at first, and after that
-_SEARCHES, _KEPT, _REFINED = 24, 8, 4  # of up to 16 centroids; fewer of more, which take longer
+_COARSE, _FINE = 32, 1 << 14  # cells for each centroid at first, and of the second level
+_TRIED = (40, 12, 4)  # of up to 16 centroids, at each level; fewer of more, which take longer
+_RANKED = (20, 30, 50)  # iterations before they are compared, within the second level and on all
 _BREATH = 5  # centroids that come and go at first
-_SETTLE, _FINER = 10, 20  # iterations after that, and on the second level
+_SETTLE = 10  # iterations after that
 _SHIFT = 0.01  # of the usual distance: how far from an old centroid a new one starts
 _EXACT_BLOCK = 1 << 22  # distances of assignment held at a time: 32 MiB of float64
 
@@ -51,22 +51,21 @@ def cluster_vectors(
         distinct = torch.unique(vectors, dim=0)
         if len(distinct) <= clusters:
             return torch.cat([distinct, distinct[-1:].expand(clusters - len(distinct), -1)])
-    searches, kept, refined = (
-        max(1, 16 * count // max(16, clusters)) for count in (_SEARCHES, _KEPT, _REFINED)
-    )
-    points = cells(*sample, min(_COARSE * max(1, clusters // 32), _FINE))
-    starts = [_plus_plus(*points, clusters, generator) for _ in range(searches)]
-    found = _best([_breathe(*points, start) for start in starts], *points)
+    first, second, third = (max(1, 16 * tried // max(16, clusters)) for tried in _TRIED)
+    points = cells(*sample, min(_COARSE * clusters, _FINE))
+    found = [_breathe(*points, _plus_plus(*points, clusters, generator)) for _ in range(first)]
     points = cells(*sample, _FINE)
-    found = _best([_lloyd(*points, start, _FINER) for start in found[:kept]], *points)
+    found = _ranked(found, *points, _RANKED[0])[:second]
+    found = _ranked(found, *points, _RANKED[1])[:third]
     found[0] = _breathe(*points, found[0])
-    found = _best([_lloyd(*sample, start, iterations) for start in found[:refined]], *sample)
+    found = _ranked(found, *sample, _RANKED[2])
     return _lloyd(vectors, masses, found[0], iterations)
 
 
-def _best(found: list[Tensor], vectors: Tensor, masses: Tensor | None) -> list[Tensor]:
-    """The best first."""
-    return sorted(found, key=lambda centroids: _error(vectors, masses, centroids))
+def _ranked(found: list[Tensor], vectors: Tensor, masses: Tensor, iterations: int) -> list[Tensor]:
+    """After some iterations of Lloyd's algorithm, the best first."""
+    settled = [_lloyd(vectors, masses, centroids, iterations) for centroids in found]
+    return sorted(settled, key=lambda centroids: _error(vectors, masses, centroids))
 
 
 def _breathe(vectors: Tensor, masses: Tensor, centroids: Tensor) -> Tensor:
