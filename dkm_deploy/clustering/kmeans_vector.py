@@ -20,7 +20,8 @@ from dkm_deploy.clustering.cells import cells, merged
 _BLOCK = 1 << 16  # distances held at a time: what the cache of a core holds
 _SAMPLE = 1 << 17  # vectors that the search is for, at most
 _COARSE, _FINE = 32, 1 << 14  # cells for each centroid at first, and of the second level
-_TRIED = (40, 12, 4)  # of up to 16 centroids, at each level; fewer of more, which take longer
+_TRIED = (40, 12, 4)  # of up to 16 centroids, at each level; fewer of more, which take longer,
+_MANY, _LEAST = 1 << 16, 0.2  # and of groups with fewer vectors than this, down to a fifth
 _RANKED = (20, 30, 50)  # iterations before they are compared, within the second level and on all
 _BREATH = 5  # centroids that come and go at first
 _SETTLE = 10  # iterations after that
@@ -51,7 +52,8 @@ def cluster_vectors(
         distinct = torch.unique(vectors, dim=0)
         if len(distinct) <= clusters:
             return torch.cat([distinct, distinct[-1:].expand(clusters - len(distinct), -1)])
-    first, second, third = (max(1, 16 * tried // max(16, clusters)) for tried in _TRIED)
+    share = max(_LEAST, min(1.0, len(vectors) / _MANY)) * min(1.0, 16 / clusters)
+    first, second, third = (max(1, int(tried * share)) for tried in _TRIED)
     points = cells(*sample, min(_COARSE * clusters, _FINE))
     found = [_breathe(*points, _plus_plus(*points, clusters, generator)) for _ in range(first)]
     points = cells(*sample, _FINE)
