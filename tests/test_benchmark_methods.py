@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import dkm_deploy as dkm
-from benchmarks.distil import distil
+from benchmarks.distil import Course, distil, scores, sgd
 from benchmarks.methods.cells import DENSE, Cell, Result, cells, key
 from benchmarks.methods.peers import palette_of
 from benchmarks.methods.subject import FULL, QUICK, size_of
@@ -84,6 +84,17 @@ def test_distilling_brings_a_model_nearer_to_the_scores_it_is_taught():
     taught = nn.Linear(8, 3)(inputs).detach()
     calls = []
     before = (model(inputs).softmax(1) - taught.softmax(1)).norm()
-    distil(model, [(inputs, taught)] * 20, 20, lambda: calls.append(1))
+    course = Course([(inputs, taught)] * 20, 20, scores, sgd, 0.02, norms=True)
+    distil(model, course, lambda: calls.append(1))
     assert (model(inputs).softmax(1) - taught.softmax(1)).norm() < before
     assert len(calls) == 20
+
+
+@pytest.mark.parametrize("norms", [False, True])
+def test_batch_norms_go_by_the_batch_only_if_the_course_says_so(norms):
+    model = nn.Sequential(nn.Linear(8, 3), nn.BatchNorm1d(3))
+    inputs = 5 + torch.randn(64, 8)
+    before = model[1].running_mean.clone()
+    course = Course([(inputs, torch.randn(64, 3))], 1, scores, sgd, 0.02, norms=norms)
+    distil(model, course, lambda: None)
+    assert torch.equal(model[1].running_mean, before) != norms
