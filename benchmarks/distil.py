@@ -47,6 +47,11 @@ def sgd(groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups, rate, momentum=0.9, weight_decay=1e-4)
 
 
+def adam(groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
+    """With the usual moments."""
+    return torch.optim.Adam(groups, rate)
+
+
 def distil(
     model: nn.Module,
     course: Course,

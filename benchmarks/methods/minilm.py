@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.stats import spearmanr
 from torch import Tensor, nn
 from torch.nn import functional
 
 import dkm_deploy as dkm
-from benchmarks.distil import Course
+from benchmarks.distil import Course, adam
 from benchmarks.methods.subject import Array, Effort, Subject, outputs
 from dkm_deploy.errors import MissingFileError
 
@@ -82,7 +81,7 @@ def minilm(data: Path, package: Path, folder: Path, effort: Effort) -> Subject:
             yield tokens, outputs(model, [tokens])
 
     def _course(seed: int) -> Course:
-        return Course(_lessons(seed), effort.steps, _gap, _adam, _RATE, norms=False)
+        return Course(_lessons(seed), effort.steps, _gap, adam, _RATE, norms=False)
 
     def _answers(tried: nn.Module) -> Array:
         vectors = outputs(tried, test)
@@ -116,10 +115,6 @@ def _without_dropout(kind: Any, path: str) -> nn.Module:
 def _gap(student: Tensor, teacher: Tensor) -> Tensor:
     """The mean squared distance of sentence vectors: twice one less their cosine."""
     return (student - teacher).square().sum(1).mean()
-
-
-def _adam(groups: list[dict[str, Any]], rate: float) -> torch.optim.Optimizer:
-    return torch.optim.Adam(groups, rate)
 
 
 def _pairs(data: Path, split: str) -> tuple[list[str], list[str], list[str]]:

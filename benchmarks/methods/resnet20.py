@@ -16,7 +16,7 @@ from benchmarks.resnet20 import cifar, normalised, pretrained
 from dkm_deploy.planning.candidates import DEFAULT
 
 _CALIBRATION, _BATCH, _TEST_BATCH = 256, 16, 125
-_RATE = 0.02
+_RATE = 0.005  # at 0.02 the model without palettes loses 1.5 points
 
 
 def resnet20(data: Path, folder: Path, effort: Effort) -> Subject:
