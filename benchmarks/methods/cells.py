@@ -6,6 +6,8 @@ import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+import torch
+
 from benchmarks.methods.subject import Array, Effort, Subject, size_of
 from benchmarks.methods.ways import WAYS, Way, spec_of
 from dkm_deploy._version import __version__
@@ -95,6 +97,7 @@ def measured(subject: Subject, cell: Cell, expected: Array) -> Result:
         made = subject.model
     else:
         spec = spec_of(cell.width, subject.axis)
+        torch.manual_seed(cell.seed)  # of what peers and models draw by themselves
         made = WAYS[cell.method].make(subject, spec, cell.seed)
     spent = time.process_time() - start
     answers = expected if cell.method == DENSE else subject.answers(made)

@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 import dkm_deploy as dkm
-from benchmarks.distil import Course, adam, scores
+from benchmarks.distil import Course, scores, sgd
 from benchmarks.methods.subject import Array, Effort, Subject, fast, outputs, same
 from dkm_deploy.errors import MissingFileError
 
@@ -22,7 +22,7 @@ _CLASSES = {
     "n03394916": 566, "n03417042": 569, "n03425413": 571, "n03445777": 574, "n03888257": 701,
 }  # fmt: skip
 _SHORT_SIDE, _CROP, _TEST_BATCH, _CALIBRATION, _BATCH = 256, 224, 25, 32, 8
-_LESSON, _RATE = 16, 1e-3  # images of a step
+_LESSON, _RATE = 16, 0.05  # images of a step
 _MOMENTUM = 0.1  # of BatchNorms: theirs of 0.01 is for many steps
 _CANDIDATES = (
     *(dkm.PaletteSpec(bits) for bits in (1, 2, 3, 4, 6, 8)),
@@ -49,6 +49,8 @@ def efficientnet(data: Path, packages: tuple[Path, Path], folder: Path, effort: 
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = _MOMENTUM
+        elif isinstance(module, nn.Dropout):
+            module.p = 0.0
     images, classes = _images(data)
     number = torch.arange(len(images))
     known, kept = images[number % 5 == 0], number % 5 != 0
@@ -67,7 +69,7 @@ def efficientnet(data: Path, packages: tuple[Path, Path], folder: Path, effort: 
             yield fast(seen[drawn]), taught[drawn]
 
     def _course(seed: int) -> Course:
-        return Course(_lessons(seed), effort.steps, scores, adam, _RATE, norms=True)
+        return Course(_lessons(seed), effort.steps, scores, sgd, _RATE, norms=True)
 
     def _answers(tried: nn.Module) -> Array:
         found: Array = outputs(tried, test).argmax(1).numpy()
