@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import sys
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +74,14 @@ def minilm(data: Path, package: Path, folder: Path, effort: Effort) -> Subject:
         drawn = np.random.default_rng(seed).permutation(train[1])[:_SENTENCES]
         return [_tokens(part) for part in _cut(sorted(map(str, drawn), key=len), _BATCH)]
 
-    def _lessons(seed: int) -> Iterator[tuple[Any, Tensor]]:
-        order = np.random.default_rng(seed).permutation(train[1])
-        for part in _cut([str(s) for s in order[: _LESSON * effort.steps]], _LESSON):
-            tokens = _tokens(part)
-            yield tokens, outputs(model, [tokens])
+    @cache
+    def _lessons(seed: int) -> list[tuple[Any, Tensor]]:
+        random = np.random.default_rng(seed)
+        drawn = random.permutation(train[1])[: _LESSON * effort.steps]
+        # Batches of sentences of about the same length are padded half as much.
+        parts = _cut(sorted(map(str, drawn), key=len), _LESSON)
+        batches = [_tokens(parts[number]) for number in random.permutation(len(parts))]
+        return [(batch, outputs(model, [batch])) for batch in batches]
 
     def _course(seed: int) -> Course:
         return Course(_lessons(seed), effort.steps, _gap, adam, _RATE, norms=False)
