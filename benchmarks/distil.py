@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ class Course:
         optimizer: of groups of parameters, at a rate.
         rate: of the first step.
         norms: whether BatchNorms go by the batch.
+        clip: largest 2-norm of the gradient.
     """
 
     lessons: Iterable[tuple[Any, Tensor]]
@@ -35,6 +37,7 @@ class Course:
     optimizer: Callable[[list[dict[str, Any]], float], torch.optim.Optimizer]
     rate: float
     norms: bool
+    clip: float = math.inf
 
 
 def scores(student: Tensor, teacher: Tensor) -> Tensor:
@@ -78,6 +81,8 @@ def distil(
             loss = loss + penalty()
         optimizer.zero_grad()
         torch.autograd.backward(loss)
+        if course.clip < math.inf:
+            nn.utils.clip_grad_norm_(model.parameters(), course.clip)
         optimizer.step()
         schedule.step()
         after_step()

@@ -1,13 +1,15 @@
 """Which learning rate does DKM bear? ``python -m benchmarks.rates --data DIR``.
 
 ResNet-20 on CIFAR-10, distilled from fp32 for the same steps on the same images, without palettes
-and with them, at several rates and temperatures. Hard top-1 on the test images.
+and with them, at several rates and temperatures, gradients clipped or not. Hard top-1 on the test
+images.
 """
 
 from __future__ import annotations
 
 import argparse
 import copy
+import math
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -16,16 +18,18 @@ import torch
 from torch import nn
 
 import dkm_deploy as dkm
-from benchmarks.distil import distil
+from benchmarks.distil import Course, distil
 from benchmarks.methods.resnet20 import resnet20
 from benchmarks.methods.subject import Effort, Subject
 from benchmarks.process import cpu, versions
 
 _TEST_IMAGES, _BATCH = 10_000, 64
 _ROWS: tuple[tuple[int | None, float | None], ...] = (
-    (None, None), (2, None), (2, 0.1), (4, None), (4, 0.00625), (8, None),
+    (None, None), (2, None), (4, None), (4, 0.00625), (8, None),
 )  # fmt: skip
 """Bits, or None for no palettes; temperature, or None for the default."""
+_COLUMNS = ((0.02, math.inf), (0.02, 1.0), (0.005, math.inf))
+"""Rate, and the largest norm of a gradient."""
 
 
 def main() -> None:
@@ -33,18 +37,23 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=Path("../shared/data"))
     parser.add_argument("--steps", type=int, default=200)
-    parser.add_argument("--rates", type=float, nargs="+", default=[0.02, 0.01, 0.005, 0.0025])
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     effort = Effort(_TEST_IMAGES, 1, arguments.steps, _BATCH)
     subject = resnet20(arguments.data, Path("out/rates"), effort)
     print(f"{cpu()}; {versions('torch')}; fp32 {subject.score(subject.answers(subject.model)):.2f}")
-    print(f"\n| palettes | {' | '.join(f'rate {rate}' for rate in arguments.rates)} | CPU s |")
-    print("|---" * (len(arguments.rates) + 2) + "|")
+    titles = (
+        f"{rate}" + (f", clipped at {clip}" if clip < math.inf else "") for rate, clip in _COLUMNS
+    )
+    print(f"\n| palettes | {' | '.join(titles)} | CPU s |")
+    print("|---" * (len(_COLUMNS) + 2) + "|")
     for bits, temperature in _ROWS:
         start = time.process_time()
-        tops = [_top1(subject, bits, temperature, r, arguments.seed) for r in arguments.rates]
+        courses = (
+            replace(subject.course(arguments.seed), rate=rate, clip=clip) for rate, clip in _COLUMNS
+        )
+        tops = [_top1(subject, bits, temperature, course) for course in courses]
         spent = time.process_time() - start
         scores = " | ".join(f"{top:.2f}" for top in tops)
         print(f"| {_name(bits, temperature)} | {scores} | {spent:.0f} |", flush=True)
@@ -56,11 +65,8 @@ def _name(bits: int | None, temperature: float | None) -> str:
     return f"{bits} bits" + ("" if temperature is None else f", temperature {temperature}")
 
 
-def _top1(
-    subject: Subject, bits: int | None, temperature: float | None, rate: float, seed: int
-) -> float:
-    """Of a model that was trained at a rate, in percent."""
-    course = replace(subject.course(seed), rate=rate)
+def _top1(subject: Subject, bits: int | None, temperature: float | None, course: Course) -> float:
+    """Of a model that was trained by a course, in percent."""
     model: nn.Module = copy.deepcopy(subject.model)
     if bits is None:
         distil(model, course, lambda: None)
