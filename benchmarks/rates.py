@@ -15,12 +15,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 import dkm_deploy as dkm
-from benchmarks.distil import Course, distil
+from benchmarks.distil import distil
 from benchmarks.methods.resnet20 import resnet20
 from benchmarks.methods.subject import Effort, Subject
+from benchmarks.methods.training import trained
 from benchmarks.process import cpu, versions
 
 _TEST_IMAGES, _BATCH = 10_000, 64
@@ -50,10 +50,10 @@ def main() -> None:
     print("|---" * (len(_COLUMNS) + 2) + "|")
     for bits, temperature in _ROWS:
         start = time.process_time()
-        courses = (
-            replace(subject.course(arguments.seed), rate=rate, clip=clip) for rate, clip in _COLUMNS
-        )
-        tops = [_top1(subject, bits, temperature, course) for course in courses]
+        tops = [
+            _top1(_at(subject, rate, clip), bits, temperature, arguments.seed)
+            for rate, clip in _COLUMNS
+        ]
         spent = time.process_time() - start
         scores = " | ".join(f"{top:.2f}" for top in tops)
         print(f"| {_name(bits, temperature)} | {scores} | {spent:.0f} |", flush=True)
@@ -65,16 +65,20 @@ def _name(bits: int | None, temperature: float | None) -> str:
     return f"{bits} bits" + ("" if temperature is None else f", temperature {temperature}")
 
 
-def _top1(subject: Subject, bits: int | None, temperature: float | None, course: Course) -> float:
-    """Of a model that was trained by a course, in percent."""
-    model: nn.Module = copy.deepcopy(subject.model)
+def _at(subject: Subject, rate: float, clip: float) -> Subject:
+    """The same with another rate and largest norm of a gradient."""
+    return replace(subject, course=lambda seed: replace(subject.course(seed), rate=rate, clip=clip))
+
+
+def _top1(subject: Subject, bits: int | None, temperature: float | None, seed: int) -> float:
+    """Of a trained model, in percent."""
     if bits is None:
-        distil(model, course, lambda: None)
+        model = copy.deepcopy(subject.model)
+        distil(model, subject.course(seed), lambda: None)
         return subject.score(subject.answers(model.eval()))
     method = dkm.DKM(temperature=temperature)
-    dkm.prepare(model, subject.recipe(dkm.PaletteSpec(bits)), method)
-    distil(model, course, lambda: dkm.advance(model))
-    return subject.score(subject.answers(dkm.freeze(model)))
+    made = trained(subject, dkm.PaletteSpec(bits), seed, method=method)
+    return subject.score(subject.answers(made))
 
 
 if __name__ == "__main__":
