@@ -16,6 +16,7 @@ from dkm_deploy.clustering.kmeans import assign
 _NEAR = 1e-3  # of a standard deviation: far below any useful distance of 256 centroids
 _SETTLE = 30  # iterations after which a start that will merge has merged
 _SAMPLE = 1 << 13  # vectors of a group that a forecast looks at
+_OWNED = 8  # of them by a centroid that it judges
 _WORSE = 1.5  # times the squared error of k-means: what a forecast calls a collapse
 
 
@@ -100,10 +101,14 @@ def forecast(
     Returns:
         The reason, or None if the centroids stay apart and near the error of k-means.
     """
-    vectors = vectors[:, :: max(1, vectors.shape[1] // _SAMPLE)]
+    stride = max(1, vectors.shape[1] // _SAMPLE)
+    vectors = vectors[:, ::stride]
+    # In the tails of a weight a centroid has so few of the sample that they would draw it to its
+    # neighbour, where all that it has would not.
+    held = _owned(vectors, centroids) < (_OWNED if stride > 1 else 1)
     settled = centroids
     for _ in range(_SETTLE):
-        settled = soften(vectors, settled)[1]
+        settled = torch.where(held[..., None], settled, soften(vectors, settled)[1])
     deviation = variances(vectors).sqrt()
     merged = duplicates(settled, deviation).sum(1)
     if (merged > duplicates(centroids, deviation).sum(1)).any():
@@ -113,6 +118,13 @@ def forecast(
     if worse.max() > _WORSE:
         return f"the squared error of hard assignment grows {worse.max():.1f} times"
     return None
+
+
+def _owned(vectors: Tensor, centroids: Tensor) -> Tensor:
+    """How many vectors are nearest to each centroid, int64 ``(groups, clusters)``."""
+    nearest = assign(vectors, centroids)
+    counts = torch.zeros(centroids.shape[:2], dtype=torch.int64, device=centroids.device)
+    return counts.scatter_add_(1, nearest, torch.ones_like(nearest))
 
 
 def _error(vectors: Tensor, centroids: Tensor) -> Tensor:

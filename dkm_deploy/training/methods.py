@@ -21,11 +21,10 @@ class DKM:
     """Differentiable k-means.
 
     Attributes:
-        temperature: tau over the variance of the layer's weights. None takes
-            ``0.05 * 4**(2 - bits / cluster_dim)``: 0.05 at 2 bits, and smaller with the squared
-            distance between centroids, so that every width is about equally soft; it is halved
-            for a layer until its centroids stay apart. One that you set is never changed, but
-            refused where centroids would run together.
+        temperature: tau over the variance of the layer's weights. None takes 0.05 at 2 bits a
+            value, four times that for each bit less; 0.025 at 3, 0.0125 at 4, and a quarter for
+            each bit more. It is halved for a layer until its centroids stay apart. One that you
+            set is never changed, but refused where centroids would run together.
         tau_absolute: a temperature in squared weight units, as the paper has it (2e-5 for
             ResNet-18 at 2 bits); in place of ``temperature``. A weight with a per-channel scale
             counts in units of that scale.
@@ -65,12 +64,23 @@ class DKM:
             return torch.full_like(variance, self.tau_absolute)
         if self.temperature is not None:
             return self.temperature * variance
-        relative: float = 0.05 * 4.0 ** (2 - spec.bits / spec.cluster_dim)
-        return relative * variance
+        return _relative(spec.bits / spec.cluster_dim) * variance
 
     def soften(self, vectors: Tensor, centroids: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
         """See :func:`dkm_deploy.clustering.dkm.soft_cluster`."""
         return soft_cluster(vectors, centroids, tau, self.iterations, self.gradient)
+
+
+def _relative(bits: float) -> float:
+    """The default of tau over the variance, by the bits of a value.
+
+    The squared distance of centroids falls by four with each bit, and so does the temperature at
+    which a width is as soft as another. But a weight between two centroids feels its gradient up
+    to ``distance**2 / (2 * tau)`` times, and what softness costs falls with the bits: from 4 bits
+    on it is four times as soft, about as far as Gaussian centroids bear without drifting.
+    """
+    relative: float = 0.05 * 4.0 ** (2 - bits) * min(4.0, max(1.0, 2.0 ** (bits - 2)))
+    return relative
 
 
 @dataclass(frozen=True)
