@@ -25,7 +25,7 @@ from benchmarks.process import cpu, versions
 
 _TEST_IMAGES, _BATCH = 10_000, 64
 _ROWS: tuple[tuple[int | None, float | None], ...] = (
-    (None, None), (2, None), (4, None), (4, 0.00625), (8, None),
+    (None, None), (2, None), (4, None), (4, 0.003125), (8, None),
 )  # fmt: skip
 """Bits, or None for no palettes; temperature, or None for the default."""
 _COLUMNS = ((0.02, math.inf), (0.02, 1.0), (0.005, math.inf))
