@@ -30,7 +30,7 @@ METHODS: dict[str, Method] = {
     "hard, straight-through": dkm.HardSTE(),
     "hard, EWGS 1e-3": dkm.HardSTE(scaling=1e-3),
 }
-_BATCH, _RATE = 128, 0.02
+_BATCH, _RATE = 128, 0.005
 
 
 def main() -> None:
