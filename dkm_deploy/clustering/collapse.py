@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dkm_deploy.clustering.kmeans import assign
+from dkm_deploy.clustering.kmeans import assign, members
 
 _NEAR = 1e-3  # of a standard deviation: far below any useful distance of 256 centroids
 _SETTLE = 30  # iterations after which a start that will merge has merged
@@ -105,7 +105,8 @@ def forecast(
     vectors = vectors[:, ::stride]
     # In the tails of a weight a centroid has so few of the sample that they would draw it to its
     # neighbour, where all that it has would not.
-    held = _owned(vectors, centroids) < (_OWNED if stride > 1 else 1)
+    nearest = assign(vectors, centroids)
+    held = members(nearest, centroids) < (_OWNED if stride > 1 else 1)
     settled = centroids
     for _ in range(_SETTLE):
         settled = torch.where(held[..., None], settled, soften(vectors, settled)[1])
@@ -114,19 +115,13 @@ def forecast(
     if (merged > duplicates(centroids, deviation).sum(1)).any():
         left = centroids.shape[1] - int(merged.max())
         return f"only {left} of {centroids.shape[1]} centroids stay apart"
-    worse = _error(vectors, settled) / _error(vectors, centroids).clamp(min=1e-30)
+    best = _error(vectors, centroids, nearest).clamp(min=1e-30)
+    worse = _error(vectors, settled, assign(vectors, settled)) / best
     if worse.max() > _WORSE:
         return f"the squared error of hard assignment grows {worse.max():.1f} times"
     return None
 
 
-def _owned(vectors: Tensor, centroids: Tensor) -> Tensor:
-    """How many vectors are nearest to each centroid, int64 ``(groups, clusters)``."""
-    nearest = assign(vectors, centroids)
-    counts = torch.zeros(centroids.shape[:2], dtype=torch.int64, device=centroids.device)
-    return counts.scatter_add_(1, nearest, torch.ones_like(nearest))
-
-
-def _error(vectors: Tensor, centroids: Tensor) -> Tensor:
-    nearest = assign(vectors, centroids)[..., None].expand_as(vectors)
-    return (vectors - centroids.gather(1, nearest).to(vectors.dtype)).square().sum((1, 2))
+def _error(vectors: Tensor, centroids: Tensor, nearest: Tensor) -> Tensor:
+    decoded = centroids.gather(1, nearest[..., None].expand_as(vectors))
+    return (vectors - decoded.to(vectors.dtype)).square().sum((1, 2))

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dkm_deploy.clustering.kmeans import assign
+from dkm_deploy.clustering.kmeans import assign, members
 
 
 def hard_cluster(vectors: Tensor, centroids: Tensor, scaling: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -51,8 +51,7 @@ def _means(vectors: Tensor, nearest: Tensor, centroids: Tensor) -> Tensor:
     """Mean of the vectors of each centroid; one without vectors stays where it is."""
     where = nearest[..., None].expand_as(vectors)
     sums = torch.zeros_like(centroids).scatter_add_(1, where, vectors.to(centroids.dtype))
-    ones = torch.ones_like(nearest, dtype=centroids.dtype)
-    counts = torch.zeros_like(centroids[..., 0]).scatter_add_(1, nearest, ones)[..., None]
+    counts = members(nearest, centroids)[..., None]
     return torch.where(counts > 0, sums / counts.clamp(min=1), centroids)
 
 

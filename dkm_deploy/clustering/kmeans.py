@@ -66,6 +66,17 @@ def assign(vectors: Tensor, centroids: Tensor, weights: Tensor | None = None) ->
     return torch.stack([nearest_vectors(v.double(), c.double(), m) for v, c, m in groups])
 
 
+def members(nearest: Tensor, centroids: Tensor) -> Tensor:
+    """How many vectors each centroid has, ``(groups, clusters)`` in the dtype of ``centroids``.
+
+    Args:
+        nearest: of :func:`assign`, int64 ``(groups, count)``.
+        centroids: ``(groups, clusters, dim)``.
+    """
+    ones = torch.ones_like(nearest, dtype=centroids.dtype)
+    return torch.zeros_like(centroids[..., 0]).scatter_add_(1, nearest, ones)
+
+
 def _masses(vectors: Tensor, weights: Tensor | None) -> list[Tensor | None]:
     """The weights of each group, float64 and at least 1; None where all count alike."""
     if weights is None:
