@@ -9,7 +9,10 @@ MODEL = (
     "package.module:callable that returns a torch.nn.Module (the current folder is searched), or a "
     ".pt2 file that torch.export.save wrote; both run code, so open none that you do not trust"
 )
-SAMPLES = "safetensors file: inputs by the name they have in forward(), and labels if known"
+SAMPLES = (
+    "safetensors file: inputs by the name they have in forward(), a lone one by any, and labels if "
+    "known"
+)
 INPUT = (
     "shape of an input, such as 1x3x224x224 or 1x128:int64; once for each input. Left out, a .pt2 "
     "file's own inputs are taken, and what is free in them stays so"

@@ -36,7 +36,7 @@ def add_plan(commands: Any) -> None:
         "--target",
         action="append",
         metavar="NAME",
-        help="onnx, ort, coreml or coreml:iOS17; repeatable, and each file fits the budget; "
+        help="onnx, ort, coreml, coreml:iOS17 or coreai; repeatable, each file fits the budget; "
         "coreml if left out, and onnx for an .onnx file, which cannot become another",
     )
     parser.add_argument("--calibration", type=Path, required=True, help=SAMPLES)

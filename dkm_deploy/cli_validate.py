@@ -182,7 +182,7 @@ def _write_error(path: Path | None, error: DkmError, *, force: bool) -> None:
 
 
 def _report(arguments: argparse.Namespace) -> Report:
-    from dkm_deploy.sources import metric_named
+    from dkm_deploy.sources import metric_named, samples
     from dkm_deploy.validation.budget import Budget
     from dkm_deploy.validation.verdict import replay, validate
 
@@ -194,7 +194,8 @@ def _report(arguments: argparse.Namespace) -> Report:
         "require": _required(arguments),
     }
     if arguments.golden is None and arguments.model is None and arguments.original is not None:
-        inputs, labels = _samples(arguments)
+        _check_given(arguments, "inputs")
+        inputs, labels = samples(arguments.inputs)
         original = arguments.original
         return validate(arguments.files, original=original, inputs=inputs, labels=labels, **how)
     if arguments.golden is None:
@@ -242,14 +243,14 @@ def _golden(arguments: argparse.Namespace, console: Console) -> int:
 
 def _reference(arguments: argparse.Namespace) -> dict[str, Any]:
     """The models, inputs and labels that the arguments name."""
-    from dkm_deploy.sources import build
+    from dkm_deploy.sources import build, samples_for
     from dkm_deploy.training.checkpoint import load
 
-    for name in ("model", "weights"):
+    for name in ("model", "weights", "inputs"):
         _check_given(arguments, name)
-    inputs, labels = _samples(arguments)
     original = _original(arguments.model, arguments.original) if arguments.original else None
     reference = load(arguments.weights, build(arguments.model).model)
+    inputs, labels = samples_for(arguments.inputs, reference)
     return {"reference": reference, "original": original, "inputs": inputs, "labels": labels}
 
 
@@ -259,14 +260,6 @@ def _original(model: str, path: Path) -> nn.Module:
 
     source = (str(path), None) if is_program(path) else (model, path)
     return plain_model(*source).model
-
-
-def _samples(arguments: argparse.Namespace) -> tuple[dict[str, Any], Any]:
-    """Inputs by name, and labels or None."""
-    from dkm_deploy.sources import samples
-
-    _check_given(arguments, "inputs")
-    return samples(arguments.inputs)
 
 
 def _check_given(arguments: argparse.Namespace, name: str) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import importlib
+import inspect
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -163,11 +164,36 @@ def samples(path: Path) -> tuple[dict[str, Tensor], Tensor | None]:
     return tensors, labels
 
 
+def samples_for(path: Path, model: nn.Module) -> tuple[dict[str, Tensor], Tensor | None]:
+    """As :func:`samples`, by the names that inputs have in the model's ``forward``.
+
+    A lone tensor may have any name where ``forward`` asks for one input.
+
+    Raises:
+        DkmError: the file has an input that ``forward`` does not take, or lacks one that it needs.
+    """
+    inputs, labels = samples(path)
+    parameters = inspect.signature(model.forward).parameters.values()
+    if any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters):
+        return inputs, labels  # takes what its signature does not tell
+    taken = [p.name for p in parameters]
+    needed = [p.name for p in parameters if p.default is p.empty]
+    if len(inputs) == len(needed) == 1 and inputs.keys().isdisjoint(taken):
+        inputs = dict(zip(needed, inputs.values(), strict=True))
+    if not set(needed) <= inputs.keys() <= set(taken):
+        raise DkmError(
+            f"{path}: holds {', '.join(inputs)}, and forward() takes {', '.join(taken)}"
+            + (f" and needs {', '.join(needed)}" if needed != taken else "")
+            + "; name the tensors as it does"
+        )
+    return inputs, labels
+
+
 def calibration_batches(path: Path, model: nn.Module) -> Iterator[Any]:
-    """Batches of ``(inputs, labels)``, or of inputs alone, from a file as :func:`samples` reads.
+    """Batches of ``(inputs, labels)``, or of inputs alone, from a file by :func:`samples_for`.
 
     They are as large as the model is fixed to, or 16.
     """
-    inputs, labels = samples(path)
+    inputs, labels = samples_for(path, model)
     parts = inputs if labels is None else (inputs, labels)
     return in_batches(parts, fixed_batch(model) or BATCH)

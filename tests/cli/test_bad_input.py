@@ -187,6 +187,11 @@ class TestBadInput:
         arguments = validation(folder, "--inputs", f"{tmp_path}/l.safetensors")
         fails(capsys, arguments, "it holds no inputs")
 
+    def test_validate_inputs_of_other_names(self, folder, tmp_path, capsys):
+        save_file({"a": torch.zeros(3), "b": torch.zeros(3)}, tmp_path / "ab.safetensors")
+        arguments = validation(folder, "--inputs", f"{tmp_path}/ab.safetensors")
+        fails(capsys, arguments, "ab.safetensors: holds a, b, and forward() takes x")
+
     def test_demo_into_a_folder_that_exists(self, tmp_path, capsys):
         (tmp_path / "mine.txt").write_text("keep me")
         fails(capsys, ["demo", "--out", tmp_path], "already exists; use --force")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from safetensors.torch import save_file
 
 import dkm_deploy as dkm
 from dkm_deploy.cli import main
@@ -94,6 +95,11 @@ def test_palettize_a_checkpoint_and_correct_it(folder, tmp_path, capsys):
     assert dkm.palettes(dkm.load(out, small_net())) == dkm.palettes(corrected)
     assert "LUT not corrected" not in capsys.readouterr().out
     fails(capsys, [*arguments, "--force"], "calibration data is missing")
+
+
+def test_a_lone_input_may_have_any_name(folder, tmp_path):
+    save_file({"pictures": images(8)}, tmp_path / "p.safetensors")
+    assert main(validation(folder, "--inputs", f"{tmp_path}/p.safetensors")) == 0
 
 
 def test_validate_passes_and_writes_reports(folder, tmp_path, capsys):
