@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dkm_deploy.cli_model import METRIC, MODEL, SAMPLES
+from dkm_deploy.cli.model import METRIC, MODEL, SAMPLES
 from dkm_deploy.errors import DkmError
 
 if TYPE_CHECKING:

@@ -66,7 +66,7 @@ def test_plan_for_too_few_bytes(wide, tmp_path, capsys):
 
 
 def test_plan_by_a_metric(wide, tmp_path):
-    metric = ["--metric", "tests.test_cli_plan:negative_spread"]
+    metric = ["--metric", "tests.cli.test_plan:negative_spread"]
     assert run(*wide, "40kB", *metric, "-o", tmp_path / "r.toml", "--json", tmp_path / "j") == 0
     assert run(*wide, "40kB", "-o", tmp_path / "r2.toml", "--json", tmp_path / "j2") == 0
     points, error = (json.loads((tmp_path / name).read_text())["loss"] for name in ("j", "j2"))
@@ -77,11 +77,11 @@ def test_plan_by_a_metric(wide, tmp_path):
     ("metric", "message"),
     [
         ("accuracy", "metric 'accuracy': write it as package.module:callable"),
-        ("tests.test_cli_plan:none", "metric 'tests.test_cli_plan:none' cannot be imported"),
+        ("tests.cli.test_plan:none", "metric 'tests.cli.test_plan:none' cannot be imported"),
         ("tests.nowhere:accuracy", "No module named 'tests.nowhere'"),
-        ("tests.test_cli_plan:json", "is a module; it must be a callable"),
+        ("tests.cli.test_plan:json", "is a module; it must be a callable"),
         (
-            "tests.test_cli_plan:broken",
+            "tests.cli.test_plan:broken",
             "fails on outputs of shape (8, 10) and labels",
         ),
     ],

@@ -47,7 +47,7 @@ def test_palettize_gives_the_checkpoint_of_the_model(folder):
 def test_palettize_by_a_method(folder, tmp_path, method):
     out, data = tmp_path / "packed.safetensors", folder / "inputs.safetensors"
     source = ["palettize", folder / "net.pt2", "--bits", "3", "--method", method]
-    more = ["--metric", "tests.test_cli_program:agreement", "--tolerance", "1"]
+    more = ["--metric", "tests.cli.test_program:agreement", "--tolerance", "1"]
     more = more if method == "bin_quant" else []
     assert run(*source, "--calibration", data, *more, "-o", out) == 0
     batch = (images(16), small_net()(images(16)).argmax(1).numpy())
@@ -73,7 +73,7 @@ def test_validate_against_programs(folder, tmp_path, capsys):
     assert run("convert", program, "--weights", folder / "packed.safetensors", "-o", out) == 0
     command = ["validate", out, "--model", program, "--weights", folder / "packed.safetensors"]
     command += ["--inputs", folder / "inputs.safetensors", "--original", program]
-    metric = ["--metric", "tests.test_cli_program:agreement"]
+    metric = ["--metric", "tests.cli.test_program:agreement"]
     assert run(*command, *metric, "--json", tmp_path / "r.json") == 0
     report = json.loads((tmp_path / "r.json").read_text())
     assert report["metric_name"] == "agreement"
@@ -87,9 +87,9 @@ def test_validate_against_programs(folder, tmp_path, capsys):
 def test_golden_with_a_metric(folder, tmp_path):
     golden = ["golden", tmp_path / "golden", "--model", folder / "net.pt2", "--weights"]
     golden += [folder / "packed.safetensors", "--inputs", folder / "inputs.safetensors"]
-    assert run(*golden, "--metric", "tests.test_cli_program:agreement") == 0
+    assert run(*golden, "--metric", "tests.cli.test_program:agreement") == 0
     bundle = json.loads((tmp_path / "golden/bundle.json").read_text())
-    assert bundle["metric"] == "tests.test_cli_program:agreement"
+    assert bundle["metric"] == "tests.cli.test_program:agreement"
 
 
 @pytest.mark.slow

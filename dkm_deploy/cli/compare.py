@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from dkm_deploy.cli.report import finish
 from dkm_deploy.errors import DkmError
 
 
@@ -47,7 +48,6 @@ def _compare(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _judge(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.cli_validate import finish
     from dkm_deploy.validation.verdict import judge
 
     golden, *folders = arguments.paths

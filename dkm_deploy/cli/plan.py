@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dkm_deploy.cli_model import INPUT, METRIC, MODEL, SAMPLES
+from dkm_deploy.cli.model import INPUT, METRIC, MODEL, SAMPLES
 from dkm_deploy.errors import DkmError
 
 if TYPE_CHECKING:

@@ -1,0 +1,84 @@
+"""``dkm-deploy convert``: a model in, files of targets out."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dkm_deploy.cli.model import INPUT, add_model
+from dkm_deploy.errors import DkmError
+
+_FLAGS = {"true": True, "false": False}
+
+
+def add_convert(commands: Any) -> None:
+    """The parser of the command."""
+    parser = commands.add_parser(
+        "convert",
+        help="write a model to .onnx, .ort, .mlpackage or .aimodel",
+        description="Convert a palettized checkpoint (from dkm.save), or palettize a plain one, "
+        "or a .pt2 program, by k-means on the way. The palettes are read back from every file and "
+        "compared.",
+        epilog="example: dkm-deploy convert mynet:Net --weights net.safetensors --bits 4 "
+        "--input 1x3x224x224 -o out/net.onnx -o out/net.mlpackage",
+    )
+    add_model(parser)
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--bits", type=int, help="palettize a plain model with this many bits")
+    how.add_argument("--recipe", type=Path, help="palettize a plain model by a TOML recipe")
+    parser.add_argument("--input", action="append", metavar="SHAPE", help=INPUT)
+    parser.add_argument(
+        "-o", "--out", type=Path, action="append", required=True, help="file to write; repeatable"
+    )
+    parser.add_argument(
+        "--option",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="option of the target: opset=18, storage_dtype=float16, external_data=true (.onnx); "
+        "minimum_deployment_target=iOS17, compute_precision=float32 (.mlpackage, .aimodel)",
+    )
+    parser.add_argument("--force", action="store_true", help="replace files that exist")
+    parser.set_defaults(run=_convert)
+
+
+def _convert(arguments: argparse.Namespace, console: Console) -> int:
+    from dkm_deploy.atomic import check_writable
+    from dkm_deploy.convert import convert
+    from dkm_deploy.recipe import Recipe
+    from dkm_deploy.sources import example, frozen_model, is_program
+
+    recipe = Recipe.load(arguments.recipe) if arguments.recipe else None
+    recipe = Recipe.uniform(arguments.bits) if arguments.bits is not None else recipe
+    options = _options(arguments.option)
+    given = example(arguments.input) if arguments.input else None
+    if given is None and not is_program(arguments.model):
+        raise DkmError("--input is missing: the shape of each input, such as 1x3x224x224")
+    for path in arguments.out:
+        check_writable(path, force=arguments.force)
+    frozen = frozen_model(arguments.model, arguments.weights, recipe)
+    inputs, shapes = frozen.export_with(given)
+    if inputs is None:
+        raise DkmError(f"{arguments.model}: it was saved without inputs; give --input SHAPE")
+    for path in arguments.out:
+        artifact = convert(
+            frozen.model, inputs, path, dynamic_shapes=shapes, force=arguments.force, **options
+        )
+        console.print(f"{artifact.path}: {artifact.size_bytes:,} bytes", soft_wrap=True)
+        for note in artifact.notes:
+            console.print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
+    return 0
+
+
+def _options(pairs: Sequence[str]) -> dict[str, Any]:
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        name, found, value = pair.partition("=")
+        if not found:
+            raise DkmError(f"--option {pair!r}: write it as NAME=VALUE")
+        options[name] = int(value) if value.isdigit() else _FLAGS.get(value.lower(), value)
+    return options

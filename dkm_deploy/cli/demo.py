@@ -1,0 +1,30 @@
+"""``dkm-deploy demo``: the main job on digits."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+
+def add_demo(commands: Any) -> None:
+    """The parser of the command."""
+    parser = commands.add_parser(
+        "demo",
+        help="the whole job on handwritten digits",
+        description="Train a small CNN on scikit-learn's digits, cluster it with DKM, write ONNX "
+        "and Core ML files, run both on held-out digits and report.",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to be made")
+    parser.add_argument("--force", action="store_true", help="replace the folder")
+    parser.set_defaults(run=_demo)
+
+
+def _demo(arguments: argparse.Namespace, console: Console) -> int:
+    from dkm_deploy.demo.main import demo
+
+    report = demo(arguments.out, console, force=arguments.force)
+    console.print(f"report: {arguments.out / 'report.html'}", soft_wrap=True, highlight=False)
+    return 0 if report else 1

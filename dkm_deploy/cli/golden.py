@@ -1,0 +1,66 @@
+"""``dkm-deploy golden``: a bundle of inputs and the outputs they must give."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from dkm_deploy.cli.reference import add_limits, add_reference, limits, reference
+from dkm_deploy.errors import DkmError
+
+
+def add_golden(commands: Any) -> None:
+    """The parser of the command."""
+    parser = commands.add_parser(
+        "golden",
+        help="write a bundle of inputs and the outputs they must give",
+        description="Run the palettized PyTorch model and write its inputs, outputs, palettes and "
+        "limits to a folder that dkm-deploy validate --golden, a phone or any other program "
+        "can replay.",
+        epilog="example: dkm-deploy golden out/golden --model mynet:Net --weights "
+        "out/net.safetensors --inputs held_out.safetensors --original net.safetensors "
+        "--min-agreement 99% --note commit=1a2b3c",
+    )
+    parser.add_argument("out", type=Path, help="folder to be made")
+    add_reference(parser, required=True)
+    add_limits(parser)
+    parser.add_argument(
+        "--note",
+        action="append",
+        default=[],
+        metavar="NAME=TEXT",
+        help="kept in the bundle's provenance, such as commit=1a2b3c; repeatable",
+    )
+    parser.add_argument("--force", action="store_true", help="replace the folder")
+    parser.set_defaults(run=_golden)
+
+
+def _golden(arguments: argparse.Namespace, console: Console) -> int:
+    from dkm_deploy.atomic import check_writable
+    from dkm_deploy.sources import metric_named
+    from dkm_deploy.validation.golden import write_golden
+
+    check_writable(arguments.out, force=arguments.force)
+    if arguments.metric:
+        metric_named(arguments.metric)  # there is one
+    write_golden(
+        arguments.out,
+        **reference(arguments),
+        metric=arguments.metric,
+        limits=limits(arguments),
+        provenance=_notes(arguments.note),
+        force=arguments.force,
+    )
+    console.print(f"{arguments.out}: written", soft_wrap=True, highlight=False, markup=False)
+    return 0
+
+
+def _notes(pairs: list[str]) -> dict[str, str]:
+    split = [pair.partition("=") for pair in pairs]
+    for name, found, _ in split:
+        if not name or not found:
+            raise DkmError(f"--note {name!r}: write it as NAME=TEXT")
+    return {name: value for name, _, value in split}

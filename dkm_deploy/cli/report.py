@@ -1,0 +1,44 @@
+"""How commands that make a report end: files, the terminal, the exit code."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from rich.console import Console
+
+from dkm_deploy.errors import DkmError
+from dkm_deploy.validation.record import Report
+
+
+def finish(make: Callable[[], Report], arguments: argparse.Namespace, console: Console) -> int:
+    """Make a report, write it as ``--json``, ``--html`` and ``--junit`` say, and print it.
+
+    The JUnit file is there even if the report cannot be made: it holds the error then.
+    """
+    from dkm_deploy.report.terminal import show
+
+    try:
+        report = make()
+    except DkmError as error:
+        _write_error(arguments.junit, error, force=arguments.force)
+        raise
+    for path, write in (
+        (arguments.json, report.to_json),
+        (arguments.html, report.to_html),
+        (arguments.junit, report.to_junit),
+    ):
+        if path:
+            write(path, force=arguments.force)
+    show(report.to_dict(), console)
+    return 0 if report else 1
+
+
+def _write_error(path: Path | None, error: DkmError, *, force: bool) -> None:
+    from dkm_deploy.atomic import written_whole
+    from dkm_deploy.report.junit import junit_error
+
+    if path is not None:
+        with written_whole(path, force=force) as temporary:
+            temporary.write_text(junit_error(str(error)), "utf-8")
