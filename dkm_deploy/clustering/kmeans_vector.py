@@ -10,14 +10,12 @@ with a few iterations of Lloyd's algorithm after both, as long as the error fall
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Tensor
 
 from dkm_deploy.clustering.cells import cells, merged
+from dkm_deploy.clustering.lloyd import gaps, lloyd, nearest, squared, two_nearest
 
-_BLOCK = 1 << 16  # distances held at a time: what the cache of a core holds
 _SAMPLE = 1 << 17  # vectors that the search is for, at most
 _COARSE, _FINE = 32, 1 << 14  # cells for each centroid at first, and of the second level
 _TRIED = (40, 12, 4)  # of up to 16 centroids, at each level; fewer of more, which take longer,
@@ -61,24 +59,24 @@ def cluster_vectors(
     found = _ranked(found, *points, _RANKED[1])[:third]
     found[0] = _breathe(*points, found[0])
     found = _ranked(found, *sample, _RANKED[2])
-    return _lloyd(vectors, masses, found[0], iterations)
+    return lloyd(vectors, masses, found[0], iterations)
 
 
 def _ranked(found: list[Tensor], vectors: Tensor, masses: Tensor, iterations: int) -> list[Tensor]:
     """After some iterations of Lloyd's algorithm, the best first."""
-    settled = [_lloyd(vectors, masses, centroids, iterations) for centroids in found]
+    settled = [lloyd(vectors, masses, centroids, iterations) for centroids in found]
     return sorted(settled, key=lambda centroids: _error(vectors, masses, centroids))
 
 
 def _breathe(vectors: Tensor, masses: Tensor, centroids: Tensor) -> Tensor:
     """Better centroids, as many."""
-    centroids = _lloyd(vectors, masses, centroids, _SETTLE)
+    centroids = lloyd(vectors, masses, centroids, _SETTLE)
     best, least = centroids, _error(vectors, masses, centroids)
     breath = min(_BREATH, len(best) - 1)
     while breath:
         more = _breathe_in(vectors, masses, centroids, breath)
-        fewer = _breathe_out(vectors, masses, _lloyd(vectors, masses, more, _SETTLE), breath)
-        centroids = _lloyd(vectors, masses, fewer, _SETTLE)
+        fewer = _breathe_out(vectors, masses, lloyd(vectors, masses, more, _SETTLE), breath)
+        centroids = lloyd(vectors, masses, fewer, _SETTLE)
         error = _error(vectors, masses, centroids)
         if error < least:
             best, least = centroids, error
@@ -89,8 +87,8 @@ def _breathe(vectors: Tensor, masses: Tensor, centroids: Tensor) -> Tensor:
 
 def _breathe_in(vectors: Tensor, masses: Tensor, centroids: Tensor, count: int) -> Tensor:
     """With one more beside each of those whose vectors have the largest error."""
-    nearest, least, _ = _two_nearest(vectors, masses, centroids)
-    errors = torch.zeros_like(centroids[:, 0]).index_add_(0, nearest, least)
+    places, least, _ = two_nearest(vectors, masses, centroids)
+    errors = torch.zeros_like(centroids[:, 0]).index_add_(0, places, least)
     largest = errors.topk(count).indices
     shift = (least.sum() / masses.sum()).sqrt() * _SHIFT
     return torch.cat([centroids, centroids[largest] + shift])
@@ -98,8 +96,8 @@ def _breathe_in(vectors: Tensor, masses: Tensor, centroids: Tensor, count: int) 
 
 def _breathe_out(vectors: Tensor, masses: Tensor, centroids: Tensor, count: int) -> Tensor:
     """Without those that are missed least, though not two neighbours at a time."""
-    nearest, least, second = _two_nearest(vectors, masses, centroids)
-    missed = torch.zeros_like(centroids[:, 0]).index_add_(0, nearest, second - least)
+    places, least, second = two_nearest(vectors, masses, centroids)
+    missed = torch.zeros_like(centroids[:, 0]).index_add_(0, places, second - least)
     neighbours = torch.cdist(centroids, centroids).fill_diagonal_(torch.inf).argmin(1).tolist()
     gone, stay = set[int](), set[int]()
     for place in missed.argsort().tolist():
@@ -110,68 +108,19 @@ def _breathe_out(vectors: Tensor, masses: Tensor, centroids: Tensor, count: int)
     return centroids[rest]
 
 
-def _two_nearest(
-    vectors: Tensor, masses: Tensor | None, centroids: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The nearest centroid of each vector, and the squared distances to it and to the second."""
-    constant = _squared(vectors, masses)
-    two = [gaps.topk(2, dim=0, largest=False) for gaps in _gaps(vectors, masses, centroids)]
-    values = torch.cat([values for values, _ in two], 1) + constant
-    nearest = torch.cat([places[0] for _, places in two])
-    return nearest, values[0].clamp(min=0), values[1].clamp(min=0)
-
-
-def _lloyd(vectors: Tensor, masses: Tensor | None, centroids: Tensor, iterations: int) -> Tensor:
-    for _ in range(iterations):
-        nearest = _near(vectors, masses, centroids)
-        updated = _means(vectors, masses, nearest, centroids)
-        if torch.equal(updated, centroids):
-            break
-        centroids = updated
-    return centroids
-
-
 def _error(vectors: Tensor, masses: Tensor | None, centroids: Tensor) -> float:
     """The squared error, up to a constant."""
-    least = [gaps.amin(0).sum() for gaps in _gaps(vectors, masses, centroids)]
+    least = [block.amin(0).sum() for block in gaps(vectors, masses, centroids)]
     return float(torch.stack(least).sum())
 
 
 def nearest_vectors(vectors: Tensor, centroids: Tensor, masses: Tensor | None = None) -> Tensor:
     """The nearest of ``centroids`` ``(clusters, dim)`` for each of ``(count, dim)``; int64."""
     if masses is not None:
-        return _near(vectors, masses, centroids)
+        return nearest(vectors, masses, centroids)
     blocks = torch.split(vectors, max(1, _EXACT_BLOCK // len(centroids)))
     exact = "donot_use_mm_for_euclid_dist"  # ties go to the lower index
     return torch.cat([torch.cdist(b, centroids, compute_mode=exact).argmin(1) for b in blocks])
-
-
-def _near(vectors: Tensor, masses: Tensor | None, centroids: Tensor) -> Tensor:
-    """As :func:`nearest_vectors`, but that rounding decides where two are as near."""
-    return torch.cat([gaps.min(0).indices for gaps in _gaps(vectors, masses, centroids)])
-
-
-def _gaps(vectors: Tensor, masses: Tensor | None, centroids: Tensor) -> Iterator[Tensor]:
-    """Squared distances ``(clusters, block)``, up to a constant for each vector.
-
-    Centroids come first because minima over the first dimension are several times as fast.
-    """
-    size = max(1, _BLOCK // len(centroids))
-    squares, twice = centroids.square(), -2 * centroids
-    if masses is None:
-        for block in torch.split(vectors, size):
-            yield torch.addmm(squares.sum(1)[:, None], twice, block.T)
-        return
-    for block, mass in zip(torch.split(vectors, size), torch.split(masses, size), strict=True):
-        yield torch.addmm(squares @ mass.T, twice, (mass * block).T)
-
-
-def _means(vectors: Tensor, masses: Tensor | None, nearest: Tensor, centroids: Tensor) -> Tensor:
-    """Mean of the vectors of each centroid; one without vectors stays where it is."""
-    masses = torch.ones_like(vectors) if masses is None else masses
-    counts = torch.zeros_like(centroids).index_add_(0, nearest, masses)
-    sums = torch.zeros_like(centroids).index_add_(0, nearest, masses * vectors)
-    return torch.where(counts > 0, sums / counts.clamp(min=1), centroids)
 
 
 def _plus_plus(
@@ -179,17 +128,12 @@ def _plus_plus(
 ) -> Tensor:
     first = torch.randint(len(vectors), (1,), generator=generator, device=vectors.device)
     chosen = vectors[first]
-    gap = _squared(vectors - chosen, masses)
+    gap = squared(vectors - chosen, masses)
     for _ in range(clusters - 1):
         # Sampling by inverse transform: torch.multinomial takes at most 2**24 candidates.
         point = torch.rand(1, generator=generator, device=gap.device, dtype=gap.dtype)
         cumulative = gap.cumsum(0)
         index = torch.searchsorted(cumulative, point * cumulative[-1]).clamp(max=len(gap) - 1)
         chosen = torch.cat([chosen, vectors[index]])
-        gap = torch.minimum(gap, _squared(vectors - vectors[index], masses))
+        gap = torch.minimum(gap, squared(vectors - vectors[index], masses))
     return chosen
-
-
-def _squared(differences: Tensor, masses: Tensor | None) -> Tensor:
-    squares = differences.square()
-    return (squares if masses is None else masses * squares).sum(1)
