@@ -11,11 +11,12 @@ def merged(vectors: Tensor, masses: Tensor | None) -> tuple[Tensor, Tensor]:
 
     Args:
         vectors: float64, ``(count, dim)``.
-        masses: of the squared differences, shaped alike; None is 1 each.
+        masses: of the squared differences, shaped alike; None is 1 each, and gives ``(count, 1)``.
     """
     distinct, place = torch.unique(vectors, dim=0, return_inverse=True)
-    mass = torch.ones_like(vectors) if masses is None else masses
-    return distinct, torch.zeros_like(distinct).index_add_(0, place, mass)
+    mass = torch.ones_like(vectors[:, :1]) if masses is None else masses
+    sums = mass.new_zeros(len(distinct), mass.shape[1])
+    return distinct, sums.index_add_(0, place, mass)
 
 
 def cells(vectors: Tensor, masses: Tensor, most: int) -> tuple[Tensor, Tensor]:
@@ -27,11 +28,11 @@ def cells(vectors: Tensor, masses: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
     Args:
         vectors: float64, ``(count, dim)``.
-        masses: of the squared differences, shaped alike, above 0.
+        masses: of the squared differences, shaped alike or ``(count, 1)``, above 0.
         most: cells.
 
     Returns:
-        The means and the masses, both float64, ``(cells, dim)``; the vectors themselves where they
+        The means ``(cells, dim)`` and the masses, both float64; the vectors themselves where they
         are no more than ``most``.
     """
     if len(vectors) <= most:
@@ -51,7 +52,6 @@ def cells(vectors: Tensor, masses: Tensor, most: int) -> tuple[Tensor, Tensor]:
 
 def _means(vectors: Tensor, masses: Tensor, place: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The weighted means of ``count`` cells and their masses; zeros for empty ones."""
-    sums = torch.zeros(count, vectors.shape[1], dtype=vectors.dtype, device=vectors.device)
-    totals = torch.zeros_like(sums).index_add_(0, place, masses * vectors)
-    sums.index_add_(0, place, masses)
+    totals = vectors.new_zeros(count, vectors.shape[1]).index_add_(0, place, masses * vectors)
+    sums = masses.new_zeros(count, masses.shape[1]).index_add_(0, place, masses)
     return totals / sums.clamp(min=torch.finfo(sums.dtype).tiny), sums

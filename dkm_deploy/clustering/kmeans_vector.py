@@ -90,7 +90,7 @@ def _breathe_in(vectors: Tensor, masses: Tensor, centroids: Tensor, count: int) 
     places, least, _ = two_nearest(vectors, masses, centroids)
     errors = torch.zeros_like(centroids[:, 0]).index_add_(0, places, least)
     largest = errors.topk(count).indices
-    shift = (least.sum() / masses.sum()).sqrt() * _SHIFT
+    shift = (least.sum() / masses.expand_as(vectors).sum()).sqrt() * _SHIFT
     return torch.cat([centroids, centroids[largest] + shift])
 
 

@@ -21,7 +21,8 @@ def lloyd(vectors: Tensor, masses: Tensor | None, centroids: Tensor, iterations:
 
     Args:
         vectors: float64, ``(count, dim)``.
-        masses: how much each squared difference counts, shaped alike, above 0; None is 1 each.
+        masses: how much each squared difference counts, shaped alike or ``(count, 1)``, above 0;
+            None is 1 each.
         centroids: where to start, ``(clusters, dim)``. One without vectors stays where it is.
         iterations: at most.
     """
@@ -99,8 +100,9 @@ def gaps(vectors: Tensor, masses: Tensor | None, centroids: Tensor) -> Iterator[
         for block in torch.split(vectors, size):
             yield torch.addmm(squares.sum(1)[:, None], twice, block.T)
         return
+    summed = squares if masses.shape[1] > 1 else squares.sum(1, keepdim=True)
     for block, mass in zip(torch.split(vectors, size), torch.split(masses, size), strict=True):
-        yield torch.addmm(squares @ mass.T, twice, (mass * block).T)
+        yield torch.addmm(summed @ mass.T, twice, (mass * block).T)
 
 
 def squared(differences: Tensor, masses: Tensor | None) -> Tensor:

@@ -20,7 +20,7 @@ def test_equal_vectors_become_one_with_their_masses():
     distinct, masses = merged(vectors, torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]).double())
     assert distinct.tolist() == [[0.0, 1.0], [2.0, 1.0]]
     assert masses.tolist() == [[3.0, 4.0], [6.0, 8.0]]
-    assert merged(vectors, None)[1].tolist() == [[1.0, 1.0], [2.0, 2.0]]
+    assert merged(vectors, None)[1].tolist() == [[1.0], [2.0]]
 
 
 @pytest.mark.parametrize("weighted", [False, True])
