@@ -57,8 +57,8 @@ def test_vectors_fill_the_dimension_of_the_model():
     assert spec_of("3", 1) == dkm.PaletteSpec(3)
 
 
-def _result(score, total_bytes=1000):
-    return Result(score, 90.0, 2.01, total_bytes, 3.0)
+def _result(score, total_bytes=1000, cpu_s=3.0):
+    return Result(score, 90.0, 2.01, total_bytes, cpu_s)
 
 
 def test_a_table_says_what_was_not_run():
@@ -76,6 +76,13 @@ def test_a_table_says_what_was_not_run():
     assert lines[5] == "| sensitive | not run | 31.00 ± 1.41 / 90.0 | 3 |"
     assert lines[6] == "| plan | not run | 60.00 / 90.0 (-1.0 % bytes) | 3 |"
     assert entry([], results, None) == "-"
+
+
+def test_seconds_are_those_of_the_fastest_seed_of_each_width():
+    wanted = cells((RESNET,), ("sensitive",), ("4", "2"), 2)
+    took = {("4", 0): 8.0, ("4", 1): 20.0, ("2", 0): 9.0, ("2", 1): 5.0}
+    results = {Cell(RESNET, "sensitive", *at): _result(30.0, cpu_s=s) for at, s in took.items()}
+    assert list(table(RESNET, wanted, results))[4].endswith("| 5 to 8 |")
 
 
 def test_distilling_brings_a_model_nearer_to_the_scores_it_is_taught():
