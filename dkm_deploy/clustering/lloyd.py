@@ -26,12 +26,11 @@ def lloyd(vectors: Tensor, masses: Tensor | None, centroids: Tensor, iterations:
         centroids: where to start, ``(clusters, dim)``. One without vectors stays where it is.
         iterations: at most.
     """
-    sides: _Sides = (_Margins if len(vectors) >= _MANY else _Sides)(vectors, masses, centroids)
+    sides = (_Margins if len(vectors) >= _MANY else _Sides)(vectors, masses)
     for _ in range(iterations):
         updated = sides.means(centroids)
         if torch.equal(updated, centroids):
             break
-        sides.follow(centroids, updated)
         centroids = updated
     return centroids
 
@@ -39,48 +38,51 @@ def lloyd(vectors: Tensor, masses: Tensor | None, centroids: Tensor, iterations:
 class _Sides:
     """Which centroid each vector is nearest to; all are looked at each time."""
 
-    def __init__(self, vectors: Tensor, masses: Tensor | None, centroids: Tensor) -> None:
+    def __init__(self, vectors: Tensor, masses: Tensor | None) -> None:
         self._vectors, self._masses = vectors, masses
         weights = torch.ones_like(vectors[:, :1]) if masses is None else masses
         # Counted column by column, which is several times as fast as adding row by row.
         self._mass, self._moment = (t.T.contiguous() for t in (weights, weights * vectors))
-        self._nearest = self._look(centroids)
 
     def means(self, centroids: Tensor) -> Tensor:
         """The mean of the vectors of each centroid."""
-        mass, moment = (self._sums(rows, len(centroids)) for rows in (self._mass, self._moment))
+        places = self._places(centroids)
+        mass, moment = (
+            torch.stack([torch.bincount(places, row, len(centroids)) for row in rows], 1)
+            for rows in (self._mass, self._moment)
+        )
         least = torch.finfo(mass.dtype).tiny
         return torch.where(mass > 0, moment / mass.clamp(min=least), centroids)
 
-    def follow(self, before: Tensor, after: Tensor) -> None:
-        """Centroids have moved."""
-        self._nearest = self._look(after)
-
-    def _look(self, centroids: Tensor) -> Tensor:
+    def _places(self, centroids: Tensor) -> Tensor:
         return nearest(self._vectors, self._masses, centroids)
-
-    def _sums(self, rows: Tensor, clusters: int) -> Tensor:
-        counts = [torch.bincount(self._nearest, row, clusters) for row in rows]
-        return torch.stack(counts, 1)
 
 
 class _Margins(_Sides):
-    """The same, but only those are looked at again whose margin is used up."""
+    """The same, but once all were looked at only those are again whose margin is used up."""
 
-    def _look(self, centroids: Tensor) -> Tensor:
-        found, self._margin = _with_margins(self._vectors, self._masses, centroids)
-        return found
+    _before: Tensor | None = None
+    _nearest: Tensor
+    _margin: Tensor
 
-    def follow(self, before: Tensor, after: Tensor) -> None:
+    def _places(self, centroids: Tensor) -> Tensor:
+        if self._before is None:
+            found = _with_margins(self._vectors, self._masses, centroids)
+            self._nearest, self._margin = found
+        else:
+            self._follow((centroids - self._before).norm(dim=1), centroids)
+        self._before = centroids
+        return self._nearest
+
+    def _follow(self, moved: Tensor, centroids: Tensor) -> None:
         """See the module."""
-        moved = (after - before).norm(dim=1)
         (most, second), (place, _) = moved.topk(2)
         others = torch.full_like(moved, float(most))
         others[place] = second
         self._margin -= (moved + others)[self._nearest]
         doubtful = (self._margin <= 0).nonzero()[:, 0]
         masses = None if self._masses is None else self._masses[doubtful]
-        found, margin = _with_margins(self._vectors[doubtful], masses, after)
+        found, margin = _with_margins(self._vectors[doubtful], masses, centroids)
         self._nearest[doubtful], self._margin[doubtful] = found, margin
 
 
