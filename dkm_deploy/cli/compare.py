@@ -10,7 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dkm_deploy.cli.report import finish
+from dkm_deploy.cli.report import check_files, finish
 from dkm_deploy.errors import DkmError
 
 
@@ -37,11 +37,9 @@ def add_compare(commands: Any) -> None:
 
 
 def _compare(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.atomic import check_writable
     from dkm_deploy.validation.bundle import MANIFEST
 
-    for path in filter(None, (arguments.json, arguments.html, arguments.junit)):
-        check_writable(path, force=arguments.force)
+    check_files(arguments)
     if (arguments.paths[0] / MANIFEST).is_file():
         return _judge(arguments, console)
     return _runs(arguments, console)

@@ -12,6 +12,14 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.validation.record import Report
 
 
+def check_files(arguments: argparse.Namespace) -> None:
+    """Raise OutputExistsError before anything is done if ``finish`` could not write a file."""
+    from dkm_deploy.atomic import check_writable
+
+    for path in filter(None, (arguments.json, arguments.html, arguments.junit)):
+        check_writable(path, force=arguments.force)
+
+
 def finish(make: Callable[[], Report], arguments: argparse.Namespace, console: Console) -> int:
     """Make a report, write it as ``--json``, ``--html`` and ``--junit`` say, and print it.
 

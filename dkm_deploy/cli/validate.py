@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from dkm_deploy.cli.reference import add_limits, add_reference, check_given, limits, reference
-from dkm_deploy.cli.report import finish
+from dkm_deploy.cli.report import check_files, finish
 from dkm_deploy.errors import DkmError
 from dkm_deploy.validation.cost import CostOptions
 from dkm_deploy.validation.record import Report
@@ -68,10 +68,7 @@ def _add_cost(parser: argparse.ArgumentParser) -> None:
 
 
 def _validate(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.atomic import check_writable
-
-    for path in filter(None, (arguments.json, arguments.html, arguments.junit)):
-        check_writable(path, force=arguments.force)
+    check_files(arguments)
     return finish(lambda: _report(arguments), arguments, console)
 
 
