@@ -10,8 +10,10 @@ from typing import Any
 from rich.console import Console
 
 from dkm_deploy.cli.model import INPUT, add_model
+from dkm_deploy.cli.pairs import named_values
 from dkm_deploy.errors import DkmError
 
+_PAIR = "NAME=VALUE"
 _FLAGS = {"true": True, "false": False}
 
 
@@ -38,7 +40,7 @@ def add_convert(commands: Any) -> None:
         "--option",
         action="append",
         default=[],
-        metavar="NAME=VALUE",
+        metavar=_PAIR,
         help="option of the target: opset=18, storage_dtype=float16, external_data=true (.onnx); "
         "minimum_deployment_target=iOS17, compute_precision=float32 (.mlpackage, .aimodel)",
     )
@@ -75,10 +77,8 @@ def _convert(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _options(pairs: Sequence[str]) -> dict[str, Any]:
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        name, found, value = pair.partition("=")
-        if not found:
-            raise DkmError(f"--option {pair!r}: write it as NAME=VALUE")
-        options[name] = int(value) if value.isdigit() else _FLAGS.get(value.lower(), value)
-    return options
+    """Options of a target, with numbers and truth values as such."""
+    return {
+        name: int(value) if value.isdigit() else _FLAGS.get(value.lower(), value)
+        for name, value in named_values("--option", _PAIR, pairs).items()
+    }

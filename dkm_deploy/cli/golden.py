@@ -8,8 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
+from dkm_deploy.cli.pairs import named_values
 from dkm_deploy.cli.reference import add_limits, add_reference, limits, reference
-from dkm_deploy.errors import DkmError
+
+_NOTE = "NAME=TEXT"
 
 
 def add_golden(commands: Any) -> None:
@@ -31,7 +33,7 @@ def add_golden(commands: Any) -> None:
         "--note",
         action="append",
         default=[],
-        metavar="NAME=TEXT",
+        metavar=_NOTE,
         help="kept in the bundle's provenance, such as commit=1a2b3c; repeatable",
     )
     parser.add_argument("--force", action="store_true", help="replace the folder")
@@ -51,16 +53,8 @@ def _golden(arguments: argparse.Namespace, console: Console) -> int:
         **reference(arguments),
         metric=arguments.metric,
         limits=limits(arguments),
-        provenance=_notes(arguments.note),
+        provenance=named_values("--note", _NOTE, arguments.note),
         force=arguments.force,
     )
     console.print(f"{arguments.out}: written", soft_wrap=True, highlight=False, markup=False)
     return 0
-
-
-def _notes(pairs: list[str]) -> dict[str, str]:
-    split = [pair.partition("=") for pair in pairs]
-    for name, found, _ in split:
-        if not name or not found:
-            raise DkmError(f"--note {name!r}: write it as NAME=TEXT")
-    return {name: value for name, _, value in split}

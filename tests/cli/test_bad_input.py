@@ -43,6 +43,7 @@ class TestBadInput:
             ({"--option": "opset=5"}, "opset is 5; it must be 18 to"),
             ({"--option": "level=3"}, "no option 'level'; it has opset"),
             ({"--option": "opset"}, "--option 'opset': write it as NAME=VALUE"),
+            ({"--option": "=18"}, "--option '=18': write it as NAME=VALUE"),
             ({"-o": "{}/m.tflite"}, "suffix '.tflite' cannot be written"),
             ({"-o": "{}/model.onnx"}, "already exists; use --force"),
             ({"model": "tests.models:SmallerNet"}, "'tests.models:SmallerNet' cannot be imported"),
@@ -160,7 +161,7 @@ class TestBadInput:
             (["--inputs", "none.safetensors"], "none.safetensors: no such file"),
         ],
     )
-    def testgolden(self, folder, tmp_path, capsys, more, message):
+    def test_golden(self, folder, tmp_path, capsys, more, message):
         fails(capsys, golden(folder, tmp_path / "golden", *more), message)
         assert list(tmp_path.iterdir()) == []
 
