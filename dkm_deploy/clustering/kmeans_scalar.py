@@ -20,6 +20,7 @@ _DENSITY = 1 << 14  # bins of the histogram that estimates a density
 _FIRST, _FEWEST = 8, 512  # runs a cluster, and in all, that the start is optimal for
 _SECOND, _MOST = 512, 1 << 15  # of these bounds are optimal between their neighbours; all of few
 _COMPARED = 32  # centroids with fewer bounds are told apart by comparisons
+_BLOCK = 1 << 15  # values compared at a time
 
 
 def cluster_scalars(values: Tensor, clusters: int, masses: Tensor | None = None) -> Tensor:
@@ -39,9 +40,7 @@ def cluster_scalars(values: Tensor, clusters: int, masses: Tensor | None = None)
     weights = None if masses is None else masses.cpu().numpy()
     points, below = _distinct(values.cpu().numpy(), weights)
     if len(points) > clusters:
-        middle = np.dot(np.diff(below), points) / below[-1]
-        points -= middle
-        table = _table(points, below)
+        table, middle = _centred(points, below)
         bounds = _bounds(points, table, clusters)
         points = np.diff(table.total[bounds]) / np.diff(table.count[bounds]) + middle
     padded = np.pad(points, (0, clusters - len(points)), mode="edge")
@@ -69,7 +68,7 @@ def nearest_scalars(values: Tensor, centroids: Tensor) -> Tensor:
     wide = values.to(torch.promote_types(values.dtype, torch.float32)).contiguous()
     bounds = _at_most((ordered[1:] + ordered[:-1]) / 2, wide.dtype)
     if len(bounds) < _COMPARED and wide.device.type == "cpu":
-        return order[torch.from_numpy(_counts_above(wide.numpy(), bounds.numpy())).long()]
+        return torch.from_numpy(_compared(wide.numpy(), bounds.numpy(), order.numpy()))
     return order[torch.bucketize(wide, bounds)]
 
 
@@ -80,12 +79,21 @@ def _at_most(values: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(near.double() > values, below, near)
 
 
-def _counts_above(values: NDArray[np.floating], bounds: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """How many bounds each value lies above: a pass each, quicker than bisection for few."""
-    places, above = np.zeros(len(values), np.uint8), np.empty(len(values), np.bool_)
-    for bound in bounds:
-        places += np.greater(values, bound, out=above)
-    return places
+def _compared(
+    values: NDArray[np.floating], bounds: NDArray[np.floating], order: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """What ``order`` has at as many places as bounds lie below a value.
+
+    One comparison a bound, quicker than bisection for few, and of a block that stays in the cache.
+    """
+    found = np.empty(len(values), np.int64)
+    for start in range(0, len(values), _BLOCK):
+        block = values[start : start + _BLOCK]
+        places, above = np.zeros(len(block), np.uint8), np.empty(len(block), np.bool_)
+        for bound in bounds:
+            places += np.greater(block, bound, out=above)
+        order.take(places, out=found[start : start + _BLOCK], mode="clip")
+    return found
 
 
 def _distinct(values: NDArray[np.floating], masses: Floats | None) -> tuple[Floats, Floats]:
@@ -98,16 +106,21 @@ def _distinct(values: NDArray[np.floating], masses: Floats | None) -> tuple[Floa
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     points = ordered[starts].astype(np.float64)
     if masses is None:
-        return points, np.append(starts, len(ordered)).astype(np.float64)
+        below = np.full(len(starts) + 1, len(ordered), np.float64)
+        below[:-1] = starts
+        return points, below
     return points, _prefix(np.add.reduceat(masses, starts))
 
 
-def _table(points: Floats, below: Floats) -> Table:
+def _centred(points: Floats, below: Floats) -> tuple[Table, float]:
+    """The table of the points, which are moved by their mean, and that mean."""
     moments = np.diff(below)
+    middle = float(np.dot(moments, points) / below[-1])
+    points -= middle
     moments *= points
     total = _prefix(moments)
     moments *= points
-    return Table(below, total, _prefix(moments))
+    return Table(below, total, _prefix(moments)), middle
 
 
 def _prefix(values: Floats) -> Floats:

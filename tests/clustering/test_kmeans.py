@@ -117,6 +117,16 @@ def test_assign_is_the_nearest(seed, dim, clusters):
     torch.testing.assert_close(taken, gaps.amin(-1), rtol=1e-12, atol=0)
 
 
+@pytest.mark.parametrize("clusters", [1, 16, 64])
+@pytest.mark.parametrize("count", [1, 1 << 15, (1 << 15) + 1, 100_003])
+def test_many_scalars_are_assigned_block_by_block_and_to_centroids_in_any_order(count, clusters):
+    generator = torch.Generator().manual_seed(count)
+    values = torch.randn(1, count, 1, generator=generator)
+    centroids = torch.randn(1, clusters, 1, generator=generator)
+    nearest = (values.double() - centroids.double().mT).abs().argmin(-1)
+    assert torch.equal(assign(values, centroids), nearest)
+
+
 @st.composite
 def _weights_and_specs(draw):
     rank = draw(st.integers(2, 5))
