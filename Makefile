@@ -14,9 +14,10 @@ demo: $(READY)
 	rm -rf out/demo
 	$(BIN)/dkm-deploy demo --out out/demo
 
-test: check
+# mypy and pip take one core each, the tests two.
+test: $(READY)
+	$(MAKE) -j2 check wheel
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
-	$(MAKE) wheel
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m slow
@@ -31,7 +32,7 @@ wheel: $(READY)
 	rm -rf dist $(WHEEL_ENV)
 	$(BIN)/python -m build --no-isolation --outdir dist .
 	$(PYTHON) -m venv $(WHEEL_ENV)
-	$(WHEEL_ENV)/bin/pip install --quiet --constraint requirements-dev.txt "$$(ls dist/*.whl)[demo]"
+	$(WHEEL_ENV)/bin/pip install --quiet --no-compile --constraint requirements-dev.txt "$$(ls dist/*.whl)[demo]"
 	cd $(WHEEL_ENV) && bin/dkm-deploy --version && bin/dkm-deploy demo --out demo \
 	  && bin/dkm-deploy inspect demo/model.onnx && bin/dkm-deploy inspect demo/model.mlpackage
 
