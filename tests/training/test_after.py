@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,23 @@ def test_without_labels_they_are_the_relative_error_of_the_outputs():
         for part, size in zip(x.split(16), sizes, strict=True)
     )
     torch.testing.assert_close(found, expected.detach().expand(3, -1), rtol=0.3, atol=0)
+
+
+def test_calibration_is_streamed():
+    """Of a generator's batches the one at work is alive, and the one before it at most."""
+    model, made, most = _linear(), [], 0
+
+    def batches():
+        nonlocal most
+        for seed in range(20):
+            batch = torch.randn(3, 6, generator=torch.Generator().manual_seed(seed))
+            made.append(weakref.ref(batch))
+            most = max(most, sum(ref() is not None for ref in made))
+            yield batch
+
+    squared_gradients(model, ["weight"], batches())
+    assert len(made) == 20
+    assert most <= 2
 
 
 def test_the_model_and_its_gradients_are_left_alone():
