@@ -28,6 +28,7 @@ check: $(READY)
 	$(BIN)/mypy
 
 # The wheel, built from the sdist, must work in an environment that has never seen this folder.
+# Uncompiled: Python compiles the few modules that run, and pip would compile all of torch.
 wheel: $(READY)
 	rm -rf dist $(WHEEL_ENV)
 	$(BIN)/python -m build --no-isolation --outdir dist .
