@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
+import sys
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from dkm_deploy.errors import DkmError, OutputExistsError
+from dkm_deploy.errors import DkmError, OutputExistsError, UnwritableFileError, refused_by_system
 
 _OLD = ".old"
+_NAME_BYTES = 200  # of a temporary folder's name, so that it is no longer than any file's may be
+# What a file system says that has no hard links.
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK, errno.EXDEV)
 
 
 @contextmanager
@@ -24,6 +30,7 @@ def written_whole(path: Path, *, force: bool = False) -> Iterator[Path]:
     If the block raises, all is as it was before. If the process is killed, ``path`` is the old one,
     the new one or, between two of the renames that several files need, not there: never one file
     with another's companions. The folder stays then, and holds what had been moved out of the way.
+    Without ``force`` nothing is replaced, not even what another program made meanwhile.
 
     Args:
         path: the file or folder to be made; parent folders are made too.
@@ -31,61 +38,159 @@ def written_whole(path: Path, *, force: bool = False) -> Iterator[Path]:
 
     Raises:
         OutputExistsError: ``path`` or a companion exists and ``force`` is not set.
-        DkmError: the parent cannot be made, or a folder and a file would replace each other.
+        UnwritableFileError: the system does not let it be written: the disk is full, a folder
+            read-only, a name too long.
+        DkmError: ``path`` has no name, or a folder and a file would replace each other.
     """
     check_writable(path, force=force)
+    made = [parent for parent in (path.parent, *path.parent.parents) if not parent.exists()]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DkmError(f"{path.parent}: cannot make this folder: {error.strerror}") from error
-    folder = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
-    folder.mkdir()
-    try:
-        yield folder / path.name
-        _publish(folder, path, force=force)
-    finally:
+        with _writing(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            folder = path.with_name(_temporary_name(path.name))
+            folder.mkdir()
+        try:
+            with _writing(path):
+                yield folder / path.name
+                with _alone(path.parent):
+                    _publish(folder, path, force=force)
+        except BaseException:
+            if not (folder / _OLD).exists():  # else it holds what could not be moved back
+                remove(folder)
+            raise
         remove(folder)
+    except BaseException:
+        for parent in made:
+            with suppress(OSError):  # it was not made, or others have put something there
+                parent.rmdir()
+        raise
+
+
+def _temporary_name(name: str) -> str:
+    short = name.encode("utf-8", "surrogateescape")[:_NAME_BYTES].decode("utf-8", "ignore")
+    return f".{short}.{uuid.uuid4().hex[:8]}"
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Turn the system's refusal to write ``path`` into UnwritableFileError."""
+    try:
+        yield
+    except DkmError:
+        raise
+    except Exception as error:  # libraries that write files have kinds of their own
+        told = refused_by_system(error)
+        if told is None:
+            raise
+        raise UnwritableFileError(f"{path}: cannot be written: {told}") from error
 
 
 def _publish(folder: Path, path: Path, *, force: bool) -> None:
     """Move the new ``path`` and its companions out of ``folder``."""
     companions = sorted(part.name for part in folder.iterdir() if part.name != path.name)
-    for name in companions:
+    names = [*companions, path.name]
+    for name in names:
         check_writable(path.with_name(name), force=force)
     main = folder / path.name
-    if path.exists() and path.is_dir() != main.is_dir():
+    if os.path.lexists(path) and path.is_dir() != main.is_dir():
         raise DkmError(f"{path}: a file and a folder do not replace each other; remove it first")
-    if not companions and not main.is_dir():
+    if force and not companions and not main.is_dir():
         main.replace(path)  # one step
         return
-    names = [*companions, path.name]
-    old = folder / _OLD
+    old, moved = folder / _OLD, list[str]()
     old.mkdir()
     try:
         # The main file goes first and comes last: it is never there with another's companions.
         for name in reversed(names):
-            if path.with_name(name).exists():
+            if os.path.lexists(path.with_name(name)):
                 path.with_name(name).rename(old / name)
         for name in names:
-            (folder / name).rename(path.with_name(name))
+            _move_to_free(folder / name, path.with_name(name))
+            moved.append(name)
     except BaseException:
-        for name in names:
-            if not (folder / name).exists():  # it was moved
-                remove(path.with_name(name))
-            if (old / name).exists():
-                (old / name).rename(path.with_name(name))
+        for name in moved:
+            remove(path.with_name(name))
+        _move_back(old, path)
         raise
 
 
+def _move_back(old: Path, path: Path) -> None:
+    """Move what was replaced to where it was, and remove the folder once nothing is left in it."""
+    for part in list(old.iterdir()):
+        try:
+            _move_to_free(part, path.with_name(part.name))
+        except OSError as error:
+            told = refused_by_system(error)
+            raise UnwritableFileError(
+                f"{path}: cannot be written, and what was there is now {part}: {told}"
+            ) from error
+    old.rmdir()
+
+
+def _move_to_free(source: Path, path: Path) -> None:
+    """Move to a name that is free, and to no other.
+
+    A folder never replaces one that holds something. A file would replace another: it gets its
+    second name by a link, which does not.
+    """
+    if source.is_dir() and not source.is_symlink():
+        source.rename(path)
+        return
+    try:
+        os.link(source, path, follow_symlinks=False)
+        source.unlink()
+    except FileExistsError:
+        check_writable(path, force=False)
+        raise
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        check_writable(path, force=False)
+        source.rename(path)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Let no other process of this kind move files into ``folder`` meanwhile.
+
+    Two that publish several files under one name would mix them. Where the system has no such
+    locks (Windows, some network file systems) there is none.
+    """
+    if sys.platform == "win32":
+        yield
+        return
+    import fcntl
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def check_writable(path: Path, *, force: bool) -> None:
-    """Raise OutputExistsError if ``path`` exists and ``force`` is not set."""
-    if path.exists() and not force:
+    """Raise OutputExistsError if ``path`` exists and ``force`` is not set.
+
+    Raises DkmError if no file can be called so.
+    """
+    if path.name in ("", ".."):
+        raise DkmError(f"{str(path)!r} is a folder; give the name of what is to be written in it")
+    try:
+        there = os.lstat(path) is not None
+    except (FileNotFoundError, NotADirectoryError):
+        there = False
+    except (OSError, ValueError) as error:  # ValueError: a null byte
+        told = refused_by_system(error) or error
+        raise UnwritableFileError(f"{path}: cannot be written: {told}") from error
+    if there and not force:
         raise OutputExistsError(f"{path}: already exists; use --force (force=True) to replace it")
 
 
 def remove(path: Path) -> None:
     """Remove a file or a folder, if it is there."""
-    if path.is_dir():
+    if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

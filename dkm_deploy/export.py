@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.palette import Palette
 from dkm_deploy.training.freeze import palettes
 from dkm_deploy.training.observe import unfused_attention
@@ -99,7 +99,7 @@ def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any
     except Exception as error:  # any error of the user's own forward
         shapes = [tuple(t.shape) for t in pytree.tree_leaves((args, kwargs)) if torch.is_tensor(t)]
         raise DkmError(
-            f"the model does not run on the example inputs of shape {shapes}: {first_line(error)}"
+            f"the model does not run on the example inputs of shape {shapes}: {reason_of(error)}"
         ) from error
 
 
@@ -113,7 +113,7 @@ def _trace(
             warnings.filterwarnings("ignore", message=".*were assigned during export.*")
             return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:  # torch.export raises many kinds, each for the user's model
-        raise DkmError(f"torch.export cannot trace the model: {first_line(error)}") from error
+        raise DkmError(f"torch.export cannot trace the model: {reason_of(error)}") from error
 
 
 def _merge_decodes(program: ExportedProgram) -> None:

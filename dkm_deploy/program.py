@@ -19,7 +19,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import Inputs
 from dkm_deploy.quiet import quiet
 from dkm_deploy.targets import existing
@@ -74,7 +74,7 @@ def load_program(path: Path) -> Program:
             graph = program.module()
     except Exception as error:  # torch.export has many kinds, and forged archives give any
         raise DkmError(
-            f"{path}: damaged, or not of this version of PyTorch: {first_line(error)}"
+            f"{path}: damaged, or not of this version of PyTorch: {reason_of(error)}"
         ) from error
     _check_mode(path, program.graph)
     with path.open("rb") as file:

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.metric import Metric
 from dkm_deploy.program import SUFFIX, Program, fixed_batch, load_program
 from dkm_deploy.recipe import Recipe
@@ -44,7 +44,7 @@ def build(spec: str) -> Program:
     try:
         model = make()
     except Exception as error:  # any error of the user's own module
-        raise DkmError(f"model {spec!r} cannot be made: {first_line(error)}") from error
+        raise DkmError(f"model {spec!r} cannot be made: {reason_of(error)}") from error
     if not isinstance(model, nn.Module):
         raise DkmError(f"model {spec!r} gave a {type(model).__name__}, not a torch.nn.Module")
     return Program(model.eval(), None, None)
@@ -60,7 +60,7 @@ def _imported(what: str, spec: str) -> Any:
     try:
         return getattr(importlib.import_module(module_name), attribute)
     except Exception as error:  # any error of the user's own module
-        raise DkmError(f"{what} {spec!r} cannot be imported: {first_line(error)}") from error
+        raise DkmError(f"{what} {spec!r} cannot be imported: {reason_of(error)}") from error
 
 
 def metric_named(spec: str) -> Metric:
@@ -80,7 +80,7 @@ def metric_named(spec: str) -> Metric:
         except Exception as error:  # any error of the user's own function
             raise DkmError(
                 f"metric {spec!r} fails on outputs of shape {outputs.shape} and labels of shape "
-                f"{labels.shape}: {first_line(error)}"
+                f"{labels.shape}: {reason_of(error)}"
             ) from error
 
     checked.__qualname__ = spec

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -58,16 +60,20 @@ def test_an_error_in_the_block_leaves_all_as_it_was(tmp_path):
 @pytest.mark.parametrize("step", [1, 2, 3, 4])
 def test_an_error_while_files_are_moved_leaves_all_as_it_was(tmp_path, monkeypatch, step):
     write(tmp_path / "m.onnx", "old")
-    rename, calls = Path.rename, []
+    calls = []
 
-    def fails_once(self, target):
-        calls.append(target)
-        if len(calls) == step:
-            raise OSError("no space")
-        return rename(self, target)
+    def failing_once(move):
+        def moved(source, target, **how):
+            calls.append(target)
+            if len(calls) == step:
+                raise OSError(errno.ENOSPC, "no space")
+            return move(source, target, **how)
 
-    monkeypatch.setattr(Path, "rename", fails_once)
-    with pytest.raises(OSError, match="no space"):
+        return moved
+
+    monkeypatch.setattr(Path, "rename", failing_once(Path.rename))
+    monkeypatch.setattr(os, "link", failing_once(os.link))
+    with pytest.raises(DkmError, match="cannot be written: no space"):
         write(tmp_path / "m.onnx", "new", force=True)
     assert content(tmp_path) == OLD
 
@@ -77,18 +83,20 @@ import os, sys
 from pathlib import Path
 from tests.test_atomic import write
 
-rename = Path.rename
+def dying(move, left):
+    def moved(source, target, **how):
+        if not left[0]:
+            os._exit(0)
+        left[0] -= 1
+        return move(source, target, **how)
+    return moved
+
 for step in range(5):
     folder = Path(sys.argv[1]) / str(step)
     write(folder / "m.onnx", "old")
     left = [step]
-    def dies(self, target):
-        if not left[0]:
-            os._exit(0)
-        left[0] -= 1
-        return rename(self, target)
     if not os.fork():
-        Path.rename = dies
+        Path.rename, os.link = dying(Path.rename, left), dying(os.link, left)
         write(folder / "m.onnx", "new", force=True)
         os._exit(0)
     os.wait()

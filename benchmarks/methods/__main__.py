@@ -31,7 +31,7 @@ from benchmarks.methods.table import Results, dense, table
 from benchmarks.methods.ways import EFFICIENTNET, MINILM, MODELS, RESNET, WAYS, WIDTHS
 from benchmarks.process import cpu, versions
 from dkm_deploy.cache import Cache
-from dkm_deploy.errors import first_line
+from dkm_deploy.errors import reason_of
 
 _NEEDED = {RESNET: (), MINILM: (MINILM_PACKAGE,), EFFICIENTNET: EFFICIENTNET_PACKAGES}
 
@@ -75,7 +75,7 @@ def run(wanted: Sequence[Cell], data: Path, out: Path, effort: Effort, store: Ca
             subject, expected = subjects[cell.model]
             result = measured(subject, cell, expected)
         except Exception as error:  # of any of three packages; the other cells go on
-            print(f"{cell}: failed: {type(error).__name__}: {first_line(error)}", flush=True)
+            print(f"{cell}: failed: {type(error).__name__}: {reason_of(error)}", flush=True)
             continue
         store.put(key(cell, effort), {"cell": asdict(cell), "result": asdict(result)})
         print(f"{cell}: {result} in {time.monotonic() - started:.0f} s", flush=True)

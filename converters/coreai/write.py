@@ -22,7 +22,7 @@ from converters.coreai.stored import STORED, with_stored_weights
 from converters.coreai.transposed import convolution
 from converters.coreai.widths import stored_bits
 from converters.storage import check_float16
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import Exported
 from dkm_deploy.palette import Palette
 
@@ -60,7 +60,7 @@ def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Opt
             )
             return converter.to_coreai()
     except Exception as error:  # coreai-torch raises many kinds, each for the user's model
-        raise DkmError(f"coreai-torch cannot convert the model: {first_line(error)}") from error
+        raise DkmError(f"coreai-torch cannot convert the model: {reason_of(error)}") from error
 
 
 def _decompositions() -> Any:

@@ -17,7 +17,7 @@ from converters.coreml.deployment import generation, stored_bits
 from converters.coreml.options import Options
 from converters.coreml.sums import sums
 from converters.storage import check_float16, some, widened
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import Exported, is_scale, weight_name
 from dkm_deploy.quiet import quiet
 from dkm_deploy.runtimes.mlprogram.proto import coremltools
@@ -77,7 +77,7 @@ def _converted(exported: Exported, options: Options) -> tuple[Any, Decodes]:
             traceback.clear_frames(error.__traceback__)
         if isinstance(error, DkmError):  # from our lowering
             raise
-        raise DkmError(f"coremltools cannot convert the model: {first_line(error)}") from error
+        raise DkmError(f"coremltools cannot convert the model: {reason_of(error)}") from error
 
 
 def _decodes(exported: Exported, program: ExportedProgram, options: Options) -> Decodes:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from converters.onnx.uses import attributes_of
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 
 Array = NDArray[Any]
 _Run = Callable[..., Array]
@@ -55,7 +55,7 @@ def evaluate(
             _bounded(made, _TOGETHER * limit)
         except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
             what = f"{', '.join(node.output)!r} ({node.op_type!r})"
-            raise DkmError(f"{what} cannot be run: {first_line(error)}") from error
+            raise DkmError(f"{what} cannot be run: {reason_of(error)}") from error
     return values
 
 

@@ -21,7 +21,7 @@ from converters.onnx.evaluate import evaluate
 from converters.onnx.kernel import ZERO
 from converters.onnx.load import fill, load
 from dkm_deploy.clustering.lut_grid import step_of
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.palette import Palette
 
 Array = NDArray[Any]
@@ -53,7 +53,7 @@ def palettes_of(model: ModelProto, path: Path) -> dict[str, Palette]:
             raise DkmError(f"{path}: {decode.weight}: {error}") from error
         # A damaged graph can have any shapes, and none.
         except (ArithmeticError, LookupError, StopIteration, TypeError, ValueError) as error:
-            raise DkmError(f"{path}: {decode.weight}: damaged: {first_line(error)}") from error
+            raise DkmError(f"{path}: {decode.weight}: damaged: {reason_of(error)}") from error
     return palettes
 
 
@@ -120,7 +120,7 @@ def _array(tensor: Any) -> Array:
         array: Array = numpy_helper.to_array(tensor)
     # A damaged tensor can fail in any way that onnx and numpy can.
     except Exception as error:
-        raise DkmError(f"{tensor.name} cannot be read: {first_line(error)}") from error
+        raise DkmError(f"{tensor.name} cannot be read: {reason_of(error)}") from error
     if array.dtype.kind in "cOSU":
         raise DkmError(f"{tensor.name} holds {array.dtype}, of which no decoding is made")
     return array

@@ -12,7 +12,7 @@ import torch
 from onnx.defs import OpSchema
 from onnxscript.values import Op, Opset
 
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import weight_name
 
 if TYPE_CHECKING:
@@ -108,4 +108,4 @@ def _reason(error: BaseException) -> str:
     """One line from the innermost error: the outer ones tell how to report bugs to PyTorch."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return first_line(error)
+    return reason_of(error)

@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from converters.onnx.values import Held, Use, Values, held_by_functions, op_name, values_of
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 
 _FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
 _LINEAR = {
@@ -122,7 +122,7 @@ def array_of(name: str, tensor: TensorProto) -> NDArray[Any]:
     try:
         array = numpy_helper.to_array(tensor)
     except (ValueError, TypeError) as error:
-        raise DkmError(f"{name}: its values cannot be read: {first_line(error)}") from error
+        raise DkmError(f"{name}: its values cannot be read: {reason_of(error)}") from error
     if array.shape != tuple(tensor.dims):
         raise DkmError(f"{name}: its shape is {list(tensor.dims)}, and its values are not")
     return array

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.runtimes import Arrays, Shape, Tap, check_inputs
 from dkm_deploy.runtimes.aimodel.asset import open_asset
 from dkm_deploy.runtimes.aimodel.packages import missing, quiet
@@ -54,7 +54,7 @@ class CoreAISession:
             with quiet():
                 outputs: dict[str, NDArray[Any]] = _wait(_call(self._function, given))
         except Exception as error:  # Core AI's errors have no common base class
-            raise DkmError(f"{self._path}: cannot run: {first_line(error)}") from error
+            raise DkmError(f"{self._path}: cannot run: {reason_of(error)}") from error
         return outputs
 
     def _cast(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
@@ -87,7 +87,7 @@ class CoreAIProbe:
                 names = _write_with(taps, self._path, copy, self._weights)
                 return CoreAIDump(self._path, _wait(_load(copy)), names)
         except Exception as error:  # see CoreAISession.run
-            raise DkmError(f"{self._path}: cannot look inside: {first_line(error)}") from error
+            raise DkmError(f"{self._path}: cannot look inside: {reason_of(error)}") from error
 
 
 class CoreAIDump(CoreAISession):
@@ -134,7 +134,7 @@ class CoreAIRuntime:
             with quiet():
                 return CoreAISession(path, _wait(_load(path)))
         except Exception as error:  # see CoreAISession.run
-            raise DkmError(f"{path}: Core AI cannot load it: {first_line(error)}") from error
+            raise DkmError(f"{path}: Core AI cannot load it: {reason_of(error)}") from error
 
     def probe(self, path: Path, weights: Collection[str]) -> CoreAIProbe:
         """Open an asset to look at the values around its palettized layers.
@@ -148,7 +148,7 @@ class CoreAIRuntime:
                 _, graph = _opened(path)
                 taps = tuple(one.tap for one in find_taps(graph, weights))
         except Exception as error:  # see CoreAISession.run
-            raise DkmError(f"{path}: cannot look inside: {first_line(error)}") from error
+            raise DkmError(f"{path}: cannot look inside: {reason_of(error)}") from error
         return CoreAIProbe(path, weights, taps)
 
     def _check(self, path: Path) -> None:

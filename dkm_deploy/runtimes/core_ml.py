@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.quiet import quiet
 from dkm_deploy.runtimes import Arrays, Shape, check_inputs
 from dkm_deploy.runtimes.mlprogram.interface import interface
@@ -66,7 +66,7 @@ class CoreMLSession:
                 units = ct.ComputeUnit[compute_units]
                 self._model = ct.models.MLModel(str(copy), compute_units=units, **named)
         except Exception as error:  # coremltools passes on what Core ML says in many kinds
-            raise DkmError(f"{path}: Core ML cannot load it: {first_line(error)}") from error
+            raise DkmError(f"{path}: Core ML cannot load it: {reason_of(error)}") from error
 
     def make_state(self) -> Any:
         """Zeros for every state of the function, to be passed to :meth:`run`; Core ML's own."""
@@ -91,7 +91,7 @@ class CoreMLSession:
             else:
                 outputs = self._model.predict(given)
         except Exception as error:  # see __init__
-            raise DkmError(f"{self._path}: Core ML failed: {first_line(error)}") from error
+            raise DkmError(f"{self._path}: Core ML failed: {reason_of(error)}") from error
         return {name: self._array(value) for name, value in outputs.items()}
 
     def _feature(self, name: str, array: NDArray[Any]) -> Any:

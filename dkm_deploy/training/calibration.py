@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.training.objective import call
 
 Calibration = Tensor | Mapping[str, Any] | Iterable[Any]
@@ -56,7 +56,7 @@ def outputs_of(model: nn.Module, inputs: Any, number: int) -> Any:
         return call(model, inputs)
     except Exception as error:  # any error of the user's own forward
         raise DkmError(
-            f"the model does not run on calibration batch {number}: {first_line(error)}"
+            f"the model does not run on calibration batch {number}: {reason_of(error)}"
         ) from error
 
 

@@ -10,7 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.training.attach import Attached, require_attached
 from dkm_deploy.training.method import Learned
 from dkm_deploy.training.sharded import whole
@@ -94,7 +94,7 @@ def _derivatives(
             )
         products = torch.autograd.grad(gradients, levels, signs, materialize_grads=True)
     except RuntimeError as error:
-        raise DkmError(f"the loss cannot be differentiated twice: {first_line(error)}") from error
+        raise DkmError(f"the loss cannot be differentiated twice: {reason_of(error)}") from error
     return gradients, [sign * product for sign, product in zip(signs, products, strict=True)]
 
 

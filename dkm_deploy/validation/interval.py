@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dkm_deploy.errors import first_line
+from dkm_deploy.errors import reason_of
 from dkm_deploy.metric import Metric, accuracy
 
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
@@ -59,7 +59,7 @@ def metric_loss(
     try:
         draws = _resampled(metric, original, actual, labels)
     except Exception as error:  # the user's own metric, on inputs that may lack a class
-        return Loss(value, None, None, f"no interval: a resample gave {first_line(error)}")
+        return Loss(value, None, None, f"no interval: a resample gave {reason_of(error)}")
     if not np.isfinite(draws).all():
         return Loss(value, None, None, "no interval: the metric of a resample is not finite")
     low, high = np.quantile(draws, (0.025, 0.975))

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import Inputs, arguments, output_names
 from dkm_deploy.program import fixed_batch as program_batch
 from dkm_deploy.runtimes import Arrays, Probe, Session, Translated
@@ -36,7 +36,7 @@ def run_model(model: nn.Module, inputs: Inputs, block: int = _BLOCK) -> Outputs:
             outputs = model(*part_args, **part_kwargs)
         except Exception as error:  # any error of the user's own forward
             raise DkmError(
-                f"the PyTorch model does not run on the inputs: {first_line(error)}"
+                f"the PyTorch model does not run on the inputs: {reason_of(error)}"
             ) from error
         tensors = [t for t in pytree.tree_leaves(outputs) if torch.is_tensor(t)]
         named = zip(output_names(outputs), tensors, strict=True)

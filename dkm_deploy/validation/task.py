@@ -10,7 +10,7 @@ from typing import Any
 from numpy.typing import NDArray
 from torch import nn
 
-from dkm_deploy.errors import DkmError, first_line
+from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import Inputs
 from dkm_deploy.metric import Metric
 from dkm_deploy.palette import Palette
@@ -99,7 +99,7 @@ def _users_own() -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise DkmError(f"the metric cannot be computed: {first_line(error)}") from error
+        raise DkmError(f"the metric cannot be computed: {reason_of(error)}") from error
 
 
 def _first(outputs: Outputs) -> NDArray[Any]:
