@@ -1,6 +1,7 @@
 # make demo   sets everything up, then runs the main job
 # make test   sets everything up, then runs the tests and the checks
 # make test-slow  whole models from transformers, which take minutes more
+# make mutants  faults planted one by one, to see which no test notices; hours, and goes on where it stopped
 # make check  lint, format and types only
 # make clean  removes what the others made
 PYTHON ?= python3
@@ -8,7 +9,7 @@ BIN := .venv/bin
 READY := .venv/.ready
 WHEEL_ENV := out/wheel-env
 
-.PHONY: demo test test-slow check wheel clean
+.PHONY: demo test test-slow mutants check wheel clean
 
 demo: $(READY)
 	rm -rf out/demo
@@ -21,6 +22,9 @@ test: $(READY)
 
 test-slow: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m slow
+
+mutants: $(READY)
+	$(BIN)/python -m benchmarks.mutants
 
 check: $(READY)
 	$(BIN)/ruff check .

@@ -24,7 +24,9 @@ from dkm_deploy.packing import pack, packed_size, unpack
 )
 def test_the_stream_is_lsb_first_and_elements_straddle_bytes(bits, indices, expected):
     packed = pack(np.array(indices, np.uint8), bits)
+    assert packed.dtype == np.uint8
     assert packed.tobytes().hex() == expected
+    assert unpack(packed, bits, len(indices)).dtype == np.uint8
 
 
 @st.composite
@@ -64,3 +66,17 @@ def test_bits_out_of_range_are_refused(bits):
 def test_a_stream_of_another_length_is_refused():
     with pytest.raises(DkmError, match="5 indices of 3 bits fill 2 bytes, but 3 bytes"):
         unpack(b"abc", 3, 5)
+
+
+def test_indices_of_another_type_are_taken_as_bytes():
+    assert pack(np.array([[1, 0], [1, 1]], np.int64), 1).tobytes().hex() == "0d"
+    assert pack(np.array([3, 255], np.int64), 8).dtype == np.uint8
+
+
+@pytest.mark.parametrize("bits", [3, 8])
+def test_what_comes_out_can_be_written_and_is_no_view(bits):
+    data = np.arange(6, dtype=np.uint8)
+    packed = pack(data, bits)
+    unpack(packed, bits, 6)[:] = 1
+    packed[:] = 0
+    assert np.array_equal(data, np.arange(6))

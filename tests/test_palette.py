@@ -157,13 +157,27 @@ def test_arrays_cannot_be_written():
         (np.zeros((2, 2)), np.zeros((1, 1, 2, 1)), 0, 0, "indices are float64"),
         (np.zeros((2, 2), np.uint8), np.zeros((1, 1, 2, 1), int), 0, 0, "the LUT is int64"),
         (np.zeros((2, 2), np.uint8), np.zeros((2, 1)), 0, 0, "need a LUT of rank 4"),
-        (np.zeros((2, 2), np.uint8), np.zeros((1, 1, 2, 1)), 2, 0, "axis is 2"),
+        (
+            np.zeros((2, 2), np.uint8),
+            np.zeros((1, 1, 2, 1)),
+            2,
+            0,
+            "^axis is 2; the weight has dimensions 0 to 1$",
+        ),
+        (
+            np.zeros((2, 2), np.uint8),
+            np.zeros((1, 1, 2, 0)),
+            0,
+            0,
+            "^the LUT's entries are empty; cluster_dim is at least 1$",
+        ),
         (np.zeros((2, 2), np.uint8), np.zeros((1, 1, 3, 1)), 0, 0, "the LUT has 3 entries"),
         (np.zeros((2, 2), np.uint8), np.zeros((1, 1, 512, 1)), 0, 0, "the LUT has 512 entries"),
-        (np.zeros((2, 3), np.uint8), np.zeros((1, 2, 2, 1)), 0, 0, "do not divide"),
+        (np.zeros((2, 3), np.uint8), np.zeros((1, 2, 2, 1)), 0, 0, r"^group counts \(1, 2\)"),
         (np.full((2, 2), 2, np.uint8), np.zeros((1, 1, 2, 1)), 0, 0, "index 2 points outside"),
         (np.zeros((2, 2), np.uint8), np.full((1, 1, 2, 1), np.nan), 0, 0, "NaN or infinity"),
-        (np.zeros((2, 2), np.uint8), np.zeros((1, 1, 2, 1)), 0, 3, "bits is 3, but a LUT of 2"),
+        (np.zeros((2, 2), np.uint8), np.zeros((1, 1, 2, 1)), 0, 3, "bits is 3, but a LUT of 2 "),
+        (np.zeros((2, 2), np.uint8), np.zeros((1, 1, 8, 1)), 0, 2, "bits is 2, but a LUT of 8 e"),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused(indices, lut, axis, bits, message):
@@ -185,10 +199,62 @@ def test_difference_names_what_differs():
     flipped = indices.copy()
     flipped[1, 2] ^= 1
     assert difference(palette, Palette(flipped, palette.lut)) == "1 of 16 indices differ"
+    turned = Palette(np.ascontiguousarray(indices.T), palette.lut)
+    assert difference(palette, turned) == "it is transposed: its first two dimensions are swapped"
     off = palette.lut.astype(np.float16)
     off[0, 0, 2, 0] = np.nextafter(off[0, 0, 2, 0], np.float16(np.inf))
-    assert "LUT entries differ" in difference(palette, Palette(indices, off))
+    gap = float(off[0, 0, 2, 0]) - float(palette.lut.astype(np.float16)[0, 0, 2, 0])
+    assert difference(palette, Palette(indices, off)) == (
+        f"LUT entries differ: 1 of 4 float16 values, by up to {gap:.3g}"
+    )
     assert "shape" in difference(palette, Palette(indices[:2], palette.lut))
     vectors = palette.lut.reshape(1, 1, 2, 2)
     pairs = Palette(indices // 2, vectors, axis=0), Palette(indices // 2, vectors, axis=1)
     assert "shape" in difference(*pairs)
+
+
+def test_a_difference_of_a_vector_of_weights_is_told_too():
+    """Of one dimension: there are no two to be swapped."""
+    lut = np.arange(4, dtype=np.float32).reshape(1, 4, 1)
+    one, other = (Palette(np.array(values, np.uint8), lut) for values in ([0, 1, 2], [2, 1, 0]))
+    assert difference(one, other) == "2 of 3 indices differ"
+
+
+def test_a_difference_in_layout_shows_both():
+    rng = np.random.default_rng(0)
+    indices = rng.integers(0, 2, (2, 2)).astype(np.uint8)
+    whole = Palette(indices, np.array([0, 1], np.float32).reshape(1, 1, 2, 1))
+    rows = Palette(indices, np.array([0, 1, 0, 1], np.float32).reshape(2, 1, 2, 1))
+    assert difference(whole, rows) == f"stored as {rows!r} in place of {whole!r}"
+    assert (
+        difference(whole, _scaled(whole)) == f"stored as {_scaled(whole)!r} in place of {whole!r}"
+    )
+    wide = whole.widen(3)
+    assert difference(wide, whole) == f"stored as {whole!r} in place of {wide!r}"
+
+
+def test_a_palette_says_what_it_is():
+    plain = Palette(np.zeros((4, 8), np.uint8), np.ones((2, 1, 4, 2), np.float32), axis=1)
+    told = "Palette(shape=(4, 16), bits=2, cluster_dim=2, axis=1, groups=(2, 1), lut=float32"
+    assert repr(plain) == f"{told})"
+    assert repr(_scaled(plain)) == f"{told}, scale=per channel)"
+
+
+def test_a_palette_is_no_other_object():
+    assert Palette(np.zeros(2, np.uint8), np.zeros((1, 2, 1), np.float32)) != "a palette"
+
+
+@pytest.mark.parametrize("bits", [1, 9])
+def test_widening_to_fewer_bits_or_beyond_a_byte_is_refused(bits):
+    palette = Palette(np.zeros(2, np.uint8), np.zeros((1, 4, 1), np.float32))
+    with pytest.raises(DkmError, match=f"^2 bits cannot be widened to {bits} bits$"):
+        palette.widen(bits)
+
+
+@settings(max_examples=60, deadline=None)
+@given(palettes().filter(lambda palette: palette.indices.ndim == 2))
+def test_a_transposed_palette_is_that_of_the_transposed_matrix(palette):
+    turned = palette.transposed()
+    assert np.array_equal(turned.decode(), palette.decode().T)
+    assert turned.lut.flags.c_contiguous
+    assert turned.indices.flags.c_contiguous

@@ -1,0 +1,1 @@
+"""How many small faults in what vouches for files the tests notice."""

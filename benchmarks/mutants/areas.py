@@ -1,0 +1,85 @@
+"""What is mutated, and which tests must notice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Area:
+    """Some files and the tests that are about them.
+
+    Attributes:
+        name: on the command line and in the table.
+        sources: glob patterns of the files that are mutated.
+        tests: files and folders of tests. Tests of everything else are left out: they would notice
+            most faults too, and take minutes for each that they do not.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    tests: tuple[str, ...]
+
+
+AREAS = (
+    Area(
+        "palette, packing",
+        ("dkm_deploy/packing.py", "dkm_deploy/palette.py"),
+        ("tests/test_packing.py", "tests/test_palette.py"),
+    ),
+    Area("report", ("dkm_deploy/report/*.py",), ("tests/report",)),
+    Area("validation", ("dkm_deploy/validation/*.py",), ("tests/validation",)),
+    Area(
+        "ONNX reader",
+        tuple(
+            f"converters/onnx/{name}.py"
+            for name in ("decodes", "evaluate", "ledger", "load", "read", "trace", "wire")
+        ),
+        (
+            "tests/converters/test_onnx_ledger.py",
+            "tests/converters/test_onnx_load.py",
+            "tests/converters/test_onnx_read.py",
+            "tests/converters/test_onnx_resaved.py",
+        ),
+    ),
+    Area(
+        ".ort reader",
+        tuple(f"converters/ort/{name}.py" for name in ("flatbuffer", "ledger", "load", "model")),
+        ("tests/converters/test_ort_damage.py", "tests/converters/test_ort_read.py"),
+    ),
+    Area(
+        "Core ML reader",
+        (
+            "converters/coreml/ledger.py",
+            "converters/coreml/read.py",
+            *(f"dkm_deploy/runtimes/mlprogram/{name}.py" for name in ("blobs", "package", "proto")),
+        ),
+        (
+            "tests/converters/test_coreml_read.py",
+            "tests/runtimes/test_mlprogram_constexpr.py",
+            "tests/runtimes/test_mlprogram_package.py",
+        ),
+    ),
+    Area(
+        "Core AI reader",
+        (
+            "converters/coreai/ledger.py",
+            "converters/coreai/read.py",
+            "dkm_deploy/runtimes/aimodel/*.py",
+        ),
+        ("tests/converters/test_coreai_read.py",),
+    ),
+    Area(
+        "checkpoint",
+        ("dkm_deploy/training/checkpoint.py",),
+        ("tests/training/test_checkpoint.py",),
+    ),
+)
+
+
+def area_named(name: str) -> Area:
+    """The area called ``name``. Raises KeyError with the known names."""
+    for area in AREAS:
+        if area.name == name:
+            return area
+    raise KeyError(f"no area is called {name!r}; there are {', '.join(a.name for a in AREAS)}")
