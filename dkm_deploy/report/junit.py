@@ -19,8 +19,8 @@ _COUNTS = ("tests", "failures", "errors", "skipped")
 def junit(report: Mapping[str, Any]) -> str:
     """The checks of a report as JUnit XML.
 
-    A missed limit is a failure; a check that did not run is skipped or, where the report requires
-    it, a failure too. A report that passed nothing for want of checks has a failure of its
+    A missed limit is a failure; a check that did not run is skipped or, where the report
+    lacks it, a failure too. A report that passed nothing for want of checks has a failure of its
     own, so that no report is green that did not pass.
 
     Args:
@@ -44,7 +44,7 @@ def _suite(model: Mapping[str, Any], report: Mapping[str, Any]) -> Element:
         told = {"message": printable(check["reason"])}
         if check["status"] == "passed":
             SubElement(case, "system-out").text = told["message"]
-        elif check["status"] == "missed" or summary.required(report, check["name"]):
+        elif check["status"] == "missed" or summary.lacking(report, check):
             SubElement(case, "failure", told, type=check["status"]).text = told["message"]
         else:
             SubElement(case, "skipped", told)

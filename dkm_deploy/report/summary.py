@@ -27,18 +27,20 @@ def headline(report: Mapping[str, Any]) -> str:
     """The verdict in words, such as ``Passed, 2 checks not run``."""
     missed, not_run = reasons(report, "missed"), reasons(report, "not run")
     if state(report) == "not run":
-        lacking = sum(required(report, check) for _, check, _ in not_run)
-        if not (reasons(report, "passed") and lacking):
+        checks = [check for model in report["models"] for check in model["checks"]]
+        wanting = sum(lacking(report, check) for check in checks)
+        if not (reasons(report, "passed") and wanting):
             return "Nothing was checked"
-        return f"Not passed, {plural(lacking, 'check')} not run but required"
+        return f"Not passed, {plural(wanting, 'check')} not run but required"
     verdict = f"{plural(len(missed), 'limit')} missed" if missed else "Passed"
     return verdict + (f", {plural(len(not_run), 'check')} not run" if not_run else "")
 
 
-def required(report: Mapping[str, Any], check: str) -> bool:
-    """Whether a check must have run: all must, none, or those that are named."""
+def lacking(report: Mapping[str, Any], check: Mapping[str, Any]) -> bool:
+    """Whether a check did not run and the report has not passed for want of it."""
     among = report.get("required")
-    return check in among if isinstance(among, list) else bool(among)
+    required = check["name"] in among if isinstance(among, list) else bool(among)
+    return check["status"] == "not run" and bool(required or check.get("blocks"))
 
 
 def scope(report: Mapping[str, Any]) -> str:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.metric import Metric
+from dkm_deploy.metric import Metric, accuracy, guessing, score
 
 Outputs = Sequence[Sequence[Tensor]]
 """Of each batch, in the order of the model."""
@@ -30,7 +30,8 @@ class Yardstick:
         metric: what counts; None is the relative squared error of the outputs.
 
     Raises:
-        DkmError: the metric lacks labels, or is not finite; or, without one, the outputs are not.
+        DkmError: the metric lacks labels, cannot be computed or is not finite, or top-1 accuracy is
+            no more than guessing gives; or, without one, the outputs are not finite.
     """
 
     def __init__(self, expected: Outputs, labels: Sequence[Any], metric: Metric | None) -> None:
@@ -40,6 +41,10 @@ class Yardstick:
         self.baseline = None if metric is None else self._score(expected)
         if self.baseline is not None and not np.isfinite(self.baseline):
             raise DkmError(f"the metric of the model as it is is {self.baseline}")
+        if metric is accuracy and self.baseline is not None and self._labels is not None:
+            odd = guessing(self.baseline, _first(expected), self._labels)
+            if odd:
+                raise DkmError(odd)
         if metric is None and not all(t.isfinite().all() for batch in expected for t in batch):
             raise DkmError("the model gives NaN or infinity on the calibration data; use a metric")
 
@@ -56,8 +61,11 @@ class Yardstick:
         return self.baseline - score if np.isfinite(score) else float("inf")
 
     def _score(self, outputs: Outputs) -> float:
-        first = np.concatenate([batch[0].cpu().numpy() for batch in outputs])
-        return float(self.metric(first, self._labels))  # type: ignore[misc,arg-type]  # both there
+        return score(self.metric, _first(outputs), self._labels)  # type: ignore[arg-type]  # there
+
+
+def _first(outputs: Outputs) -> NDArray[Any]:
+    return np.concatenate([batch[0].cpu().numpy() for batch in outputs])
 
 
 def _joined(labels: Sequence[Any]) -> NDArray[Any]:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dkm_deploy.metric import is_answer
+
 _TOP = 5
 _LISTED = 1000
 
@@ -39,34 +41,53 @@ class Answers:
             five; None where there are no more than five.
         flip_count: inputs with another top-1 class.
         flips: these inputs, the first 1000 of them.
+        unanswered: inputs to which the original gives no answer (NaN, or an infinite highest
+            score); no model agrees there.
+        reason: why there is no agreement.
     """
 
     agreement: float | None = None
     top5_overlap: float | None = None
     flip_count: int | None = None
     flips: tuple[Flip, ...] = ()
+    unanswered: int = 0
+    reason: str = ""
 
 
 def compare_answers(
     actual: NDArray[Any], original: NDArray[Any], labels: NDArray[Any] | None
 ) -> Answers:
-    """Answers of ``(n, classes)`` scores against the original's; empty if they are no such scores.
+    """Answers of ``(n, classes)`` scores against the original's; none if they are no such scores.
 
-    A row with a NaN answers nothing: it never agrees.
+    A row that gives no answer in one of them never agrees.
     """
-    if actual.shape != original.shape or actual.ndim != 2 or actual.shape[1] < 2:
-        return Answers()
+    if actual.shape != original.shape:
+        return Answers(
+            reason=f"outputs of shape {actual.shape}; the original's are {original.shape}"
+        )
+    if actual.ndim != 2 or actual.shape[1] < 2:
+        return Answers(
+            reason=f"outputs of shape {actual.shape} are not scores of classes, (n, classes): give "
+            "labels and a metric instead"
+        )
+    known = is_answer(original)
+    if not known.any():
+        return Answers(
+            unanswered=len(known), reason="the original answers no input: its scores are not finite"
+        )
+    both = known & is_answer(actual)
     ours, theirs = actual.argmax(-1), original.argmax(-1)
-    flipped = np.flatnonzero((ours != theirs) | np.isnan(actual).any(-1))
+    flipped = np.flatnonzero((ours != theirs) | ~both)
     right = _classes(labels, len(ours))
     return Answers(
         agreement=(len(ours) - len(flipped)) / len(ours),
-        top5_overlap=_overlap(actual, original) if actual.shape[1] > _TOP else None,
+        top5_overlap=_overlap(actual, original, both) if actual.shape[1] > _TOP else None,
         flip_count=len(flipped),
         flips=tuple(
             Flip(int(i), int(theirs[i]), int(ours[i]), None if right is None else int(right[i]))
             for i in flipped[:_LISTED]
         ),
+        unanswered=int((~known).sum()),
     )
 
 
@@ -76,8 +97,10 @@ def _classes(labels: NDArray[Any] | None, count: int) -> NDArray[Any] | None:
     return labels
 
 
-def _overlap(actual: NDArray[Any], original: NDArray[Any]) -> float:
+def _overlap(actual: NDArray[Any], original: NDArray[Any], both: NDArray[np.bool_]) -> float:
+    """The mean over inputs; where one of ``both`` gives no answer, it is 0."""
     ours, theirs = (
         np.argsort(-scores, -1, kind="stable")[:, :_TOP] for scores in (actual, original)
     )
-    return float((ours[:, :, None] == theirs[:, None, :]).any(1).mean())
+    shares = (ours[:, :, None] == theirs[:, None, :]).any(1).mean(1)
+    return float((shares * both).mean())

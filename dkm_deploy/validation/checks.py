@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from math import isfinite
 
 import numpy as np
 
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
+from dkm_deploy.validation.answers import Answers
 from dkm_deploy.validation.interval import Loss
 from dkm_deploy.validation.limits import Limits, OutputLimits, limits_of
 from dkm_deploy.validation.metrics import Errors
 from dkm_deploy.validation.record import Check, Status
+from dkm_deploy.validation.task import Answered
 
 # What each limit of an output is about: the figure, and what to call it.
 _FIGURES = {
@@ -26,6 +29,8 @@ _FIGURES = {
     "min_psnr_db": ("psnr_db", "PSNR in dB"),
     "min_cosine": ("cosine", "cosine"),
 }
+
+_NOTHING = "0, and 0 of the original: it tells nothing; are these the right labels?"
 
 
 def palettes_check(
@@ -103,15 +108,22 @@ def _measured(
     return f"{name}: {words} {figure:{style}}, limit {limit:{style}}"
 
 
-def answer_checks(
-    metric: float | None, loss: Loss | None, agreement: float | None, limits: Limits
-) -> list[Check]:
-    """Metric and top-1 agreement against the original, where limits are set."""
+def answer_checks(told: Answered, limits: Limits, undecided: str) -> list[Check]:
+    """Metric and top-1 agreement against the original, where limits are set.
+
+    Args:
+        told: what the outputs are worth.
+        limits: what was asked for.
+        undecided: why the metric decides nothing, if labels were given and it does not.
+    """
     checks = []
-    if limits.max_metric_loss is not None:
-        checks.append(_metric_check(metric, loss, limits.max_metric_loss))
+    if undecided:
+        blocks = limits.max_metric_loss is not None
+        checks.append(Check("metric", "not run", undecided, blocks))
+    elif limits.max_metric_loss is not None:
+        checks.append(_metric_check(told, limits.max_metric_loss))
     if limits.min_agreement is not None:
-        checks.append(_agreement_check(agreement, limits.min_agreement))
+        checks.append(_agreement_check(told.answers, limits.min_agreement))
     return checks
 
 
@@ -126,12 +138,26 @@ def size_checks(ledger: Ledger, original: int | None, limits: Limits) -> list[Ch
     return [_with_padding(check, ledger) for check in checks]
 
 
-def _metric_check(metric: float | None, loss: Loss | None, limit: float) -> Check:
+def _metric_check(told: Answered, limit: float) -> Check:
+    if told.failed:
+        return Check("metric", "missed", told.failed)
+    metric, loss = told.metric, told.loss
     if metric is None or loss is None:
         return Check("metric", "not run", "it needs an original, labels and the file's outputs")
+    if metric == loss.value == 0:
+        return Check("metric", "not run", _NOTHING, blocks=True)
     before = metric + loss.value
     reason = f"{metric:.4g} against {before:.4g}: loss {loss.value:.3g}, limit {limit:g}"
-    return Check("metric", _status(loss.value <= limit), f"{reason}; {_certainty(loss, limit)}")
+    kept = isfinite(metric) and loss.value <= limit
+    reason = f"{reason}; {_certainty(loss, limit)}{_unanswered(told.answers)}"
+    return Check("metric", _status(kept), reason)
+
+
+def _unanswered(answers: Answers) -> str:
+    """A clause on inputs that no model is right on, if there are any."""
+    if not answers.unanswered:
+        return ""
+    return f"; the original answers {answers.unanswered} inputs with NaN or infinity"
 
 
 def _certainty(loss: Loss, limit: float) -> str:
@@ -143,11 +169,13 @@ def _certainty(loss: Loss, limit: float) -> str:
     return told + (": too few inputs to be sure on which side of the limit" if unsure else "")
 
 
-def _agreement_check(agreement: float | None, limit: float) -> Check:
-    if agreement is None:
-        return Check("agreement", "not run", "it needs an original and scores per class")
-    reason = f"{100 * agreement:.2f} % of top-1 answers as the original, limit {100 * limit:g} %"
-    return Check("agreement", _status(agreement >= limit), reason)
+def _agreement_check(answers: Answers, limit: float) -> Check:
+    share = answers.agreement
+    if share is None:
+        reason = answers.reason or "it needs an original and the file's outputs"
+        return Check("agreement", "not run", reason, blocks=bool(answers.reason))
+    reason = f"{100 * share:.2f} % of top-1 answers as the original, limit {100 * limit:g} %"
+    return Check("agreement", _status(share >= limit), reason + _unanswered(answers))
 
 
 def _ratio_check(size: int, original: int | None, limit: float) -> Check:

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
-from torch import Tensor, nn
+from torch import nn
 
 from dkm_deploy.atomic import check_writable, written_whole
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs, arguments
+from dkm_deploy.metric import unfit
 from dkm_deploy.training.checkpoint import save_palettes
 from dkm_deploy.training.freeze import palettes
 from dkm_deploy.validation.bundle import (
@@ -32,11 +33,14 @@ from dkm_deploy.validation.bundle import (
     sha256,
     tensor_key,
 )
+from dkm_deploy.validation.finite import check_finite
+from dkm_deploy.validation.labels import Labels, labels_array
 from dkm_deploy.validation.layers import recipe_of
 from dkm_deploy.validation.limits import Limits, check_names
 from dkm_deploy.validation.provenance import provenance as versions
 from dkm_deploy.validation.run import run_model, sample_count
 from dkm_deploy.validation.size import half_bytes, tensor_bytes
+from dkm_deploy.validation.task import first
 
 Groups = Mapping[str, Mapping[str, NDArray[Any]]]
 
@@ -47,7 +51,7 @@ def write_golden(
     reference: nn.Module,
     inputs: Inputs,
     original: nn.Module | None = None,
-    labels: Tensor | NDArray[Any] | None = None,
+    labels: Labels | None = None,
     metric: str | None = None,
     limits: Limits | None = None,
     provenance: Mapping[str, str] | None = None,
@@ -64,32 +68,35 @@ def write_golden(
         inputs: a tensor, a tuple of positional or a mapping of keyword inputs, samples along the
             first dimension.
         original: the model before clustering.
-        labels: integer labels ``(n,)``, or what a metric takes.
+        labels: class numbers from 0, ``(n,)``, or what a metric takes: one for each input.
         metric: what the labels are for; None is top-1 accuracy.
         limits: what a file must keep.
         provenance: the recipe, the commit, and whatever else should be known of the model.
         force: replace the folder.
 
     Raises:
-        DkmError: the models do not run on the inputs, or an input is not a tensor.
+        DkmError: the models do not run on the inputs, an input is not a tensor, or the labels are
+            not for the metric.
         OutputExistsError: ``folder`` exists and ``force`` is not set.
     """
     folder, limits = Path(folder), limits or Limits()
     check_writable(folder, force=force)
     given = _named(reference, inputs)
-    labels = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
-    if labels is not None and len(labels) != sample_count(inputs):
-        raise DkmError(f"{len(labels)} labels for {sample_count(inputs)} inputs")
-    if labels is not None and labels.dtype.kind not in "biuf":
-        raise DkmError(f"labels are {labels.dtype}; a golden bundle holds numbers")
+    told = labels_array(labels, sample_count(inputs))
+    if told is not None and told.dtype.kind not in "biuf":
+        raise DkmError(f"labels are {told.dtype}; a golden bundle holds numbers")
     groups = {
         "inputs": given,
         "outputs": run_model(reference, inputs),
         "original": run_model(original, inputs) if original else {},
-        "labels": {} if labels is None else {"labels": labels},
+        "labels": {} if told is None else {"labels": told},
     }
     check_names(limits, groups["outputs"])
-    told = {
+    check_finite(groups["outputs"], inputs)
+    reason = None if told is None or metric else unfit(first(groups["outputs"]), told)
+    if reason:
+        raise DkmError(reason)
+    about = {
         "metric": metric,
         "original_bytes": [tensor_bytes(original), half_bytes(original)] if original else None,
         "limits": asdict(limits),
@@ -97,7 +104,7 @@ def write_golden(
         "recipe": recipe_of(palettes(reference), reference).to_toml(),
     }
     with written_whole(folder, force=force) as temporary:
-        _write(temporary, groups, told)
+        _write(temporary, groups, about)
         save_palettes(palettes(reference), temporary / PALETTES)
         _write_sums(temporary)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkm_deploy.errors import reason_of
-from dkm_deploy.metric import Metric, accuracy
+from dkm_deploy.metric import Metric, accuracy, hits, score
 
 _Z = 1.959963984540054  # 97.5 % point of the normal distribution
 _RESAMPLES = 1000
@@ -49,10 +49,13 @@ def metric_loss(
     inputs and few differences too (Newcombe, Statistics in Medicine 17, 1998, 2635-2650). For any
     other metric whole inputs are resampled, the same ones for both (Efron and Tibshirani, An
     Introduction to the Bootstrap, 1993, ch. 13).
+
+    Raises:
+        DkmError: the metric cannot be computed of all inputs.
     """
-    value = float(metric(original, labels)) - float(metric(actual, labels))
+    value = score(metric, original, labels) - score(metric, actual, labels)
     if metric is accuracy and labels.ndim == 1:
-        low, high = _newcombe(original.argmax(-1) == labels, actual.argmax(-1) == labels)
+        low, high = _newcombe(hits(original, labels), hits(actual, labels))
         return Loss(value, 100 * low, 100 * high, _NEWCOMBE)
     if len(labels) < _FEWEST:
         return Loss(value, None, None, f"no interval: fewer than {_FEWEST} inputs")
@@ -74,7 +77,8 @@ def _resampled(
     draws = np.empty(_RESAMPLES)
     for i in range(_RESAMPLES):
         rows = generator.integers(len(labels), size=len(labels))
-        draws[i] = metric(original[rows], labels[rows]) - metric(actual[rows], labels[rows])
+        before, after = metric(original[rows], labels[rows]), metric(actual[rows], labels[rows])
+        draws[i] = float(before) - float(after)
     return draws
 
 

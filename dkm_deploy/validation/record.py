@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -36,11 +36,14 @@ class Check:
         name: one of ``CHECKS``.
         status: "passed", "missed", or "not run".
         reason: what was found beside what was wanted, or why it did not run.
+        blocks: it did not run for what is wrong with the file or with what was given, not for what
+            is absent, so the report has not passed.
     """
 
     name: str
     status: Status
     reason: str
+    blocks: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,7 @@ class Model:
 class Report:
     """The result of :func:`dkm_deploy.validate`.
 
-    True if some check passed, no limit was missed and every check ran that is required.
+    True if some check passed, no limit was missed and no check is ``lacking``.
 
     Attributes:
         models: PyTorch models first, then the files.
@@ -128,7 +131,8 @@ class Report:
     pictures: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        return bool(self._with_status("passed")) and not (self.missed or self.lacking)
+        passed = self._told(lambda check: check.status == "passed")
+        return bool(passed) and not (self.missed or self.lacking)
 
     @property
     def files(self) -> tuple[Model, ...]:
@@ -138,24 +142,29 @@ class Report:
     @property
     def missed(self) -> tuple[str, ...]:
         """Every missed limit as "file: check: reason"."""
-        return self._with_status("missed")
+        return self._told(lambda check: check.status == "missed")
 
     @property
     def not_run(self) -> tuple[str, ...]:
         """Every check that could not run as "file: check: reason"."""
-        return self._with_status("not run")
+        return self._told(lambda check: check.status == "not run")
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """Every check that is required and could not run as "file: check: reason"."""
-        return self._with_status("not run", self.required)
+        """Every check that did not run and is required, or blocks, as "file: check: reason"."""
+        return self._told(self._lacks)
 
-    def _with_status(self, status: Status, among: Required = True) -> tuple[str, ...]:
+    def _lacks(self, check: Check) -> bool:
+        named = self.required
+        required = named if isinstance(named, bool) else check.name in named
+        return check.status == "not run" and (required or check.blocks)
+
+    def _told(self, wanted: Callable[[Check], bool]) -> tuple[str, ...]:
         return tuple(
             f"{model.name}: {check.name}: {check.reason}"
             for model in self.models
             for check in model.checks
-            if check.status == status and _among(check.name, among)
+            if wanted(check)
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -183,10 +192,6 @@ class Report:
 
         with written_whole(Path(path), force=force) as temporary:
             temporary.write_text(page(self.to_dict()), "utf-8")
-
-
-def _among(name: str, required: Required) -> bool:
-    return required if isinstance(required, bool) else name in required
 
 
 def _finite(value: Any) -> Any:

@@ -90,7 +90,7 @@ def file_row(path: Path, task: Task) -> Model:
         checks=(
             palettes_check(task.frozen, stored, ledger),
             parity,
-            *answer_checks(told.metric, told.loss, told.answers.agreement, task.limits),
+            *answer_checks(told, task.limits, task.undecided),
             *size_checks(ledger, before.tensor_bytes if before else None, task.limits),
             *budget_checks(path, size, task.budget),
             *cost_checks(costs, unmeasured, task.limits),
@@ -110,7 +110,7 @@ def returned_row(folder: Path, returned: Returned, task: Task) -> Model:
         runtime=returned.runtime,
         checks=(
             parity_check(found, reason, True, task.limits, half=True),
-            *answer_checks(told.metric, told.loss, told.answers.agreement, task.limits),
+            *answer_checks(told, task.limits, task.undecided),
             *_unasked(task.limits),
         ),
     )

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import NDArray
 from torch import nn
 
-from dkm_deploy.errors import DkmError, reason_of
+from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
-from dkm_deploy.metric import Metric
+from dkm_deploy.metric import Metric, score
 from dkm_deploy.palette import Palette
 from dkm_deploy.validation.answers import Answers, compare_answers
 from dkm_deploy.validation.budget import Budget
@@ -47,6 +46,8 @@ class Task:
     """The reference itself, where it is at hand."""
     budget: Budget | None = None
     meter: Meter | None = None
+    undecided: str = ""
+    """Why the metric decides nothing though labels were given."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,8 @@ class Answered:
     metric: float | None
     loss: Loss | None
     answers: Answers
+    failed: str = ""
+    """Why the metric cannot be computed of these outputs, if so."""
 
 
 def errors_of(outputs: Outputs, reference: Outputs) -> dict[str, Errors]:
@@ -64,17 +67,19 @@ def errors_of(outputs: Outputs, reference: Outputs) -> dict[str, Errors]:
 
 
 def answered(outputs: Outputs | None, task: Task) -> Answered:
-    """The metric, its loss and the answers. Raises DkmError if the user's own metric fails."""
+    """The metric, its loss and the answers."""
     if outputs is None:
         return Answered(None, None, Answers())
-    first = _first(outputs)
-    before = _first(task.original.outputs) if task.original else None
-    answers = Answers() if before is None else compare_answers(first, before, task.labels)
+    actual = first(outputs)
+    before = first(task.original.outputs) if task.original else None
+    answers = Answers() if before is None else compare_answers(actual, before, task.labels)
     if task.labels is None:
         return Answered(None, None, answers)
-    with _users_own():
-        metric = float(task.metric(first, task.labels))
-        loss = None if before is None else metric_loss(task.metric, before, first, task.labels)
+    try:
+        metric = score(task.metric, actual, task.labels)
+        loss = None if before is None else metric_loss(task.metric, before, actual, task.labels)
+    except DkmError as error:
+        return Answered(None, None, answers, str(error))
     return Answered(metric, loss, answers)
 
 
@@ -93,14 +98,6 @@ def matched(outputs: Outputs, reference: Outputs) -> Outputs:
     return dict(zip(reference, outputs.values(), strict=True))
 
 
-@contextmanager
-def _users_own() -> Iterator[None]:
-    """Any error of the user's own metric as a DkmError."""
-    try:
-        yield
-    except Exception as error:
-        raise DkmError(f"the metric cannot be computed: {reason_of(error)}") from error
-
-
-def _first(outputs: Outputs) -> NDArray[Any]:
+def first(outputs: Outputs) -> NDArray[Any]:
+    """The output that metrics and answers are about."""
     return next(iter(outputs.values()))

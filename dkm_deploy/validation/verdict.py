@@ -6,10 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
@@ -21,6 +19,8 @@ from dkm_deploy.validation.budget import Budget
 from dkm_deploy.validation.bundle import Bundle, read_bundle
 from dkm_deploy.validation.cost import CostOptions
 from dkm_deploy.validation.cost_run import meter
+from dkm_deploy.validation.finite import check_finite
+from dkm_deploy.validation.labels import Labels, decided, labels_array
 from dkm_deploy.validation.layers import histograms, layer, recipe_of
 from dkm_deploy.validation.limits import Limits, check_names, merged
 from dkm_deploy.validation.original_file import original_of, original_row, twin_task
@@ -41,7 +41,7 @@ def validate(
     reference: nn.Module | None = None,
     inputs: Inputs,
     original: nn.Module | str | PathLike[str] | None = None,
-    labels: Tensor | NDArray[Any] | None = None,
+    labels: Labels | None = None,
     metric: Metric | None = None,
     limits: Limits | None = None,
     also: Mapping[str, nn.Module] | None = None,
@@ -64,9 +64,10 @@ def validate(
         inputs: a tensor, a tuple of positional or a mapping of keyword inputs, samples along the
             first dimension; arrays that are no tensors go to files as they are.
         original: the model before clustering, or a file that holds it.
-        labels: integer labels ``(n,)``, or what ``metric`` takes.
-        metric: ``metric(first output, labels)``, more is better; top-1 accuracy in percent if
-            left out. For a confidence interval it is called on 1000 resamples of the inputs.
+        labels: class numbers from 0, ``(n,)``, or what ``metric`` takes: one for each input.
+        metric: ``metric(first output, labels)``, more is better, of copies; top-1 accuracy in
+            percent if left out. For a confidence interval it is called on 1000 resamples of the
+            inputs. Labels that it is not asked of are a check "not run" with the reason.
         limits: what counts as passed.
         also: further PyTorch models to show in the table, by name.
         budget: how many bytes each file may have.
@@ -180,16 +181,21 @@ def _file_rows(
 def _bundle_task(bundle: Bundle, metric: Metric | None, limits: Limits) -> Task:
     wanted = merged(bundle.limits, limits)
     check_names(wanted, bundle.outputs)
+    check_finite(dict(bundle.outputs), bundle.inputs)
     usable = metric is not None or bundle.metric is None
     before = bundle.original_bytes
-    return Task(
-        inputs=bundle.inputs,
-        reference=dict(bundle.outputs),
-        original=Original(dict(bundle.original), *before) if bundle.original and before else None,
-        labels=bundle.labels if usable else None,
-        metric=metric or accuracy,
-        limits=wanted,
-        frozen=bundle.palettes,
+    return decided(
+        Task(
+            inputs=bundle.inputs,
+            reference=dict(bundle.outputs),
+            original=Original(dict(bundle.original), *before)
+            if bundle.original and before
+            else None,
+            labels=bundle.labels if usable else None,
+            metric=metric or accuracy,
+            limits=wanted,
+            frozen=bundle.palettes,
+        )
     )
 
 
@@ -243,13 +249,11 @@ def _task(
     reference: nn.Module | None,
     original: nn.Module | Path | None,
     inputs: Inputs,
-    labels: Tensor | NDArray[Any] | None,
+    labels: Labels | None,
     metric: Metric,
     limits: Limits,
 ) -> Task:
-    labels = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
-    if labels is not None and len(labels) != sample_count(inputs):
-        raise DkmError(f"{len(labels)} labels for {sample_count(inputs)} inputs")
+    told = labels_array(labels, sample_count(inputs))
     before = None if original is None else _original(original, inputs)
     if reference is not None:
         expected = run_model(reference, inputs)
@@ -258,15 +262,18 @@ def _task(
     else:
         raise DkmError("give reference=, or original= as the file that was palettized")
     check_names(limits, expected)
-    return Task(
-        inputs=inputs,
-        reference=expected,
-        original=before,
-        labels=labels,
-        metric=metric,
-        limits=limits,
-        frozen={} if reference is None else palettes(reference),
-        model=reference,
+    check_finite(expected, inputs)
+    return decided(
+        Task(
+            inputs=inputs,
+            reference=expected,
+            original=before,
+            labels=told,
+            metric=metric,
+            limits=limits,
+            frozen={} if reference is None else palettes(reference),
+            model=reference,
+        )
     )
 
 

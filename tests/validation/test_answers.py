@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dkm_deploy.validation.answers import Answers, Flip, compare_answers
+from dkm_deploy.validation.answers import Flip, compare_answers
 
 SCORES = np.array([[0.1, 0.9], [0.8, 0.2], [0.6, 0.4], [0.3, 0.7]])
 
@@ -43,7 +43,37 @@ def test_the_list_of_flips_ends_but_the_count_does_not():
     assert (found.agreement, found.flip_count, len(found.flips)) == (0, 3000, 1000)
 
 
+def test_an_original_without_an_answer_agrees_with_nobody():
+    original, turned = SCORES.copy(), SCORES[:, ::-1]
+    original[0, 1] = np.nan
+    original[1] = np.inf, 0.2
+    found = compare_answers(SCORES, original, None)
+    assert (found.agreement, found.unanswered) == (0.5, 2)
+    assert [flip.input for flip in found.flips] == [0, 1]
+    assert compare_answers(original, original, None).agreement == 0.5
+    none = compare_answers(turned, SCORES * np.nan, None)
+    assert (none.agreement, none.flip_count, none.unanswered) == (None, None, 4)
+    assert none.reason.endswith("its scores are not finite")
+
+
+def test_a_class_that_is_ruled_out_is_an_answer():
+    masked = np.where(SCORES < 0.25, -np.inf, SCORES)
+    assert compare_answers(masked, SCORES, None).agreement == 1
+
+
+def test_what_is_no_answer_has_no_top_5():
+    original = np.arange(20.0).reshape(2, 10)
+    broken = original.copy()
+    broken[1, 0] = np.nan
+    assert compare_answers(broken, original, None).top5_overlap == 0.5
+    assert compare_answers(original, broken, None).top5_overlap == 0.5
+
+
 @pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 2, 2)])
 def test_outputs_that_are_no_scores_have_no_answers(shape):
-    assert compare_answers(np.zeros(shape), np.zeros(shape), None) == Answers()
-    assert compare_answers(np.zeros((4, 2)), np.zeros((4, 3)), None) == Answers()
+    found = compare_answers(np.zeros(shape), np.zeros(shape), None)
+    assert (found.agreement, found.flip_count, found.flips) == (None, None, ())
+    assert "are not scores of classes" in found.reason
+    other = compare_answers(np.zeros((4, 2)), np.zeros((4, 3)), None)
+    assert other.agreement is None
+    assert other.reason == "outputs of shape (4, 2); the original's are (4, 3)"

@@ -1,0 +1,33 @@
+"""Can anything be compared with these outputs?"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch.utils import _pytree as pytree
+
+from dkm_deploy.errors import DkmError
+from dkm_deploy.export import Inputs, arguments
+from dkm_deploy.validation.run import Outputs
+
+
+def check_finite(outputs: Outputs, inputs: Inputs) -> None:
+    """Raise DkmError if an output of the reference is all NaN or infinite, for every input."""
+    for name, array in outputs.items():
+        if array.size and not np.isfinite(array).any():
+            raise DkmError(
+                f"the reference gives no finite value in output {name!r}, so no file can be "
+                f"compared with it{_blamed(inputs)}"
+            )
+
+
+def _blamed(inputs: Inputs) -> str:
+    """The inputs that are not finite, as a clause."""
+    args, kwargs = arguments(inputs)
+    named = {str(place): value for place, value in enumerate(args)} | kwargs
+    bad = [name for name, value in named.items() if not _finite(value)]
+    return f": input {', '.join(bad)} holds NaN or infinity" if bad else ""
+
+
+def _finite(value: object) -> bool:
+    return all(bool(t.isfinite().all()) for t in pytree.tree_leaves(value) if torch.is_tensor(t))
