@@ -57,6 +57,15 @@ class Translated(Session, Protocol):
     interface: Interface
 
 
+@runtime_checkable
+class Batched(Protocol):
+    """A session or probe of a file that may allow some numbers of samples at a time, not others."""
+
+    batches: tuple[tuple[int, int | None], ...]
+    """Smallest and largest number of samples at a time, None where there is no limit; any of these
+    ranges will do. Empty if no input has a dimension."""
+
+
 class Runtime(Protocol):
     """Something that runs files of some suffixes."""
 

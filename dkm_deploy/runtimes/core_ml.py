@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.quiet import quiet
-from dkm_deploy.runtimes import Arrays, Shape, check_inputs
+from dkm_deploy.runtimes import Arrays, Shape
+from dkm_deploy.runtimes.mlprogram.inputs import batches, described_inputs, taken_inputs
 from dkm_deploy.runtimes.mlprogram.interface import interface
 from dkm_deploy.runtimes.mlprogram.package import open_package
 from dkm_deploy.runtimes.mlprogram.program import chosen, functions
@@ -35,6 +36,7 @@ class CoreMLSession:
 
     Attributes:
         input_shapes: shape of every input by name; None for a dimension that may change.
+        batches: see :class:`dkm_deploy.runtimes.Batched`.
         interface: how the inputs and outputs of the original model become those of the file.
     """
 
@@ -52,8 +54,9 @@ class CoreMLSession:
         self._path = path
         package = open_package(path)
         self._function = chosen(functions(package), function)
-        self._inputs = {n: k for n, k in self._function.inputs.items() if k is not None}
-        self.input_shapes: Mapping[str, Shape] = {n: k.shape for n, k in self._inputs.items()}
+        self._inputs = described_inputs(package, self._function)
+        self.input_shapes: Mapping[str, Shape] = {n: i.shape for n, i in self._inputs.items()}
+        self.batches = batches(self._inputs)
         self.interface = interface(package, self._function)
         self._spaces = _color_spaces(package.model.description)
         folder = tempfile.mkdtemp()
@@ -83,8 +86,8 @@ class CoreMLSession:
         Raises:
             DkmError: an input does not fit, Pillow is missing for an image, or Core ML fails.
         """
-        check_inputs(inputs, self.input_shapes)
-        given = {name: self._feature(name, array) for name, array in inputs.items()}
+        taken = taken_inputs(self._inputs, inputs)
+        given = {name: self._feature(name, array) for name, array in taken.items()}
         try:
             if self._function.states:
                 outputs = self._model.predict(given, state or self._model.make_state())
@@ -97,7 +100,7 @@ class CoreMLSession:
     def _feature(self, name: str, array: NDArray[Any]) -> Any:
         if name in self._spaces:
             return _image(array, blue_first=self._spaces[name] == "BGR")
-        return np.asarray(array, self._inputs[name].dtype.held)
+        return np.asarray(array, self._inputs[name].kind.dtype.held)
 
     def _array(self, value: Any) -> NDArray[Any]:
         if isinstance(value, Mapping):

@@ -24,7 +24,7 @@ from dkm_deploy.runtimes import Costed, Session, runtime_for, timed_runtime
 from dkm_deploy.targets import existing
 from dkm_deploy.validation import cost_child
 from dkm_deploy.validation.cost import CostOptions, Costs, Figures, middle, ratios
-from dkm_deploy.validation.run import fixed_batch, named_arrays, rows
+from dkm_deploy.validation.run import least_batch, named_arrays, rows
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Meter:
         """
         runtime = timed_runtime(path)
         session = runtime.load(path)
-        batch = fixed_batch(session) or 1
+        batch = least_batch(session)
         orders, files = [self._settings(path, session, runtime, batch)], [path]
         del session  # the dense one needs the memory
         dense, beside = self._dense(path, runtime, batch)

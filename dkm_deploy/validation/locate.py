@@ -17,7 +17,7 @@ from dkm_deploy.runtimes import Probe, prober_for
 from dkm_deploy.validation.calls import Call, Values, calls_of, layers_of, values_of, weights_of
 from dkm_deploy.validation.metrics import errors
 from dkm_deploy.validation.pairs import Pair, groups, norms_of, pair
-from dkm_deploy.validation.run import Outputs, fixed_batch, rows, run_file
+from dkm_deploy.validation.run import Outputs, least_batch, rows, run_file
 
 MOST_BYTES = 1 << 28
 _NAMED = 3
@@ -93,7 +93,7 @@ def locate(
     weights = weights_of(model)
     layers = layers_of(weights)
     probe = prober_for(path).probe(path, weights)
-    batch = fixed_batch(probe) or 1
+    batch = least_batch(probe)
     start = _worst(*outputs) // batch * batch
     block = rows(inputs, start, start + batch)
     calls = calls_of(model, block, layers)

@@ -14,7 +14,8 @@ from torch.utils import _pytree as pytree
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import Inputs, arguments, output_names
 from dkm_deploy.program import fixed_batch as program_batch
-from dkm_deploy.runtimes import Arrays, Probe, Session, Translated
+from dkm_deploy.runtimes import Arrays, Batched, Probe, Session, Translated
+from dkm_deploy.validation.batches import largest_batch, smallest_batch
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -47,8 +48,9 @@ def run_model(model: nn.Module, inputs: Inputs, block: int = _BLOCK) -> Outputs:
 def run_file(session: Session, inputs: Inputs) -> Outputs:
     """Outputs of a loaded file by name.
 
-    A file with a fixed batch is run on one batch after the other. What it takes as an image is
-    given its pixels, and labels that it adds to scores are checked and left out.
+    A file with a fixed batch is run on one batch after the other; one that allows so many samples
+    at most, on so many at a time. What it takes as an image is given its pixels, and labels that it
+    adds to scores are checked and left out.
 
     Raises:
         NotTakenError: the file cannot be given the inputs.
@@ -58,9 +60,12 @@ def run_file(session: Session, inputs: Inputs) -> Outputs:
     arrays = named_arrays(session, inputs)
     count = sample_count(inputs)
     batch = fixed_batch(session)
-    if batch is None or batch < 1 or batch == count:
+    if batch:
+        check_batches(count, batch)
+    elif isinstance(session, Batched):
+        batch = largest_batch(session.batches, count)
+    if not batch or batch == count:
         return _outputs(session, arrays)
-    check_batches(count, batch)
     return joined([_outputs(session, part) for part in cut(arrays, count, batch)])
 
 
@@ -81,6 +86,14 @@ def cut(arrays: Arrays, count: int, size: int) -> Iterator[Arrays]:
 def fixed_batch(session: Session | Probe) -> int | None:
     """First dimension of the first input that has one; None if it may change, or none has."""
     return next((shape[0] for shape in session.input_shapes.values() if shape), None)
+
+
+def least_batch(session: Session | Probe) -> int:
+    """How many samples a file takes at a time, at least."""
+    fixed = fixed_batch(session)
+    if fixed is None and isinstance(session, Batched):
+        return smallest_batch(session.batches)
+    return fixed or 1
 
 
 def _outputs(session: Session, arrays: Arrays) -> Outputs:

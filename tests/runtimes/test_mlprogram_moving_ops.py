@@ -48,6 +48,10 @@ CASES = {  # x: (2, 5, 8)
         lambda x: mb.concat(values=(x, n(QK)), axis=1, interleave=True),
         lambda x: torch.stack([x, QK], 2).flatten(1, 2),
     ),
+    "concat_scalars": (
+        lambda x: mb.concat(values=[mb.reduce_sum(x=x), mb.reduce_max(x=x), 2.5], axis=0),
+        lambda x: torch.stack([x.sum(), x.max(), torch.tensor(2.5)]),
+    ),
     "stack": (lambda x: mb.stack(values=(x, n(QK)), axis=1), lambda x: torch.stack([x, QK], 1)),
     "split": (
         lambda x: mb.split(x=x, num_splits=4, axis=-1)[2],
@@ -254,5 +258,6 @@ def test_the_file_holds_the_operations(family):
     """The numbers above come from these operations, not from others that a pass put there."""
     assert family.count("slice_by_index") == 4
     assert family.count("gather") == 2
-    assert family.count("concat") == family.count("split") == 2
+    assert family.count("concat") == 3
+    assert family.count("split") == 2
     assert family.count("reshape") == 3

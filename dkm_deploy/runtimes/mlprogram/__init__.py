@@ -48,7 +48,7 @@ class EvaluatorProbe:
 
     def __init__(self, session: Evaluator, weights: Collection[str]) -> None:
         self._session = session
-        self.input_shapes = session.input_shapes
+        self.input_shapes, self.batches = session.input_shapes, session.batches
         self.taps = session.taps(weights)
 
     def at(self, taps: Collection[Tap]) -> EvaluatorDump:

@@ -14,6 +14,7 @@ from torch import Tensor
 from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes import Arrays, Interface, Shape, Tap, check_inputs
 from dkm_deploy.runtimes.mlprogram.compile import compile_function, to_value
+from dkm_deploy.runtimes.mlprogram.inputs import batches, described_inputs, taken_inputs
 from dkm_deploy.runtimes.mlprogram.interface import interface
 from dkm_deploy.runtimes.mlprogram.limits import check_elements
 from dkm_deploy.runtimes.mlprogram.numerics import (
@@ -43,6 +44,7 @@ class Evaluator:
     Attributes:
         functions: names of the package's functions, the default one first.
         input_shapes: shape of every input by name; None for a dimension that may change.
+        batches: see :class:`dkm_deploy.runtimes.Batched`.
         interface: how the inputs and outputs of the original model become those of the file.
         values: names of what ``keep`` can ask for.
         overflows: what the last run lost to fp16, in the order in which it was lost; empty before
@@ -72,6 +74,7 @@ class Evaluator:
             self.functions = tuple(found)
             self._function = chosen(found, function)
             self._inputs = _tensors("input", self._function.inputs)
+            self._described = described_inputs(package, self._function)
             self._states = _tensors("state", self._function.states)
             self._weight_names = package.weight_names
             self._compiled = compile_function(self._function, self._numerics, self._weight_names)
@@ -81,7 +84,8 @@ class Evaluator:
         self._types = {n: k for o in self._function.body.operations for n, k in o.outputs}
         made = (name for step in self._compiled.body.steps for name in step.makes)
         self.values = frozenset({*self._inputs, *self._compiled.constants, *made})
-        self.input_shapes: Mapping[str, Shape] = {n: kind.shape for n, kind in self._inputs.items()}
+        self.input_shapes: Mapping[str, Shape] = {n: i.shape for n, i in self._described.items()}
+        self.batches = batches(self._described)
         self.overflows: tuple[Overflow, ...] = ()
 
     def make_state(self) -> States:
@@ -110,7 +114,8 @@ class Evaluator:
         With ``numerics="fp32"`` all floats come as float32.
 
         Args:
-            inputs: arrays by name; an image as its pixels, (1, channels, height, width).
+            inputs: arrays by name; an image as its pixels, (1, channels, height, width). One that
+                the package has a default value for may be left out.
             keep: names of other values of the program to return too; of its constants, those
                 that operations use. Values inside the blocks of cond and while_loop have no
                 one value and cannot be kept.
@@ -118,10 +123,11 @@ class Evaluator:
                 replaces the array in it. None starts from zeros and forgets.
 
         Raises:
-            DkmError: an input or state is missing, unknown, of another shape, or of floats where
-                integers are wanted; a name in ``keep`` is unknown; or an operation fails.
+            DkmError: an input or state is missing or unknown, has a shape that the package does not
+                allow, or floats where integers are wanted; a name in ``keep`` is unknown; or an
+                operation fails.
         """
-        check_inputs(inputs, self.input_shapes)
+        taken = taken_inputs(self._described, inputs)
         state = self.make_state() if state is None else state
         check_inputs(state, {name: kind.shape for name, kind in self._states.items()}, "state")
         unknown = [name for name in keep if name not in self.values]
@@ -131,7 +137,7 @@ class Evaluator:
         overflows = list(self._compiled.overflows)
         try:
             with torch.inference_mode():
-                given = {n: self._input(n, array, overflows) for n, array in inputs.items()}
+                given = {n: self._input(n, array, overflows) for n, array in taken.items()}
                 states = {n: State(self._state(n, array)) for n, array in state.items()}
                 values = self._run(
                     {**self._compiled.constants, **given, **states}, wanted, overflows
@@ -153,9 +159,7 @@ class Evaluator:
 
     def _input(self, name: str, array: NDArray[Any], overflows: list[Overflow]) -> Tensor:
         kind = self._inputs[name]
-        if array.dtype.kind == "f" and not kind.dtype.floating:
-            raise DkmError(f"input {name!r} is {array.dtype}; the program takes {kind.dtype.name}")
-        tensor = to_value(np.asarray(array))
+        tensor = to_value(array)
         if not isinstance(tensor, Tensor):
             raise DkmError(f"input {name!r} is text; the program takes {kind.dtype.name}")
         finish = Finish(Source(name, "input", None), name, kind, rounds(kind, self._numerics))

@@ -39,6 +39,8 @@ def _squeeze(x: Tensor, axes: Ints = ()) -> Tensor:
 
 @kernel("concat", exact=True)
 def _concat(values: Tensors, axis: int, interleave: bool = False) -> Tensor:
+    if all(value.ndim == 0 for value in values):  # as computed shapes are put together
+        return torch.stack(values)
     if not interleave:
         return torch.cat(values, axis)
     dim = axis % values[0].ndim
