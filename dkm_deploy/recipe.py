@@ -29,9 +29,10 @@ class PaletteSpec:
         group_size: channels along ``axis`` that share a LUT; None is one LUT for the weight.
         per_channel_scale: divide each channel by its largest absolute value before clustering, and
             multiply the decoded weight with it, so that channels of very different size share a
-            LUT. Channels are those along dimension 0 whatever ``axis`` is: the outputs of linear
-            and convolution layers, the rows of an embedding, the inputs of a transposed
-            convolution and of a matrix that an ONNX file holds as (inputs, outputs).
+            LUT. A channel of zeros has a scale of 0 and stays zeros. Channels are those along
+            dimension 0 whatever ``axis`` is: the outputs of linear and convolution layers, the
+            rows of an embedding, the inputs of a transposed convolution and of a matrix that an
+            ONNX file holds as (inputs, outputs).
 
     Raises:
         DkmError: a value is out of range.

@@ -23,12 +23,20 @@ def group_count(shape: Sequence[int], spec: PaletteSpec) -> int:
 
 
 def channel_scale(weight: Tensor) -> Tensor:
-    """The largest absolute value of each channel along dimension 0, and 1 for a channel of zeros.
+    """The largest absolute value of each channel along dimension 0, and 0 for a channel of zeros.
 
-    Detached, of the weight's dtype and shape ``(channels, 1, 1 ..)``.
+    What is smaller than any normal number of float32 (of float64, for such weights) counts as
+    zero: nothing divided by it would be exact. Detached, of the weight's dtype and shape
+    ``(channels, 1, 1 ..)``.
     """
     largest = weight.detach().abs().amax(dim=tuple(range(1, weight.ndim)), keepdim=True)
-    return torch.where(largest > 0, largest, 1)
+    least = torch.finfo(torch.promote_types(weight.dtype, torch.float32)).tiny
+    return torch.where(largest >= least, largest, 0)
+
+
+def over_scale(weight: Tensor, scale: Tensor) -> Tensor:
+    """The weight over the scale of its channels; where that is 0, the weight as it is."""
+    return weight / torch.where(scale > 0, scale, 1)
 
 
 def to_vectors(weight: Tensor, spec: PaletteSpec) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -10,7 +9,13 @@ from torch import Tensor, nn
 
 from dkm_deploy.clustering.collapse import carried, variances
 from dkm_deploy.clustering.kmeans import assign, kmeans
-from dkm_deploy.clustering.layout import channel_scale, from_vectors, to_palette, to_vectors
+from dkm_deploy.clustering.layout import (
+    channel_scale,
+    from_vectors,
+    over_scale,
+    to_palette,
+    to_vectors,
+)
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec, Schedule
@@ -19,6 +24,7 @@ from dkm_deploy.training.sharded import whole
 from dkm_deploy.training.temperature import easing
 
 _SAMPLE = 1 << 12  # vectors in which enough distinct ones are sought first
+_FREE = 1e-6  # of the usual scale: channels that do not exceed it count as zeros
 _EVERY = 10  # steps between two looks at the gap, which costs a pass over the weight
 
 
@@ -32,6 +38,10 @@ class SoftPalette(nn.Module):
     step to step, so the units in which they are counted must not move under them; a scale that
     followed the largest weight of each channel would also jump with it. A channel that outgrows
     its scale is clustered as well as before, for nothing bounds what is clustered to 1.
+
+    A channel of zeros has the median of the others' scales. Until one of its weights is nearer to
+    a centroid than to zero, training mode passes it on as it is, with the whole gradient, and
+    :func:`dkm_deploy.freeze` gives it a scale of 0.
 
     Buffers, so that a ``state_dict`` holds all that a resumed run needs:
         scale: of the channels, ``(channels, 1, 1 ..)``; None without a per-channel scale. The
@@ -73,8 +83,7 @@ class SoftPalette(nn.Module):
     ) -> None:
         super().__init__()
         self.spec, self.method, self.schedule = spec, method, schedule
-        scale = channel_scale(weight) if spec.per_channel_scale else None
-        self.register_buffer("scale", scale)
+        self.register_buffer("scale", _start_scale(weight) if spec.per_channel_scale else None)
         vectors = self.vectors(weight.detach())
         _check_distinct(vectors, spec)
         zero = torch.zeros((), device=weight.device)
@@ -86,7 +95,8 @@ class SoftPalette(nn.Module):
             self.scaling = zero + method.scaling
             self.register_buffer("centroids", self.levels())
         else:
-            self.register_buffer("centroids", kmeans(precise, 1 << spec.bits))
+            masses = self._counted(weight.detach())
+            self.register_buffer("centroids", kmeans(precise, 1 << spec.bits, weights=masses))
         self.register_buffer("started", self.centroids.clone())
         self.register_buffer("step", zero.to(torch.int64))
         self.register_buffer("eased", zero + 1)
@@ -104,14 +114,28 @@ class SoftPalette(nn.Module):
 
     def vectors(self, weight: Tensor) -> Tensor:
         """What is clustered: the vectors of the weight over its scale; differentiable."""
-        scaled = weight if self.scale is None else weight / self.scale.to(weight.dtype)
+        scaled = weight if self.scale is None else over_scale(weight, self.scale.to(weight.dtype))
         return to_vectors(scaled, self.spec)
 
-    def _weight(self, vectors: Tensor, shape: Sequence[int]) -> Tensor:
-        """The weight of ``shape`` that gave ``vectors``."""
-        weight = from_vectors(vectors, shape, self.spec)
+    def _counted(self, weight: Tensor) -> Tensor | None:
+        """The mass of each of the vectors' values, 0 in channels of zeros; None is 1 each."""
+        if self.scale is None or (channel_scale(weight) > 0).all():
+            return None
+        counted = channel_scale(weight) > _FREE * self.scale.float()
+        return to_vectors(counted.to(weight.dtype).expand_as(weight), self.spec)
+
+    def _scale_now(self, weight: Tensor) -> Tensor | None:
+        """The scale of the channels, 0 where all of a channel is nearer to 0 than to a centroid."""
+        if self.scale is None:
+            return None
+        nearest = (self.levels().abs().amax(2).min() / 2).clamp(min=_FREE)
+        return torch.where(channel_scale(weight) > nearest * self.scale.float(), self.scale, 0)
+
+    def _weight(self, vectors: Tensor, weight: Tensor) -> Tensor:
+        """What becomes of ``weight`` when its vectors become these."""
+        made, scale = from_vectors(vectors, weight.shape, self.spec), self._scale_now(weight)
         # A frozen weight is multiplied in its own dtype too, so that both have the same bits.
-        return weight if self.scale is None else weight * self.scale.to(weight.dtype)
+        return made if scale is None else made * scale.to(made.dtype)
 
     def tau(self, variance: Tensor) -> Tensor:
         """Temperature of each group in squared units of its vectors; ``(groups,)``.
@@ -132,17 +156,22 @@ class SoftPalette(nn.Module):
         if isinstance(self.method, Learned):
             scaling = cast("Tensor", self.scaling)
             seen = self.method.quantised(vectors, self._learned(), 1 << self.spec.bits, scaling)
-            return self._weight(seen, weight.shape), self.levels()
+            return self._trained(self._weight(seen, weight), weight), self.levels()
         start = self.centroids if start is None else start
         tau = self.tau(variances(vectors))
         softened, centroids = self.method.soften(vectors, start, tau)
-        return self._weight(softened, weight.shape), centroids
+        return self._trained(self._weight(softened, weight), weight), centroids
+
+    def _trained(self, soft: Tensor, weight: Tensor) -> Tensor:
+        """The soft weight, but for channels of zeros, which would have no gradient."""
+        scale = self._scale_now(weight)
+        return soft if scale is None else torch.where(scale > 0, soft, weight)
 
     def hard(self, weight: Tensor) -> Tensor:
         """The weight with every vector at the centroid it is assigned to."""
         vectors = self.vectors(weight)
         assigned = self.assigned(vectors).unsqueeze(-1).expand_as(vectors)
-        return self._weight(self.levels().to(weight.dtype).gather(1, assigned), weight.shape)
+        return self._weight(self.levels().to(weight.dtype).gather(1, assigned), weight)
 
     def levels(self) -> Tensor:
         """What the LUT holds as of now, ``(groups, 2**bits, cluster_dim)``; detached."""
@@ -162,7 +191,7 @@ class SoftPalette(nn.Module):
     def palette(self, weight: Tensor) -> Palette:
         """The hard palette of ``weight`` with today's centroids."""
         assigned, levels = self.assigned(self.vectors(weight)), self.levels().to(weight.dtype)
-        return to_palette(assigned, levels, weight.shape, self.spec, self.scale)
+        return to_palette(assigned, levels, weight.shape, self.spec, self._scale_now(weight))
 
     @torch.no_grad()
     def gap(self, weight: Tensor) -> Tensor:
@@ -218,7 +247,7 @@ class SoftPalette(nn.Module):
         """The weight as the model's forward pass uses it."""
         if self.held is not None and isinstance(self.method, Learned):
             values = self.method.decoded(self.held, self._learned())
-            return self._weight(values.to(weight.dtype), weight.shape)
+            return self._weight(values.to(weight.dtype), weight)
         if not self.training:
             return self.hard(weight)
         with torch.autocast(weight.device.type, enabled=False):
@@ -240,6 +269,15 @@ class SoftPalette(nn.Module):
 def repeating() -> bool:
     """Whether a backward pass runs this forward pass again, as activation checkpointing does."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+def _start_scale(weight: Tensor) -> Tensor:
+    """The scale of each channel; channels of next to nothing get the usual one, 1 if all are."""
+    scale = channel_scale(weight)
+    if not (scale > 0).any():
+        return torch.ones_like(scale)
+    usual = scale[scale > 0].median()
+    return torch.where(scale > _FREE * usual.float(), scale, usual)
 
 
 def _check_distinct(vectors: Tensor, spec: PaletteSpec) -> None:

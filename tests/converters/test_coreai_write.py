@@ -68,6 +68,7 @@ SPECS = {
 def test_grouped_vector_and_scaled_palettes(tmp_path):
     torch.manual_seed(0)
     layers = {name: nn.Conv2d(12, 16, 3) for name in SPECS}
+    nn.init.zeros_(layers["scaled"].weight[3])
     frozen = dkm.palettize(Side(layers), _recipe(SPECS))
     x = torch.randn(1, 12, 5, 5)
     path = tmp_path / "m.aimodel"

@@ -38,6 +38,9 @@ def layers():
     """A frozen layer for each spec."""
     torch.manual_seed(0)
     model = Beside([nn.Linear(SHAPE[1], SHAPE[0]) for _ in SPECS]).eval()
+    with torch.no_grad():
+        for layer in model.members:
+            layer.weight[3] = 0  # where there is a scale, it is 0
     rules = [dkm.Rule(f"members.{i}.weight", spec) for i, spec in enumerate(SPECS)]
     return dkm.palettize(model, dkm.Recipe(rules=rules)).members
 

@@ -24,6 +24,7 @@ SCALED = dkm.Recipe.uniform(3, per_channel_scale=True)
 def scaled(palette: Palette, smallest: float = 0.01) -> Palette:
     channels, *rest = palette.shape
     scale = np.geomspace(smallest, 9, channels).astype(palette.lut.dtype)
+    scale[1] = 0  # a channel of zeros
     shape = (channels, *[1] * len(rest))
     return Palette(palette.indices, palette.lut, palette.axis, scale=scale.reshape(shape))
 
