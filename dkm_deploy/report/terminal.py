@@ -39,8 +39,9 @@ def show(report: Mapping[str, Any], console: Console) -> None:
     if console.is_terminal and natural_width(models, console) > console.width:
         models, apart = _models(report, runtime=False), True  # each file's title names it instead
     print_table(models, console)
-    for model in summary.files(report):
-        _print_checks(model, console, runtime=apart)
+    for model in report["models"]:
+        if model["path"] is not None or model["checks"]:
+            _print_checks(model, console, runtime=apart)
     line = Text(summary.headline(report), style=STYLES[summary.state(report)])
     print_line(line.append(f": {summary.scope(report)}", style="not bold default"), console)
 

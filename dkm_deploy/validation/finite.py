@@ -12,7 +12,7 @@ from dkm_deploy.validation.run import Outputs
 
 
 def check_finite(outputs: Outputs, inputs: Inputs) -> None:
-    """Raise DkmError if an output of the reference is all NaN or infinite, for every input."""
+    """Raise DkmError if an output of a reference is all NaN or infinite, for every input."""
     for name, array in outputs.items():
         if array.size and not np.isfinite(array).any():
             raise DkmError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from dkm_deploy.validation.checks import (
 )
 from dkm_deploy.validation.cost import Costs
 from dkm_deploy.validation.cost_check import cost_checks
+from dkm_deploy.validation.each import told_reason
 from dkm_deploy.validation.limits import Limits, limits_of
 from dkm_deploy.validation.locate import Divergence, locate, told
 from dkm_deploy.validation.metrics import Errors
@@ -60,16 +61,17 @@ def model_row(name: str, model: nn.Module, outputs: Outputs, task: Task) -> Mode
 
 
 def file_row(path: Path, task: Task) -> Model:
-    """The row of a converted file. Raises DkmError if it is damaged or does not run."""
+    """The row of a converted file. Raises DkmError if it is damaged."""
     reader = reader_for(path)
     stored, ledger = reader.read_palettes(path), reader.ledger(path)
-    outputs, runtime, reason = _run(path, task.inputs)
-    outputs, found, reason = _compared(outputs, reason, task)
+    ran = _run(path, task.inputs)
+    outputs, found, reason = _compared(ran.outputs, ran.reason, task)
     before, kinds, size = task.original, ledger.by_kind(), ledger.total_bytes
     weights = sum(palette.size for palette in stored.values())
     ratio, half_ratio = _ratios(before, size)
-    half, ran = holds_half(stored), outputs is not None
-    parity = parity_check(found, reason, ran, task.limits, half=half)
+    half = holds_half(stored)
+    parity = parity_check(found, reason, outputs is not None, task.limits, half=half)
+    parity = replace(parity, blocks=parity.blocks or ran.refused)
     parity, divergence = _located(parity, path, outputs, task, half=half)
     told, (costs, unmeasured) = answered(outputs if found else None, task), _costs(path, task)
     return _row(
@@ -77,7 +79,7 @@ def file_row(path: Path, task: Task) -> Model:
         found,
         name=path.name,
         path=str(path),
-        runtime=runtime,
+        runtime=ran.runtime,
         size_bytes=size,
         size_ratio=ratio,
         half_ratio=half_ratio,
@@ -171,26 +173,42 @@ def _located(
     limit = limits_of(name, task.limits, half=half).max_relative_error
     try:
         found = locate(path, task.model, task.inputs, (outputs, task.reference), limit or 0.0)
-    except DkmError as error:
-        return replace(parity, reason=f"{parity.reason}; not located: {error}"), None
+    except Exception as error:  # whatever a runtime's own code raises: the miss stands
+        reason = f"{parity.reason}; not located: {told_reason(error)}"
+        return replace(parity, reason=reason), None
     return replace(parity, reason=f"{parity.reason}; {told(found)}"), found
 
 
-def _run(path: Path, inputs: Inputs) -> tuple[Outputs | None, str | None, str]:
-    """Outputs, the name of the runtime, and the reason if there are none.
+@dataclass(frozen=True)
+class _Ran:
+    """What came of running a file.
 
-    None was not run; an empty mapping was, and what it gave cannot be right.
+    Attributes:
+        outputs: None if it was not run; empty if it was, and what it gave cannot be right.
+        runtime: the name of what runs it here.
+        reason: why there are no outputs.
+        refused: it is the runtime that did not load or run it.
     """
+
+    outputs: Outputs | None
+    runtime: str | None
+    reason: str = ""
+    refused: bool = False
+
+
+def _run(path: Path, inputs: Inputs) -> _Ran:
     try:
         runtime = runtime_for(path)
     except DkmError as error:
-        return None, None, str(error)
+        return _Ran(None, None, str(error))
     try:
-        return run_file(runtime.load(path), inputs), runtime.name, ""
+        return _Ran(run_file(runtime.load(path), inputs), runtime.name)
     except NotTakenError as error:
-        return None, runtime.name, str(error)
+        return _Ran(None, runtime.name, str(error))
     except WrongLabelError as error:
-        return {}, runtime.name, str(error)
+        return _Ran({}, runtime.name, str(error))
+    except Exception as error:  # whatever a runtime's own code raises, one file must not end all
+        return _Ran(None, runtime.name, f"{runtime.name}: {told_reason(error)}", refused=True)
 
 
 def _costs(path: Path, task: Task) -> tuple[Costs | None, str]:
@@ -199,8 +217,8 @@ def _costs(path: Path, task: Task) -> tuple[Costs | None, str]:
         return None, ""
     try:
         return task.meter.measure(path), ""
-    except DkmError as error:
-        return None, str(error)
+    except Exception as error:  # as above
+        return None, told_reason(error)
 
 
 def _ratios(original: Original | None, size: int) -> tuple[float | None, float | None]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from os import PathLike
 from pathlib import Path
 
@@ -13,13 +14,13 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
 from dkm_deploy.metric import Metric, accuracy
 from dkm_deploy.recipe import not_a_weight
-from dkm_deploy.targets import existing
+from dkm_deploy.targets import existing, reader_for
 from dkm_deploy.training.freeze import palettes
 from dkm_deploy.validation.budget import Budget
 from dkm_deploy.validation.bundle import Bundle, read_bundle
 from dkm_deploy.validation.cost import CostOptions
 from dkm_deploy.validation.cost_run import meter
-from dkm_deploy.validation.finite import check_finite
+from dkm_deploy.validation.each import each_row, further_row
 from dkm_deploy.validation.labels import Labels, decided, labels_array
 from dkm_deploy.validation.layers import histograms, layer, recipe_of
 from dkm_deploy.validation.limits import Limits, check_names, merged
@@ -79,15 +80,16 @@ def validate(
         A report that is true if checks passed and no limit was missed.
 
     Raises:
-        DkmError: a file is missing or damaged, or a PyTorch model does not run on the inputs.
+        DkmError: a file is missing or of no known kind, none of them can be read, or the reference
+            or the original does not run on the inputs.
     """
     required = required_of(require)
-    paths = [existing(Path(file)) for file in files]
+    paths = [_readable(file) for file in files]
     before = original if original is None or isinstance(original, nn.Module) else Path(original)
     task = _task(reference, before, inputs, labels, metric or accuracy, limits or Limits())
     rows = _original_rows(before, task)
     for name, model in (also or {}).items():
-        rows.append(model_row(name, model, run_model(model, inputs), task))
+        rows.append(further_row(name, partial(_further_row, name, model, task)))
     if reference is not None:
         rows.append(model_row("frozen (hard)", reference, task.reference, task))
     rows += _file_rows(paths, replace(task, budget=budget), cost, before)
@@ -129,10 +131,11 @@ def replay(
         A report as of :func:`validate`, without rows for PyTorch models.
 
     Raises:
-        DkmError: a file or the bundle is missing or damaged.
+        DkmError: the bundle is missing or damaged, a file is missing or of no known kind, or none
+            of them can be read.
     """
     required = required_of(require)
-    paths = [existing(Path(file)) for file in files]
+    paths = [_readable(file) for file in files]
     bundle = read_bundle(Path(golden))
     task = replace(_bundle_task(bundle, metric, limits or Limits()), budget=budget)
     rows = _file_rows(paths, task, cost, None)
@@ -158,12 +161,14 @@ def judge(
         those of half precision.
 
     Raises:
-        DkmError: the bundle or a folder is missing or damaged, or they do not belong together.
+        DkmError: the bundle is missing or damaged, a folder is missing, or all of them are damaged
+            or of another bundle.
     """
     bundle = read_bundle(Path(golden))
     task = _bundle_task(bundle, metric, Limits())
-    found = [(Path(folder), read_returned(Path(folder), Path(golden))) for folder in folders]
-    rows = [returned_row(folder, returned, task) for folder, returned in found]
+    paths = [existing(folder) for folder in folders]
+    make = partial(_returned_row, golden=Path(golden), task=task)
+    rows = each_row(paths, make, "parity")
     return _golden_report(bundle, task, rows, required=False)
 
 
@@ -174,14 +179,33 @@ def _file_rows(
     with meter(cost, task.inputs, original) as found:
         task = replace(task, meter=found)
         if isinstance(original, Path) and task.model is None:
-            return [file_row(path, twin_task(path, original, task)) for path in paths]
-        return [file_row(path, task) for path in paths]
+            make = partial(_twin_row, original=original, task=task)
+            return each_row(paths, make, "palettes")
+        return each_row(paths, partial(file_row, task=task), "palettes")
+
+
+def _twin_row(path: Path, original: Path, task: Task) -> Model:
+    return file_row(path, twin_task(path, original, task))
+
+
+def _returned_row(folder: Path, golden: Path, task: Task) -> Model:
+    return returned_row(folder, read_returned(folder, golden), task)
+
+
+def _further_row(name: str, model: nn.Module, task: Task) -> Model:
+    return model_row(name, model, run_model(model, task.inputs), task)
+
+
+def _readable(file: str | PathLike[str]) -> Path:
+    """A path that exists and that some target can read. Raises DkmError for another."""
+    path = existing(file)
+    reader_for(path)
+    return path
 
 
 def _bundle_task(bundle: Bundle, metric: Metric | None, limits: Limits) -> Task:
     wanted = merged(bundle.limits, limits)
     check_names(wanted, bundle.outputs)
-    check_finite(dict(bundle.outputs), bundle.inputs)
     usable = metric is not None or bundle.metric is None
     before = bundle.original_bytes
     return decided(
@@ -262,7 +286,6 @@ def _task(
     else:
         raise DkmError("give reference=, or original= as the file that was palettized")
     check_names(limits, expected)
-    check_finite(expected, inputs)
     return decided(
         Task(
             inputs=inputs,

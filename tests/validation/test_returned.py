@@ -86,6 +86,27 @@ def test_several_runs_are_judged_one_by_one(golden, scores, tmp_path):
     assert report.missed[0].startswith("ane: parity: output: relative error")
 
 
+def test_a_damaged_folder_is_missed_and_the_others_are_judged(golden, scores, tmp_path):
+    right = give(tmp_path / "cpu", golden, scores)
+    damaged = give(tmp_path / "damaged", golden, scores)
+    (damaged / "raw/outputs.0.bin").write_bytes(b"half")
+    other = give(tmp_path / "other", golden, scores, golden="0" * 64)
+    report = dkm.judge([damaged, right, other], golden)
+    assert not report
+    statuses = {model.name: [check.status for check in model.checks] for model in report.files}
+    assert statuses == {
+        "damaged": ["missed"],
+        "cpu": ["passed", "passed", "not run"],
+        "other": ["missed"],
+    }
+    assert [line.split(": ")[:2] for line in report.missed] == [
+        ["damaged", "parity"],
+        ["other", "parity"],
+    ]
+    with pytest.raises(FileNotFoundError, match="none: no such file or folder"):
+        dkm.judge([right, tmp_path / "none"], golden)
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
