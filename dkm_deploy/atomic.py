@@ -179,21 +179,49 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def check_writable(path: Path, *, force: bool) -> None:
-    """Raise OutputExistsError if ``path`` exists and ``force`` is not set.
+    """Raise DkmError if ``path`` cannot be written, as far as that is known before it is tried.
 
-    Raises DkmError if no file can be called so.
+    Raises:
+        OutputExistsError: it exists and ``force`` is not set.
+        UnwritableFileError: no file can be called so, or made there.
+        DkmError: it has no name.
     """
     if path.name in ("", ".."):
         raise DkmError(f"{str(path)!r} is a folder; give the name of what is to be written in it")
     try:
-        there = os.lstat(path) is not None
+        os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
         there = False
     except (OSError, ValueError) as error:  # ValueError: a null byte
         told = refused_by_system(error) or error
         raise UnwritableFileError(f"{path}: cannot be written: {told}") from error
+    else:
+        there = True
     if there and not force:
         raise OutputExistsError(f"{path}: already exists; use --force (force=True) to replace it")
+    folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
+    if not folder.is_dir():
+        raise UnwritableFileError(f"{path}: cannot be written: {folder} is not a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UnwritableFileError(f"{path}: cannot be written: {folder} is read-only")
+
+
+@contextmanager
+def set_aside(path: Path) -> Iterator[None]:
+    """Move what is at ``path`` out of the way, and back if the block raises."""
+    folder = path.with_name(_temporary_name(path.name))
+    with _writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder.mkdir()
+        if os.path.lexists(path):
+            path.rename(folder / path.name)
+    try:
+        yield
+    except BaseException:
+        remove(path)
+        _move_back(folder, path)
+        raise
+    remove(folder)
 
 
 def remove(path: Path) -> None:

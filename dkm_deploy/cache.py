@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+import warnings
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from dkm_deploy.errors import DkmError
+from dkm_deploy.errors import DkmError, refused_by_system
+from dkm_deploy.paths import reading
+
+_T = TypeVar("_T")
 
 _FILE = "measured.jsonl"
 
@@ -23,46 +28,67 @@ class Cache:
 
     Args:
         folder: made if it is not there; each value is a line of a file in it, written as soon as
-            it is measured. A line that a kill cut short is measured again.
+            it is measured. What a kill cut short and what is damaged is measured again. A folder
+            that cannot be written to, or no longer, ends no measurement: what is measured then is
+            kept in memory alone.
+
+    Raises:
+        DkmError: ``folder`` is a file, or no name for a folder.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self._values: dict[str, Any] = {}
         self._path = None if folder is None else folder / _FILE
-        if self._path is not None:
-            self._open(self._path)
-
-    def __contains__(self, key: str) -> bool:
-        return key in self._values
-
-    def __getitem__(self, key: str) -> Any:
-        return self._values[key]
+        if folder is not None and self._path is not None:
+            self._open(folder, self._path)
 
     def put(self, key: str, value: Any) -> None:
         """Keep ``value``, which must be JSON, under ``key``, a digest of what was measured."""
         self._values[key] = value
-        if self._path is not None:
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"key": key, "value": value}) + "\n")
+        self._append(json.dumps({"key": key, "value": value}))
 
-    def _open(self, path: Path) -> None:
+    def take(self, key: str, kind: Callable[[Any], _T]) -> _T | None:
+        """The value under ``key`` as ``kind`` makes it; None if it is not there, or damaged."""
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            written = path.read_text("utf-8") if path.exists() else ""
-            if written and not written.endswith("\n"):
-                with path.open("a", encoding="utf-8") as file:
-                    file.write("\n")
-        except (OSError, UnicodeDecodeError) as error:
-            raise DkmError(f"{path}: cannot be used as a cache: {error}") from error
-        for line in written.splitlines():
-            self._take(line)
+            return kind(self._values[key])
+        except (KeyError, TypeError, ValueError):
+            return None
 
-    def _take(self, line: str) -> None:
+    def _append(self, line: str) -> None:
+        if self._path is None:
+            return
+        try:
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(f"{line}\n")
+        except OSError as error:  # hours of measuring are worth more than their cache
+            told = refused_by_system(error)
+            warnings.warn(f"{self._path}: nothing more is kept: {told}", stacklevel=3)
+            self._path = None
+
+    def _open(self, folder: Path, path: Path) -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, ValueError) as error:
+            raise DkmError(f"{folder}: cannot be used as a cache: it is not a folder") from error
+        except OSError as error:
+            if error.errno == errno.ENAMETOOLONG:
+                told = refused_by_system(error)
+                raise DkmError(f"{folder}: cannot be used as a cache: {told}") from error
+            return  # the first line that is to be written tells
+        if path.is_file():
+            with reading(path):
+                written = path.read_bytes()
+            for line in written.splitlines():
+                self._read(line)
+            if written and not written.endswith(b"\n"):
+                self._append("")
+
+    def _read(self, line: bytes) -> None:
         try:
             entry = json.loads(line)
             self._values[entry["key"]] = entry["value"]
-        except (ValueError, KeyError, TypeError):
-            return  # cut short: not measured yet
+        except (ValueError, KeyError, TypeError, RecursionError):
+            return  # cut short or damaged: not measured yet
 
 
 def digest(parts: Iterable[object]) -> str:

@@ -26,7 +26,7 @@ _REFUSED = {
         errno.EACCES,
         errno.ENAMETOOLONG,
     )
-}
+} | {"t enough space": errno.ENOSPC, "t have permission": errno.EACCES}  # Apple's Foundation
 _REMEDIES = {
     errno.ENOSPC: "free some, or write elsewhere",
     errno.EDQUOT: "free some, or write elsewhere",
@@ -111,7 +111,7 @@ def refused_by_system(error: BaseException) -> str | None:
         return _with_remedy(error.strerror or os.strerror(error.errno), error.errno)
     for words, number in _REFUSED.items():
         if words in str(error):
-            return _with_remedy(words, number)
+            return _with_remedy(os.strerror(number), number)
     if isinstance(error, OSError):
         return reason_of(error)
     return None

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import track as bar
+
+from dkm_deploy.report.text import printable
 
 _T = TypeVar("_T")
 
@@ -19,12 +22,12 @@ _NOTED_LINES = 10  # plain lines for one whose note is worth reading
 def track(items: Sequence[_T], what: str, console: Console) -> Iterator[_T]:
     """Yield ``items`` and show how far it has come."""
     if console.is_terminal:
-        yield from bar(items, description=what, console=console, transient=True)
+        yield from bar(items, description=escape(printable(what)), console=console, transient=True)
         return
     for number, item in enumerate(items, 1):
         yield item
         if number * _LINES // len(items) > (number - 1) * _LINES // len(items):
-            console.print(f"{what}: {number} of {len(items)}", highlight=False)
+            _print(f"{what}: {number} of {len(items)}", console)
 
 
 @contextmanager
@@ -43,16 +46,16 @@ def meter(
         yield _lines(what, total, console, done)
         return
     columns = [
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
     ]
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task(what, total=total, note="")
+        task = progress.add_task(printable(what), total=total, note="")
         progress.update(task, completed=done)
-        yield lambda done, note: progress.update(task, completed=done, note=note)
+        yield lambda done, note: progress.update(task, completed=done, note=printable(note))
 
 
 def _lines(what: str, total: float, console: Console, done: float) -> Callable[[float, str], None]:
@@ -63,6 +66,10 @@ def _lines(what: str, total: float, console: Console, done: float) -> Callable[[
         part = int(done * _NOTED_LINES / total)
         if part > shown:
             shown = part
-            console.print(f"{what}: {done / total:.0%}, {note}", highlight=False)
+            _print(f"{what}: {done / total:.0%}, {note}", console)
 
     return _show
+
+
+def _print(line: str, console: Console) -> None:
+    console.print(printable(line), markup=False, highlight=False)

@@ -65,7 +65,7 @@ def run(wanted: Sequence[Cell], data: Path, out: Path, effort: Effort, store: Ca
     """Measure the cells that are not kept yet; one that fails says why and is left."""
     subjects: dict[str, tuple[Subject, Array]] = {}
     for cell in wanted:
-        if key(cell, effort) in store:
+        if store.take(key(cell, effort), dict):
             continue
         started = time.monotonic()
         try:
@@ -92,8 +92,8 @@ def subject_of(model: str, data: Path, out: Path, effort: Effort) -> Subject:
 
 
 def _kept(wanted: Sequence[Cell], effort: Effort, store: Cache) -> Results:
-    keys = {cell: key(cell, effort) for cell in wanted}
-    return {cell: Result(**store[kept]["result"]) for cell, kept in keys.items() if kept in store}
+    found = {cell: store.take(key(cell, effort), dict) for cell in wanted}
+    return {cell: Result(**kept["result"]) for cell, kept in found.items() if kept}
 
 
 def _arguments() -> argparse.Namespace:

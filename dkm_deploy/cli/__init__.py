@@ -6,8 +6,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from rich.console import Console
-
 from dkm_deploy._version import __version__
 from dkm_deploy.cli.compare import add_compare
 from dkm_deploy.cli.convert import add_convert
@@ -16,8 +14,17 @@ from dkm_deploy.cli.golden import add_golden
 from dkm_deploy.cli.inspect import add_inspect
 from dkm_deploy.cli.palettize import add_palettize
 from dkm_deploy.cli.plan import add_plan
+from dkm_deploy.cli.process import (
+    Ended,
+    OneLineParser,
+    OutputConsole,
+    flush_output,
+    open_streams,
+    tell_error,
+    unwound_by_signals,
+)
 from dkm_deploy.cli.validate import add_validate
-from dkm_deploy.errors import DkmError
+from dkm_deploy.errors import DkmError, refused_by_system
 
 _DESCRIPTION = """\
 Make a PyTorch model small by clustering its weights into lookup tables (palettes),
@@ -28,27 +35,46 @@ See it work on handwritten digits, in about two minutes:
   dkm-deploy demo --out out/demo
 """
 _EPILOG = """\
-exit codes: 0 passed, 1 a limit was missed, 2 wrong use or bad input
+exit codes: 0 passed, 1 a limit was missed, 2 wrong use, bad input or no place to write;
+130 interrupted, 143 ended by SIGTERM
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    arguments = build_parser().parse_args(argv)
+    open_streams()
+    with unwound_by_signals():
+        return _run(argv)
+
+
+def _run(argv: Sequence[str] | None) -> int:
     try:
-        code: int = arguments.run(arguments, Console(soft_wrap=False))
+        arguments = build_parser().parse_args(argv)
+        code: int = arguments.run(arguments, OutputConsole(soft_wrap=False))
     except DkmError as error:
-        print(f"dkm-deploy: error: {' '.join(str(error).split())}", file=sys.stderr)  # noqa: T201
-        return 2
+        tell_error(str(error))
+        code = 2
+    except OSError as error:  # of standard output or a temporary folder
+        place = "standard output" if flush_output() else error.filename
+        tell_error(f"{place or 'a temporary file'}: {refused_by_system(error)}")
+        code = 2
     except KeyboardInterrupt:
         print("dkm-deploy: interrupted", file=sys.stderr)  # noqa: T201
-        return 130
+        code = 130
+    except Ended as ended:
+        print(f"dkm-deploy: ended by {ended}", file=sys.stderr)  # noqa: T201
+        code = ended.code
+    finally:
+        unwritten = flush_output()
+    if unwritten and code < 2:
+        tell_error(f"standard output cannot be written: {unwritten}")
+        code = 2
     return code
 
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets ``run(arguments, console)``."""
-    parser = argparse.ArgumentParser(
+    parser = OneLineParser(
         prog="dkm-deploy",
         description=_DESCRIPTION,
         epilog=_EPILOG,

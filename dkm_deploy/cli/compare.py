@@ -63,9 +63,9 @@ def _runs(arguments: argparse.Namespace, console: Console) -> int:
         raise DkmError("--junit goes with a golden bundle; reports are not judged again")
     found = compare_runs(arguments.paths)
     table = json.dumps(asdict(found), indent=2) + "\n"
+    show_runs(found, console)
     for path, written in ((arguments.json, table), (arguments.html, comparison_page(found))):
         if path:
             with written_whole(path, force=arguments.force) as temporary:
                 temporary.write_text(written, "utf-8")
-    show_runs(found, console)
     return 0

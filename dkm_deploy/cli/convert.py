@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.text import Text
 
 from dkm_deploy.cli.model import INPUT, add_model
+from dkm_deploy.cli.outputs import check_outputs
 from dkm_deploy.cli.pairs import named_values
 from dkm_deploy.errors import DkmError
 
@@ -49,9 +51,9 @@ def add_convert(commands: Any) -> None:
 
 
 def _convert(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.atomic import check_writable
     from dkm_deploy.convert import convert
     from dkm_deploy.recipe import Recipe
+    from dkm_deploy.report.table import print_line, safe
     from dkm_deploy.sources import example, frozen_model, is_program
 
     recipe = Recipe.load(arguments.recipe) if arguments.recipe else None
@@ -60,8 +62,7 @@ def _convert(arguments: argparse.Namespace, console: Console) -> int:
     given = example(arguments.input) if arguments.input else None
     if given is None and not is_program(arguments.model):
         raise DkmError("--input is missing: the shape of each input, such as 1x3x224x224")
-    for path in arguments.out:
-        check_writable(path, force=arguments.force)
+    check_outputs(arguments.out, force=arguments.force)
     frozen = frozen_model(arguments.model, arguments.weights, recipe)
     inputs, shapes = frozen.export_with(given)
     if inputs is None:
@@ -70,9 +71,9 @@ def _convert(arguments: argparse.Namespace, console: Console) -> int:
         artifact = convert(
             frozen.model, inputs, path, dynamic_shapes=shapes, force=arguments.force, **options
         )
-        console.print(f"{artifact.path}: {artifact.size_bytes:,} bytes", soft_wrap=True)
+        print_line(safe(f"{artifact.path}: {artifact.size_bytes:,} bytes"), console)
         for note in artifact.notes:
-            console.print(f"  {note}", soft_wrap=True, highlight=False, markup=False)
+            print_line(Text("  ").append_text(safe(note)), console)
     return 0
 
 

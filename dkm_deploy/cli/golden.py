@@ -42,6 +42,7 @@ def add_golden(commands: Any) -> None:
 
 def _golden(arguments: argparse.Namespace, console: Console) -> int:
     from dkm_deploy.atomic import check_writable
+    from dkm_deploy.report.table import print_line, safe
     from dkm_deploy.sources import metric_named
     from dkm_deploy.validation.golden import write_golden
 
@@ -56,5 +57,5 @@ def _golden(arguments: argparse.Namespace, console: Console) -> int:
         provenance=named_values("--note", _NOTE, arguments.note),
         force=arguments.force,
     )
-    console.print(f"{arguments.out}: written", soft_wrap=True, highlight=False, markup=False)
+    print_line(safe(f"{arguments.out}: written"), console)
     return 0

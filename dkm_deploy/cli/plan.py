@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from dkm_deploy.cli.model import INPUT, METRIC, MODEL, SAMPLES
+from dkm_deploy.cli.outputs import check_outputs
 from dkm_deploy.errors import DkmError
 
 if TYPE_CHECKING:
@@ -59,20 +60,18 @@ def add_plan(commands: Any) -> None:
 
 
 def _plan(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.atomic import check_writable
     from dkm_deploy.report.pareto import write_pareto
     from dkm_deploy.report.planned import show_plan, write_plan
 
     out, force = arguments.out, arguments.force
-    for path in filter(None, (out, arguments.svg, arguments.json)):
-        check_writable(path, force=force)
+    check_outputs(filter(None, (out, arguments.svg, arguments.json)), force=force)
     found = _found(arguments)
+    show_plan(found, console)  # first: it is not lost where a file cannot be written
     found.recipe.save(out, force=force)
     if arguments.svg:
         write_pareto(found, arguments.svg, force=force)
     if arguments.json:
         write_plan(found, arguments.json, force=force)
-    show_plan(found, console)
     return 0
 
 

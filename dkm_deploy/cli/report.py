@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from rich.console import Console
 
-from dkm_deploy.errors import DkmError
+from dkm_deploy.cli.outputs import check_outputs
+from dkm_deploy.errors import DkmError, UnwritableFileError
 from dkm_deploy.validation.record import Report
 
 
 def check_files(arguments: argparse.Namespace) -> None:
     """Raise OutputExistsError before anything is done if ``finish`` could not write a file."""
-    from dkm_deploy.atomic import check_writable
-
-    for path in filter(None, (arguments.json, arguments.html, arguments.junit)):
-        check_writable(path, force=arguments.force)
+    files = (arguments.json, arguments.html, arguments.junit)
+    check_outputs(filter(None, files), force=arguments.force)
 
 
 def finish(make: Callable[[], Report], arguments: argparse.Namespace, console: Console) -> int:
-    """Make a report, write it as ``--json``, ``--html`` and ``--junit`` say, and print it.
+    """Make a report, print it, and write it as ``--json``, ``--html`` and ``--junit`` say.
 
     The JUnit file is there even if the report cannot be made: it holds the error then.
     """
@@ -30,8 +30,10 @@ def finish(make: Callable[[], Report], arguments: argparse.Namespace, console: C
     try:
         report = make()
     except DkmError as error:
-        _write_error(arguments.junit, error, force=arguments.force)
+        with suppress(UnwritableFileError):  # the error itself is the one to tell
+            _write_error(arguments.junit, error, force=arguments.force)
         raise
+    show(report.to_dict(), console)  # first: it is not lost where a file cannot be written
     for path, write in (
         (arguments.json, report.to_json),
         (arguments.html, report.to_html),
@@ -39,7 +41,6 @@ def finish(make: Callable[[], Report], arguments: argparse.Namespace, console: C
     ):
         if path:
             write(path, force=arguments.force)
-    show(report.to_dict(), console)
     return 0 if report else 1
 
 

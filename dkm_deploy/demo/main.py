@@ -11,11 +11,12 @@ from safetensors.torch import save_file
 from torch import nn
 
 import dkm_deploy as dkm
-from dkm_deploy.atomic import check_writable, remove, written_whole
+from dkm_deploy.atomic import check_writable, set_aside, written_whole
 from dkm_deploy.demo.data import Digits, digits
 from dkm_deploy.demo.model import DigitNet
 from dkm_deploy.demo.train import steps_of, train
 from dkm_deploy.errors import DkmError
+from dkm_deploy.report.table import print_line, safe
 from dkm_deploy.report.terminal import show
 from dkm_deploy.runtimes import runtime_for
 
@@ -50,7 +51,11 @@ def demo(out: Path, console: Console, *, force: bool = False) -> dkm.Report:
     """
     check_writable(out, force=force)
     data = digits(_SEED)
-    remove(out)
+    with set_aside(out):
+        return _demo(out, data, console)
+
+
+def _demo(out: Path, data: Digits, console: Console) -> dkm.Report:
     torch.manual_seed(_SEED)
     original = DigitNet()
     train(original, data, _FP32_EPOCHS, 3e-3, lambda: None, "training in fp32", console)
@@ -60,7 +65,7 @@ def demo(out: Path, console: Console, *, force: bool = False) -> dkm.Report:
     files = list(_runnable(console))
     for name in files:
         artifact = dkm.convert(frozen, data.held_out_images[:1], out / name)
-        console.print(f"wrote {artifact.path}: {artifact.size_bytes:,} bytes", highlight=False)
+        print_line(safe(f"wrote {artifact.path}: {artifact.size_bytes:,} bytes"), console)
     console.print("running every file on the held-out digits", highlight=False)
     report = dkm.validate(
         [out / name for name in files],
@@ -84,7 +89,7 @@ def _runnable(console: Console) -> Iterator[str]:
             runtime_for(Path(name))
             yield name
         except DkmError as error:
-            console.print(f"left out: {error}", highlight=False, markup=False)
+            print_line(safe(f"left out: {error}"), console)
 
 
 def _cluster(original: nn.Module, data: Digits, console: Console) -> nn.Module:

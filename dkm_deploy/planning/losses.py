@@ -32,14 +32,17 @@ def measured(
         for name, found in candidates.items()
         for spec in found
     }
-    missing = {item for item, key in keys.items() if key not in cache}
+    known = {item: cache.take(key, float) for item, key in keys.items()}
+    losses: dict[Item, float] = {(name, None): 0.0 for name in candidates}
+    losses |= {item: loss for item, loss in known.items() if loss is not None}
+    missing = keys.keys() - losses.keys()
     specs = list(dict.fromkeys(spec for _, spec in keys))
     for spec in track(specs, "measuring losses", console):
         names = [name for name in candidates if (name, spec) in missing]
         for name, loss in subject.losses(spec, names) if names else ():
             cache.put(keys[name, spec], loss)
-    losses: dict[Item, float] = {(name, None): 0.0 for name in candidates}
-    return losses | {item: float(cache[key]) for item, key in keys.items()}
+            losses[name, spec] = float(loss)
+    return losses
 
 
 def worth_measuring(candidates: Candidates, sizes: Sizes) -> Candidates:

@@ -210,9 +210,11 @@ class _Search:
     def _loss(self, name: str, values: Tensor) -> float:
         key = digest((*self._key, name, tensor_digest(values)))
         self._left -= 1
-        if key not in self._cache:
-            self._cache.put(key, self._probe.loss(name, values))
-        return float(self._cache[key])
+        known = self._cache.take(key, float)
+        if known is None:
+            known = float(self._probe.loss(name, values))
+            self._cache.put(key, known)
+        return known
 
 
 def _by_error(bins: Bins, most: int) -> Bins:
