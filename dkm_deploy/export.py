@@ -13,11 +13,12 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError, reason_of
+from dkm_deploy.inputs import Inputs as Inputs
+from dkm_deploy.inputs import arguments as arguments
 from dkm_deploy.palette import Palette
+from dkm_deploy.tensors_only import tensors_only
 from dkm_deploy.training.freeze import palettes
 from dkm_deploy.training.observe import unfused_attention
-
-Inputs = Tensor | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -74,22 +75,11 @@ def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = N
     args, kwargs = pytree.tree_map_only(Tensor, Tensor.contiguous, arguments(example_inputs))
     with unfused_attention():
         outputs = _run(frozen, args, kwargs)
-        program = _trace(frozen, args, kwargs, dynamic_shapes)
+        program = tensors_only(_trace(frozen, args, kwargs, dynamic_shapes))
     _merge_decodes(program)
     _use_first_names(program, frozen)
     _check_used(program, found)
     return Exported(program, found, _input_names(program), output_names(outputs))
-
-
-def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Positional and keyword arguments of ``forward``. Raises DkmError for another type."""
-    if isinstance(inputs, Tensor):
-        return (inputs,), {}
-    if isinstance(inputs, Mapping):
-        return (), dict(inputs)
-    if isinstance(inputs, (tuple, list)):
-        return tuple(inputs), {}
-    raise DkmError(f"inputs are a {type(inputs).__name__}; give a tensor, tuple or dict")
 
 
 @torch.no_grad()
@@ -169,9 +159,15 @@ def _input_names(program: ExportedProgram) -> tuple[str, ...]:
 
 
 def output_names(outputs: Any) -> tuple[str, ...]:
-    """``output`` for a tensor, its keys for a mapping of tensors, else ``output_0``, ``.._1``."""
+    """``output`` for a tensor, its keys for a mapping of tensors, else ``output_0``, ``.._1``.
+
+    What is no tensor, such as None or a text, has no name: it is not in the file.
+    """
     if torch.is_tensor(outputs):
         return ("output",)
-    if isinstance(outputs, Mapping) and all(torch.is_tensor(t) for t in outputs.values()):
-        return tuple(outputs)
-    return tuple(f"output_{i}" for i in range(len(pytree.tree_leaves(outputs))))
+    leaves = [leaf for leaf in pytree.tree_leaves(outputs) if torch.is_tensor(leaf)]
+    if isinstance(outputs, Mapping):
+        named = [name for name, value in outputs.items() if torch.is_tensor(value)]
+        if len(named) == len(leaves):  # none is nested
+            return tuple(named)
+    return tuple(f"output_{i}" for i in range(len(leaves)))

@@ -16,7 +16,7 @@ from torch import nn
 
 from dkm_deploy.atomic import check_writable, written_whole
 from dkm_deploy.errors import DkmError
-from dkm_deploy.export import Inputs, arguments
+from dkm_deploy.inputs import Inputs, arguments, arrays_in
 from dkm_deploy.metric import unfit
 from dkm_deploy.training.checkpoint import save_palettes
 from dkm_deploy.training.freeze import palettes
@@ -75,7 +75,7 @@ def write_golden(
         force: replace the folder.
 
     Raises:
-        DkmError: the models do not run on the inputs, an input is not a tensor, or the labels are
+        DkmError: the models do not run on the inputs, an input has no numpy type, or the labels are
             not for the metric.
         OutputExistsError: ``folder`` exists and ``force`` is not set.
     """
@@ -133,16 +133,18 @@ def _write_sums(folder: Path) -> None:
 
 
 def _named(model: nn.Module, inputs: Inputs) -> dict[str, NDArray[Any]]:
-    """Inputs by the names they have in ``forward``."""
+    """Inputs by the names they have in ``forward``; those of bfloat16 as float32."""
     args, kwargs = arguments(inputs)
     names = list(inspect.signature(model.forward).parameters)
     if len(args) > len(names):
         raise DkmError(f"{len(args)} inputs given; forward() takes {', '.join(names)}")
-    named = dict(zip(names, args, strict=False)) | kwargs
+    named = arrays_in((), dict(zip(names, args, strict=False)) | kwargs)
     for name, value in named.items():
-        if not torch.is_tensor(value) or value.dtype == torch.bfloat16:
-            what = value.dtype if torch.is_tensor(value) else type(value).__name__
-            raise DkmError(
-                f"input {name!r} is {what}; a golden bundle holds tensors of numpy types"
-            )
-    return {name: value.detach().cpu().numpy() for name, value in named.items()}
+        if not torch.is_tensor(value):
+            raise DkmError(f"input {name!r} is an array of {value.dtype}; a bundle holds numbers")
+    return {name: _numpy(value) for name, value in named.items()}
+
+
+def _numpy(tensor: Tensor) -> NDArray[Any]:
+    wide = tensor.float() if tensor.dtype is torch.bfloat16 else tensor
+    return wide.detach().cpu().numpy()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError, reason_of
-from dkm_deploy.export import Inputs, arguments, output_names
+from dkm_deploy.export import output_names
+from dkm_deploy.inputs import Inputs, arguments, arrays_in, spelled
 from dkm_deploy.program import fixed_batch as program_batch
 from dkm_deploy.runtimes import Arrays, Batched, Probe, Session, Translated
 from dkm_deploy.validation.batches import largest_batch, smallest_batch
@@ -40,6 +41,11 @@ def run_model(model: nn.Module, inputs: Inputs, block: int = _BLOCK) -> Outputs:
                 f"the PyTorch model does not run on the inputs: {reason_of(error)}"
             ) from error
         tensors = [t for t in pytree.tree_leaves(outputs) if torch.is_tensor(t)]
+        if not tensors:
+            raise DkmError(
+                f"the PyTorch model gives a {type(outputs).__name__} without any tensor, which is "
+                "all that files give"
+            )
         named = zip(output_names(outputs), tensors, strict=True)
         parts.append({name: tensor.float().cpu().numpy() for name, tensor in named})
     return joined(parts)
@@ -104,7 +110,7 @@ def _outputs(session: Session, arrays: Arrays) -> Outputs:
 def rows(inputs: Inputs, start: int, stop: int) -> Inputs:
     """Samples ``start`` to ``stop`` of inputs; what is not a tensor stays as it is."""
     leaves, spec = pytree.tree_flatten(arguments(inputs))
-    block = [t[start:stop] if torch.is_tensor(t) else t for t in leaves]
+    block = [t[start:stop] if torch.is_tensor(t) and t.ndim else t for t in leaves]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
     args, kwargs = pytree.tree_unflatten(block, spec)
@@ -142,21 +148,22 @@ def named_arrays(session: Session, inputs: Inputs) -> Arrays:
     """Arrays by the file's input names: keyword inputs by name, positional ones in order.
 
     Where there is but one, it needs no name: other tools call it otherwise. What the file takes
-    as an image is its pixels.
+    as an image is its pixels. What is nested goes by its path, and what is no tensor is a constant
+    of the file; see :mod:`dkm_deploy.inputs`.
 
     Raises:
         NotTakenError: the file cannot be given the inputs.
         DkmError: their number does not fit the file.
     """
     args, kwargs = arguments(inputs)
-    named: Mapping[str, Any] = kwargs
-    if len(kwargs) == len(session.input_shapes) == 1:
-        args = tuple(kwargs.values())
-    if args:
-        names = list(session.input_shapes)
-        if len(names) != len(args):
-            raise DkmError(f"{len(args)} inputs given; the file takes {', '.join(names)}")
-        named = dict(zip(names, args, strict=True))
+    named, names = arrays_in(args, kwargs), list(session.input_shapes)
+    if args or len(named) == len(names) == 1:
+        if len(names) != len(named):
+            raise DkmError(f"{len(named)} inputs given; the file takes {', '.join(names)}")
+        named = dict(zip(names, named.values(), strict=True))
+    elif named.keys() != set(names):
+        known = {spelled(name): name for name in names}
+        named = {known.get(spelled(name), name): value for name, value in named.items()}
     arrays = {name: _array(value) for name, value in named.items()}
     return session.interface.given(arrays) if isinstance(session, Translated) else arrays
 

@@ -1,0 +1,92 @@
+"""What a user gives a model: tensors, in tuples, lists and mappings, beside None and numbers.
+
+Files take tensors alone. Their order and names are those of ``torch.export``: depth first,
+positional arguments before keyword ones, ``batch["left"]`` is ``batch_left``. All else is a
+constant of the program.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from dkm_deploy.errors import DkmError
+
+Inputs = Tensor | NDArray[Any] | tuple[Any, ...] | list[Any] | Mapping[str, Any]
+
+
+def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of ``forward``; arrays of numbers become tensors.
+
+    Raises:
+        DkmError: ``inputs`` are of another type, or a keyword is no str.
+    """
+    if isinstance(inputs, (Tensor, np.ndarray)):
+        return (_tensor(inputs),), {}
+    if isinstance(inputs, Mapping):
+        for name in inputs:
+            if not isinstance(name, str):
+                raise DkmError(f"inputs: {name!r} is no name; a mapping gives keyword arguments")
+        return (), {name: _tensors(value) for name, value in inputs.items()}
+    if isinstance(inputs, (tuple, list)):
+        return tuple(_tensors(value) for value in inputs), {}
+    raise DkmError(f"inputs are a {type(inputs).__name__}; give a tensor, tuple or dict")
+
+
+def arrays_in(args: Any, kwargs: Any) -> dict[str, Any]:
+    """Every tensor and array of nested arguments, in order, by the name that a program gives it.
+
+    A positional argument that is called ``0`` is the first.
+
+    Raises:
+        DkmError: two have one name.
+    """
+    leaves = [*_named(args), *_named(kwargs)]
+    found = {name: value for name, value in leaves if isinstance(value, (Tensor, np.ndarray))}
+    if len(found) < sum(isinstance(value, (Tensor, np.ndarray)) for _, value in leaves):
+        names = ", ".join(name for name, _ in leaves)
+        raise DkmError(f"two inputs have one name: they are called {names}")
+    return found
+
+
+def spelled(name: str) -> str:
+    """A name as ``torch.export`` and coremltools spell those of inputs."""
+    return re.sub(r"[^a-z0-9]", "_", name.lower())
+
+
+def _named(values: Any) -> list[tuple[str, Any]]:
+    paths, _ = pytree.tree_flatten_with_path(values)
+    return [("_".join(_key(key) for key in path), leaf) for path, leaf in paths]
+
+
+def _key(key: Any) -> str:
+    """One step of a path: a mapping's key, a place in a sequence, a field's name."""
+    for attribute in ("key", "idx", "name"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+def _tensors(value: Any) -> Any:
+    return pytree.tree_map(_tensor, value)
+
+
+def _tensor(leaf: Any) -> Any:
+    """A numpy array as a tensor that shares its memory where it can; others as they are."""
+    if isinstance(leaf, np.generic):
+        return leaf.item()
+    if not isinstance(leaf, np.ndarray) or leaf.dtype.kind not in "biufc":
+        return leaf
+    native = leaf.astype(leaf.dtype.newbyteorder("="), copy=False)
+    shared = native.flags.writeable and all(stride >= 0 for stride in native.strides)
+    try:
+        return torch.from_numpy(native if shared else native.copy())
+    except TypeError:  # a type that PyTorch lacks
+        return leaf
