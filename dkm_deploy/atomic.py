@@ -46,7 +46,7 @@ def written_whole(path: Path, *, force: bool = False) -> Iterator[Path]:
     made = [parent for parent in (path.parent, *path.parent.parents) if not parent.exists()]
     try:
         with _writing(path):
-            _make_folder(path.parent)
+            path.parent.mkdir(parents=True, exist_ok=True)
             folder = path.with_name(_temporary_name(path.name))
             folder.mkdir()
         try:
@@ -64,14 +64,6 @@ def written_whole(path: Path, *, force: bool = False) -> Iterator[Path]:
             with suppress(OSError):  # it was not made, or others have put something there
                 parent.rmdir()
         raise
-
-
-def _make_folder(folder: Path) -> None:
-    """Make a folder and those above it. Raises DkmError where one of them is a file."""
-    for part in (folder, *folder.parents):
-        if part.exists() and not part.is_dir():
-            raise DkmError(f"{folder}: cannot make this folder: {part} is a file")
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _temporary_name(name: str) -> str:
@@ -201,7 +193,7 @@ def check_writable(path: Path, *, force: bool) -> None:
         raise OutputExistsError(f"{path}: already exists; use --force (force=True) to replace it")
     folder = next(parent for parent in path.absolute().parents if os.path.lexists(parent))
     if not folder.is_dir():
-        raise UnwritableFileError(f"{path}: cannot be written: {folder} is not a folder")
+        raise UnwritableFileError(f"{path.parent}: cannot make this folder: {folder} is a file")
     if not os.access(folder, os.W_OK | os.X_OK):
         raise UnwritableFileError(f"{path}: cannot be written: {folder} is read-only")
 

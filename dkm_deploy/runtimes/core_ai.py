@@ -60,7 +60,7 @@ class CoreAISession:
     def _cast(self, name: str, array: NDArray[Any]) -> NDArray[Any]:
         """An input in the file's type."""
         dtype = self._dtypes[name]
-        cast = np.ascontiguousarray(array, dtype)
+        cast = np.asarray(array, dtype, order="C")  # ascontiguousarray gives a scalar a dimension
         if dtype.kind in "iu" and not np.array_equal(cast, array):
             raise DkmError(f"input {name!r} holds numbers that {dtype} does not")
         return cast

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from dkm_deploy.atomic import check_writable, written_whole
 from dkm_deploy.errors import DkmError
