@@ -12,6 +12,7 @@ import torch
 from onnx.defs import OpSchema
 from onnxscript.values import Op, Opset
 
+from converters.onnx.simplify import simplify
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import weight_name
 
@@ -27,11 +28,11 @@ _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
 def trace(exported: Exported, opset: int) -> ir.Model:
-    """Translate and optimise all but the palettes.
+    """Translate and simplify all but the palettes.
 
-    The optimiser can neither fold nor fuse an operator that it does not know, so the
-    ``LutToDense`` nodes come out as they went in. Each carries the name of its weight, for the
-    optimiser gives weights with the same values one initializer.
+    What simplifies can neither fold nor fuse an operator that it does not know, so the
+    ``LutToDense`` nodes come out as they went in. Each carries the name of its weight, for weights
+    with the same values become one initializer.
 
     Raises:
         DkmError: the exporter has no translation for an operation of the program.
@@ -48,7 +49,7 @@ def trace(exported: Exported, opset: int) -> ir.Model:
                 opset_version=opset,
                 input_names=list(exported.input_names),
                 output_names=list(exported.output_names),
-                optimize=True,
+                optimize=False,
                 verbose=False,
             )
     # The exporter's errors have no public base class.
@@ -56,6 +57,7 @@ def trace(exported: Exported, opset: int) -> ir.Model:
         raise DkmError(f"the model has no ONNX form at opset {opset}: {_reason(error)}") from error
     if program is None:
         raise DkmError(f"the model has no ONNX form at opset {opset}")
+    simplify(program.model)
     return program.model
 
 
