@@ -67,6 +67,8 @@ def squared_gradients(
             if not torch.isfinite(dense).all():
                 raise DkmError(f"{name}: its gradient is NaN or infinite in batch {number}")
             total.addcmul_(dense.float(), dense.float(), value=samples_in(batch))
+        if not torch.isfinite(value):
+            raise DkmError(f"the loss is {value.item()} in batch {number}; are its labels right?")
     return sums
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from dkm_deploy.errors import DkmError
+from dkm_deploy.errors import DkmError, reason_of
 
 Loss = Callable[[Any, Any], Tensor]
 """``loss(outputs, labels)``, a scalar tensor."""
@@ -48,8 +48,8 @@ class Objective:
         """Run the model, and the teacher without gradients; a scalar.
 
         Raises:
-            DkmError: there are neither labels nor a teacher, the loss is not a scalar, or the
-                outputs are not scores.
+            DkmError: there are neither labels nor a teacher, the labels are not for cross entropy,
+                the loss is not a scalar, or the outputs are not scores.
         """
         outputs = call(model, inputs)
         if self.teacher is None:
@@ -67,11 +67,19 @@ class Objective:
         return self.teacher_weight * distilled + (1 - self.teacher_weight) * on_labels
 
     def on_labels(self, outputs: Any, labels: Any) -> Tensor:
-        """The loss on labels alone, a scalar; raises as a call does."""
+        """The loss on labels alone, a scalar; raises as a call does, and for unfit labels."""
         if self.loss is not None:
             return _scalar(self.loss(outputs, labels))
         scores = _scores(outputs).movedim(self.class_dim, 1)
-        return functional.cross_entropy(scores, labels)
+        try:
+            return functional.cross_entropy(scores, labels)
+        except (IndexError, RuntimeError, TypeError, ValueError) as error:
+            told = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+            raise DkmError(
+                f"cross entropy does not take labels {told} with scores {tuple(scores.shape)} "
+                f"({reason_of(error)}): give int64 class numbers from 0, one for each answer, or "
+                "another loss"
+            ) from error
 
 
 def distillation(student: Tensor, teacher: Tensor, temperature: float, class_dim: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dkm_deploy.errors import DkmError
+from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.metric import Metric, accuracy, guessing, score
 
 Outputs = Sequence[Sequence[Tensor]]
@@ -71,7 +71,10 @@ def _first(outputs: Outputs) -> NDArray[Any]:
 def _joined(labels: Sequence[Any]) -> NDArray[Any]:
     if any(part is None for part in labels):
         raise DkmError("metric needs labels, and the calibration data has none: (inputs, labels)")
-    return np.concatenate([torch.as_tensor(part).cpu().numpy() for part in labels])
+    try:
+        return np.concatenate([torch.as_tensor(part).cpu().numpy() for part in labels])
+    except (TypeError, ValueError) as error:
+        raise DkmError(f"the labels of the batches make no array: {reason_of(error)}") from error
 
 
 def _relative_error(outputs: Outputs, expected: Outputs) -> float:

@@ -24,6 +24,17 @@ def test_help_and_version(capsys, flag):
     assert dkm.__version__ in out if flag == "--version" else "demo" in out
 
 
+def test_an_interrupt_is_exit_code_130(monkeypatch, capsys):
+    """128 + SIGINT, by which a shell ends a loop of commands too."""
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dkm_deploy.cli.inspect._inspect", interrupted)
+    assert main(["inspect", "model.onnx"]) == 130
+    assert capsys.readouterr().err == "dkm-deploy: interrupted\n"
+
+
 @pytest.mark.parametrize("arguments", [[], ["fly"], ["convert"], ["inspect"], ["demo", "--x"]])
 def test_wrong_use_is_exit_code_2(arguments, capsys):
     with pytest.raises(SystemExit) as stop:

@@ -26,6 +26,18 @@ def test_near_is_measured_in_deviations():
     assert duplicates(centroids, torch.tensor([1.0])).sum() == 3
 
 
+@pytest.mark.parametrize("dim", [1, 2])
+def test_near_is_a_thousandth_of_a_deviation(dim):
+    """Centroids of 8 bits are a hundredth apart: nearer by a factor of ten is one spot."""
+    deviation, along = torch.tensor([2.0]), _centroids(1.0, dim=dim)
+    for gap, found in ((0.0019, 1), (0.0021, 0)):
+        moved = along.clone()
+        moved[..., 0] += gap
+        assert duplicates(torch.cat([along, moved], 1), deviation).sum() == found
+    constant = _centroids(0.5, 0.5, dim=dim)
+    assert duplicates(constant, torch.zeros(1)).sum() == 1
+
+
 @pytest.mark.parametrize("dim", [1, 3])
 def test_duplicates_are_sent_to_weights_and_the_rest_stays(dim):
     vectors = torch.randn(1, 500, dim, generator=torch.Generator().manual_seed(0))

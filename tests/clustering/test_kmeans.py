@@ -127,6 +127,28 @@ def test_many_scalars_are_assigned_block_by_block_and_to_centroids_in_any_order(
     assert torch.equal(assign(values, centroids), nearest)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("clusters", [2, 64])
+def test_a_value_beside_the_middle_of_two_centroids_goes_to_the_nearer(dtype, clusters):
+    """The middle is no number of the values' type: rounded up, it would take a value with it."""
+    step = torch.finfo(dtype).eps
+    levels = torch.arange(1, clusters + 1, dtype=torch.float64)
+    centroids = torch.cat([levels[:1], levels[1:] + 4.6 * step])[None, :, None]
+    middles = (centroids[0, 1:, 0] + centroids[0, :-1, 0]) / 2
+    near = middles.to(dtype)
+    values = torch.cat([near, *(torch.nextafter(near.float(), near.float() + s) for s in (-1, 1))])
+    values = values.to(dtype)[None, :, None]
+    nearest = (values.double() - centroids.mT).abs().argmin(-1)
+    assert torch.equal(assign(values, centroids), nearest)
+
+
+@pytest.mark.parametrize("clusters", [2, 64])
+def test_a_value_in_the_middle_goes_to_the_lower(clusters):
+    centroids = 2.0 * torch.arange(clusters)[None, :, None]
+    values = centroids[:, :-1] + 1
+    assert torch.equal(assign(values, centroids), torch.arange(clusters - 1)[None])
+
+
 @st.composite
 def _weights_and_specs(draw):
     rank = draw(st.integers(2, 5))

@@ -139,6 +139,21 @@ class TestTemperature:
         assert last.soft_hard_gap == pytest.approx(0.01, rel=0.1)
         assert last.temperature < first.temperature
 
+    @pytest.mark.parametrize(
+        ("gap", "factor"), [(1e-9, 0.5), (0.99, 1.5), (0.8, None), (1.25, None)]
+    )
+    def test_the_temperature_never_jumps(self, gap, factor):
+        """It is corrected by how far the gap is from where it should be, and by half at most."""
+        recipe = dkm.Recipe(dkm.PaletteSpec(2), schedule=dkm.Schedule(steps=10, gap=0.01))
+        model = dkm.prepare(_normal(), recipe).train()
+        soft = model.parametrizations.weight[0]
+        now = float(soft.gap(model.parametrizations.weight.original.detach()))
+        soft.schedule = dkm.Schedule(steps=10, gap=gap if factor else gap * now)
+        before = float(soft.tau(torch.ones(1)))
+        dkm.advance(model, 10)
+        expected = factor or gap
+        assert float(soft.tau(torch.ones(1))) / before == pytest.approx(expected, rel=1e-5)
+
 
 class TestBadInput:
     def test_more_clusters_than_distinct_values(self):

@@ -29,6 +29,13 @@ def test_accuracy_takes_labels_that_fit(labels, reason):
     assert Yardstick(OUTPUTS, [LABELS], accuracy).baseline == 100
 
 
+def test_labels_that_make_no_array():
+    with pytest.raises(dkm.DkmError, match="the labels of the batches make no array"):
+        Yardstick(OUTPUTS, [["cat"] * 12], accuracy)
+    with pytest.raises(dkm.DkmError, match="the labels of the batches make no array"):
+        Yardstick(OUTPUTS * 2, [LABELS, LABELS[:, None]], accuracy)
+
+
 def test_a_metric_that_writes_or_fails_does_no_harm():
     def writes(output, labels):
         right = float((output.argmax(1) == labels).mean())

@@ -28,6 +28,24 @@ def test_newcombes_interval_covers_the_true_difference(shares):
     assert 0.93 < np.mean(covered) <= 1
 
 
+@pytest.mark.parametrize(
+    ("pairs", "interval"),
+    [
+        ((36, 12, 2, 0), (0.0569, 0.3404)),  # phi below 0: as it is
+        ((20, 12, 2, 16), (0.0562, 0.3292)),  # phi above 0: its numerator is n/2 less
+        ((14, 5, 0, 22), (0.0115, 0.2265)),
+        ((9, 5, 1, 3), (-0.0510, 0.4545)),
+        ((10, 5, 4, 3), (-0.2213, 0.3037)),  # and is never below 0
+    ],
+)
+def test_figures_of_method_10(pairs, interval):
+    """The cells of the paper's formula, worked out by hand; the first is in its table II."""
+    assert _newcombe(*_pairs(*pairs)) == pytest.approx(interval, abs=5e-5)
+    both, lost, won, neither = pairs
+    low, high = _newcombe(*_pairs(both, won, lost, neither))  # a gain is a loss below 0
+    assert (low, high) == pytest.approx((-interval[1], -interval[0]), abs=5e-5)
+
+
 def test_no_difference_among_few_inputs_is_not_certainty():
     low, high = _newcombe(*_pairs(20, 0, 0, 0))
     assert low == -high
@@ -78,6 +96,16 @@ def test_the_bootstrap_covers_as_often_as_it_says():
         found = metric_loss(lambda y, _: float(y.mean()), gaps, np.zeros(60), np.zeros(60))
         covered += found.low <= 0.2 <= found.high
     assert 88 <= covered <= 99
+
+
+def test_a_gain_is_below_zero():
+    labels = np.arange(200) % 2
+    before, after = _pairs(150, 2, 12, 36)
+    found = metric_loss(accuracy, _scores(before, labels), _scores(after, labels), labels)
+    assert found.value == pytest.approx(-5)
+    assert found.low < -5 < found.high < 0
+    other = metric_loss(lambda y, _: float(y.mean()), labels * 1.0, labels + 2.0, labels)
+    assert (other.value, other.low, other.high) == pytest.approx((-2, -2, -2))
 
 
 def test_where_there_can_be_no_interval_the_reason_is_given():

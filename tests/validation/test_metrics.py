@@ -56,6 +56,12 @@ def test_a_signalling_nan_is_like_any_other():
     assert errors(actual, np.ones(2, np.float32)).nonfinite == 1
 
 
+def test_infinities_of_either_sign_differ():
+    for one, other in ((np.inf, -np.inf), (np.nan, np.inf), (-np.inf, np.nan)):
+        actual, expected = np.array([1.0, one]), np.array([1.0, other])
+        assert errors(actual, expected).nonfinite == errors(expected, actual).nonfinite == 1
+
+
 def test_the_same_infinity_on_both_sides_is_no_error():
     array = np.array([1.0, np.inf, np.nan])
     assert errors(array, array).nonfinite == 0
