@@ -59,10 +59,11 @@ def run(folder: Path, jobs: int, names: Sequence[str] = ()) -> None:
 
 def _configured(pyproject: bytes, area: Area) -> bytes:
     """The project's settings with those of mutmut, which reads them from nowhere else."""
+    left_out = [part for test in area.without for part in ("--deselect", test)]
     settings = {
         "source_paths": ["dkm_deploy", "converters"],
         "only_mutate": list(area.sources),
-        "pytest_add_cli_args_test_selection": list(area.tests),
+        "pytest_add_cli_args_test_selection": [*area.tests, *left_out],
         "pytest_add_cli_args": ["-p", "no:cacheprovider", "-m", "not slow"],
         "also_copy": ["benchmarks", "docs", "samples", "README.md"],
     }
