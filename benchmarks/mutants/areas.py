@@ -77,7 +77,7 @@ AREAS = (
     Area(
         "checkpoint",
         ("dkm_deploy/training/checkpoint.py",),
-        ("tests/training/test_checkpoint.py",),
+        ("tests/training/test_checkpoint.py", "tests/training/test_checkpoint_contents.py"),
     ),
 )
 
