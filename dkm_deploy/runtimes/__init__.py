@@ -66,6 +66,16 @@ class Batched(Protocol):
     ranges will do. Empty if no input has a dimension."""
 
 
+@runtime_checkable
+class TellsPrecision(Session, Protocol):
+    """A session that knows in which numbers the file computes."""
+
+    @property
+    def computes_half(self) -> bool:
+        """Whether results are float16, all or some."""
+        ...
+
+
 class Runtime(Protocol):
     """Something that runs files of some suffixes."""
 

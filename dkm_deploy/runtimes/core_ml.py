@@ -71,6 +71,12 @@ class CoreMLSession:
         except Exception as error:  # coremltools passes on what Core ML says in many kinds
             raise DkmError(f"{path}: Core ML cannot load it: {reason_of(error)}") from error
 
+    @property
+    def computes_half(self) -> bool:
+        """Whether the program declares some result as fp16."""
+        kinds = (kind for op in self._function.body.operations for _, kind in op.outputs)
+        return any(kind is not None and kind.dtype.name == "fp16" for kind in kinds)
+
     def make_state(self) -> Any:
         """Zeros for every state of the function, to be passed to :meth:`run`; Core ML's own."""
         return self._model.make_state()

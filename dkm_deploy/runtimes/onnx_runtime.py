@@ -34,6 +34,12 @@ class OnnxSession:
             for source in session.get_inputs()
         }
 
+    @property
+    def computes_half(self) -> bool:
+        """Whether the file takes or gives float16: weights alone are cast before they are used."""
+        values = (*self._session.get_inputs(), *self._session.get_outputs())
+        return any(value.type == "tensor(float16)" for value in values)
+
     def run(self, inputs: Arrays) -> dict[str, NDArray[Any]]:
         """Outputs by name.
 

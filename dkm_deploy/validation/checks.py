@@ -11,12 +11,16 @@ import numpy as np
 
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
+from dkm_deploy.parity.judge import ELEMENT_ERROR, Figure, Judged
 from dkm_deploy.validation.answers import Answers
 from dkm_deploy.validation.interval import Loss
 from dkm_deploy.validation.limits import Limits, OutputLimits, limits_of
 from dkm_deploy.validation.metrics import Errors
 from dkm_deploy.validation.record import Check, Status
 from dkm_deploy.validation.task import Answered
+
+_OVERFLOWS = "{} elements overflow when the model itself is run in emulated float16"
+_TOLD = 3  # slices of an output that are named, the worst first
 
 # What each limit of an output is about: the figure, and what to call it.
 _FIGURES = {
@@ -61,7 +65,11 @@ def palettes_check(
 
 
 def parity_check(
-    found: Mapping[str, Errors], reason: str, ran: bool, limits: Limits, *, half: bool
+    found: Mapping[str, Errors],
+    reason: str,
+    ran: bool,
+    limits: Limits,
+    own: Mapping[str, Judged],
 ) -> Check:
     """Does it compute the same? ``reason`` says why there are no errors to judge, if so.
 
@@ -70,20 +78,50 @@ def parity_check(
         reason: see above.
         ran: whether the file was run.
         limits: what was asked for.
-        half: whether the default limits are those of half precision.
+        own: each output under the model's own noise, for those whose error has no limit.
     """
     if not found:
         return Check("parity", "missed" if ran else "not run", reason)
-    wanted = {name: limits_of(name, limits, half=half) for name in found}
+    wanted = {name: limits_of(name, limits) for name in found}
+    figures = {name: _own_figures(own.get(name), wanted[name]) for name in found}
     wrong = [line for name, e in found.items() for line in _missed(name, e, wanted[name])]
+    for name, each in figures.items():
+        off = [own[name].told(figure) for figure in each[:_TOLD] if not figure.ratio <= 1]
+        if off:
+            off += [_OVERFLOWS.format(own[name].infinite)] if own[name].infinite else []
+            wrong.append(f"{_relative(name, found[name])}: {'; '.join(off)}")
     if wrong:
         return Check("parity", "missed", "; ".join(wrong))
     if not all(error.compared for error in found.values()):
         empty = next(name for name, error in found.items() if not error.compared)
         reason = f"{empty}: PyTorch gives no finite value to compare with"
         return Check("parity", "not run", reason, blocks=True)
-    worst = max(found, key=lambda name: found[name].relative)
+    worst = max(found, key=lambda name: _nearness(found[name], wanted[name], figures[name]))
+    if figures[worst]:
+        nearest = f"nearest to its limit: {own[worst].told(figures[worst][0])}"
+        told = f"{_relative(worst, found[worst])}; {nearest}"
+        return Check("parity", "passed", told)
     return Check("parity", "passed", _measured(worst, found, wanted, "max_relative_error"))
+
+
+def _own_figures(own: Judged | None, limits: OutputLimits) -> tuple[Figure, ...]:
+    """What is judged by the model's own noise, where no limit was asked for."""
+    if own is None or limits.max_relative_error is not None:
+        return ()
+    if limits.max_element_error is None:
+        return own.figures
+    return tuple(figure for figure in own.figures if not figure.what.startswith(ELEMENT_ERROR))
+
+
+def _nearness(error: Errors, limits: OutputLimits, figures: tuple[Figure, ...]) -> float:
+    """How much of its limit an output takes, by the figure that takes most."""
+    if figures:
+        return figures[0].ratio
+    return error.relative / limits.max_relative_error if limits.max_relative_error else 0.0
+
+
+def _relative(name: str, error: Errors) -> str:
+    return f"{name}: relative error {error.relative:.2e}"
 
 
 def _missed(name: str, error: Errors, limits: OutputLimits) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 from dkm_deploy.errors import DkmError
 
-_RELATIVE = {"fp32": 1e-4, "fp16": 1e-2}
 _ELEMENT = 10  # times the relative limit: a single element may stray further than all on average
 
 
@@ -16,7 +15,8 @@ _ELEMENT = 10  # times the relative limit: a single element may stray further th
 class OutputLimits:
     """Limits on the :class:`~dkm_deploy.validation.metrics.Errors` of one output; None is none.
 
-    ``max_relative_error`` and ``max_element_error`` default to those of :class:`Limits`.
+    ``max_relative_error`` and ``max_element_error`` default to those of :class:`Limits`. The first
+    takes the place of the limits that come from the model's own noise.
     """
 
     max_relative_error: float | None = None
@@ -34,10 +34,11 @@ class Limits:
     """What a file must keep. None is no limit, but for the first two, which have defaults.
 
     Attributes:
-        max_relative_error: of every output against PyTorch with the same palettes. The default
-            depends on the file: 1e-4 where its LUTs are float32, 1e-2 where they are float16.
+        max_relative_error: of every output against PyTorch with the same palettes. If left out,
+            samples, channels and elements of every output are judged by the model's own noise in
+            the arithmetic of the file: :mod:`dkm_deploy.parity.judge`.
         max_element_error: of every element, relative to it or to the output's root mean square if
-            that is larger; ten times ``max_relative_error`` if left out.
+            that is larger; ten times ``max_relative_error`` if that is given alone.
         max_metric_loss: metric of the original minus that of the file, in the metric's unit.
         min_agreement: top-1 agreement with the original, 0 to 1.
         max_bytes: of the file on disk.
@@ -63,14 +64,13 @@ class Limits:
 _R = TypeVar("_R", OutputLimits, Limits)
 
 
-def limits_of(name: str, limits: Limits, *, half: bool) -> OutputLimits:
-    """The limits of one output, defaults filled in; half precision has about 3 digits."""
+def limits_of(name: str, limits: Limits) -> OutputLimits:
+    """The limits of one output that were asked for."""
     own = limits.outputs.get(name, OutputLimits())
     relative = _first(own.max_relative_error, limits.max_relative_error)
-    if relative is None:
-        relative = _RELATIVE["fp16" if half else "fp32"]
     element = _first(own.max_element_error, limits.max_element_error)
-    element = _ELEMENT * relative if element is None else element
+    if element is None and relative is not None:
+        element = _ELEMENT * relative
     return replace(own, max_relative_error=relative, max_element_error=element)
 
 

@@ -12,7 +12,11 @@ from torch import nn
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
-from dkm_deploy.runtimes import NotTakenError, WrongLabelError, runtime_for
+from dkm_deploy.parity.as_stored import as_stored
+from dkm_deploy.parity.emulate import Arithmetic, arithmetic
+from dkm_deploy.parity.judge import Judged, judged
+from dkm_deploy.parity.noise import measure
+from dkm_deploy.runtimes import NotTakenError, TellsPrecision, WrongLabelError, runtime_for
 from dkm_deploy.targets import reader_for
 from dkm_deploy.validation.budget import budget_checks
 from dkm_deploy.validation.checks import (
@@ -30,7 +34,7 @@ from dkm_deploy.validation.locate import Divergence, locate, told
 from dkm_deploy.validation.metrics import Errors
 from dkm_deploy.validation.record import Check, Model
 from dkm_deploy.validation.returned import Returned
-from dkm_deploy.validation.run import Outputs, run_file
+from dkm_deploy.validation.run import Outputs, run_file, run_model
 from dkm_deploy.validation.size import (
     bits_per_weight,
     deflated_bytes,
@@ -69,10 +73,11 @@ def file_row(path: Path, task: Task) -> Model:
     before, kinds, size = task.original, ledger.by_kind(), ledger.total_bytes
     weights = sum(palette.size for palette in stored.values())
     ratio, half_ratio = _ratios(before, size)
-    half = holds_half(stored)
-    parity = parity_check(found, reason, outputs is not None, task.limits, half=half)
+    half = ran.half if ran.half is not None else holds_half(stored)
+    own = _own(outputs, path, arithmetic(half, holds_half(stored)), task) if found else {}
+    parity = parity_check(found, reason, outputs is not None, task.limits, own)
     parity = replace(parity, blocks=parity.blocks or ran.refused)
-    parity, divergence = _located(parity, path, outputs, task, half=half)
+    parity, divergence = _located(parity, path, outputs, task, own)
     told, (costs, unmeasured) = answered(outputs if found else None, task), _costs(path, task)
     return _row(
         told,
@@ -103,6 +108,7 @@ def file_row(path: Path, task: Task) -> Model:
 def returned_row(folder: Path, returned: Returned, task: Task) -> Model:
     """The row of outputs that a device gave; of the file that it ran nothing else is known."""
     outputs, found, reason = _compared(dict(returned.outputs), "", task)
+    own = judged(outputs or {}, task.reference, None, "float16") if found else {}
     told = answered(outputs if found else None, task)
     return _row(
         told,
@@ -111,7 +117,7 @@ def returned_row(folder: Path, returned: Returned, task: Task) -> Model:
         path=str(folder),
         runtime=returned.runtime,
         checks=(
-            parity_check(found, reason, True, task.limits, half=True),
+            parity_check(found, reason, True, task.limits, own),
             *answer_checks(told, task.limits, task.undecided),
             *_unasked(task.limits),
         ),
@@ -158,25 +164,45 @@ def _compared(
         return outputs, {}, str(error)
 
 
+def _own(
+    outputs: Outputs | None, path: Path, arithmetic: Arithmetic, task: Task
+) -> dict[str, Judged]:
+    """Each output under the model's own noise, measured with the weights as the file has them."""
+    outputs = outputs or {}
+    if task.model is None:
+        return judged(outputs, task.reference, None, arithmetic.coarsest)
+    model = as_stored(task.model, arithmetic.weights, path)
+    expected = task.reference if model is task.model else run_model(model, task.inputs)
+    noise = measure(model, task.inputs, arithmetic)
+    return judged(outputs, expected, noise, arithmetic.coarsest)
+
+
 def _located(
-    parity: Check, path: Path, outputs: Outputs | None, task: Task, *, half: bool
+    parity: Check, path: Path, outputs: Outputs | None, task: Task, own: Mapping[str, Judged]
 ) -> tuple[Check, Divergence | None]:
     """The parity check with where a file first goes wrong, if it does and that can be found."""
     if parity.status != "missed" or not outputs:
         return parity, None
-    exchanged = swapped(outputs, task.reference, task.limits, half=half)
+    wanted = {name: _relative_limit(name, task.limits, own) for name in task.reference}
+    exchanged = swapped(outputs, task.reference, wanted)
     if exchanged:
         return replace(parity, reason=f"{parity.reason}; {exchanged}"), None
     if task.model is None:
         return replace(parity, reason=f"{parity.reason}; not located: {_NO_MODEL}"), None
-    name = next(iter(task.reference))
-    limit = limits_of(name, task.limits, half=half).max_relative_error
+    limit = wanted[next(iter(task.reference))]
     try:
-        found = locate(path, task.model, task.inputs, (outputs, task.reference), limit or 0.0)
+        found = locate(path, task.model, task.inputs, (outputs, task.reference), limit)
     except Exception as error:  # whatever a runtime's own code raises: the miss stands
         reason = f"{parity.reason}; not located: {told_reason(error)}"
         return replace(parity, reason=reason), None
     return replace(parity, reason=f"{parity.reason}; {told(found)}"), found
+
+
+def _relative_limit(name: str, limits: Limits, own: Mapping[str, Judged]) -> float:
+    asked = limits_of(name, limits).max_relative_error
+    if asked is not None:
+        return asked
+    return own[name].relative_limit if name in own else 0.0
 
 
 @dataclass(frozen=True)
@@ -188,12 +214,14 @@ class _Ran:
         runtime: the name of what runs it here.
         reason: why there are no outputs.
         refused: it is the runtime that did not load or run it.
+        half: whether it computes in float16; None if the session does not tell.
     """
 
     outputs: Outputs | None
     runtime: str | None
     reason: str = ""
     refused: bool = False
+    half: bool | None = None
 
 
 def _run(path: Path, inputs: Inputs) -> _Ran:
@@ -202,7 +230,9 @@ def _run(path: Path, inputs: Inputs) -> _Ran:
     except DkmError as error:
         return _Ran(None, None, str(error))
     try:
-        return _Ran(run_file(runtime.load(path), inputs), runtime.name)
+        session = runtime.load(path)
+        half = session.computes_half if isinstance(session, TellsPrecision) else None
+        return _Ran(run_file(session, inputs), runtime.name, half=half)
     except NotTakenError as error:
         return _Ran(None, runtime.name, str(error))
     except WrongLabelError as error:

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from numpy.typing import NDArray
 
-from dkm_deploy.validation.limits import Limits, limits_of
 from dkm_deploy.validation.metrics import errors
 from dkm_deploy.validation.run import Outputs
 
 
-def swapped(outputs: Outputs, reference: Outputs, limits: Limits, *, half: bool) -> str | None:
+def swapped(outputs: Outputs, reference: Outputs, wanted: Mapping[str, float]) -> str | None:
     """Outputs that are off, but within the limits of another one, in words; None without any.
 
     Args:
         outputs: of the file, by the reference's names.
         reference: what they are compared with.
-        limits: what was asked for.
-        half: whether the default limits are those of half precision.
+        wanted: what the relative error of each may be.
     """
-    wanted = {n: limits_of(n, limits, half=half).max_relative_error or 0.0 for n in reference}
     wrong = [
         name
         for name in reference

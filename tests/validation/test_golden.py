@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -77,7 +78,9 @@ def test_a_replay_finds_what_a_validation_finds(golden, files):
         labels=small_net()(images(COUNT)).argmax(1),
         limits=LIMITS,
     )
-    assert found.models == expected.files
+    assert [_without_parity(row) for row in found.models] == [
+        _without_parity(row) for row in expected.files
+    ]
     assert (found.layers, found.limits, found.samples) == (
         expected.layers,
         expected.limits,
@@ -87,6 +90,11 @@ def test_a_replay_finds_what_a_validation_finds(golden, files):
     assert found.files[0].metric_loss is not None
     assert found.provenance["golden: commit"] == "1a2b3c"
     json.dumps(found.to_dict(), allow_nan=False)
+
+
+def _without_parity(row):
+    """A bundle has the model's noise with all weights rounded: it does not know the file's."""
+    return replace(row, checks=tuple(check for check in row.checks if check.name != "parity"))
 
 
 def test_raw_copies_need_no_library(golden):

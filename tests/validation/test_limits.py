@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from dkm_deploy import DkmError, Limits, OutputLimits
+from dkm_deploy.parity.judge import judged as against
 from dkm_deploy.validation.checks import parity_check
 from dkm_deploy.validation.limits import limits_from, limits_of, parse_output_limits
 from dkm_deploy.validation.metrics import errors
@@ -16,14 +17,17 @@ NOISY = EXPECTED + 1e-3 * np.sign(np.sin(7 * np.arange(1001)))
 
 
 def judged(limits: Limits, actual=NOISY, expected=EXPECTED, half=True):
-    return parity_check({"y": errors(actual, expected)}, "", True, limits, half=half)
+    precision = "float16" if half else "float32"
+    own = against({"y": actual}, {"y": expected}, None, precision)
+    return parity_check({"y": errors(actual, expected)}, "", True, limits, own)
 
 
-@pytest.mark.parametrize(("half", "relative"), [(False, 1e-4), (True, 1e-2)])
-def test_defaults_follow_the_precision(half, relative):
-    found = limits_of("y", Limits(), half=half)
-    assert (found.max_relative_error, found.max_element_error) == (relative, 10 * relative)
-    assert judged(Limits(), half=half).status == ("passed" if half else "missed")
+@pytest.mark.parametrize(("half", "relative"), [(False, "1.00e-04"), (True, "1.00e-02")])
+def test_without_a_model_constants_follow_the_precision(half, relative):
+    assert limits_of("y", Limits()) == OutputLimits()
+    check = judged(Limits(max_element_error=1), half=half)
+    assert check.status == ("passed" if half else "missed")
+    assert f"x a constant for float{16 if half else 32}, as nothing here" in check.reason
 
 
 def test_an_outputs_own_limits_come_first():
@@ -31,7 +35,7 @@ def test_an_outputs_own_limits_come_first():
         max_relative_error=0.5,
         outputs={"y": OutputLimits(max_relative_error=1e-3, max_element_error=2)},
     )
-    own, other = limits_of("y", limits, half=False), limits_of("z", limits, half=False)
+    own, other = limits_of("y", limits), limits_of("z", limits)
     assert (own.max_relative_error, own.max_element_error) == (1e-3, 2)
     assert (other.max_relative_error, other.max_element_error) == (0.5, 5)
     assert judged(limits).status == "missed"
@@ -64,7 +68,7 @@ def test_one_wild_element_is_not_averaged_away():
     actual[5] += 1.0
     check = judged(Limits(), actual, expected)
     assert check.status == "missed"
-    assert check.reason.startswith("y: relative error of an element 1.0")
+    assert "error of element (5) 1.00e+00" in check.reason
 
 
 def test_an_exact_output_keeps_every_limit():

@@ -213,7 +213,7 @@ def test_after_the_last_layer(tmp_path):
     path = dkm.convert(Negated(frozen).eval(), images(1), tmp_path / "bad.onnx").path
     found, report = _found(path, frozen, images(3))
     assert found == ("head", "after")
-    assert "no layer is off by more than 1.00e-04: it is after head" in report.missed[0]
+    assert "no layer is off by more than 1.00e-05: it is after head" in report.missed[0]
 
 
 def test_a_file_that_shows_nothing_inside(frozen, tmp_path):

@@ -88,6 +88,12 @@ class Evaluator:
         self.batches = batches(self._described)
         self.overflows: tuple[Overflow, ...] = ()
 
+    @property
+    def computes_half(self) -> bool:
+        """Whether some result is rounded to fp16."""
+        kinds = (kind for op in self._function.body.operations for _, kind in op.outputs)
+        return any(rounds(kind, self._numerics) for kind in kinds)
+
     def make_state(self) -> States:
         """Zeros for every state of the function, by name, to be passed to :meth:`run`.
 

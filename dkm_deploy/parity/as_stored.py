@@ -1,0 +1,63 @@
+"""A reference with the weights that a file holds: those that it stores rounded are rounded too."""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dkm_deploy.parity.emulate import Precision
+from dkm_deploy.training.freeze import PaletteWeight, independent_copy
+
+_FEWEST = 4  # elements: fewer bytes are found anywhere
+
+
+def as_stored(model: nn.Module, weights: Precision, path: Path | None = None) -> nn.Module:
+    """A copy of ``model`` with tensors rounded to nearest as a file has them.
+
+    Rounding a weight is one small error that all samples share. What is known need not be allowed
+    for: LUTs and scales of palettes, which are compared with the file's after the same rounding,
+    and tensors whose bytes, once rounded, are found in the file. What the file holds in another
+    form (folded, transposed, or wrong) is left alone.
+
+    Args:
+        model: the reference; it is not changed. It is returned itself if nothing is rounded.
+        weights: in which numbers the file stores weights.
+        path: the file or folder; None if it is not at hand.
+    """
+    if weights == "float32":
+        return model
+    copied = independent_copy(model)
+    palettes = {
+        id(tensor)
+        for module in copied.modules()
+        if isinstance(module, PaletteWeight)
+        for tensor in module.buffers(recurse=False)
+    }
+    with ExitStack() as stack, torch.no_grad():
+        files = [stack.enter_context(opened) for opened in _contents(path)] if path else []
+        for tensor in (*copied.parameters(), *copied.buffers()):
+            if tensor.dtype == torch.float32:
+                near = tensor.half()
+                if id(tensor) in palettes or _held(near, files):
+                    tensor.copy_(torch.where(near.isfinite(), near.float(), tensor))
+    return copied
+
+
+def _held(near: Tensor, files: list[mmap.mmap]) -> bool:
+    if near.numel() < _FEWEST:
+        return False
+    wanted = near.detach().cpu().contiguous().numpy().tobytes()
+    return any(file.find(wanted) >= 0 for file in files)
+
+
+def _contents(path: Path) -> Iterator[mmap.mmap]:
+    """The bytes of a file, or of each file in a folder."""
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file() and file.stat().st_size:
+            with file.open("rb") as source:
+                yield mmap.mmap(source.fileno(), 0, access=mmap.ACCESS_READ)

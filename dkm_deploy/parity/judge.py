@@ -1,0 +1,250 @@
+"""Compare outputs slice by slice with what they must be, under the noise of each slice."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dkm_deploy.parity.emulate import Precision
+from dkm_deploy.parity.noise import Noise, OutputNoise
+from dkm_deploy.parity.pooled import along, pooled
+
+SLICE, ELEMENT, POOLED = 3.0, 12.0, 5.0
+"""Factors of a model's own noise; benchmarks/parity_limits.py shows what right files need.
+
+Of the root mean square error of a large slice, of a single element (smaller slices lie between),
+and of a gain or a mean."""
+
+CONSTANT: Mapping[Precision, float] = {"float32": 1e-4, "float16": 1e-2}
+"""Limits on the relative error of a slice where no noise can be measured."""
+
+ELEMENT_ERROR = "error of element"
+
+_STRAY = 10.0  # times the constant: what a single element may be off
+
+_QUIET = 0.1  # of the usual size of slices: smaller ones may be small by cancellation
+
+
+@dataclass(frozen=True)
+class Figure:
+    """The worst slice of one kind.
+
+    Attributes:
+        what: the figure and the slice, such as "error of sample 37".
+        found: root mean square error, error of an element, gain, or mean error.
+        noise: what it may be compared with.
+        factor: times ``noise`` is the limit.
+    """
+
+    what: str
+    found: float
+    noise: float
+    factor: float
+
+    @property
+    def limit(self) -> float:
+        """What ``found`` may be."""
+        return self.factor * self.noise
+
+    @property
+    def ratio(self) -> float:
+        """What was found over the limit: more than 1 is a miss."""
+        if self.found == 0:
+            return 0.0
+        return self.found / self.limit if self.limit else float("inf")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One output under limits of its own.
+
+    Attributes:
+        figures: the worst slice of each kind, what is nearest to its limit or beyond it first.
+        relative_limit: what the relative error of a value near this output may be.
+        source: where the limits come from, in words; "{}" stands for the noise.
+        infinite: elements that the model's own emulated run made infinite or NaN.
+    """
+
+    figures: tuple[Figure, ...]
+    relative_limit: float
+    source: str
+    infinite: int = 0
+
+    def told(self, figure: Figure) -> str:
+        """A figure beside its limit, and where that comes from."""
+        source = self.source.format(f"{figure.noise:.2e}")
+        limit = f"limit {figure.limit:.2e} ({figure.factor:.3g} x {source})"
+        return f"{figure.what} {figure.found:.2e}, {limit}"
+
+
+def judged(
+    outputs: Mapping[str, NDArray[Any]],
+    expected: Mapping[str, NDArray[Any]],
+    noise: Noise | None,
+    precision: Precision,
+) -> dict[str, Judged]:
+    """Each output under the model's own noise, or under constants where that is not known.
+
+    Args:
+        outputs: of a file, by the names and of the shapes of ``expected``.
+        expected: what the noise was measured beside.
+        noise: None if it is not known.
+        precision: that the file computes in.
+    """
+    return {
+        name: _judged(outputs[name], array, None if noise is None else noise, name, precision)
+        for name, array in expected.items()
+    }
+
+
+def _judged(
+    actual: NDArray[Any],
+    expected: NDArray[Any],
+    noise: Noise | None,
+    name: str,
+    precision: Precision,
+) -> Judged:
+    finite = np.isfinite(actual) & np.isfinite(expected)
+    wanted = np.where(finite, expected, 0).astype(np.float64)
+    gap = np.where(finite, actual, 0).astype(np.float64) - wanted
+    own = noise.outputs.get(name) if noise is not None else None
+    if noise is None or own is None:
+        figures = _against_constant(gap, wanted, CONSTANT[precision])
+        source = f"a constant for {precision}, as nothing here measures the model's noise: {{}}"
+        return Judged(_sorted(figures), CONSTANT[precision], source)
+    source = f"the model's own {noise.arithmetic} noise, {{}}"
+    size, level = float(along(wanted**2, None)[0]), float(along(own.square, None)[0])
+    relative = SLICE * (level / size) ** 0.5 if size else 0.0
+    if actual.dtype.kind in "iub":
+        figures = [_differing(gap, own)]
+    else:
+        figures = _against_noise(gap, wanted, own, noise.samples)
+    return Judged(_sorted(figures), max(relative, _FAINT[precision]), source, own.infinite)
+
+
+_FAINT: Mapping[Precision, float] = {"float32": 1e-5, "float16": 2e-3}  # errors within a model
+
+
+def _sorted(figures: list[Figure]) -> tuple[Figure, ...]:
+    return tuple(sorted(figures, key=lambda figure: -figure.ratio))
+
+
+def _differing(gap: NDArray[np.float64], own: OutputNoise) -> Figure:
+    """Of whole numbers, the share that differs: as many as rounding turns over in some draw."""
+    share = float(np.count_nonzero(gap) / gap.size)
+    return Figure("share of different elements", share, float((own.square > 0).mean()), 1.0)
+
+
+def _against_noise(
+    gap: NDArray[np.float64], wanted: NDArray[np.float64], own: OutputNoise, samples: NDArray[Any]
+) -> list[Figure]:
+    square = _filled(own.square, wanted, samples)
+    figures, floor = [], np.full(gap.shape, np.inf)
+    for axis in _axes(gap.shape):
+        noise, size = along(square, axis), along(wanted**2, axis)
+        noise = np.maximum(noise, _usual(noise, size) * size)
+        factor = _between(SLICE, ELEMENT, gap.size // gap.shape[axis])
+        figures.append(_slice(gap, axis, noise, factor))
+        floor = np.minimum(floor, _spread(noise, axis, gap.ndim))
+    figures.append(_element(gap, np.maximum(square, floor)))
+    return figures + _pooled(gap[samples], wanted[samples], own)
+
+
+def _against_constant(
+    gap: NDArray[np.float64], wanted: NDArray[np.float64], relative: float
+) -> list[Figure]:
+    figures = []
+    for axis in (None, *_axes(gap.shape)):
+        size = along(wanted**2, axis)
+        noise = np.maximum(size, _QUIET**2 * np.median(size)) * relative**2
+        figures.append(_slice(gap, axis, noise, _between(1.0, _STRAY, gap.size // len(size))))
+    size = np.maximum(wanted**2, along(wanted**2, None))
+    return [*figures, replace(_element(gap, size * relative**2), factor=_STRAY)]
+
+
+def _axes(shape: tuple[int, ...]) -> list[int]:
+    """Dimensions whose slices are judged: samples, and all others that have several places."""
+    return [axis for axis, length in enumerate(shape) if axis == 0 or length > 1]
+
+
+def _between(large: float, single: float, count: int) -> float:
+    """The factor of a slice of ``count`` elements: the mean of few is hardly steadier than one."""
+    return float(large + (single - large) / count**0.5)
+
+
+def _usual(part: NDArray[np.float64], whole: NDArray[np.float64]) -> float:
+    """What share ``part`` is of ``whole`` in most slices."""
+    some = whole > 0
+    return float(np.median(part[some] / whole[some])) if some.any() else 0.0
+
+
+def _filled(
+    square: NDArray[np.float32], wanted: NDArray[np.float64], samples: NDArray[Any]
+) -> NDArray[np.float64]:
+    """Noise of all samples: what was not measured has the noise of its place and of its size."""
+    if len(samples) == len(wanted):
+        return square.astype(np.float64)
+    size = along(wanted**2, 0)
+    usual = float(np.median(size[samples])) or 1.0
+    place = np.median(square, 0).astype(np.float64)
+    filled = _spread(size / usual, 0, wanted.ndim) * place[None]
+    filled[samples] = square
+    return filled
+
+
+def _slice(
+    gap: NDArray[np.float64], axis: int | None, noise: NDArray[np.float64], factor: float
+) -> Figure:
+    """The worst slice along a dimension."""
+    error = along(gap**2, axis)
+    worst = _worst(error, noise)
+    what = f"error of {_named(axis, worst, gap.ndim)}"
+    return Figure(what, float(error[worst] ** 0.5), float(noise[worst] ** 0.5), factor)
+
+
+def _element(gap: NDArray[np.float64], square: NDArray[np.float64]) -> Figure:
+    worst = np.unravel_index(_worst(gap**2, square), gap.shape)
+    what = f"{ELEMENT_ERROR} ({', '.join(str(int(place)) for place in worst)})"
+    return Figure(what, abs(float(gap[worst])), float(square[worst] ** 0.5), ELEMENT)
+
+
+def _pooled(
+    gap: NDArray[np.float64], wanted: NDArray[np.float64], own: OutputNoise
+) -> list[Figure]:
+    """What is systematic: gain and mean, of the whole output and of channels."""
+    found, figures = pooled(gap, wanted), []
+    for axis, gain in own.pooled.gain.items():
+        level, mean = along(own.square, axis) ** 0.5, own.pooled.offset[axis]
+        for what, error, noise in (
+            ("gain error", found.gain[axis], np.maximum(gain, np.median(gain))),
+            ("mean error", found.offset[axis], np.maximum(mean, level * _usual(mean, level))),
+        ):
+            worst = _worst(np.abs(error), noise)
+            name = f"{what} of {_named(axis, worst, gap.ndim)}"
+            figures.append(Figure(name, float(abs(error[worst])), float(noise[worst]), POOLED))
+    return figures
+
+
+def _worst(error: NDArray[np.float64], noise: NDArray[np.float64]) -> int:
+    """Where an error is largest beside its noise; any error beside none is larger than all."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return int(np.nan_to_num(error / noise, nan=0.0, posinf=np.inf).argmax())
+
+
+def _spread(values: NDArray[np.float64], axis: int, dimensions: int) -> NDArray[np.float64]:
+    """Values of slices along ``axis``, to be broadcast over an output."""
+    return values.reshape([-1 if place == axis else 1 for place in range(dimensions)])
+
+
+def _named(axis: int | None, place: int, dimensions: int) -> str:
+    if axis is None:
+        return "the whole output"
+    if axis == 0:
+        return f"sample {place}"
+    if dimensions == 3:
+        return f"channel {place} (dimension {axis})"
+    return f"channel {place}" if axis == 1 else f"place {place} of dimension {axis}"

@@ -1,0 +1,123 @@
+"""A model's own noise: what rounding alone does to its outputs, measured on the model itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from dkm_deploy.export import Inputs
+from dkm_deploy.parity.emulate import Arithmetic, emulated
+from dkm_deploy.parity.pooled import Pooled, pooled, root_mean_square
+from dkm_deploy.program import fixed_batch
+from dkm_deploy.validation.run import Outputs, rows, run_model, sample_count
+
+DRAWS = 8
+_SAMPLES = 64  # that noise is measured on; the others are judged by what is typical of these
+_ELEMENTS = 1 << 24  # of an output, at most, that noise is measured on
+_BLOCK = 16
+
+
+@dataclass(frozen=True)
+class OutputNoise:
+    """Noise of one output on the measured samples.
+
+    Attributes:
+        square: mean square over the draws of each element, in float32, samples first.
+        pooled: root mean squares over the draws of what is left of noise in the mean.
+        infinite: elements that a draw made infinite or NaN, and the model itself does not.
+    """
+
+    square: NDArray[np.float32]
+    pooled: Pooled
+    infinite: int = 0
+
+
+@dataclass(frozen=True)
+class Noise:
+    """A model's own noise in one arithmetic.
+
+    Attributes:
+        arithmetic: that was emulated.
+        samples: places of the samples that it was measured on.
+        outputs: noise of each output by name, but of those without a sample dimension.
+    """
+
+    arithmetic: Arithmetic
+    samples: NDArray[np.int64]
+    outputs: Mapping[str, OutputNoise]
+
+
+def measure(model: nn.Module, inputs: Inputs, arithmetic: Arithmetic, draws: int = DRAWS) -> Noise:
+    """Run a model ``draws`` times in emulated arithmetic on at most 64 of its samples.
+
+    Each block of samples is compared with a plain run of the same block, so that a model whose
+    outputs depend on the samples beside them is not called noisy.
+
+    Args:
+        model: in eval mode; it is not changed.
+        inputs: of the model, samples along the first dimension.
+        arithmetic: to emulate.
+        draws: how often; see :func:`dkm_deploy.parity.emulate.rounded`.
+
+    Raises:
+        DkmError: the model does not run on the inputs.
+    """
+    count = sample_count(inputs)
+    size = fixed_batch(model) or min(_BLOCK, count)
+    starts, parts = list(_starts(count, size)), []
+    most = _SAMPLES
+    for start in starts:
+        block = rows(inputs, start, start + size)
+        plain = run_model(model, block)
+        parts.append([plain, *_draws(model, block, arithmetic, draws)])
+        elements = max((array.size for array in plain.values()), default=1)
+        most = max(1, min(_SAMPLES, _ELEMENTS * size // max(elements, 1)))
+        if len(parts) * size >= most:
+            break
+    ends = [(start, min(start + size, count)) for start in starts[: len(parts)]]
+    samples = np.concatenate([np.arange(*end) for end in ends])
+    found = {}
+    for name in parts[0][0]:
+        runs = [[part[draw][name] for part in parts] for draw in range(draws + 1)]
+        noise = _noise(runs, len(samples))
+        if noise is not None:
+            found[name] = noise
+    return Noise(arithmetic, samples, found)
+
+
+def _starts(count: int, size: int) -> Iterator[int]:
+    """Where blocks begin, far ones first, so that few of them are spread over all samples."""
+    starts = np.arange(0, count, size)
+    order = np.linspace(0, len(starts) - 1, min(len(starts), -(-_SAMPLES // size)))
+    yield from (int(start) for start in starts[np.unique(order.round().astype(int))])
+
+
+def _draws(
+    model: nn.Module, block: Inputs, arithmetic: Arithmetic, draws: int
+) -> Sequence[Outputs]:
+    found = []
+    for draw in range(draws):
+        with emulated(arithmetic, draw, block):
+            found.append(run_model(model, block))
+    return found
+
+
+def _noise(runs: Sequence[Sequence[NDArray[np.float32]]], samples: int) -> OutputNoise | None:
+    """Noise from the blocks of the plain run, which comes first, and of the draws."""
+    if any(not array.ndim for array in runs[0]) or sum(len(a) for a in runs[0]) != samples:
+        return None
+    plain = np.concatenate(runs[0])
+    square, infinite = np.zeros(plain.shape, np.float32), np.zeros(plain.shape, bool)
+    each = []
+    for parts in runs[1:]:
+        drawn = np.concatenate(parts)
+        finite = np.isfinite(drawn) & np.isfinite(plain)
+        infinite |= ~finite & np.isfinite(plain)
+        gap = np.where(finite, drawn, 0) - np.where(finite, plain, 0)
+        square += np.square(gap) / np.float32(len(runs) - 1)
+        each.append(pooled(gap, np.where(np.isfinite(plain), plain, 0)))
+    return OutputNoise(square, root_mean_square(each), int(infinite.sum()))
