@@ -38,6 +38,7 @@ from dkm_deploy.validation.labels import Labels, labels_array
 from dkm_deploy.validation.layers import recipe_of
 from dkm_deploy.validation.limits import Limits, check_names
 from dkm_deploy.validation.provenance import provenance as versions
+from dkm_deploy.validation.repeated import randomness
 from dkm_deploy.validation.run import run_model, sample_count
 from dkm_deploy.validation.size import half_bytes, tensor_bytes
 from dkm_deploy.validation.task import first
@@ -94,8 +95,11 @@ def write_golden(
     check_names(limits, groups["outputs"])
     check_finite(groups["outputs"], inputs)
     reason = None if told is None or metric else unfit(first(groups["outputs"]), told)
-    if reason:
-        raise DkmError(reason)
+    chance = randomness("the reference", reference, inputs)
+    if original and not chance:
+        chance = randomness("the original", original, inputs)
+    if reason or chance:
+        raise DkmError(reason or chance)
     about = {
         "metric": metric,
         "original_bytes": [tensor_bytes(original), half_bytes(original)] if original else None,

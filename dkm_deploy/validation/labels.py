@@ -48,7 +48,8 @@ def decided(task: Task) -> Task:
     """A task whose metric has been tried on the original, or else on the reference.
 
     Labels that the metric is not asked of are left out, and ``undecided`` tells why; it also tells
-    of an original that is right no more often than guessing, whose losses would show nothing.
+    of an original that is right no more often than guessing, or that is random, whose losses would
+    show nothing.
 
     Raises:
         DkmError: the user's own metric cannot be computed at all.
@@ -71,6 +72,8 @@ def decided(task: Task) -> Task:
     if not isclose(value, again, rel_tol=_SAME):
         reason = f"the metric gives {value:.6g} and then {again:.6g} of the same outputs"
         return replace(task, labels=None, undecided=reason)
+    if task.original and task.original.random:
+        return replace(task, undecided=task.original.random)
     if task.original and task.metric is accuracy:
         return replace(task, undecided=guessing(value, scores, task.labels))
     return task

@@ -16,7 +16,7 @@ from dkm_deploy.parity.as_stored import as_stored
 from dkm_deploy.parity.emulate import Arithmetic, arithmetic
 from dkm_deploy.parity.judge import Judged, judged
 from dkm_deploy.parity.noise import measure
-from dkm_deploy.runtimes import NotTakenError, TellsPrecision, WrongLabelError, runtime_for
+from dkm_deploy.runtimes import NotTakenError, Session, TellsPrecision, WrongLabelError, runtime_for
 from dkm_deploy.targets import reader_for
 from dkm_deploy.validation.budget import budget_checks
 from dkm_deploy.validation.checks import (
@@ -33,6 +33,7 @@ from dkm_deploy.validation.limits import Limits, limits_of
 from dkm_deploy.validation.locate import Divergence, locate, told
 from dkm_deploy.validation.metrics import Errors
 from dkm_deploy.validation.record import Check, Model
+from dkm_deploy.validation.repeated import file_randomness
 from dkm_deploy.validation.returned import Returned
 from dkm_deploy.validation.run import Outputs, run_file, run_model
 from dkm_deploy.validation.size import (
@@ -73,11 +74,8 @@ def file_row(path: Path, task: Task) -> Model:
     before, kinds, size = task.original, ledger.by_kind(), ledger.total_bytes
     weights = sum(palette.size for palette in stored.values())
     ratio, half_ratio = _ratios(before, size)
-    half = ran.half if ran.half is not None else holds_half(stored)
-    own = _own(outputs, path, arithmetic(half, holds_half(stored)), task) if found else {}
-    parity = parity_check(found, reason, outputs is not None, task.limits, own)
-    parity = replace(parity, blocks=parity.blocks or ran.refused)
-    parity, divergence = _located(parity, path, outputs, task, own)
+    half = holds_half(stored)
+    parity, divergence = _parity(path, ran, (outputs, found, reason), half, task)
     told, (costs, unmeasured) = answered(outputs if found else None, task), _costs(path, task)
     return _row(
         told,
@@ -177,6 +175,29 @@ def _own(
     return judged(outputs, expected, noise, arithmetic.coarsest)
 
 
+def _parity(
+    path: Path,
+    ran: _Ran,
+    compared: tuple[Outputs | None, Mapping[str, Errors], str],
+    half: bool,
+    task: Task,
+) -> tuple[Check, Divergence | None]:
+    """The parity check of a file, and where it goes wrong; ``half`` is whether its LUTs are."""
+    if task.random:
+        return Check("parity", "not run", task.random, blocks=True), None
+    outputs, found, reason = compared
+    numbers = arithmetic(half if ran.half is None else ran.half, half)
+    own = _own(outputs, path, numbers, task) if found else {}
+    parity = parity_check(found, reason, outputs is not None, task.limits, own)
+    parity = replace(parity, blocks=parity.blocks or ran.refused)
+    chance = ""
+    if parity.status == "missed" and ran.session is not None:
+        chance = file_randomness(ran.session, task.inputs)
+    if chance:
+        return replace(parity, reason=f"{chance}; {parity.reason}"), None
+    return _located(parity, path, outputs, task, own)
+
+
 def _located(
     parity: Check, path: Path, outputs: Outputs | None, task: Task, own: Mapping[str, Judged]
 ) -> tuple[Check, Divergence | None]:
@@ -215,6 +236,7 @@ class _Ran:
         reason: why there are no outputs.
         refused: it is the runtime that did not load or run it.
         half: whether it computes in float16; None if the session does not tell.
+        session: the loaded file, if it ran.
     """
 
     outputs: Outputs | None
@@ -222,6 +244,7 @@ class _Ran:
     reason: str = ""
     refused: bool = False
     half: bool | None = None
+    session: Session | None = None
 
 
 def _run(path: Path, inputs: Inputs) -> _Ran:
@@ -232,7 +255,7 @@ def _run(path: Path, inputs: Inputs) -> _Ran:
     try:
         session = runtime.load(path)
         half = session.computes_half if isinstance(session, TellsPrecision) else None
-        return _Ran(run_file(session, inputs), runtime.name, half=half)
+        return _Ran(run_file(session, inputs), runtime.name, half=half, session=session)
     except NotTakenError as error:
         return _Ran(None, runtime.name, str(error))
     except WrongLabelError as error:

@@ -24,11 +24,15 @@ from dkm_deploy.validation.run import Outputs
 
 @dataclass(frozen=True)
 class Original:
-    """The model before clustering: outputs, bytes of its tensors, and as fp16 if that is known."""
+    """The model before clustering: outputs, bytes of its tensors, and as fp16 if that is known.
+
+    ``random`` tells of outputs that are others on a second run; nothing is compared with them.
+    """
 
     outputs: Outputs
     tensor_bytes: int
     half_bytes: int | None
+    random: str = ""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Task:
     """The reference itself, where it is at hand."""
     budget: Budget | None = None
     meter: Meter | None = None
+    random: str = ""
+    """What tells that the reference gives other outputs on a second run."""
     undecided: str = ""
     """Why the metric decides nothing though labels were given."""
 
@@ -73,6 +79,8 @@ def answered(outputs: Outputs | None, task: Task) -> Answered:
     actual = first(outputs)
     before = first(task.original.outputs) if task.original else None
     answers = Answers() if before is None else compare_answers(actual, before, task.labels)
+    if task.original and task.original.random:
+        answers = Answers(reason=task.original.random)
     if task.labels is None:
         return Answered(None, None, answers)
     try:

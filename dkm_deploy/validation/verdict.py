@@ -28,6 +28,7 @@ from dkm_deploy.validation.original_file import original_of, original_row, twin_
 from dkm_deploy.validation.pictures import MOST, pictures
 from dkm_deploy.validation.provenance import provenance
 from dkm_deploy.validation.record import Model, Report, Required
+from dkm_deploy.validation.repeated import randomness
 from dkm_deploy.validation.required import required_of, with_required
 from dkm_deploy.validation.returned import read_returned
 from dkm_deploy.validation.rows import file_row, model_row, returned_row
@@ -296,6 +297,7 @@ def _task(
             limits=limits,
             frozen={} if reference is None else palettes(reference),
             model=reference,
+            random="" if reference is None else randomness("the reference", reference, inputs),
         )
     )
 
@@ -303,7 +305,8 @@ def _task(
 def _original(model: nn.Module | Path, inputs: Inputs) -> Original:
     if isinstance(model, Path):
         return original_of(existing(model), inputs)
-    return Original(run_model(model, inputs), tensor_bytes(model), half_bytes(model))
+    outputs, sizes = run_model(model, inputs), (tensor_bytes(model), half_bytes(model))
+    return Original(outputs, *sizes, randomness("the original", model, inputs))
 
 
 def _precision(model: nn.Module) -> str:

@@ -1,0 +1,99 @@
+"""Does a model or a file give the same twice? What does not is random, not wrong."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+from zlib import crc32
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from dkm_deploy.errors import DkmError
+from dkm_deploy.export import Inputs
+from dkm_deploy.program import fixed_batch
+from dkm_deploy.runtimes import Session
+from dkm_deploy.training.observe import hooked
+from dkm_deploy.training.randomness import restore, snapshot
+from dkm_deploy.validation.run import Outputs, least_batch, rows, run_file, run_model
+
+_RANDOM = "gives other outputs on a second run: it is random"
+
+_SAMPLES = 16
+_SEEDS = (1, 2)
+_NEAR = 1e-5  # of the largest value: sums in another order are no chance
+
+_T = TypeVar("_T")
+
+
+def randomness(who: str, model: nn.Module, inputs: Inputs) -> str:
+    """What two runs of a model on the first samples tell; empty if they give the same.
+
+    Random states are as they were when it returns.
+    """
+    told = f"{who} {_RANDOM}"
+    block = rows(inputs, 0, fixed_batch(model) or _SAMPLES)
+    try:
+        one, other = _twice(partial(run_model, model, block))
+    except DkmError:  # it takes so many samples as there are, and no fewer
+        block = inputs
+        one, other = _twice(partial(run_model, model, block))
+    if same(one, other):
+        return ""
+    calls = zip(*_twice(partial(_calls, model, block)), strict=False)
+    layer = next((before[0] for before, after in calls if before != after), None)
+    return f"{told}, first seen in {layer}" if layer else told
+
+
+def file_randomness(session: Session, inputs: Inputs) -> str:
+    """The same of a loaded file."""
+    batch = least_batch(session)
+    block = rows(inputs, 0, batch * max(_SAMPLES // batch, 1))
+    if same(run_file(session, block), run_file(session, block)):
+        return ""
+    return f"the file {_RANDOM}"
+
+
+def same(one: Outputs, other: Outputs) -> bool:
+    """Whether two runs gave the same, but for the rounding of sums in another order."""
+    return one.keys() == other.keys() and all(_near(one[name], other[name]) for name in one)
+
+
+def _near(one: NDArray[Any], other: NDArray[Any]) -> bool:
+    if one.shape != other.shape:
+        return False
+    largest = np.abs(one[np.isfinite(one)], dtype=np.float64).max(initial=0)
+    return bool(np.allclose(one, other, rtol=0, atol=_NEAR * largest, equal_nan=True))
+
+
+def _twice(run: Callable[[], _T]) -> tuple[_T, _T]:
+    """What two runs give that draw other numbers."""
+    state, found = snapshot(), []
+    try:
+        for seed in _SEEDS:
+            torch.manual_seed(seed)
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002  # the global state, which a forward may draw from
+            found.append(run())
+    finally:
+        restore(state)
+    return found[0], found[1]
+
+
+def _calls(model: nn.Module, inputs: Inputs) -> list[tuple[str, int]]:
+    """Every call of a layer in the order in which they end, with a checksum of what it gave."""
+    found: list[tuple[str, int]] = []
+
+    def note(name: str, _: nn.Module, args: Any, kwargs: Any, output: Any) -> None:  # noqa: ARG001
+        tensors = [t for t in pytree.tree_leaves(output) if torch.is_tensor(t)]
+        sums = (crc32(t.detach().cpu().float().numpy().tobytes()) for t in tensors)
+        found.append((name, sum(sums)))
+
+    with hooked(model, [name for name, _ in model.named_modules() if name], note):
+        run_model(model, inputs)
+    return found
