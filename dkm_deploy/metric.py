@@ -96,7 +96,8 @@ def score(metric: Metric, output: NDArray[Any], labels: NDArray[Any]) -> float:
         told = str(error) if isinstance(error, DkmError) else reason_of(error)
         raise DkmError(f"the metric cannot be computed: {told}") from error
     try:
-        return float(found)
+        # numpy does not turn an array of one number into it, but for one without dimensions.
+        return float(found.item() if hasattr(found, "item") else found)
     except Exception as error:  # whatever it gave
         what = f"a {type(found).__name__}" if found is not None else "None"
         raise DkmError(f"the metric cannot be computed: it gave {what}, not a number") from error

@@ -76,7 +76,9 @@ def test_nan_and_infinity_answer_nothing():
     assert accuracy(scores, scores.argmax(1)) == 20
 
 
-@pytest.mark.parametrize("value", [2, 2.0, np.float32(2), np.array(2.0), torch.tensor(2.0)])
+@pytest.mark.parametrize(
+    "value", [2, 2.0, np.float32(2), np.array(2.0), np.array([2]), torch.ones(1, 1) * 2]
+)
 def test_a_metric_may_give_any_single_number(value):
     assert score(lambda y, t: value, SCORES, LABELS) == 2
 

@@ -196,7 +196,7 @@ def _unanswered(answers: Answers) -> str:
     """A clause on inputs that no model is right on, if there are any."""
     if not answers.unanswered:
         return ""
-    return f"; the original answers {answers.unanswered} inputs with NaN or infinity"
+    return f"; inputs that the original answers with NaN or infinity: {answers.unanswered}"
 
 
 def _certainty(loss: Loss, limit: float) -> str:

@@ -62,7 +62,10 @@ def decided(task: Task) -> Task:
     else:
         outputs = task.original.outputs
     scores = first(outputs)
-    reason = unfit(scores, task.labels) if task.metric is accuracy else None
+    reason = None
+    if task.metric is accuracy:
+        nothing = None if np.isfinite(scores).any() else f"the {who} gives NaN or infinity alone"
+        reason = unfit(scores, task.labels) or nothing
     if reason:
         return replace(task, labels=None, undecided=reason)
     value, again = (score(task.metric, scores, task.labels) for _ in range(2))

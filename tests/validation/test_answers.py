@@ -28,6 +28,8 @@ def test_top_5_overlap_is_of_sets_not_of_places():
     turned[0, 0], turned[0, 15] = 99, -1
     assert compare_answers(turned, original, None).top5_overlap == pytest.approx(0.8)
     assert compare_answers(-original, original, None).top5_overlap == 0
+    assert compare_answers(original[:, :5], original[:, :5], None).top5_overlap is None
+    assert compare_answers(original[:, :6], original[:, :6], None).top5_overlap == 1
 
 
 def test_nan_is_no_answer():

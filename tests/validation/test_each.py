@@ -11,6 +11,7 @@ from rich.console import Console
 from torch import nn
 
 import dkm_deploy as dkm
+from dkm_deploy.cli import main
 from dkm_deploy.report.terminal import show
 from dkm_deploy.runtimes.onnx_runtime import OnnxRuntime
 from dkm_deploy.validation import rows
@@ -148,6 +149,16 @@ def test_where_nothing_can_be_read_or_found_it_is_bad_input(frozen, good):
     other.write_text("not a model")
     with pytest.raises(dkm.DkmError, match=r"\.txt"):
         dkm.validate([good, other], reference=frozen, inputs=images(2))
+
+
+def test_exit_codes(frozen, good, golden, capsys):
+    """1 where something was judged, 2 where nothing could be."""
+    truncated = str(_broken(good, "truncated"))
+    assert main(["validate", str(good), "--golden", str(golden)]) == 0
+    assert main(["validate", truncated, str(good), "--golden", str(golden)]) == 1
+    assert main(["validate", truncated, "--golden", str(golden)]) == 2
+    assert main(["validate", str(good), f"{good}.none", "--golden", str(golden)]) == 2
+    capsys.readouterr()
 
 
 def test_a_further_model_that_does_not_run_is_a_row(frozen, good):

@@ -80,11 +80,12 @@ def test_nan_counts_for_nobody():
     assert "75 against 75" in found["metric"][1]
     assert found["agreement"][0] == "missed"
     for _, reason in found.values():
-        assert reason.endswith("the original answers 50 inputs with NaN or infinity")
+        assert reason.endswith("inputs that the original answers with NaN or infinity: 50")
     nothing = RIGHT * np.nan
     found = _checks(LABELS * 0, original=nothing, actual=nothing)
     assert {status for status, _ in found.values()} == {"not run"}
     assert "its scores are not finite" in found["agreement"][1]
+    assert found["metric"][1] == "the original gives NaN or infinity alone"
     assert _checks(LABELS, actual=nothing)["metric"][0] == "missed"
 
 
