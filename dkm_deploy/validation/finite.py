@@ -21,6 +21,15 @@ def check_finite(outputs: Outputs, inputs: Inputs) -> None:
             )
 
 
+def uncompared(outputs: Outputs) -> str:
+    """A clause on the values of a reference that are not finite, if there are any."""
+    total = sum(array.size for array in outputs.values())
+    finite = sum(int(np.isfinite(array).sum()) for array in outputs.values())
+    if finite == total:
+        return ""
+    return f"; NaN or infinite in PyTorch too, and so not compared: {total - finite:,} of {total:,}"
+
+
 def _blamed(inputs: Inputs) -> str:
     """The inputs that are not finite, as a clause."""
     args, kwargs = arguments(inputs)

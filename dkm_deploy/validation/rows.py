@@ -29,6 +29,7 @@ from dkm_deploy.validation.checks import (
 from dkm_deploy.validation.cost import Costs
 from dkm_deploy.validation.cost_check import cost_checks
 from dkm_deploy.validation.each import told_reason
+from dkm_deploy.validation.finite import uncompared
 from dkm_deploy.validation.limits import Limits, limits_of
 from dkm_deploy.validation.locate import Divergence, locate, told
 from dkm_deploy.validation.metrics import Errors
@@ -187,9 +188,15 @@ def _parity(
         return Check("parity", "not run", task.random, blocks=True), None
     outputs, found, reason = compared
     numbers = arithmetic(half if ran.half is None else ran.half, half)
-    own = _own(outputs, path, numbers, task) if found else {}
+    try:
+        own = _own(outputs, path, numbers, task) if found else {}
+    except Exception as error:  # of the user's own model in emulated arithmetic
+        reason = f"the model's own noise cannot be measured: {told_reason(error)}"
+        return Check("parity", "not run", reason, blocks=True), None
     parity = parity_check(found, reason, outputs is not None, task.limits, own)
     parity = replace(parity, blocks=parity.blocks or ran.refused)
+    if parity.status == "passed":
+        return replace(parity, reason=parity.reason + uncompared(task.reference)), None
     chance = ""
     if parity.status == "missed" and ran.session is not None:
         chance = file_randomness(ran.session, task.inputs)

@@ -17,7 +17,8 @@ def test_flips_are_listed_with_their_inputs():
     assert found.flips == (Flip(input=2, original=0, answer=1, label=0),)
     assert found.top5_overlap is None
     assert compare_answers(actual, SCORES, None).flips[0].label is None
-    assert compare_answers(actual, SCORES, np.ones(4)).flips[0].label is None  # no classes
+    for other in (np.ones(4), np.ones((4, 2), int), np.array(list("abcd"))):  # no classes
+        assert compare_answers(actual, SCORES, other).flips[0].label is None
 
 
 def test_top_5_overlap_is_of_sets_not_of_places():

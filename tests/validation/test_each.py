@@ -110,6 +110,28 @@ def test_nan_is_compared_with_nothing(frozen, good, tmp_path):
         dkm.write_golden(tmp_path / "g", **(how | {"inputs": {"x": how["inputs"]}}))
 
 
+def test_some_nan_is_told(frozen, good):
+    inputs = images(4)
+    inputs[1, 0, 0, 0] = torch.nan
+    report = dkm.validate([good], reference=frozen, inputs=inputs)
+    assert report
+    told = "; NaN or infinite in PyTorch too, and so not compared: 5 of 20"
+    assert report.files[0].checks[1].reason.endswith(told)
+
+
+def test_a_model_whose_noise_cannot_be_measured_is_not_the_fault_of_a_file(
+    frozen, good, monkeypatch
+):
+    def crash(*_):
+        raise RuntimeError("no such op in half precision")
+
+    monkeypatch.setattr(rows, "measure", crash)
+    report = dkm.validate([good], reference=frozen, inputs=images(2))
+    assert not report
+    assert _checks(report.files[0]) == {"palettes": "passed", "parity": "not run"}
+    assert "own noise cannot be measured: RuntimeError: no such op" in report.lacking[0]
+
+
 def test_inputs_that_fit_the_model_but_not_the_file(frozen, good):
     report = dkm.validate([good], reference=frozen, inputs=torch.ones(2, 3, 16, 16))
     assert "shape (1, 3, 16, 16); the file takes" in report.lacking[0]
