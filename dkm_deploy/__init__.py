@@ -13,6 +13,7 @@ from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, Schedule
 from dkm_deploy.rewrite import Rewritten, palettize_file
 from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
 from dkm_deploy.runtimes.mlprogram.numerics import Overflow
+from dkm_deploy.steps import Steps
 from dkm_deploy.targets import ledger, read_palettes
 from dkm_deploy.training.after import KMeans, Sensitive
 from dkm_deploy.training.attach import advance, prepare
@@ -90,6 +91,7 @@ __all__ = [
     "Limits",
     "OutputLimits",
     "Report",
+    "Steps",
     "judge",
     "replay",
     "validate",

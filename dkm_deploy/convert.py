@@ -16,7 +16,7 @@ from dkm_deploy.export import Exported, Inputs, export
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
 from dkm_deploy.recipe import PaletteSpec
-from dkm_deploy.targets import Target, held_to, target_for
+from dkm_deploy.targets import StatefulTarget, Target, held_to, target_for
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def convert(
     file gets its name, so a file that exists holds these weights.
 
     Args:
-        frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``.
+        frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``; it is written as it is in
+            eval mode, and left as it was.
         example_inputs: a tensor, a tuple of positional or a mapping of keyword inputs; they fix
             the shapes that ``dynamic_shapes`` does not free.
         path: ``.onnx``, ``.ort`` or ``.mlpackage``, or the suffix of another installed target.
@@ -68,16 +69,18 @@ def convert(
         **target_options: such as ``opset=18`` or ``minimum_deployment_target="iOS17"``.
 
     Raises:
-        DkmError: the target does not know the option or cannot hold a palette, the model cannot
-            be exported or converted (with the reason), or ``path`` exists and ``force`` is not
-            set. Nothing is written then.
+        DkmError: the target does not know the option or cannot hold a palette or a state, the
+            model cannot be exported or converted (with the reason), or ``path`` exists and
+            ``force`` is not set. Nothing is written then.
     """
     path = Path(path)
     target = target_for(path)
     _check_options(target, target_options)
     check_writable(path, force=force)
     exported = export(frozen, example_inputs, dynamic_shapes=dynamic_shapes)
-    _check_palettes(held_to(target, target_options), exported)
+    held = held_to(target, target_options)
+    _check_palettes(held, exported)
+    _check_states(held, exported)
     replaced = _companions(target, path)
     with written_whole(path, force=force) as temporary:
         notes = target.write(exported, temporary, **target_options)
@@ -112,6 +115,19 @@ def _check_palettes(target: Target, exported: Exported) -> None:
         refusal = target.refuse(spec_of(palette), palette.shape)
         if refusal:
             raise DkmError(f"{name}: target {target.name} cannot hold it: {refusal}")
+
+
+def _check_states(target: Target, exported: Exported) -> None:
+    for name, start in exported.states.items():
+        if isinstance(target, StatefulTarget):
+            refusal = target.refuse_state(start)
+        else:
+            refusal = "its files keep nothing from run to run"
+        if refusal:
+            raise DkmError(
+                f"{name}: forward writes to this buffer, and target {target.name} cannot hold it: "
+                f"{refusal}; make it an input and an output of forward"
+            )
 
 
 def spec_of(palette: Palette) -> PaletteSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,9 +16,11 @@ from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.inputs import Inputs as Inputs
 from dkm_deploy.inputs import arguments as arguments
 from dkm_deploy.palette import Palette
+from dkm_deploy.states import FirstRun, check_seen, first_run, functional, states_of
 from dkm_deploy.tensors_only import tensors_only
 from dkm_deploy.training.freeze import palettes
 from dkm_deploy.training.observe import unfused_attention
+from dkm_deploy.untouched import eval_copy, random_state_kept
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,15 @@ class Exported:
         palettes: the frozen palettes by qualified parameter name.
         input_names: one for each tensor input, as in the signature of ``forward``.
         output_names: ``output``, ``output_0..``, or the keys of a returned mapping.
+        states: buffers that forward writes, by qualified name, with the values they start from;
+            each has to be kept from one run of the file to the next.
     """
 
     program: ExportedProgram
     palettes: Mapping[str, Palette]
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
+    states: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def weight_name(buffer: str) -> str:
@@ -55,7 +60,7 @@ def is_scale(buffer: str) -> bool:
 
 
 def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = None) -> Exported:
-    """Export a frozen model with ``torch.export``.
+    """Export a frozen model with ``torch.export``, as it is in eval mode; it is left as it was.
 
     Args:
         frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``; a model without palettes
@@ -64,28 +69,31 @@ def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = N
         dynamic_shapes: as ``torch.export.export`` takes it.
 
     Raises:
-        DkmError: the model is not frozen or in training mode, the inputs do not fit it,
-            ``torch.export`` cannot trace it (with its reason), or a palette has no part in the
-            outputs.
+        DkmError: the model is not frozen, the inputs do not fit it, ``torch.export`` cannot trace
+            it (with its reason), a palette has no part in the outputs, or forward writes an input
+            or keeps state in something else than buffers.
     """
     found = palettes(frozen)
-    if frozen.training:
-        raise DkmError("the model is in training mode; call .eval() before converting it")
     # Core ML has no other order of dimensions, and what a file computes does not depend on it.
     args, kwargs = pytree.tree_map_only(Tensor, Tensor.contiguous, arguments(example_inputs))
-    with unfused_attention():
-        outputs = _run(frozen, args, kwargs)
-        program = tensors_only(_trace(frozen, args, kwargs, dynamic_shapes))
+    with unfused_attention(), random_state_kept():
+        run = _run(frozen, args, kwargs)
+        try:
+            program = _trace(eval_copy(frozen), args, kwargs, dynamic_shapes)
+        except DkmError as error:
+            raise DkmError(f"{error}{_hint(run)}") from error
+    program = tensors_only(program)
     _merge_decodes(program)
-    _use_first_names(program, frozen)
+    first_names = _use_first_names(program, frozen)
+    states = states_of(program, first_names)
+    check_seen(run, states)
     _check_used(program, found)
-    return Exported(program, found, _input_names(program), output_names(outputs))
+    return Exported(program, found, _input_names(program), output_names(run.outputs), states)
 
 
-@torch.no_grad()
-def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FirstRun:
     try:
-        return model(*args, **kwargs)
+        return first_run(model, args, kwargs)
     except Exception as error:  # any error of the user's own forward
         shapes = [tuple(t.shape) for t in pytree.tree_leaves((args, kwargs)) if torch.is_tensor(t)]
         raise DkmError(
@@ -104,6 +112,11 @@ def _trace(
             return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:  # torch.export raises many kinds, each for the user's model
         raise DkmError(f"torch.export cannot trace the model: {reason_of(error)}") from error
+
+
+def _hint(run: FirstRun) -> str:
+    names = ", ".join(run.written)
+    return f"; forward writes to {names}: do so with copy_, not by .data" if names else ""
 
 
 def _merge_decodes(program: ExportedProgram) -> None:
@@ -126,8 +139,12 @@ def _multiplies_scale(program: ExportedProgram, node: torch.fx.Node) -> bool:
     return is_scale(str(program.graph_signature.inputs_to_buffers.get(str(node.args[1]), "")))
 
 
-def _use_first_names(program: ExportedProgram, model: nn.Module) -> None:
-    """A tied tensor goes by its first name in the model; ``torch.export`` takes the last."""
+def _use_first_names(program: ExportedProgram, model: nn.Module) -> dict[str | None, str]:
+    """A tied tensor goes by its first name in the model; ``torch.export`` takes the last.
+
+    Returns:
+        The first name by every name.
+    """
     first: dict[int, str] = {}
     alias: dict[str | None, str] = {}
     for named in (model.named_parameters, model.named_buffers):
@@ -135,23 +152,31 @@ def _use_first_names(program: ExportedProgram, model: nn.Module) -> None:
             alias[name] = first.setdefault(id(tensor), name)
     for spec in program.graph_signature.input_specs:
         spec.target = alias.get(spec.target, spec.target)
+    return alias
 
 
 def _check_used(program: ExportedProgram, palettes: Mapping[str, Palette]) -> None:
     """A file holds what its outputs need: a weight that is not in it would be missed in silence."""
-    buffers = program.graph_signature.inputs_to_buffers
-    waiting, live = [program.graph.output_node()], set[torch.fx.Node]()
-    while waiting:
-        fresh = [node for node in waiting.pop().all_input_nodes if node not in live]
-        live.update(fresh)
-        waiting += fresh
-    used = {weight_name(buffers[node.name]) for node in live if node.name in buffers}
+    if palettes.keys() <= _used(program):
+        return
+    used = _used(functional(program))  # an operation in place has no users, only effects
     for name in palettes:
         if name not in used:
             raise DkmError(
                 f"{name}: no output depends on it, so no file would hold it; "
                 "skip it in the recipe or remove its layer"
             )
+
+
+def _used(program: ExportedProgram) -> set[str]:
+    """The weights that outputs, and states, depend on."""
+    buffers = program.graph_signature.inputs_to_buffers
+    waiting, live = [program.graph.output_node()], set[torch.fx.Node]()
+    while waiting:
+        fresh = [node for node in waiting.pop().all_input_nodes if node not in live]
+        live.update(fresh)
+        waiting += fresh
+    return {weight_name(buffers[node.name]) for node in live if node.name in buffers}
 
 
 def _input_names(program: ExportedProgram) -> tuple[str, ...]:

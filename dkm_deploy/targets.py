@@ -85,6 +85,21 @@ class Versioned(Target, Protocol):
 
 
 @runtime_checkable
+class StatefulTarget(Target, Protocol):
+    """A target whose files keep state; one that is none is given no model that has any.
+
+    What such a file takes and gives beside the model's own inputs and outputs is its own affair.
+    """
+
+    def refuse_state(self, start: Tensor) -> str | None:
+        """Why a buffer that forward writes cannot be kept from run to run, or None if it can.
+
+        ``start`` is what it holds before the first run.
+        """
+        ...
+
+
+@runtime_checkable
 class LayerTarget(Target, Protocol):
     """A target whose format lacks an operation for some layers, whatever their palettes."""
 

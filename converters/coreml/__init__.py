@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from converters.coreml import deployment
 from converters.coreml.ledger import ledger
@@ -52,6 +52,10 @@ class CoreMLTarget:
     def refuse(self, spec: PaletteSpec, shape: tuple[int, ...], gates: int = 1) -> str | None:
         """See :func:`converters.coreml.deployment.refuse`."""
         return deployment.refuse(spec, shape, self._version, gates)
+
+    def refuse_state(self, start: Tensor) -> str | None:
+        """See :func:`converters.coreml.deployment.refuse_state`."""
+        return deployment.refuse_state(start, self._version)
 
     def write(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import torch
+
 from converters.coreml.blocks import spans
 from dkm_deploy.errors import DkmError
 from dkm_deploy.recipe import PaletteSpec
@@ -22,6 +24,7 @@ _GENERATIONS = {
 }
 _WIDTHS = (1, 2, 3, 4, 6, 8)
 _GROUPS = 18  # also vectors, indices of 3 bits, and 8-bit LUTs
+_STATES = 18
 _SCALES = 26
 
 NO_PROJECTION = "an LSTM with proj_size has no operation in Core ML; leave proj_size out"
@@ -57,6 +60,17 @@ def refuse(
         if generation(deployment_target) < needed:
             return f"{what} need {lowest(needed)}, and the deployment target is {deployment_target}"
     return _spans_gates(spec, shape, gates)
+
+
+def refuse_state(start: torch.Tensor, deployment_target: str) -> str | None:
+    """Why Core ML cannot keep a buffer that starts as ``start``, or None if it can."""
+    if generation(deployment_target) < _STATES:
+        return f"states need {lowest(_STATES)}, and the deployment target is {deployment_target}"
+    if not start.is_floating_point():
+        return f"it is {start.dtype}, and Core ML keeps states in float16"
+    if start.any():
+        return "it is not zero at the start, as states of Core ML are"
+    return None
 
 
 def _spans_gates(spec: PaletteSpec, shape: tuple[int, ...], gates: int) -> str | None:

@@ -128,6 +128,11 @@ def _notes(exported: Exported, options: Options) -> Iterator[str]:
     """What was not stored as asked, or costs more than it need."""
     target = options.minimum_deployment_target
     yield from widened(exported.palettes, partial(stored_bits, deployment_target=target), target)
+    if exported.states:
+        yield (
+            "the app keeps state from run to run, in float16 and zero at the start: "
+            f"{some(list(exported.states))}"
+        )
     nodes = exported.program.graph.find_nodes(
         op="call_function", target=torch.ops.aten.batch_norm.default
     )

@@ -81,6 +81,19 @@ class Judged:
         return f"{figure.what} {figure.found:.2e}, {limit}"
 
 
+@dataclass(frozen=True)
+class Judge:
+    """Judges outputs as :func:`judged` does; its attributes are the arguments of that."""
+
+    expected: Mapping[str, NDArray[Any]]
+    noise: Noise | None
+    precision: Precision
+
+    def __call__(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, Judged]:
+        """Each output under the model's own noise, or under constants."""
+        return judged(outputs, self.expected, self.noise, self.precision)
+
+
 def judged(
     outputs: Mapping[str, NDArray[Any]],
     expected: Mapping[str, NDArray[Any]],

@@ -13,6 +13,7 @@ from dkm_deploy.export import Inputs
 from dkm_deploy.parity.emulate import Arithmetic, emulated
 from dkm_deploy.parity.pooled import Pooled, pooled, root_mean_square
 from dkm_deploy.program import fixed_batch
+from dkm_deploy.steps import Steps
 from dkm_deploy.validation.run import Outputs, rows, run_model, sample_count
 
 DRAWS = 8
@@ -51,11 +52,13 @@ class Noise:
     outputs: Mapping[str, OutputNoise]
 
 
-def measure(model: nn.Module, inputs: Inputs, arithmetic: Arithmetic, draws: int = DRAWS) -> Noise:
+def measure(
+    model: nn.Module, inputs: Inputs | Steps, arithmetic: Arithmetic, draws: int = DRAWS
+) -> Noise:
     """Run a model ``draws`` times in emulated arithmetic on at most 64 of its samples.
 
     Each block of samples is compared with a plain run of the same block, so that a model whose
-    outputs depend on the samples beside them is not called noisy.
+    outputs depend on the samples beside them is not called noisy. Steps are one block.
 
     Args:
         model: in eval mode; it is not changed.
@@ -67,11 +70,11 @@ def measure(model: nn.Module, inputs: Inputs, arithmetic: Arithmetic, draws: int
         DkmError: the model does not run on the inputs.
     """
     count = sample_count(inputs)
-    size = fixed_batch(model) or min(_BLOCK, count)
+    size = count if isinstance(inputs, Steps) else fixed_batch(model) or min(_BLOCK, count)
     starts, parts = list(_starts(count, size)), []
     most = _SAMPLES
     for start in starts:
-        block = rows(inputs, start, start + size)
+        block = inputs if isinstance(inputs, Steps) else rows(inputs, start, start + size)
         plain = run_model(model, block)
         parts.append([plain, *_draws(model, block, arithmetic, draws)])
         elements = max((array.size for array in plain.values()), default=1)
@@ -97,11 +100,11 @@ def _starts(count: int, size: int) -> Iterator[int]:
 
 
 def _draws(
-    model: nn.Module, block: Inputs, arithmetic: Arithmetic, draws: int
+    model: nn.Module, block: Inputs | Steps, arithmetic: Arithmetic, draws: int
 ) -> Sequence[Outputs]:
     found = []
     for draw in range(draws):
-        with emulated(arithmetic, draw, block):
+        with emulated(arithmetic, draw, list(block) if isinstance(block, Steps) else block):
             found.append(run_model(model, block))
     return found
 

@@ -38,6 +38,22 @@ class Session(Protocol):
         ...
 
 
+@runtime_checkable
+class Stateful(Session, Protocol):
+    """A session of a file that may keep something from one run to the next."""
+
+    states: Collection[str]
+    """Names of what it keeps; empty if it keeps nothing."""
+
+    def make_state(self) -> Any:
+        """What it keeps before the first run."""
+        ...
+
+    def run(self, inputs: Arrays, *, state: Any = None) -> dict[str, NDArray[Any]]:
+        """As of a :class:`Session`; it goes on from ``state`` and changes it. None forgets."""
+        ...
+
+
 class Interface(Protocol):
     """How inputs and outputs of a model become those of a file, and back."""
 

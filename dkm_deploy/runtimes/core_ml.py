@@ -37,6 +37,7 @@ class CoreMLSession:
     Attributes:
         input_shapes: shape of every input by name; None for a dimension that may change.
         batches: see :class:`dkm_deploy.runtimes.Batched`.
+        states: names of what :meth:`make_state` makes.
         interface: how the inputs and outputs of the original model become those of the file.
     """
 
@@ -54,6 +55,7 @@ class CoreMLSession:
         self._path = path
         package = open_package(path)
         self._function = chosen(functions(package), function)
+        self.states = tuple(self._function.states)
         self._inputs = described_inputs(package, self._function)
         self.input_shapes: Mapping[str, Shape] = {n: i.shape for n, i in self._inputs.items()}
         self.batches = batches(self._inputs)

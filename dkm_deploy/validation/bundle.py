@@ -6,6 +6,10 @@
     raw/inputs.0.bin ..     each tensor once more: little-endian, C order, nothing around it
     SHA256SUMS              of all the others, as ``sha256sum -c`` reads it
 
+Where bundle.json tells "steps", inputs and outputs have the step as their first dimension, and
+each step goes on with the state of the one before. Labels are those of the samples of the first
+step, then of the second, and so on.
+
 The bytes depend on what is in it alone: no time, no order of chance.
 """
 
@@ -24,7 +28,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkm_deploy.errors import DkmError, MissingFileError
+from dkm_deploy.export import Inputs
 from dkm_deploy.palette import Palette
+from dkm_deploy.steps import Steps, unstacked
 from dkm_deploy.training.checkpoint import read_palettes, read_tensors
 from dkm_deploy.validation.limits import Limits, limits_from
 from dkm_deploy.validation.run import sample_count
@@ -48,7 +54,7 @@ class Bundle:
     """What a golden bundle holds.
 
     Attributes:
-        inputs: by name, samples along the first dimension.
+        inputs: by name, samples along the first dimension; or steps.
         outputs: of the frozen model, by name.
         original: outputs of the model before clustering; empty if it was not given.
         labels: None if there are none.
@@ -58,9 +64,10 @@ class Bundle:
         limits: what a file must keep.
         provenance: where all this came from.
         recipe: TOML of a recipe that lays palettes out like these; empty if it is not told.
+        steps: how many; None if the inputs are no steps.
     """
 
-    inputs: Mapping[str, Tensor]
+    inputs: Mapping[str, Tensor] | Steps
     outputs: Mapping[str, NDArray[Any]]
     original: Mapping[str, NDArray[Any]]
     labels: NDArray[Any] | None
@@ -70,6 +77,7 @@ class Bundle:
     limits: Limits
     provenance: Mapping[str, str]
     recipe: str
+    steps: int | None = None
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -83,12 +91,14 @@ def read_bundle(folder: Path) -> Bundle:
     tensors, _ = read_tensors(folder / TENSORS)
     try:
         groups = {g: _group(manifest[g], g, tensors, listed) for g in GROUPS}
-        _check_samples(groups)
+        steps = manifest.get("steps")
+        inputs = groups["inputs"] if steps is None else unstacked(groups["inputs"])
+        _check_samples(groups, inputs, steps)
         sizes = manifest["original_bytes"]
         return Bundle(
-            inputs=groups["inputs"],
-            outputs={name: tensor.numpy() for name, tensor in groups["outputs"].items()},
-            original={name: tensor.numpy() for name, tensor in groups["original"].items()},
+            inputs=inputs,
+            outputs=in_a_row({n: t.numpy() for n, t in groups["outputs"].items()}, steps),
+            original=in_a_row({n: t.numpy() for n, t in groups["original"].items()}, steps),
             labels=next((t.numpy() for t in groups["labels"].values()), None),
             metric=None if manifest["metric"] is None else str(manifest["metric"]),
             original_bytes=None if sizes is None else (int(sizes[0]), int(sizes[1])),
@@ -96,6 +106,7 @@ def read_bundle(folder: Path) -> Bundle:
             limits=limits_from(manifest["limits"]),
             provenance={str(k): str(v) for k, v in manifest["provenance"].items()},
             recipe=str(manifest.get("recipe", "")),
+            steps=steps,
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         if isinstance(error, DkmError):
@@ -174,14 +185,37 @@ def _group(
     return found
 
 
-def _check_samples(groups: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Raise DkmError unless there are inputs, outputs, and as many labels as inputs."""
+def _check_samples(
+    groups: Mapping[str, Mapping[str, Tensor]], inputs: Inputs | Steps, steps: int | None
+) -> None:
+    """Raise DkmError unless there are inputs, outputs, steps as told, and as many labels."""
     if not groups["inputs"] or not groups["outputs"]:
         raise DkmError("it has no inputs or no outputs")
-    count = sample_count(groups["inputs"])
+    if isinstance(inputs, Steps) and len(inputs) != steps:
+        raise DkmError(f"it has {len(inputs)} steps and tells {steps}")
+    count = sample_count(inputs)
     for label in groups["labels"].values():
         if label.shape[:1] != (count,):
             raise DkmError(f"labels of shape {tuple(label.shape)} for {count} inputs")
+
+
+def by_step(outputs: Mapping[str, NDArray[Any]], steps: int) -> dict[str, NDArray[Any]]:
+    """Outputs of all steps in a row, with the step as first dimension."""
+    return {name: a.reshape(steps, len(a) // steps, *a.shape[1:]) for name, a in outputs.items()}
+
+
+def in_a_row(outputs: Mapping[str, NDArray[Any]], steps: int | None) -> dict[str, NDArray[Any]]:
+    """Outputs of the first step, then of the second, and so on; as they are without steps.
+
+    Raises:
+        DkmError: an output has not the step as first dimension.
+    """
+    if steps is None:
+        return dict(outputs)
+    for name, array in outputs.items():
+        if array.ndim < 2 or len(array) != steps:
+            raise DkmError(f"output {name!r} has shape {array.shape}, not that of {steps} steps")
+    return {name: a.reshape(-1, *a.shape[2:]) for name, a in outputs.items()}
 
 
 def tensor_key(group: str, name: str) -> str:

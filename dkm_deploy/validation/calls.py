@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from dkm_deploy.export import Inputs
 from dkm_deploy.training.freeze import palettes
 from dkm_deploy.training.observe import hooked
-from dkm_deploy.validation.run import run_model, sample_count
+from dkm_deploy.untouched import untouched
+from dkm_deploy.validation.run import outputs_of
 
 Note = Callable[[str, Tensor, Tensor], None]
 
@@ -81,8 +82,8 @@ def _run(model: nn.Module, inputs: Inputs, layers: Collection[str], note: Note) 
         if taken is not None and made is not None:
             note(layer, taken, made)
 
-    with hooked(model, layers, hook):
-        run_model(model, inputs, block=sample_count(inputs))
+    with untouched(model) as copied, hooked(copied, layers, hook):
+        outputs_of(copied, inputs)
 
 
 def _tensor(values: Any) -> Tensor | None:

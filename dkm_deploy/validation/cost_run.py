@@ -21,6 +21,7 @@ from dkm_deploy.convert import convert
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
 from dkm_deploy.runtimes import Costed, Session, runtime_for, timed_runtime
+from dkm_deploy.steps import Steps
 from dkm_deploy.targets import existing
 from dkm_deploy.validation import cost_child
 from dkm_deploy.validation.cost import CostOptions, Costs, Figures, middle, ratios
@@ -39,7 +40,7 @@ class Meter:
     """
 
     options: CostOptions
-    inputs: Inputs
+    inputs: Inputs | Steps
     original: nn.Module | Path | None
     folder: Path
 
@@ -112,7 +113,7 @@ class Meter:
 
 @contextmanager
 def meter(
-    options: CostOptions | None, inputs: Inputs, original: nn.Module | Path | None
+    options: CostOptions | None, inputs: Inputs | Steps, original: nn.Module | Path | None
 ) -> Iterator[Meter | None]:
     """A meter whose temporary files go with it; None without options.
 

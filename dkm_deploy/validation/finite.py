@@ -8,10 +8,11 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs, arguments
+from dkm_deploy.steps import Steps
 from dkm_deploy.validation.run import Outputs
 
 
-def check_finite(outputs: Outputs, inputs: Inputs) -> None:
+def check_finite(outputs: Outputs, inputs: Inputs | Steps) -> None:
     """Raise DkmError if an output of a reference is all NaN or infinite, for every input."""
     for name, array in outputs.items():
         if array.size and not np.isfinite(array).any():
@@ -30,11 +31,13 @@ def uncompared(outputs: Outputs) -> str:
     return f"; NaN or infinite in PyTorch too, and so not compared: {total - finite:,} of {total:,}"
 
 
-def _blamed(inputs: Inputs) -> str:
+def _blamed(inputs: Inputs | Steps) -> str:
     """The inputs that are not finite, as a clause."""
-    args, kwargs = arguments(inputs)
-    named = {str(place): value for place, value in enumerate(args)} | kwargs
-    bad = [name for name, value in named.items() if not _finite(value)]
+    bad = []
+    for step in inputs if isinstance(inputs, Steps) else [inputs]:
+        args, kwargs = arguments(step)
+        named = {str(place): value for place, value in enumerate(args)} | kwargs
+        bad += [name for name, value in named.items() if not _finite(value) and name not in bad]
     return f": input {', '.join(bad)} holds NaN or infinity" if bad else ""
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
@@ -18,6 +19,7 @@ from dkm_deploy.atomic import check_writable, written_whole
 from dkm_deploy.errors import DkmError
 from dkm_deploy.inputs import Inputs, arguments, arrays_in
 from dkm_deploy.metric import unfit
+from dkm_deploy.steps import Steps
 from dkm_deploy.training.checkpoint import save_palettes
 from dkm_deploy.training.freeze import palettes
 from dkm_deploy.validation.bundle import (
@@ -28,6 +30,7 @@ from dkm_deploy.validation.bundle import (
     SUMS,
     TENSORS,
     VERSION,
+    by_step,
     dtype_name,
     raw_bytes,
     sha256,
@@ -50,7 +53,7 @@ def write_golden(
     folder: str | Path,
     *,
     reference: nn.Module,
-    inputs: Inputs,
+    inputs: Inputs | Steps,
     original: nn.Module | None = None,
     labels: Labels | None = None,
     metric: str | None = None,
@@ -67,7 +70,7 @@ def write_golden(
         folder: to be made; see :mod:`dkm_deploy.validation.bundle` for what is in it.
         reference: the frozen model.
         inputs: a tensor, a tuple of positional or a mapping of keyword inputs, samples along the
-            first dimension.
+            first dimension; or ``dkm.Steps``, all of the same shapes.
         original: the model before clustering.
         labels: class numbers from 0, ``(n,)``, or what a metric takes: one for each input.
         metric: what the labels are for; None is top-1 accuracy.
@@ -100,13 +103,16 @@ def write_golden(
         chance = randomness("the original", original, inputs)
     if reason or chance:
         raise DkmError(reason or chance)
-    about = {
+    about: dict[str, Any] = {
         "metric": metric,
         "original_bytes": [tensor_bytes(original), half_bytes(original)] if original else None,
         "limits": asdict(limits),
         "provenance": versions() | dict(provenance or {}),
         "recipe": recipe_of(palettes(reference), reference).to_toml(),
     }
+    if isinstance(inputs, Steps):
+        about["steps"] = len(inputs)
+        groups |= {g: by_step(groups[g], len(inputs)) for g in ("outputs", "original")}
     with written_whole(folder, force=force) as temporary:
         _write(temporary, groups, about)
         save_palettes(palettes(reference), temporary / PALETTES)
@@ -136,8 +142,13 @@ def _write_sums(folder: Path) -> None:
     (folder / SUMS).write_bytes("".join(lines).encode())
 
 
-def _named(model: nn.Module, inputs: Inputs) -> dict[str, NDArray[Any]]:
-    """Inputs by the names they have in ``forward``; those of bfloat16 as float32."""
+def _named(model: nn.Module, inputs: Inputs | Steps) -> dict[str, NDArray[Any]]:
+    """Inputs by the names they have in ``forward``; of bfloat16 as float32.
+
+    Those of steps have the step as first dimension.
+    """
+    if isinstance(inputs, Steps):
+        return _stacked([_named(model, step) for step in inputs])
     args, kwargs = arguments(inputs)
     names = list(inspect.signature(model.forward).parameters)
     if len(args) > len(names):
@@ -152,3 +163,14 @@ def _named(model: nn.Module, inputs: Inputs) -> dict[str, NDArray[Any]]:
 def _numpy(tensor: Tensor) -> NDArray[Any]:
     wide = tensor.float() if tensor.dtype is torch.bfloat16 else tensor
     return wide.detach().cpu().numpy()
+
+
+def _stacked(steps: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+    first = {name: array.shape for name, array in steps[0].items()}
+    for place, step in enumerate(steps, 1):
+        if {name: array.shape for name, array in step.items()} != first:
+            raise DkmError(
+                f"step {place} has inputs of other shapes than step 1; "
+                "those of a golden bundle are all alike"
+            )
+    return {name: np.stack([step[name] for step in steps]) for name in first}

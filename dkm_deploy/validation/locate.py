@@ -14,6 +14,7 @@ from torch import nn
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
 from dkm_deploy.runtimes import Probe, prober_for
+from dkm_deploy.steps import Steps
 from dkm_deploy.validation.calls import Call, Values, calls_of, layers_of, values_of, weights_of
 from dkm_deploy.validation.metrics import errors
 from dkm_deploy.validation.pairs import Pair, groups, norms_of, pair
@@ -70,7 +71,7 @@ class _Compared:
 def locate(
     path: Path,
     model: nn.Module,
-    inputs: Inputs,
+    inputs: Inputs | Steps,
     outputs: tuple[Outputs, Outputs],
     limit: float,
     most: int = MOST_BYTES,
@@ -88,8 +89,11 @@ def locate(
             has a run to itself.
 
     Raises:
-        DkmError: no runtime shows the values inside such a file, or it has none of the layers.
+        DkmError: the inputs are steps, no runtime shows the values inside such a file, or it has
+            none of the layers.
     """
+    if isinstance(inputs, Steps):
+        raise DkmError("layers are compared on the first step alone; give its inputs for that")
     weights = weights_of(model)
     layers = layers_of(weights)
     probe = prober_for(path).probe(path, weights)

@@ -10,6 +10,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
 from dkm_deploy.ledger import Kind
 from dkm_deploy.runtimes import runtime_for
+from dkm_deploy.steps import Steps
 from dkm_deploy.targets import ledger, read_palettes, rewriter_for
 from dkm_deploy.validation.record import Model
 from dkm_deploy.validation.rows import file_row
@@ -19,7 +20,7 @@ from dkm_deploy.validation.task import Original, Task
 _TENSORS: tuple[Kind, ...] = ("indices", "lut", "dense")
 
 
-def original_of(path: Path, inputs: Inputs) -> Original:
+def original_of(path: Path, inputs: Inputs | Steps) -> Original:
     """Outputs of a dense file, and the bytes of its tensors; those of its fp16 half are unknown.
 
     Raises:
@@ -51,5 +52,5 @@ def twin_task(path: Path, original: Path, task: Task) -> Task:
         return replace(task, reference=_outputs(twin, task.inputs))
 
 
-def _outputs(path: Path, inputs: Inputs) -> Outputs:
+def _outputs(path: Path, inputs: Inputs | Steps) -> Outputs:
     return run_file(runtime_for(path).load(path), inputs)

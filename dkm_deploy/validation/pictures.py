@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch.utils import _pytree as pytree
 
 from dkm_deploy.export import Inputs, arguments
+from dkm_deploy.steps import Steps
 
 MOST = 20  # pictures for one file
 _SIDE = 64  # pixels of the longer side
@@ -23,12 +24,14 @@ _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _GREY, _RGB = 0, 2
 
 
-def pictures(inputs: Inputs, places: Iterable[int]) -> dict[str, str]:
+def pictures(inputs: Inputs | Steps, places: Iterable[int]) -> dict[str, str]:
     """PNG files in base64 of some samples, by their place; none where no input is an image.
 
     The image is the first input of shape ``(n, c, h, w)`` or ``(n, h, w, c)`` with 1 or 3
-    channels. Its values, whatever they mean, are spread from black to white.
+    channels. Its values, whatever they mean, are spread from black to white. Steps have none.
     """
+    if isinstance(inputs, Steps):
+        return {}
     tensors = [t for t in pytree.tree_leaves(arguments(inputs)) if torch.is_tensor(t)]
     image = next((found for t in tensors if (found := _images(t)) is not None), None)
     if image is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,11 +14,20 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
 from dkm_deploy.parity.as_stored import as_stored
 from dkm_deploy.parity.emulate import Arithmetic, arithmetic
-from dkm_deploy.parity.judge import Judged, judged
+from dkm_deploy.parity.judge import Judge, Judged
 from dkm_deploy.parity.noise import measure
-from dkm_deploy.runtimes import NotTakenError, Session, TellsPrecision, WrongLabelError, runtime_for
+from dkm_deploy.runtimes import (
+    NotTakenError,
+    Session,
+    Stateful,
+    TellsPrecision,
+    WrongLabelError,
+    runtime_for,
+)
+from dkm_deploy.steps import Steps
 from dkm_deploy.targets import reader_for
 from dkm_deploy.validation.budget import budget_checks
+from dkm_deploy.validation.bundle import in_a_row
 from dkm_deploy.validation.checks import (
     answer_checks,
     holds_half,
@@ -43,6 +52,7 @@ from dkm_deploy.validation.size import (
     ideal_bytes,
     tensor_bytes,
 )
+from dkm_deploy.validation.stepped import over_steps
 from dkm_deploy.validation.swapped import swapped
 from dkm_deploy.validation.task import Answered, Original, Task, answered, errors_of, matched
 
@@ -106,9 +116,11 @@ def file_row(path: Path, task: Task) -> Model:
 
 def returned_row(folder: Path, returned: Returned, task: Task) -> Model:
     """The row of outputs that a device gave; of the file that it ran nothing else is known."""
-    outputs, found, reason = _compared(dict(returned.outputs), "", task)
-    own = judged(outputs or {}, task.reference, None, "float16") if found else {}
+    outputs, found, reason = _compared(*_in_a_row(returned, task), task)
+    judge = Judge(task.reference, None, "float16")
     told = answered(outputs if found else None, task)
+    own = judge(outputs or {}) if found else {}
+    parity = parity_check(found, reason, True, task.limits, own)
     return _row(
         told,
         found,
@@ -116,11 +128,20 @@ def returned_row(folder: Path, returned: Returned, task: Task) -> Model:
         path=str(folder),
         runtime=returned.runtime,
         checks=(
-            parity_check(found, reason, True, task.limits, own),
+            _over_steps(parity, outputs if found else None, (), task, judge),
             *answer_checks(told, task.limits, task.undecided),
             *_unasked(task.limits),
         ),
     )
+
+
+def _in_a_row(returned: Returned, task: Task) -> tuple[Outputs, str]:
+    """Outputs as those of the task are, and why there are none if so."""
+    steps = len(task.inputs) if isinstance(task.inputs, Steps) else None
+    try:
+        return in_a_row(returned.outputs, steps), ""
+    except DkmError as error:
+        return {}, str(error)
 
 
 def _unasked(limits: Limits) -> list[Check]:
@@ -163,17 +184,30 @@ def _compared(
         return outputs, {}, str(error)
 
 
-def _own(
-    outputs: Outputs | None, path: Path, arithmetic: Arithmetic, task: Task
-) -> dict[str, Judged]:
-    """Each output under the model's own noise, measured with the weights as the file has them."""
-    outputs = outputs or {}
+def _judge(path: Path, arithmetic: Arithmetic, task: Task) -> Judge:
+    """The model's own noise, measured with the weights as the file has them."""
     if task.model is None:
-        return judged(outputs, task.reference, None, arithmetic.coarsest)
+        return Judge(task.reference, None, arithmetic.coarsest)
     model = as_stored(task.model, arithmetic.weights, path)
     expected = task.reference if model is task.model else run_model(model, task.inputs)
-    noise = measure(model, task.inputs, arithmetic)
-    return judged(outputs, expected, noise, arithmetic.coarsest)
+    return Judge(expected, measure(model, task.inputs, arithmetic), arithmetic.coarsest)
+
+
+def _over_steps(
+    parity: Check,
+    outputs: Outputs | None,
+    states: Collection[str],
+    task: Task,
+    judge: Judge | None,
+) -> Check:
+    def misses(some: Outputs) -> bool:
+        found = errors_of(some, task.reference)
+        own = judge(some) if judge else {}
+        return parity_check(found, "", True, task.limits, own).status == "missed"
+
+    if not outputs or judge is None:
+        return parity
+    return over_steps(parity, task.inputs, states, (outputs, judge.expected), misses)
 
 
 def _parity(
@@ -189,12 +223,15 @@ def _parity(
     outputs, found, reason = compared
     numbers = arithmetic(half if ran.half is None else ran.half, half)
     try:
-        own = _own(outputs, path, numbers, task) if found else {}
+        judge = _judge(path, numbers, task) if found else None
+        own = judge(outputs or {}) if judge else {}
     except Exception as error:  # of the user's own model in emulated arithmetic
         reason = f"the model's own noise cannot be measured: {told_reason(error)}"
         return Check("parity", "not run", reason, blocks=True), None
     parity = parity_check(found, reason, outputs is not None, task.limits, own)
     parity = replace(parity, blocks=parity.blocks or ran.refused)
+    states = ran.session.states if isinstance(ran.session, Stateful) else ()
+    parity = _over_steps(parity, outputs, states, task, judge)
     if parity.status == "passed":
         return replace(parity, reason=parity.reason + uncompared(task.reference)), None
     chance = ""
@@ -254,7 +291,7 @@ class _Ran:
     session: Session | None = None
 
 
-def _run(path: Path, inputs: Inputs) -> _Ran:
+def _run(path: Path, inputs: Inputs | Steps) -> _Ran:
     try:
         runtime = runtime_for(path)
     except DkmError as error:

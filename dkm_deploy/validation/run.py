@@ -15,7 +15,9 @@ from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import output_names
 from dkm_deploy.inputs import Inputs, arguments, arrays_in, spelled
 from dkm_deploy.program import fixed_batch as program_batch
-from dkm_deploy.runtimes import Arrays, Batched, Probe, Session, Translated
+from dkm_deploy.runtimes import Arrays, Batched, Probe, Session, Stateful, Translated
+from dkm_deploy.steps import Steps
+from dkm_deploy.untouched import own_copies, untouched, written
 from dkm_deploy.validation.batches import largest_batch, smallest_batch
 
 Outputs = dict[str, NDArray[Any]]
@@ -23,46 +25,79 @@ Outputs = dict[str, NDArray[Any]]
 _BLOCK = 256  # samples a PyTorch model runs on at a time, if it takes any number
 
 
-@torch.no_grad()
-def run_model(model: nn.Module, inputs: Inputs, block: int = _BLOCK) -> Outputs:
-    """Outputs of a PyTorch model by name, from ``block`` samples at a time, or its fixed batch.
+def run_model(model: nn.Module, inputs: Inputs | Steps, block: int = _BLOCK) -> Outputs:
+    """Outputs of a PyTorch model in eval mode, by name; the model and the inputs are left alone.
+
+    It runs on ``block`` samples at a time, or its fixed batch, from its own buffers each time. One
+    that keeps state runs on samples one by one. Steps run one after the other.
 
     Raises:
         DkmError: the model does not run on the inputs.
     """
-    count, block = sample_count(inputs), program_batch(model) or block
+    if isinstance(inputs, Steps):
+        with untouched(model) as copied:
+            return joined_steps([outputs_of(copied, step) for step in inputs])
+    count = sample_count(inputs)
+    if count > 1 and _keeps_state(model, rows(inputs, 0, 1)):
+        block = 1
+    block = program_batch(model) or block
     parts = []
     for start in range(0, count, block):
-        part_args, part_kwargs = arguments(rows(inputs, start, start + block))
-        try:
-            outputs = model(*part_args, **part_kwargs)
-        except Exception as error:  # any error of the user's own forward
-            raise DkmError(
-                f"the PyTorch model does not run on the inputs: {reason_of(error)}"
-            ) from error
-        tensors = [t for t in pytree.tree_leaves(outputs) if torch.is_tensor(t)]
-        if not tensors:
-            raise DkmError(
-                f"the PyTorch model gives a {type(outputs).__name__} without any tensor, which is "
-                "all that files give"
-            )
-        named = zip(output_names(outputs), tensors, strict=True)
-        parts.append({name: tensor.float().cpu().numpy() for name, tensor in named})
+        with untouched(model) as copied:
+            parts.append(outputs_of(copied, rows(inputs, start, start + block)))
     return joined(parts)
 
 
-def run_file(session: Session, inputs: Inputs) -> Outputs:
+@torch.no_grad()
+def outputs_of(model: nn.Module, inputs: Inputs) -> Outputs:
+    """Outputs of one run, which may write to the model but not to the inputs.
+
+    Raises:
+        DkmError: the model does not run on the inputs.
+    """
+    args, kwargs = own_copies(arguments(inputs))
+    try:
+        outputs = model(*args, **kwargs)
+    except Exception as error:  # any error of the user's own forward
+        raise DkmError(
+            f"the PyTorch model does not run on the inputs: {reason_of(error)}"
+        ) from error
+    tensors = [t for t in pytree.tree_leaves(outputs) if torch.is_tensor(t)]
+    if not tensors:
+        raise DkmError(
+            f"the PyTorch model gives a {type(outputs).__name__} without any tensor, which is all "
+            "that files give"
+        )
+    named = zip(output_names(outputs), tensors, strict=True)
+    # Copies: an output may be a buffer that the next step writes.
+    return {name: np.array(tensor.float().cpu().numpy()) for name, tensor in named}
+
+
+def _keeps_state(model: nn.Module, inputs: Inputs) -> bool:
+    """Whether a run writes buffers; no for a model that does not run on these inputs."""
+    with untouched(model) as copied:
+        try:
+            outputs_of(copied, inputs)
+        except DkmError:
+            return False
+        return bool(written(model, copied))
+
+
+def run_file(session: Session, inputs: Inputs | Steps) -> Outputs:
     """Outputs of a loaded file by name.
 
-    A file with a fixed batch is run on one batch after the other; one that allows so many samples
-    at most, on so many at a time. What it takes as an image is given its pixels, and labels that it
-    adds to scores are checked and left out.
+    A file with a fixed batch is run on one batch after the other, each from its first state; one
+    that allows so many samples at most, on so many at a time. Steps go on with the state of the one
+    before. What it takes as an image is given its pixels, and labels that it adds to scores are
+    checked and left out.
 
     Raises:
         NotTakenError: the file cannot be given the inputs.
         WrongLabelError: a label is not that of the highest score.
         DkmError: names, shapes or the number of samples do not fit the file.
     """
+    if isinstance(inputs, Steps):
+        return joined_steps(list(_stepped(session, inputs)))
     arrays = named_arrays(session, inputs)
     count = sample_count(inputs)
     batch = fixed_batch(session)
@@ -73,6 +108,12 @@ def run_file(session: Session, inputs: Inputs) -> Outputs:
     if not batch or batch == count:
         return _outputs(session, arrays)
     return joined([_outputs(session, part) for part in cut(arrays, count, batch)])
+
+
+def _stepped(session: Session, steps: Steps) -> Iterator[Outputs]:
+    state = session.make_state() if isinstance(session, Stateful) and session.states else None
+    for step in steps:
+        yield _outputs(session, named_arrays(session, step), state)
 
 
 def check_batches(count: int, batch: int) -> None:
@@ -102,13 +143,17 @@ def least_batch(session: Session | Probe) -> int:
     return fixed or 1
 
 
-def _outputs(session: Session, arrays: Arrays) -> Outputs:
-    outputs = session.run(arrays)
+def _outputs(session: Session, arrays: Arrays, state: Any = None) -> Outputs:
+    if state is not None and isinstance(session, Stateful):
+        outputs = session.run(arrays, state=state)
+    else:
+        outputs = session.run(arrays)
     return session.interface.made(outputs) if isinstance(session, Translated) else outputs
 
 
-def rows(inputs: Inputs, start: int, stop: int) -> Inputs:
-    """Samples ``start`` to ``stop`` of inputs; what is not a tensor stays as it is."""
+def rows(inputs: Inputs | Steps, start: int, stop: int) -> Inputs:
+    """Samples ``start`` to ``stop`` of inputs, or of the first step; no other value is cut."""
+    inputs = next(iter(inputs)) if isinstance(inputs, Steps) else inputs
     leaves, spec = pytree.tree_flatten(arguments(inputs))
     block = [t[start:stop] if torch.is_tensor(t) and t.ndim else t for t in leaves]
     args: tuple[Any, ...]
@@ -117,8 +162,10 @@ def rows(inputs: Inputs, start: int, stop: int) -> Inputs:
     return kwargs or args
 
 
-def sample_count(inputs: Inputs) -> int:
-    """Length of the first dimension, which all input tensors share."""
+def sample_count(inputs: Inputs | Steps) -> int:
+    """Length of the first dimension, which all input tensors share; of steps, all of theirs."""
+    if isinstance(inputs, Steps):
+        return sum(_samples_of_step(step) for step in inputs)
     counts = {
         len(t) for t in pytree.tree_leaves(arguments(inputs)) if torch.is_tensor(t) and t.ndim
     }
@@ -128,6 +175,27 @@ def sample_count(inputs: Inputs) -> int:
             "they must have the same number, at least 1"
         )
     return counts.pop()
+
+
+def _samples_of_step(step: Inputs) -> int:
+    """Length of the first tensor; others, such as positions, may have another one."""
+    return next((len(t) for t in pytree.tree_leaves(arguments(step)) if np.ndim(t)), 1)
+
+
+def joined_steps(parts: Sequence[Outputs]) -> Outputs:
+    """Outputs of the first step, then of the second, and so on.
+
+    Raises:
+        DkmError: an output has other shapes in other steps.
+    """
+    for name, first in parts[0].items():
+        shapes = [part[name].shape for part in parts]
+        if len(set(shapes)) > 1:
+            raise DkmError(
+                f"output {name!r} has shape {first.shape} in the first step and others later; "
+                "give steps whose outputs have the same shape"
+            )
+    return joined([{n: np.atleast_1d(array) for n, array in part.items()} for part in parts])
 
 
 def joined(parts: Sequence[Outputs]) -> Outputs:

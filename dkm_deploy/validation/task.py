@@ -13,6 +13,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
 from dkm_deploy.metric import Metric, score
 from dkm_deploy.palette import Palette
+from dkm_deploy.steps import Steps
 from dkm_deploy.validation.answers import Answers, compare_answers
 from dkm_deploy.validation.budget import Budget
 from dkm_deploy.validation.cost_run import Meter
@@ -39,7 +40,7 @@ class Original:
 class Task:
     """What every row is measured against."""
 
-    inputs: Inputs
+    inputs: Inputs | Steps
     reference: Outputs
     original: Original | None
     labels: NDArray[Any] | None

@@ -14,6 +14,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
 from dkm_deploy.metric import Metric, accuracy
 from dkm_deploy.recipe import not_a_weight
+from dkm_deploy.steps import Steps
 from dkm_deploy.targets import existing, reader_for
 from dkm_deploy.training.freeze import palettes
 from dkm_deploy.validation.budget import Budget
@@ -41,7 +42,7 @@ def validate(
     files: Sequence[str | PathLike[str]],
     *,
     reference: nn.Module | None = None,
-    inputs: Inputs,
+    inputs: Inputs | Steps,
     original: nn.Module | str | PathLike[str] | None = None,
     labels: Labels | None = None,
     metric: Metric | None = None,
@@ -52,6 +53,8 @@ def validate(
     require: bool | Collection[str] = False,
 ) -> Report:
     """Weigh converted files against PyTorch.
+
+    Models run in eval mode and are left as they were.
 
     For every file: its palettes, decoded from its bytes, against the frozen ones bit for bit; its
     outputs, from a runtime, against those of ``reference``; its metric and top-1 agreement
@@ -64,7 +67,8 @@ def validate(
             that they were palettized from (:func:`dkm_deploy.palettize_file`), and each is
             compared with that file computing with its own palettes.
         inputs: a tensor, a tuple of positional or a mapping of keyword inputs, samples along the
-            first dimension; arrays that are no tensors go to files as they are.
+            first dimension; arrays that are no tensors go to files as they are. Of a model that
+            keeps state ``dkm.Steps``, the inputs of one step after the other.
         original: the model before clustering, or a file that holds it.
         labels: class numbers from 0, ``(n,)``, or what ``metric`` takes: one for each input.
         metric: ``metric(first output, labels)``, more is better, of copies; top-1 accuracy in
@@ -273,7 +277,7 @@ def _original_rows(original: nn.Module | Path | None, task: Task) -> list[Model]
 def _task(
     reference: nn.Module | None,
     original: nn.Module | Path | None,
-    inputs: Inputs,
+    inputs: Inputs | Steps,
     labels: Labels | None,
     metric: Metric,
     limits: Limits,
@@ -302,7 +306,7 @@ def _task(
     )
 
 
-def _original(model: nn.Module | Path, inputs: Inputs) -> Original:
+def _original(model: nn.Module | Path, inputs: Inputs | Steps) -> Original:
     if isinstance(model, Path):
         return original_of(existing(model), inputs)
     outputs, sizes = run_model(model, inputs), (tensor_bytes(model), half_bytes(model))

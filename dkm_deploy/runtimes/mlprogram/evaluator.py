@@ -46,6 +46,7 @@ class Evaluator:
         input_shapes: shape of every input by name; None for a dimension that may change.
         batches: see :class:`dkm_deploy.runtimes.Batched`.
         interface: how the inputs and outputs of the original model become those of the file.
+        states: names of what :meth:`make_state` makes.
         values: names of what ``keep`` can ask for.
         overflows: what the last run lost to fp16, in the order in which it was lost; empty before
             the first run, and always with ``numerics="fp32"``.
@@ -76,6 +77,7 @@ class Evaluator:
             self._inputs = _tensors("input", self._function.inputs)
             self._described = described_inputs(package, self._function)
             self._states = _tensors("state", self._function.states)
+            self.states = tuple(self._states)
             self._weight_names = package.weight_names
             self._compiled = compile_function(self._function, self._numerics, self._weight_names)
             self.interface: Interface = interface(package, self._function)
