@@ -107,8 +107,9 @@ def _trace(
 ) -> ExportedProgram:
     try:
         with warnings.catch_warnings():
-            # An LSTM or GRU refreshes its list of weights, which parametrized ones always do.
-            warnings.filterwarnings("ignore", message=".*were assigned during export.*")
+            # An LSTM or GRU refreshes its list of weights, which parametrized ones always do, and
+            # of attributes that hold state first_run tells.
+            warnings.filterwarnings("ignore", message=".*assigned during export.*")
             return torch.export.export(model, args, kwargs, dynamic_shapes=dynamic_shapes)
     except Exception as error:  # torch.export raises many kinds, each for the user's model
         raise DkmError(f"torch.export cannot trace the model: {reason_of(error)}") from error

@@ -16,12 +16,14 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Exported, Inputs, arguments, export
+from dkm_deploy.untouched import own_copies, random_state_kept, untouched
 
 _Layer = nn.Linear | _ConvNd
 _TOLERANCE = 1e-2  # of the outputs' norm; a wrong fold is far off, float16 arithmetic is not
 
 
 @torch.no_grad()
+@random_state_kept()
 def fold_batch_norm(model: nn.Module, example_inputs: Inputs) -> nn.Module:
     """A copy of a model whose BatchNorms are folded into the layers before them.
 
@@ -31,14 +33,14 @@ def fold_batch_norm(model: nn.Module, example_inputs: Inputs) -> nn.Module:
     once; what took their place is ``nn.Identity``.
 
     Args:
-        model: in eval mode; it is left as it was.
+        model: as it is in eval mode; it is left as it was.
         example_inputs: as :func:`dkm_deploy.convert` takes them; they show which layer feeds which.
 
     Raises:
-        DkmError: the model is in training mode, cannot be exported, or computes something else
-            once folded, which it does if it reads a weight behind its layer's back.
+        DkmError: the model cannot be exported, or computes something else once folded, which it
+            does if it reads a weight behind its layer's back.
     """
-    folded = copy.deepcopy(model)
+    folded = copy.deepcopy(model).eval()
     for layer_name, norm_name in _pairs(export(model, example_inputs)):
         layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)
         if isinstance(layer, _Layer) and isinstance(norm, _BatchNorm):
@@ -98,9 +100,14 @@ def _scaled(layer: _Layer, scale: Tensor) -> Tensor:
     return (grouped * factors).reshape(weight.shape)
 
 
+def _outputs(model: nn.Module, example_inputs: Inputs) -> list[Any]:
+    args, kwargs = own_copies(arguments(example_inputs))
+    with untouched(model) as copied:
+        return pytree.tree_leaves(copied(*args, **kwargs))
+
+
 def _check(model: nn.Module, folded: nn.Module, example_inputs: Inputs) -> None:
-    args, kwargs = arguments(example_inputs)
-    before, after = (pytree.tree_leaves(m(*args, **kwargs)) for m in (model, folded))
+    before, after = (_outputs(m, example_inputs) for m in (model, folded))
     for expected, found in zip(before, after, strict=True):
         if not torch.is_tensor(expected):
             continue

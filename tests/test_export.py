@@ -84,6 +84,32 @@ def test_names_are_the_users(inputs):
     assert exported.output_names == ("sum", "gap")
 
 
+def test_a_model_in_training_mode_is_exported_as_it_is_in_eval_mode():
+    frozen = dkm.palettize(small_net(), MIXED)
+    expected = frozen(images())
+    exported = export(frozen.train(), images())
+    assert torch.equal(exported.program.module()(images()), expected)
+    assert all(module.training for module in frozen.modules())
+
+
+class _Sliced(nn.Module):
+    """Its output is written slice by slice, so that no operation reads what the layer gives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.zeros(1, 4)
+        y[:, :2] = self.fc(x)[:, :2]
+        return y
+
+
+def test_a_palette_behind_an_operation_in_place_is_used():
+    exported = export(dkm.palettize(_Sliced(), dkm.Recipe.uniform(2)), torch.ones(1, 4))
+    assert list(exported.palettes) == ["fc.weight"]
+
+
 def test_dynamic_shapes_pass_through():
     frozen = dkm.palettize(small_net(), MIXED)
     shapes = {"x": {0: torch.export.Dim("batch", max=64)}}
@@ -119,7 +145,3 @@ class TestBadInput:
     def test_a_model_that_is_not_frozen(self):
         with pytest.raises(dkm.DkmError, match="prepared but not frozen"):
             export(dkm.prepare(small_net(), TRAINABLE), images())
-
-    def test_a_model_in_training_mode(self):
-        with pytest.raises(dkm.DkmError, match="training mode"):
-            export(dkm.palettize(small_net(), MIXED).train(), images())

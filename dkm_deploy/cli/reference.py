@@ -30,6 +30,11 @@ def add_reference(parser: argparse.ArgumentParser, *, required: bool) -> None:
         ".onnx file that was palettized",
     )
     parser.add_argument("--inputs", type=Path, required=required, help=SAMPLES)
+    parser.add_argument(
+        "--steps",
+        action="store_true",
+        help="the first dimension of all inputs is the step, of a model that keeps state",
+    )
     parser.add_argument("--metric", help=f"{METRIC}; top-1 accuracy if left out")
 
 
@@ -58,6 +63,7 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 def reference(arguments: argparse.Namespace) -> dict[str, Any]:
     """The models, inputs and labels that the arguments name."""
     from dkm_deploy.sources import build, samples_for
+    from dkm_deploy.steps import unstacked
     from dkm_deploy.training.checkpoint import load
 
     for name in ("model", "weights", "inputs"):
@@ -65,7 +71,8 @@ def reference(arguments: argparse.Namespace) -> dict[str, Any]:
     original = _original(arguments.model, arguments.original) if arguments.original else None
     frozen = load(arguments.weights, build(arguments.model).model)
     inputs, labels = samples_for(arguments.inputs, frozen)
-    return {"reference": frozen, "original": original, "inputs": inputs, "labels": labels}
+    given = unstacked(inputs) if arguments.steps else inputs
+    return {"reference": frozen, "original": original, "inputs": given, "labels": labels}
 
 
 def _original(model: str, path: Path) -> nn.Module:

@@ -74,6 +74,7 @@ def _validate(arguments: argparse.Namespace, console: Console) -> int:
 
 def _report(arguments: argparse.Namespace) -> Report:
     from dkm_deploy.sources import metric_named, samples
+    from dkm_deploy.steps import unstacked
     from dkm_deploy.validation.budget import Budget
     from dkm_deploy.validation.verdict import replay, validate
 
@@ -87,12 +88,13 @@ def _report(arguments: argparse.Namespace) -> Report:
     if arguments.golden is None and arguments.model is None and arguments.original is not None:
         check_given(arguments, "inputs")
         inputs, labels = samples(arguments.inputs)
+        given = unstacked(inputs) if arguments.steps else inputs
         original = arguments.original
-        return validate(arguments.files, original=original, inputs=inputs, labels=labels, **how)
+        return validate(arguments.files, original=original, inputs=given, labels=labels, **how)
     if arguments.golden is None:
         return validate(arguments.files, **reference(arguments), **how)
-    for name in ("model", "weights", "inputs", "original"):
-        if getattr(arguments, name) is not None:
+    for name in ("model", "weights", "inputs", "original", "steps"):
+        if getattr(arguments, name) not in (None, False):
             raise DkmError(f"--{name} does not go with --golden, which has all that is needed")
     return replay(arguments.files, arguments.golden, **how)
 

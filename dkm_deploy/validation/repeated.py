@@ -18,6 +18,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
 from dkm_deploy.program import fixed_batch
 from dkm_deploy.runtimes import Session
+from dkm_deploy.steps import Steps
 from dkm_deploy.training.observe import hooked
 from dkm_deploy.training.randomness import restore, snapshot
 from dkm_deploy.validation.run import Outputs, least_batch, rows, run_file, run_model
@@ -31,13 +32,13 @@ _NEAR = 1e-5  # of the largest value: sums in another order are no chance
 _T = TypeVar("_T")
 
 
-def randomness(who: str, model: nn.Module, inputs: Inputs) -> str:
+def randomness(who: str, model: nn.Module, inputs: Inputs | Steps) -> str:
     """What two runs of a model on the first samples tell; empty if they give the same.
 
     Random states are as they were when it returns.
     """
     told = f"{who} {_RANDOM}"
-    block = rows(inputs, 0, fixed_batch(model) or _SAMPLES)
+    block: Inputs | Steps = rows(inputs, 0, fixed_batch(model) or _SAMPLES)
     try:
         one, other = _twice(partial(run_model, model, block))
     except DkmError:  # it takes so many samples as there are, and no fewer
@@ -50,7 +51,7 @@ def randomness(who: str, model: nn.Module, inputs: Inputs) -> str:
     return f"{told}, first seen in {layer}" if layer else told
 
 
-def file_randomness(session: Session, inputs: Inputs) -> str:
+def file_randomness(session: Session, inputs: Inputs | Steps) -> str:
     """The same of a loaded file."""
     batch = least_batch(session)
     block = rows(inputs, 0, batch * max(_SAMPLES // batch, 1))
@@ -85,7 +86,7 @@ def _twice(run: Callable[[], _T]) -> tuple[_T, _T]:
     return found[0], found[1]
 
 
-def _calls(model: nn.Module, inputs: Inputs) -> list[tuple[str, int]]:
+def _calls(model: nn.Module, inputs: Inputs | Steps) -> list[tuple[str, int]]:
     """Every call of a layer in the order in which they end, with a checksum of what it gave."""
     found: list[tuple[str, int]] = []
 
