@@ -89,6 +89,14 @@ def test_other_metrics_are_bootstrapped_in_pairs_and_the_same_each_time():
     assert "paired percentile bootstrap, 1000 resamples, seed 0" in found.method
 
 
+def test_the_bootstrap_is_the_middle_95_percent_of_its_resamples():
+    gaps = np.random.default_rng(5).normal(size=30)
+    found = metric_loss(lambda y, _: float(y.mean()), gaps, np.zeros(30), np.zeros(30))
+    generator = np.random.default_rng(0)
+    means = [gaps[generator.integers(30, size=30)].mean() for _ in range(1000)]
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(means, (0.025, 0.975))))
+
+
 def test_the_bootstrap_covers_as_often_as_it_says():
     generator, covered = np.random.default_rng(3), 0
     for _ in range(100):
@@ -96,6 +104,23 @@ def test_the_bootstrap_covers_as_often_as_it_says():
         found = metric_loss(lambda y, _: float(y.mean()), gaps, np.zeros(60), np.zeros(60))
         covered += found.low <= 0.2 <= found.high
     assert 88 <= covered <= 99
+
+
+def test_a_difference_of_shares_is_never_beyond_1():
+    for n in range(1, 60):
+        assert _newcombe(*_pairs(0, n, 0, 0))[1] <= 1
+        assert _newcombe(*_pairs(0, 0, n, 0))[0] >= -1
+
+
+def test_places_of_one_input_are_not_independent():
+    """An interval from whole inputs, for their places are right and wrong together."""
+    labels = np.tile(np.arange(40)[:, None] % 2, 9)
+    original, actual = (np.eye(2)[labels] for _ in range(2))
+    actual[:8] = actual[:8, :, ::-1]
+    found = metric_loss(accuracy, original, actual, labels)
+    assert found.value == pytest.approx(20)
+    assert found.method.startswith("paired percentile bootstrap")
+    assert found.high - found.low > 15  # of 360 single places it would be 8
 
 
 def test_a_gain_is_below_zero():
