@@ -23,12 +23,15 @@ types = ct.converters.mil.mil.types
 def save(
     path: Path,
     body: Callable[..., Any],
-    *shapes: tuple[Any, ...],
+    *shapes: Any,
     target: str = "iOS18",
     dtype: Any = types.fp32,
 ) -> Path:
-    """Write a program of ``body`` just as it is built: no pass changes it."""
-    specs = [mb.TensorSpec(shape, dtype=dtype) for shape in shapes]
+    """Write a program of ``body`` just as it is built: no pass changes it.
+
+    ``shapes`` are those of its inputs, of type ``dtype``, or what ``mb.TensorSpec`` makes.
+    """
+    specs = [mb.TensorSpec(s, dtype=dtype) if isinstance(s, tuple) else s for s in shapes]
     with quiet():
         program = mb.program(input_specs=specs, opset_version=ct.target[target])(body)
         model = ct.convert(

@@ -28,7 +28,7 @@ def described(describe, dtype=FP32, **shapes):
         model.description.input.add(name=name)
     describe(*(feature.type for feature in model.description.input))
     kinds = {name: TensorType(dtype, shape) for name, shape in shapes.items()}
-    function = Function("main", kinds, {}, Block((), (), ()))
+    function = Function("main", 8, kinds, {}, Block((), (), ()))
     return described_inputs(Package(Path("m"), Path("m"), model), function)
 
 
@@ -215,7 +215,7 @@ def test_a_description_that_contradicts_the_program_is_refused():
     with pytest.raises(DkmError, match="input 'x' is described as stringType"):
         described(lambda x: x.stringType.SetInParent(), x=(2,))
     model = model_class()()
-    function = Function("main", {"x": TensorType(FP32, (2,))}, {}, Block((), (), ()))
+    function = Function("main", 8, {"x": TensorType(FP32, (2,))}, {}, Block((), (), ()))
     with pytest.raises(DkmError, match="an input 'x', which the description lacks"):
         described_inputs(Package(Path("m"), Path("m"), model), function)
 

@@ -7,7 +7,7 @@ from torch.nn import functional as f
 
 from tests.runtimes.mlprogram_packages import Family, mb, n, rand
 
-IDX = torch.tensor([[0, -1, 2], [3, 1, -5]])
+IDX = torch.tensor([[0, 4, 2], [3, 1, 0]])
 COND = rand(2, 5, 8) > 0
 QK = rand(2, 5, 8)
 COLUMNS = torch.tensor([0, 3, 7]).expand(2, 5, 3)

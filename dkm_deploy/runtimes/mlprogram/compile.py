@@ -91,6 +91,7 @@ class _Compiler:
         self.known: Values = {}
         self.overflows: list[Overflow] = []
         self._stored = Constants(function.body)
+        self._opset = function.opset
         self._numerics = numerics
         self._weight_names = weight_names
         self._layers: dict[str, str | None] = {}
@@ -143,6 +144,8 @@ class _Compiler:
         ]
         bound = tuple(a for a in arguments if any(name not in self.known for name in a.names))
         fixed = {a.parameter: a.take(self.known) for a in arguments if a not in bound}
+        if kernel.by_opset:
+            fixed["opset"] = self._opset
         finishes = tuple(
             Finish(source, name, kind, rounds(kind, self._numerics) and not kernel.exact)
             for name, kind in operation.outputs

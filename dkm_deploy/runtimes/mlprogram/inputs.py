@@ -85,15 +85,15 @@ def described_inputs(package: Package, function: Function) -> dict[str, Input]:
     """The inputs of a function by name, in the program's order.
 
     Raises:
-        DkmError: one is a list or dictionary, the description lacks it or contradicts the program.
+        DkmError: one is a list or of any rank, the description lacks it or contradicts the program.
     """
     described = package.model.description
     own = [f.input for f in described.functions if f.name == function.name]
     features = {feature.name: feature.type for feature in (own[0] if own else described.input)}
     inputs = {}
     for name, kind in function.inputs.items():
-        if kind is None:
-            raise DkmError(f"input {name!r} is a list or dictionary, which is not supported")
+        if kind is None or kind.any_rank:
+            raise DkmError(f"input {name!r} is a list or of any rank, which is not supported")
         if name not in features:
             raise DkmError(f"the program takes an input {name!r}, which the description lacks")
         inputs[name] = _input(name, kind, features[name])

@@ -138,6 +138,8 @@ def rounds(kind: TensorType | None, numerics: Numerics) -> bool:
 
 
 def _check_shape(name: str, value: Tensor, kind: TensorType) -> None:
+    if kind.any_rank:
+        return
     if len(kind.shape) != value.ndim or any(
         want not in (None, have) for want, have in zip(kind.shape, value.shape, strict=True)
     ):

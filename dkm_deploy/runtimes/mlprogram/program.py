@@ -16,15 +16,19 @@ from dkm_deploy.runtimes.mlprogram.dtypes import DType, from_bytes, program_dtyp
 from dkm_deploy.runtimes.mlprogram.package import Package
 
 _FIELD_BYTES = {"floats": 4, "bools": 1, "doubles": 8}
-_OPSETS = tuple(f"CoreML{number}" for number in range(5, 10))  # iOS 15 to iOS 26
+_OPSETS = {f"CoreML{number}": number for number in range(5, 10)}  # iOS 15 to iOS 26
 
 
 @dataclass(frozen=True)
 class TensorType:
-    """Element type and shape; None for a dimension that may change."""
+    """Element type and shape; None for a dimension that may change.
+
+    With ``any_rank`` the shape says nothing: even how many dimensions there are may change.
+    """
 
     dtype: DType
     shape: tuple[int | None, ...]
+    any_rank: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,12 +142,14 @@ class Function:
 
     Attributes:
         name: by which it is chosen.
+        opset: number of the version of the operations: 5 for iOS 15, 6 for iOS 16, and so on.
         inputs: type by name; None for what is not a tensor.
         states: type of the tensor that a state holds, by the state's name.
         body: what it does.
     """
 
     name: str
+    opset: int
     inputs: Mapping[str, TensorType | None]
     states: Mapping[str, TensorType | None]
     body: Block
@@ -178,7 +184,11 @@ def tensor_type(proto: Any) -> TensorType | None:
     if proto.WhichOneof("type") != "tensorType":
         return None
     tensor = proto.tensorType
-    return TensorType(program_dtype(tensor.dataType), tuple(_length(d) for d in tensor.dimensions))
+    any_rank = any(
+        d.WhichOneof("dimension") == "unknown" and d.unknown.variadic for d in tensor.dimensions
+    )
+    shape = tuple(_length(d) for d in tensor.dimensions)
+    return TensorType(program_dtype(tensor.dataType), shape, any_rank)
 
 
 def _length(dimension: Any) -> int | None:
@@ -198,7 +208,8 @@ def _function(package: Package, name: str, proto: Any) -> Function:
     states = {
         v.name: tensor_type(v.type.stateType.wrappedType) for v in proto.inputs if v.name in kept
     }
-    return Function(name, inputs, states, _block(package, proto.block_specializations[proto.opset]))
+    body = _block(package, proto.block_specializations[proto.opset])
+    return Function(name, _OPSETS[proto.opset], inputs, states, body)
 
 
 def _block(package: Package, proto: Any) -> Block:

@@ -30,6 +30,15 @@ _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
 }
 
+
+def _quotient(x: Tensor, y: Tensor) -> Tensor:
+    if x.is_floating_point() or y.is_floating_point():
+        return torch.true_divide(x, y)
+    if not y.all():
+        raise DkmError("a whole number is divided by 0")
+    return x.double() / y.double()  # float32 does not hold all of int32
+
+
 _BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "add": torch.add,
     "equal": torch.eq,
@@ -45,7 +54,7 @@ _BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "mul": torch.mul,
     "not_equal": torch.ne,
     "pow": torch.pow,
-    "real_div": torch.true_divide,
+    "real_div": _quotient,
     "sub": torch.sub,
 }
 

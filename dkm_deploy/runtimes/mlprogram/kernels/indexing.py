@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from dkm_deploy.errors import DkmError
+from dkm_deploy.runtimes.mlprogram.kernels.places import dimension, places
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Bools, Ints, kernel
 from dkm_deploy.runtimes.mlprogram.limits import check_elements
 
@@ -24,7 +26,7 @@ def _slice_by_index(
         last = None if (end_mask or none)[axis] else end[axis]
         step = stride[axis] if stride else 1
         if axis in squeezed:
-            first = (begin[axis] if first is not None else 0) % x.shape[axis]
+            first = dimension(begin[axis] if first is not None else 0, x.shape[axis])
             last, step = first + 1, 1
         x = _slice(x, axis, slice(first, last, step))
     return x.squeeze(squeezed) if squeezed else x
@@ -36,14 +38,14 @@ def _slice(x: Tensor, axis: int, part: slice) -> Tensor:
         return x.narrow(axis, start, max(0, stop - start))[
             (slice(None),) * axis + (slice(None, None, step),)
         ]
-    places = torch.arange(start, stop, step) if start > stop else torch.zeros(0, dtype=torch.long)
-    return x.index_select(axis, places)
+    order = torch.arange(start, stop, step) if start > stop else torch.zeros(0, dtype=torch.long)
+    return x.index_select(axis, order)
 
 
 @kernel("slice_by_size", exact=True)
 def _slice_by_size(x: Tensor, begin: Ints, size: Ints) -> Tensor:
     for axis, (start, length) in enumerate(zip(begin, size, strict=True)):
-        first = start % x.shape[axis] if start < 0 else start
+        first = dimension(start, x.shape[axis]) if start < 0 else start
         x = x.narrow(axis, first, x.shape[axis] - first if length == -1 else length)
     return x
 
@@ -59,46 +61,80 @@ def _slice_update(
     end_mask: Bools = (),
     squeeze_mask: Bools = (),
 ) -> Tensor:
-    places = torch.arange(x.numel()).reshape(x.shape)
-    where = _slice_by_index(places, begin, end, stride, begin_mask, end_mask, squeeze_mask)
+    order = torch.arange(x.numel()).reshape(x.shape)
+    where = _slice_by_index(order, begin, end, stride, begin_mask, end_mask, squeeze_mask)
+    if where.shape != update.shape or not update.ndim:
+        raise DkmError(f"update has shape {tuple(update.shape)}; the slice {tuple(where.shape)}")
     result = x.flatten()
     return result.index_copy(0, where.flatten(), update.flatten()).reshape(x.shape)
 
 
-@kernel("gather", exact=True, ignored=("validate_indices",))
-def _gather(x: Tensor, indices: Tensor, axis: int = 0, batch_dims: int = 0) -> Tensor:
-    axis %= x.ndim
-    places = wrapped(indices, x.shape[axis])
+@kernel("gather", exact=True)
+def _gather(
+    x: Tensor,
+    indices: Tensor,
+    opset: int,
+    axis: int = 0,
+    batch_dims: int = 0,
+    validate_indices: bool = False,
+) -> Tensor:
+    axis = dimension(axis, x.ndim)
+    if (
+        not 0 <= batch_dims <= min(axis, indices.ndim)
+        or x.shape[:batch_dims] != (indices.shape[:batch_dims])
+    ):
+        raise DkmError(f"batch_dims {batch_dims} does not fit axis {axis} and the indices' shape")
+    return _picked(x, places(indices, x.shape[axis], opset, validate_indices), axis, batch_dims)
+
+
+def _picked(x: Tensor, where: Tensor, axis: int, batch_dims: int) -> Tensor:
     if batch_dims == 0:
-        picked = x.index_select(axis, places.flatten())
-        return picked.reshape(x.shape[:axis] + places.shape + x.shape[axis + 1 :])
-    pairs = zip(x.flatten(0, batch_dims - 1), places.flatten(0, batch_dims - 1), strict=True)
-    parts = [_gather(part, where, axis - batch_dims) for part, where in pairs]
+        picked = x.index_select(axis, where.flatten())
+        return picked.reshape(x.shape[:axis] + where.shape + x.shape[axis + 1 :])
+    pairs = zip(x.flatten(0, batch_dims - 1), where.flatten(0, batch_dims - 1), strict=True)
+    parts = [_picked(part, inner, axis - batch_dims, 0) for part, inner in pairs]
     return _unflattened(torch.stack(parts), x.shape[:batch_dims])
 
 
-@kernel("gather_along_axis", exact=True, ignored=("validate_indices",))
-def _gather_along_axis(x: Tensor, indices: Tensor, axis: int = 0) -> Tensor:
-    return x.gather(axis, wrapped(indices, x.shape[axis]))
+@kernel("gather_along_axis", exact=True)
+def _gather_along_axis(
+    x: Tensor, indices: Tensor, opset: int, axis: int = 0, validate_indices: bool = False
+) -> Tensor:
+    axis = dimension(axis, x.ndim)
+    check_beside(indices, x, axis)
+    return x.gather(axis, places(indices, x.shape[axis], opset, validate_indices))
 
 
-@kernel("gather_nd", exact=True, ignored=("validate_indices",))
-def _gather_nd(x: Tensor, indices: Tensor, batch_dims: int = 0) -> Tensor:
-    if batch_dims:
-        pairs = zip(x.flatten(0, batch_dims - 1), indices.flatten(0, batch_dims - 1), strict=True)
-        parts = [_gather_nd(part, where) for part, where in pairs]
-        return _unflattened(torch.stack(parts), x.shape[:batch_dims])
-    return x[tuple(indices.long().unbind(-1))]
+@kernel("gather_nd", exact=True)
+def _gather_nd(
+    x: Tensor, indices: Tensor, opset: int, batch_dims: int = 0, validate_indices: bool = False
+) -> Tensor:
+    if x.shape[:batch_dims] != indices.shape[:batch_dims]:
+        raise DkmError(f"batch_dims {batch_dims} does not fit the indices' shape")
+    columns = [
+        places(column, length, opset, validate_indices)
+        for column, length in zip(indices.unbind(-1), x.shape[batch_dims:], strict=False)
+    ]
+    if len(columns) < indices.shape[-1]:
+        raise DkmError(f"{indices.shape[-1]} indices a value for {x.ndim - batch_dims} dimensions")
+    if not batch_dims:
+        return x[tuple(columns)]
+    where = torch.stack(columns, -1)
+    pairs = zip(x.flatten(0, batch_dims - 1), where.flatten(0, batch_dims - 1), strict=True)
+    parts = [part[tuple(inner.unbind(-1))] for part, inner in pairs]
+    return _unflattened(torch.stack(parts), x.shape[:batch_dims])
+
+
+def check_beside(indices: Tensor, x: Tensor, axis: int) -> None:
+    """Raise DkmError unless the shapes are equal but for ``axis``."""
+    rest = [[n for d, n in enumerate(t.shape) if d != axis] for t in (indices, x)]
+    if indices.ndim != x.ndim or rest[0] != rest[1]:
+        shapes = f"{tuple(indices.shape)} beside {tuple(x.shape)}"
+        raise DkmError(f"indices of shape {shapes}: they must differ along axis {axis} alone")
 
 
 def _unflattened(x: Tensor, shape: torch.Size) -> Tensor:
     return x.reshape(shape + x.shape[1:])
-
-
-def wrapped(indices: Tensor, length: int) -> Tensor:
-    """Indices as torch takes them; negative ones count from the end."""
-    places = indices.long()
-    return torch.where(places < 0, places + length, places)
 
 
 @kernel("shape")
@@ -132,10 +168,16 @@ def _one_hot(
     off_value: Tensor | None = None,
 ) -> Tensor:
     check_elements([indices.numel(), one_hot_vector_size])
+    outside = indices[(indices < 0) | (indices >= one_hot_vector_size)]
+    if outside.numel():
+        raise DkmError(
+            f"index {int(outside[0])} lies outside 0 to {one_hot_vector_size - 1}: "
+            "what Core ML makes of it is not documented"
+        )
     on = torch.tensor(1, dtype=torch.int32) if on_value is None else on_value
     off = torch.tensor(0, dtype=torch.int32) if off_value is None else off_value
     hot = indices.unsqueeze(-1) == torch.arange(one_hot_vector_size)
-    return torch.where(hot, on, off).movedim(-1, axis)
+    return torch.where(hot, on, off).movedim(-1, dimension(axis, hot.ndim))
 
 
 @kernel("band_part", exact=True)

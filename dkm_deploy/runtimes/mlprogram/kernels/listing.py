@@ -17,15 +17,22 @@ _DTYPES = {
 }
 
 
-@kernel("make_list", ignored=("dynamic_length",))
-def _make_list(elem_shape: Items, init_length: int = 1, dtype: str = "fp32") -> list[Tensor]:
+class _FixedList(list[Tensor]):
+    """A list whose length may not change."""
+
+
+@kernel("make_list")
+def _make_list(
+    elem_shape: Items, init_length: int = 1, dynamic_length: bool = True, dtype: str = "fp32"
+) -> list[Tensor]:
     # A length that is only known at run time is given by name; such an element is replaced
     # before it is read.
     shape = [0 if isinstance(length, str) else int(length) for length in elem_shape]
     check_elements([init_length, *shape])
     if dtype not in _DTYPES:
         raise DkmError(f"dtype {dtype!r} is unknown; known: {', '.join(_DTYPES)}")
-    return [torch.zeros(shape, dtype=_DTYPES[dtype]) for _ in range(init_length)]
+    elements = [torch.zeros(shape, dtype=_DTYPES[dtype]) for _ in range(init_length)]
+    return elements if dynamic_length else _FixedList(elements)
 
 
 @kernel("list_length")
@@ -35,12 +42,12 @@ def _list_length(ls: Sequence[Tensor]) -> Tensor:
 
 @kernel("list_read")
 def _list_read(ls: Sequence[Tensor], index: int) -> Tensor:
-    return ls[index]
+    return ls[_inside(index, len(ls))]
 
 
 @kernel("list_gather")
 def _list_gather(ls: Sequence[Tensor], indices: Tensor) -> Tensor:
-    return torch.stack([ls[place] for place in indices.tolist()])
+    return torch.stack([ls[_inside(place, len(ls))] for place in indices.tolist()])
 
 
 @kernel("list_write")
@@ -55,9 +62,18 @@ def _list_scatter(ls: Sequence[Tensor], indices: Tensor, value: Tensor) -> list[
 
 def _with(ls: Sequence[Tensor], places: list[int], values: list[Tensor]) -> list[Tensor]:
     """The list with some elements replaced; it grows as far as that needs."""
+    fixed = isinstance(ls, _FixedList)
+    places = [_inside(place, len(ls) if fixed else None) for place in places]
     short = max(places, default=0) + 1 - len(ls)
     check_elements([short, *values[0].shape] if values else [0])
     result = [*ls] + [torch.zeros_like(values[0]) for _ in range(short)]
     for place, value in zip(places, values, strict=True):
         result[place] = value
-    return result
+    return _FixedList(result) if fixed else result
+
+
+def _inside(place: int, length: int | None) -> int:
+    """The place. Raises DkmError if the list has none such; one without a length can grow."""
+    if place < 0 or (length is not None and place >= length):
+        raise DkmError(f"place {place} lies outside a list of {length or 'any number of'} elements")
+    return place

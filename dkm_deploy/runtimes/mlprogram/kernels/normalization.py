@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dkm_deploy.errors import DkmError
+from dkm_deploy.runtimes.mlprogram.kernels.places import dimensions
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Ints, kernel
 
 
@@ -34,7 +36,7 @@ def _layer_norm(
     beta: Tensor | None = None,
     epsilon: float = 1e-5,
 ) -> Tensor:
-    dims = sorted(axis % x.ndim for axis in axes) or list(range(x.ndim))
+    dims = sorted(dimensions(axes, x.ndim)) or list(range(x.ndim))
     shape = [x.shape[d] for d in dims]
     if dims == list(range(dims[0], x.ndim)):
         return functional.layer_norm(x, shape, gamma, beta, epsilon)
@@ -54,4 +56,13 @@ def _l2_norm(x: Tensor, epsilon: float = 1e-6) -> Tensor:
 def _local_response_norm(
     x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Tensor:
+    if x.ndim == 3 and x.shape[0] == 1:
+        # NeuralNetwork.proto: the channels are dimension -3, so there is but one. coremltools' own
+        # test of it, which Core ML passes, says so too, where the documentation of MIL does not.
+        return x * (k + alpha / size * x.square()).pow(-beta)
+    if x.ndim != 4 or size % 2 == 0:
+        raise DkmError(
+            f"size {size} and {x.ndim} dimensions: which channels are summed is documented for an "
+            "odd size and 4 dimensions only"
+        )
     return functional.local_response_norm(x, size, alpha, beta, k)

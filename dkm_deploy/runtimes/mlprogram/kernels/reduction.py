@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dkm_deploy.runtimes.mlprogram.kernels.places import dimensions
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Ints, kernel
 
 _Reduce = Callable[[Tensor, list[int], bool], Tensor]
@@ -35,7 +36,7 @@ _EXACT: dict[str, _Reduce] = {
 def _register(name: str, reduce: _Reduce, *, exact: bool) -> None:
     @kernel(name, exact=exact)
     def run(x: Tensor, axes: Ints = (), keep_dims: bool = False) -> Tensor:
-        dims = [axis % x.ndim for axis in axes] or list(range(x.ndim))
+        dims = dimensions(axes, x.ndim) or list(range(x.ndim))
         return reduce(x, dims, keep_dims)
 
 

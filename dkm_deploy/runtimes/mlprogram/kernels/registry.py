@@ -3,7 +3,8 @@
 A parameter is named like the operation's input and carries its default. Its annotation says what
 it takes: ``Tensor`` a value; ``Tensors`` several; ``Items`` several, text among them; ``int``,
 ``float``, ``bool``, ``str``, ``Ints`` or ``Bools`` plain Python values, which are made once where
-the program has a constant.
+the program has a constant. A parameter called ``opset`` is no input: it is given the number of the
+program's opset (6 for iOS 16, 7 for iOS 17, ..), by which some operations differ.
 """
 
 import inspect
@@ -20,6 +21,8 @@ Items = list[Tensor | str]
 
 _Run = TypeVar("_Run", bound=Callable[..., Any])
 Convert = Callable[[Any], Any]
+
+_OPSET = "opset"
 
 
 def _listed(value: Tensor) -> tuple[Any, ...]:
@@ -48,6 +51,7 @@ class Kernel:
         exact: every output value is an input value, so rounding it again is needless.
         varies: its result may be another one in each run, whatever it is given.
         ignored: inputs that the operation may have and that do not change its result.
+        by_opset: whether it is given the opset's number too.
     """
 
     run: Callable[..., Any]
@@ -57,6 +61,7 @@ class Kernel:
     exact: bool
     varies: bool
     ignored: frozenset[str]
+    by_opset: bool
 
 
 KERNELS: dict[str, Kernel] = {}
@@ -85,7 +90,8 @@ def kernel(
 def _kernel(run: Callable[..., Any], exact: bool, varies: bool, ignored: frozenset[str]) -> Kernel:
     hints = get_type_hints(run)
     hints.pop("return", None)
-    parameters = inspect.signature(run).parameters.values()
+    by_opset = hints.pop(_OPSET, None) is not None
+    parameters = [p for p in inspect.signature(run).parameters.values() if p.name != _OPSET]
     return Kernel(
         run,
         {name: _CONVERTERS.get(_without_none(hint)) for name, hint in hints.items()},
@@ -94,6 +100,7 @@ def _kernel(run: Callable[..., Any], exact: bool, varies: bool, ignored: frozens
         exact,
         varies,
         ignored,
+        by_opset,
     )
 
 

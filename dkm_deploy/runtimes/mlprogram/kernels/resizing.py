@@ -1,5 +1,6 @@
 """Image resizing. Linear modes are spelled out, since torch has only some of the sampling modes."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,13 +14,26 @@ def _upsample_nearest(
     x: Tensor, scale_factor_height: float = 1.0, scale_factor_width: float = 1.0
 ) -> Tensor:
     for axis, scale in ((-2, scale_factor_height), (-1, scale_factor_width)):
-        x = _nearest(x, axis, int(x.shape[axis] * scale))
+        x = _nearest(x, axis, _floored(x.shape[axis], _multiplied(x.shape[axis], scale)))
     return x
+
+
+def _multiplied(length: int, factor: float) -> int:
+    """What a factor makes of a length: as coremltools has it, in float32."""
+    return int(np.floor(np.float32(factor) * np.float32(length)))
+
+
+def _floored(old: int, new: int) -> Tensor:
+    """The old sample for each new one, by the sizes, as in coremltools' test of a factor."""
+    check_elements([new])
+    return torch.arange(new) * old // new
 
 
 @kernel("resize_nearest_neighbor", exact=True)
 def _resize_nearest(x: Tensor, target_size_height: int, target_size_width: int) -> Tensor:
-    return _nearest(_nearest(x, -2, target_size_height), -1, target_size_width)
+    for axis, length in ((-2, target_size_height), (-1, target_size_width)):
+        x = _nearest(x, axis, _floored(x.shape[axis], length))
+    return x
 
 
 @kernel("upsample_bilinear")
@@ -28,13 +42,17 @@ def _upsample_bilinear(
     scale_factor_height: float = 1.0,
     scale_factor_width: float = 1.0,
     align_corners: bool = True,
-    half_pixel_centers: bool = True,
+    half_pixel_centers: bool | None = None,
 ) -> Tensor:
-    mode = "ALIGN_CORNERS" if align_corners else "UNALIGN_CORNERS"
-    if not align_corners and not half_pixel_centers:
-        mode = "DEFAULT"
+    if align_corners and half_pixel_centers:
+        raise DkmError("align_corners and half_pixel_centers are both true, which is not defined")
+    mode = "UNALIGN_CORNERS" if half_pixel_centers is not False else "DEFAULT"
+    mode = "ALIGN_CORNERS" if align_corners else mode
     for axis, scale in ((-2, scale_factor_height), (-1, scale_factor_width)):
-        x = _linear(x, axis, int(x.shape[axis] * scale), mode)
+        old, length = x.shape[axis], _multiplied(x.shape[axis], scale)
+        if align_corners and length == 1 < old:
+            raise DkmError(f"aligned corners make one sample of {old}; which is not documented")
+        x = _linear(x, axis, length, mode)
     return x
 
 
@@ -59,17 +77,36 @@ def _resize(
 ) -> Tensor:
     if interpolation_mode not in ("LINEAR", "NEAREST_NEIGHBOR"):
         raise DkmError(f"resize: interpolation_mode {interpolation_mode!r} is unknown")
+    if not 0 < resized_dims <= len(shape) <= x.ndim:
+        raise DkmError(f"resized_dims {resized_dims} and shape {shape} for {x.ndim} dimensions")
     for axis, length in zip(range(-resized_dims, 0), shape[-resized_dims:], strict=True):
         if length and interpolation_mode == "LINEAR":
             x = _linear(x, axis, length, sampling_mode)
         elif length:
-            x = _nearest(x, axis, length)
+            x = _nearest(x, axis, _rounded(x.shape[axis], length, sampling_mode))
     return x
 
 
-def _nearest(x: Tensor, axis: int, length: int) -> Tensor:
-    check_elements([x.numel() // max(1, x.shape[axis]), length])
-    places = torch.arange(length) * x.shape[axis] // length
+def _rounded(old: int, new: int, mode: str) -> Tensor:
+    """The old samples that lie nearest to the new ones, as coremltools' test of ``resize`` has it.
+
+    Raises:
+        DkmError: a new sample lies midway between two; which of them is taken is not documented.
+    """
+    check_elements([new])
+    exact = grid(old, new, mode).clamp(0, old - 1)
+    midway = (exact - exact.floor() - 0.5).abs() < 1e-9
+    if midway.any():
+        place = int(midway.nonzero()[0, 0])
+        raise DkmError(
+            f"sampling_mode {mode!r} has sample {place} of {new} midway between two of {old}; "
+            "which of them NEAREST_NEIGHBOR takes is not documented"
+        )
+    return exact.round().long()
+
+
+def _nearest(x: Tensor, axis: int, places: Tensor) -> Tensor:
+    check_elements([x.numel() // max(1, x.shape[axis]), len(places)])
     return x.index_select(axis, places)
 
 

@@ -54,6 +54,8 @@ def _affine(
     align_corners: bool,
 ) -> Tensor:
     given = (sampling_mode, padding_mode, coordinates_mode)
+    if padding_value != 0 or not align_corners:
+        raise DkmError("affine is defined for a padding_value of 0 and aligned corners only")
     if given != ("bilinear", "constant", "normalized_minus_one_to_one"):
         raise DkmError(f"affine with {', '.join(given)} is not supported")
     size = [x.shape[0], x.shape[1], output_height, output_width]
@@ -123,7 +125,7 @@ def _crop_resize(
         raise DkmError(f"box_coordinate_mode {box_coordinate_mode!r} is unknown")
     pairs = _images_and_boxes(x, boxes, box_indices, roi)
     check_elements([len(pairs), *x.shape[:2], target_height, target_width])
-    units = [n - 1 if normalized_coordinates else spatial_scale for n in x.shape[2:]]
+    units = [spatial_scale * (n - 1 if normalized_coordinates else 1) for n in x.shape[2:]]
     crops = []
     for images, box in pairs:
         top, left, bottom, right = _corners(box, box_coordinate_mode)
@@ -139,13 +141,19 @@ def _images_and_boxes(
     """Each box with the images it is cut from: one since iOS17, before that one or all."""
     if boxes is not None:
         order = range(len(boxes)) if indices is None else indices.tolist()
-        return [(x[at : at + 1], box) for at, box in zip(order, boxes, strict=True)]
+        return [(_image(x, at), box) for at, box in zip(order, boxes, strict=True)]
     if roi is None:
         raise DkmError("crop_resize needs boxes or roi")
     rows = roi.flatten(1)
     if rows.shape[1] == 4:
         return [(x, row) for row in rows]
-    return [(x[int(row[0]) : int(row[0]) + 1], row[1:]) for row in rows]
+    return [(_image(x, int(row[0])), row[1:]) for row in rows]
+
+
+def _image(x: Tensor, at: int) -> Tensor:
+    if not 0 <= at < len(x):
+        raise DkmError(f"a box is for image {at}; there are {len(x)}")
+    return x[at : at + 1]
 
 
 def _corners(box: Tensor, mode: str) -> tuple[float, float, float, float]:

@@ -7,13 +7,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.runtimes.mlprogram.kernels.places import IOS17, dimension, dimensions
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Ints, Tensors, kernel
 from dkm_deploy.runtimes.mlprogram.limits import check_elements
 
 
 @kernel("reshape", exact=True)
-def _reshape(x: Tensor, shape: Ints) -> Tensor:
+def _reshape(x: Tensor, shape: Ints, opset: int) -> Tensor:
     # A 0 takes the matching length of x, counted from the right; 1 if x has no such dimension.
+    if opset < IOS17 and 0 in shape and len(shape) != x.ndim:
+        raise DkmError(f"shape {shape} has a 0; before iOS 17 it must have as many numbers as x")
     lengths = [1] * max(0, len(shape) - x.ndim) + list(x.shape)
     aligned = lengths[len(lengths) - len(shape) :]
     return x.reshape([n or kept for n, kept in zip(shape, aligned, strict=True)])
@@ -27,7 +30,7 @@ def _transpose(x: Tensor, perm: Ints) -> Tensor:
 @kernel("expand_dims", exact=True)
 def _expand_dims(x: Tensor, axes: Ints) -> Tensor:
     rank = x.ndim + len(axes)
-    for axis in sorted(axis % rank for axis in axes):
+    for axis in sorted(dimensions(axes, rank)):
         x = x.unsqueeze(axis)
     return x
 
@@ -43,7 +46,7 @@ def _concat(values: Tensors, axis: int, interleave: bool = False) -> Tensor:
         return torch.stack(values)
     if not interleave:
         return torch.cat(values, axis)
-    dim = axis % values[0].ndim
+    dim = dimension(axis, values[0].ndim)
     return torch.stack(values, dim + 1).flatten(dim, dim + 1)
 
 
@@ -60,6 +63,8 @@ def _split(x: Tensor, axis: int, num_splits: int = 0, split_sizes: Ints = ()) ->
 
 @kernel("tile", exact=True)
 def _tile(x: Tensor, reps: Ints) -> Tensor:
+    if len(reps) != x.ndim or min(reps, default=1) < 1:
+        raise DkmError(f"reps are {reps}; there must be {x.ndim}, each at least 1")
     check_elements([x.numel(), *reps])
     return x.repeat(reps)
 
@@ -71,7 +76,7 @@ def _reverse(x: Tensor, axes: Ints = ()) -> Tensor:
 
 @kernel("flatten2d", exact=True)
 def _flatten2d(x: Tensor, axis: int = 1) -> Tensor:
-    return x.reshape(prod(x.shape[:axis]), -1)
+    return x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
 
 
 @kernel("pad", exact=True)
@@ -79,12 +84,17 @@ def _pad(x: Tensor, pad: Ints, mode: str = "constant", constant_val: float = 0.0
     # MIL pads the last dimensions in order, torch from the last one backwards.
     pairs = list(zip(pad[::2], pad[1::2], strict=True))
     lengths = x.shape[x.ndim - len(pairs) :]
+    if min(pad, default=0) < 0 or len(pairs) > x.ndim:
+        raise DkmError(f"pad is {pad}; it must have two numbers, at least 0, a dimension")
     check_elements(n + sum(pair) for n, pair in zip(lengths, pairs, strict=True))
     if mode == "constant":
         return functional.pad(x, [n for pair in reversed(pairs) for n in pair], value=constant_val)
     if mode not in ("reflect", "replicate"):
         raise DkmError(f"pad mode {mode!r} is unknown")
     for dim, (before, after) in enumerate(pairs, start=x.ndim - len(pairs)):
+        most = x.shape[dim] - (mode == "reflect")
+        if max(before, after) > most:
+            raise DkmError(f"pad {pad} is more than mode {mode!r} has values for, {most}")
         x = x.index_select(dim, _mirrored(x.shape[dim], before, after, mode))
     return x
 
@@ -100,4 +110,8 @@ def _mirrored(length: int, before: int, after: int, mode: str) -> Tensor:
 @kernel("crop", exact=True)
 def _crop(x: Tensor, crop_height: Ints, crop_width: Ints) -> Tensor:
     (top, bottom), (left, right) = crop_height, crop_width
+    if min(top, bottom, left, right) < 0:
+        raise DkmError(
+            f"crop_height is {crop_height}, crop_width {crop_width}; it must be 0 or more"
+        )
     return functional.pad(x, [-left, -right, -top, -bottom])

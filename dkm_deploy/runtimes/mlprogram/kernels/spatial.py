@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dkm_deploy.runtimes.mlprogram.kernels.places import dimension
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Ints, Tensors, kernel
 
 
@@ -52,7 +53,7 @@ def _batch_to_space(x: Tensor, block_shape: Ints, crops: Ints) -> Tensor:
 
 @kernel("sliding_windows", exact=True)
 def _sliding_windows(x: Tensor, axis: int, size: int, stride: int = 1) -> Tensor:
-    axis %= x.ndim
+    axis = dimension(axis, x.ndim)
     return x.unfold(axis, size, stride).movedim(-1, axis + 1)
 
 
