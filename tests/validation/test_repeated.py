@@ -61,6 +61,19 @@ def test_a_model_that_gives_the_same_is_not_random():
     assert randomness("it", Fixed(), X) == ""
 
 
+def test_a_state_is_no_chance():
+    class Counts(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("calls", torch.zeros(()))
+
+        def forward(self, x):
+            self.calls += 1
+            return x * self.calls
+
+    assert randomness("it", Counts().eval(), X) == ""
+
+
 def test_rounding_is_no_chance():
     one = {"y": np.array([1.0, 100.0, np.nan, np.inf], np.float32)}
     for change, alike in ((1 + 1e-7, True), (1 + 1e-4, False)):
