@@ -15,6 +15,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Exported, Inputs, export
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
+from dkm_deploy.paths import path_of
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.targets import StatefulTarget, Target, held_to, target_for
 
@@ -73,7 +74,7 @@ def convert(
             model cannot be exported or converted (with the reason), or ``path`` exists and
             ``force`` is not set. Nothing is written then.
     """
-    path = Path(path)
+    path = path_of(path)
     target = target_for(path)
     _check_options(target, target_options)
     check_writable(path, force=force)

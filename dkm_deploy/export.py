@@ -13,6 +13,7 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError, reason_of
+from dkm_deploy.given import model_of
 from dkm_deploy.inputs import Inputs as Inputs
 from dkm_deploy.inputs import arguments as arguments
 from dkm_deploy.palette import Palette
@@ -73,7 +74,7 @@ def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = N
             it (with its reason), a palette has no part in the outputs, or forward writes an input
             or keeps state in something else than buffers.
     """
-    found = palettes(frozen)
+    found = palettes(model_of(frozen, "frozen"))
     # Core ML has no other order of dimensions, and what a file computes does not depend on it.
     args, kwargs = pytree.tree_map_only(Tensor, Tensor.contiguous, arguments(example_inputs))
     with unfused_attention(), random_state_kept():

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import short
 
 Inputs = Tensor | NDArray[Any] | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
@@ -37,7 +38,7 @@ def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (), {name: _tensors(value) for name, value in inputs.items()}
     if isinstance(inputs, (tuple, list)):
         return tuple(_tensors(value) for value in inputs), {}
-    raise DkmError(f"inputs are a {type(inputs).__name__}; give a tensor, tuple or dict")
+    raise DkmError(f"inputs are {short(inputs)}; give a tensor, tuple or dict")
 
 
 def arrays_in(args: Any, kwargs: Any) -> dict[str, Any]:

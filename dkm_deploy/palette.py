@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import integer
 
 _LUT_DTYPES = (np.float16, np.float32, np.float64)
 
@@ -41,6 +42,8 @@ class Palette:
     scale: NDArray[np.floating] | None = None
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "axis", integer("axis", self.axis, 0))
+        object.__setattr__(self, "bits", integer("bits", self.bits, 0, 8))
         _check(self.indices, self.lut, self.axis)
         bits = self.lut.shape[-2].bit_length() - 1
         if self.bits not in (0, bits):
@@ -207,6 +210,9 @@ def lut_rows(indices: NDArray[np.uint8], groups: tuple[int, ...], entries: int) 
 
 
 def _check(indices: NDArray[np.uint8], lut: NDArray[np.floating], axis: int) -> None:
+    for name, array in (("indices", indices), ("lut", lut)):
+        if not isinstance(array, np.ndarray):
+            raise DkmError(f"{name} is a {type(array).__name__}; give a numpy array")
     if indices.dtype != np.uint8:
         raise DkmError(f"indices are {indices.dtype}; a palette's indices are uint8")
     if lut.dtype not in _LUT_DTYPES:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dkm_deploy.errors import DkmError, MissingFileError, UnreadableFileError, refused_by_system
+from dkm_deploy.given import short
 
 
 def path_of(value: Any, what: str = "path") -> Path:
@@ -24,7 +25,7 @@ def path_of(value: Any, what: str = "path") -> Path:
     """
     text = os.fspath(value) if isinstance(value, (str, PathLike)) else None
     if not isinstance(text, str):
-        raise DkmError(f"{what} is a {type(value).__name__}; give a str or a path")
+        raise DkmError(f"{what} is {short(value)}; give a str or a path")
     if not text or "\0" in text:
         raise DkmError(f"{what} is {text!r}; give the name of a file or a folder")
     return Path(text)
@@ -35,7 +36,7 @@ def paths_of(values: Any, what: str) -> list[Path]:
     if isinstance(values, (str, PathLike)):
         return [path_of(values, what)]
     if not isinstance(values, Iterable):
-        raise DkmError(f"{what} is a {type(values).__name__}; give a path or a list of paths")
+        raise DkmError(f"{what} is {short(values)}; give a path or a list of paths")
     found = [path_of(value, what) for value in values]
     if not found:
         raise DkmError(f"{what} is empty; give at least one path")

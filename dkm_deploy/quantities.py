@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import re
+from typing import Any
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import integer
 
 _DECIMAL = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _UNITS = _DECIMAL | {"KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -26,6 +28,14 @@ def parse_bytes(written: str) -> int:
     if size == math.inf:
         raise DkmError(f"size {written!r} is too large")
     return int(round(size, 6))
+
+
+def bytes_of(value: Any, what: str = "budget") -> int:
+    """Bytes, above 0, of a whole number or of what :func:`parse_bytes` reads; raises as it does."""
+    size = parse_bytes(value) if isinstance(value, str) else integer(what, value, 1)
+    if not size:
+        raise DkmError(f"{what} is {value!r}; it must be above 0")
+    return size
 
 
 def parse_share(written: str) -> float:

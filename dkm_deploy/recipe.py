@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from fnmatch import fnmatchcase
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from dkm_deploy.atomic import written_whole
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import integer, real, record, short, truth
+from dkm_deploy.paths import path_of
 from dkm_deploy.toml import read_toml
 
 _T = TypeVar("_T")
@@ -45,15 +48,21 @@ class PaletteSpec:
     per_channel_scale: bool = False
 
     def __post_init__(self) -> None:
-        _check_int("bits", self.bits, 1, 8)
-        _check_int("cluster_dim", self.cluster_dim, 1, 16)
-        _check_int("axis", self.axis, 0, 7)
-        if self.group_size is not None:
-            _check_int("group_size", self.group_size, 1, None)
-        if not isinstance(self.per_channel_scale, bool):
-            raise DkmError(
-                f"per_channel_scale is {self.per_channel_scale!r}; it must be true or false"
-            )
+        spans = {"bits": (1, 8), "cluster_dim": (1, 16), "axis": (0, 7), "group_size": (1, None)}
+        for name, (low, high) in spans.items():
+            value = getattr(self, name)
+            if name != "group_size" or value is not None:
+                object.__setattr__(self, name, integer(name, value, low, high))
+        truth("per_channel_scale", self.per_channel_scale)
+
+    @classmethod
+    def of(cls, value: Any, what: str = "spec") -> PaletteSpec:
+        """``value``, or the palette of so many bits. Raises DkmError if it is neither."""
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, (bool, float, str)) or not hasattr(value, "__index__"):
+            raise DkmError(f"{what} is {short(value)}; give a dkm.PaletteSpec, or bits")
+        return cls(value)
 
     def refuse(self, shape: Sequence[int]) -> str | None:
         """Why a weight of ``shape`` cannot have this palette, or None if it can."""
@@ -90,12 +99,13 @@ class Rule:
     def __post_init__(self) -> None:
         if not isinstance(self.match, str):
             raise DkmError(f"match is {self.match!r}; it must be a pattern, such as 'layer1.*'")
-        if not isinstance(self.skip, bool):
-            raise DkmError(f"skip is {self.skip!r}; it must be true or false")
+        truth("skip", self.skip)
+        if self.spec is not None:
+            object.__setattr__(self, "spec", PaletteSpec.of(self.spec))
         if self.skip == (self.spec is not None):
             raise DkmError(f"rule {self.match!r}: give either a spec or skip = true")
         if self.max_elements is not None:
-            _check_int("max_elements", self.max_elements, 1, None)
+            object.__setattr__(self, "max_elements", integer("max_elements", self.max_elements, 1))
 
     def meets(self, name: str, elements: int) -> bool:
         """Whether a parameter of this name and size meets the conditions."""
@@ -125,13 +135,13 @@ class Schedule:
     gap: float | None = None
 
     def __post_init__(self) -> None:
-        _check_int("steps", self.steps, 1, None)
+        object.__setattr__(self, "steps", integer("steps", self.steps, 1))
         if (self.end is None) == (self.gap is None):
             raise DkmError("give either end or gap")
         for name in ("end", "gap"):
             value = getattr(self, name)
-            if value is not None and not _is_positive(value):
-                raise DkmError(f"{name} is {value!r}; it must be a number above 0")
+            if value is not None and real(name, value, above=0) == inf:
+                raise DkmError(f"{name} is {value!r}; it must be a finite number above 0")
 
 
 @dataclass(frozen=True)
@@ -162,7 +172,29 @@ class Recipe:
     schedule: Schedule | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "rules", tuple(self.rules))
+        if self.default is not None:
+            object.__setattr__(self, "default", PaletteSpec.of(self.default, "default"))
+        rules = self.rules if isinstance(self.rules, Iterable) else (self.rules,)
+        for rule in rules:
+            record("rules", rule, Rule)
+        object.__setattr__(self, "rules", tuple(rules))
+        if self.schedule is not None:
+            record("schedule", self.schedule, Schedule)
+
+    @classmethod
+    def of(cls, value: Any) -> Recipe:
+        """``value``, or the same palette for every weight.
+
+        Raises:
+            DkmError: it is neither a recipe, nor a spec, nor a number of bits.
+        """
+        if isinstance(value, cls):
+            return value
+        if isinstance(value, (str, Path)):
+            raise DkmError(f"recipe is {str(value)!r}; give dkm.Recipe.load(..) of such a file")
+        if isinstance(value, PaletteSpec) or hasattr(value, "__index__"):
+            return cls(PaletteSpec.of(value, "recipe"))
+        raise DkmError(f"recipe is {short(value)}; give a dkm.Recipe, a dkm.PaletteSpec or bits")
 
     @classmethod
     def uniform(
@@ -192,7 +224,7 @@ class Recipe:
         Raises:
             OutputExistsError: ``path`` exists and ``force`` is not set.
         """
-        with written_whole(Path(path), force=force) as temporary:
+        with written_whole(path_of(path), force=force) as temporary:
             temporary.write_text(self.to_toml(), "utf-8")
 
     def to_toml(self) -> str:
@@ -287,19 +319,6 @@ def _build(kind: type[_T], table: Any, where: str) -> _T:
         return kind(**table)
     except (DkmError, TypeError) as error:  # TypeError: a required key is missing
         raise DkmError(f"{where}: {error}") from error
-
-
-def _is_positive(value: object) -> bool:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return number and 0 < value < float("inf")  # type: ignore[operator]  # a number, as just seen
-
-
-def _check_int(name: str, value: object, low: int, high: int | None) -> None:
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise DkmError(f"{name} is {value!r}; it must be an integer")
-    if value < low or (high is not None and value > high):
-        span = f"{low} to {high}" if high is not None else f"at least {low}"
-        raise DkmError(f"{name} is {value}; it must be {span}")
 
 
 def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,7 +14,8 @@ from dkm_deploy.convert import check_written
 from dkm_deploy.errors import DkmError
 from dkm_deploy.ledger import size_on_disk
 from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import Recipe
+from dkm_deploy.paths import path_of
+from dkm_deploy.recipe import PaletteSpec, Recipe
 from dkm_deploy.sources import calibration_batches, is_program, plain_model
 from dkm_deploy.targets import existing, ledger, read_palettes, rewriter_for
 from dkm_deploy.training.after import AfterTraining, method_named
@@ -68,7 +69,7 @@ class Rewritten:
 
 
 def palettize_file(
-    path: str | Path, out: str | Path, recipe: Recipe, *, force: bool = False
+    path: str | Path, out: str | Path, recipe: Recipe | PaletteSpec | int, *, force: bool = False
 ) -> Rewritten:
     """Cluster the weights of a model file by k-means and write a file of the same kind.
 
@@ -88,9 +89,10 @@ def palettize_file(
             is the input, of another kind, or exists and ``force`` is not set. Nothing is written
             then.
     """
+    recipe, path, out = Recipe.of(recipe), path_of(path), path_of(out, "out")
     if is_program(path):
-        return palettize_checkpoint(str(path), None, Path(out), recipe, force=force)
-    path, out = existing(path), Path(out)
+        return palettize_checkpoint(str(path), None, out, recipe, force=force)
+    path = existing(path)
     target = rewriter_for(path)
     if out.suffix not in target.suffixes:
         kinds = " or ".join(target.suffixes)

@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
-from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
-from dkm_deploy.errors import DkmError, MissingFileError
+from dkm_deploy.errors import DkmError
+from dkm_deploy.paths import existing as existing
+from dkm_deploy.paths import reading
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -224,7 +225,8 @@ def read_palettes(path: str | Path) -> dict[str, Palette]:
         DkmError: the file is missing, damaged, or of an unknown kind.
     """
     path = existing(path)
-    return reader_for(path).read_palettes(path)
+    with reading(path):
+        return reader_for(path).read_palettes(path)
 
 
 def ledger(path: str | Path) -> Ledger:
@@ -234,12 +236,5 @@ def ledger(path: str | Path) -> Ledger:
         DkmError: the file is missing, damaged, or of an unknown kind.
     """
     path = existing(path)
-    return reader_for(path).ledger(path)
-
-
-def existing(path: str | PathLike[str]) -> Path:
-    """``path`` as a Path, once it is known to exist."""
-    path = Path(path)
-    if not path.exists():
-        raise MissingFileError(f"{path}: no such file or folder")
-    return path
+    with reading(path):
+        return reader_for(path).ledger(path)

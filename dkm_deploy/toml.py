@@ -7,7 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dkm_deploy.errors import DkmError, MissingFileError
+from dkm_deploy.errors import DkmError
+from dkm_deploy.paths import existing_file, reading
 
 _T = TypeVar("_T")
 
@@ -23,11 +24,11 @@ def read_toml(path: str | Path, kind: str, parse: Callable[[dict[str, Any]], _T]
     Raises:
         DkmError: the file is missing or not TOML, or ``parse`` refuses the table.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such {kind} file")
+    path = existing_file(path, kind=f"{kind} file")
+    with reading(path):
+        content = path.read_bytes()
     try:
-        return parse(tomllib.loads(path.read_text("utf-8")))
+        return parse(tomllib.loads(content.decode("utf-8")))
     except DkmError as error:
         raise DkmError(f"{path}: {error}") from error
     # Not only tomllib's own: numbers of thousands of digits, and tables without end.

@@ -26,6 +26,7 @@ from converters.onnx.values import values_of
 from converters.onnx.weights import array_of, find_weights
 from dkm_deploy.cache import digest
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import short
 from dkm_deploy.planning.subject import Weighed
 from dkm_deploy.training.yardstick import Yardstick
 from dkm_deploy.validation.run import sample_count
@@ -69,6 +70,8 @@ class OnnxSubject:
         labels: Tensor | NDArray[Any] | None,
         metric: Metric | None,
     ) -> None:
+        if labels is not None and not hasattr(labels, "__len__"):
+            raise DkmError(f"labels are {short(labels)}; give one for each input")
         if labels is not None and len(labels) != sample_count(inputs):
             raise DkmError(f"{len(labels)} labels for {sample_count(inputs)} inputs")
         self._path = path

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.planning.subject import Subject
@@ -17,6 +17,15 @@ DEFAULT: tuple[PaletteSpec, ...] = (
 
 Candidates = Mapping[str, tuple[PaletteSpec, ...]]
 """The palettes that may be chosen for each weight, by qualified name; dense is always possible."""
+
+
+def specs_of(candidates: Sequence[PaletteSpec | int]) -> tuple[PaletteSpec, ...]:
+    """What a user lets a weight become. Raises DkmError for none, or what is no palette."""
+    given = candidates if isinstance(candidates, Iterable) else (candidates,)
+    found = tuple(PaletteSpec.of(one, "candidates") for one in given)
+    if not found:
+        raise DkmError("candidates is empty; give at least one dkm.PaletteSpec")
+    return found
 
 
 def candidates_of(

@@ -12,10 +12,12 @@ from torch import Tensor
 
 from dkm_deploy.cache import Cache
 from dkm_deploy.export import Inputs
+from dkm_deploy.given import function
 from dkm_deploy.metric import Metric
-from dkm_deploy.planning.candidates import DEFAULT
+from dkm_deploy.paths import path_of
+from dkm_deploy.planning.candidates import DEFAULT, specs_of
 from dkm_deploy.planning.decide import Plan, decide
-from dkm_deploy.quantities import parse_bytes
+from dkm_deploy.quantities import bytes_of
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.targets import existing, planner_for
 
@@ -55,10 +57,11 @@ def plan_file(
             combination fits the budget (with the least possible bytes); the file does not run on
             the inputs; or the metric lacks labels.
     """
-    budget_bytes = parse_bytes(str(budget))
+    budget_bytes, candidates = bytes_of(budget), specs_of(candidates)
+    function("metric", metric)
     path = existing(path)
     target = planner_for(path)
-    store = Cache(None if cache is None else Path(cache))
+    store = Cache(None if cache is None else path_of(cache, "cache"))
     subject = target.subject(path, inputs, labels, metric)
     shown = console or Console(stderr=True)
     return decide(subject, budget_bytes, (target.name,), candidates, store, shown)

@@ -14,11 +14,13 @@ from torch.utils import _pytree as pytree
 from dkm_deploy.cache import Cache
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
+from dkm_deploy.given import function, model_of, names_of
 from dkm_deploy.metric import Metric
-from dkm_deploy.planning.candidates import DEFAULT
+from dkm_deploy.paths import path_of
+from dkm_deploy.planning.candidates import DEFAULT, specs_of
 from dkm_deploy.planning.decide import Plan, decide
 from dkm_deploy.planning.module import ModuleSubject
-from dkm_deploy.quantities import parse_bytes
+from dkm_deploy.quantities import bytes_of
 from dkm_deploy.recipe import PaletteSpec, Recipe
 from dkm_deploy.targets import target_named
 from dkm_deploy.training.after import AfterTraining, method_named
@@ -109,14 +111,16 @@ def plan_details(
     console: Console | None = None,
 ) -> Plan:
     """What :func:`plan` finds, with the figures behind it. Takes and raises the same."""
-    budget_bytes = parse_bytes(str(budget))
+    model, budget_bytes = model_of(model), bytes_of(budget)
+    targets, candidates = names_of(targets, "targets"), specs_of(candidates)
+    function("metric", metric)
     if not targets:
         raise DkmError("targets is empty; name at least one, such as coreml")
     for name in targets:
         target_named(name)  # before anything is measured
     chosen = method_named(method)
     check(model, Recipe(PaletteSpec(1)))
-    store = Cache(None if cache is None else Path(cache))
+    store = Cache(None if cache is None else path_of(cache, "cache"))
     probe = Probe(model, calibration, metric)
     example = _first(probe.samples[0]) if example_inputs is None else example_inputs
     subject = ModuleSubject(model, probe, chosen, example, dynamic_shapes)

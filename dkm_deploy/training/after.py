@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dkm_deploy.clustering.cluster import cluster
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import function, implementing
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.training.bin_quant import BinQuant
@@ -83,6 +84,9 @@ class Sensitive:
 
     loss: Loss | None = None
 
+    def __post_init__(self) -> None:
+        function("loss", self.loss)
+
     @property
     def calibrated(self) -> bool:
         """It takes gradients."""
@@ -121,7 +125,7 @@ METHODS: dict[str, AfterTraining] = {
 def method_named(method: str | AfterTraining) -> AfterTraining:
     """A method by its name, or itself."""
     if not isinstance(method, str):
-        return method
+        return implementing("method", method, "palettes", METHODS)
     if method not in METHODS:
         raise DkmError(
             f"no method after training is called {method!r}; there are {', '.join(METHODS)}"

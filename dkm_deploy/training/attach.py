@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import integer, model_of, names_of
 from dkm_deploy.recipe import PaletteSpec, Recipe
 from dkm_deploy.targets import LayerTarget, target_named
 from dkm_deploy.training.method import AnyMethod, Snapping
@@ -43,7 +44,7 @@ class Attached:
 
 def prepare(
     model: nn.Module,
-    recipe: Recipe,
+    recipe: Recipe | PaletteSpec | int,
     method: str | AnyMethod = "dkm",
     targets: Sequence[str] = (),
 ) -> nn.Module:
@@ -54,7 +55,7 @@ def prepare(
 
     Args:
         model: any module; its weights may be on any device.
-        recipe: which weight gets which palette.
+        recipe: which weight gets which palette; a spec or a number of bits is for all.
         method: "dkm", "ste", "ewgs", "gwk", or a record such as ``dkm.DKM(temperature=0.02)``.
         targets: names of the targets the model will be converted to, such as "onnx" or
             "coreml:iOS17"; what one of them cannot hold is refused now, not after training.
@@ -63,7 +64,7 @@ def prepare(
         DkmError: the recipe does not fit the model or a target, the model is prepared already, or
             a weight holds NaN or infinity. The model is then unchanged.
     """
-    chosen = method_named(method)
+    model, recipe, chosen = model_of(model), Recipe.of(recipe), method_named(method)
 
     def _soft(name: str, weight: nn.Parameter, spec: PaletteSpec) -> SoftPalette:
         try:
@@ -82,13 +83,15 @@ def prepare(
 
 
 def check(
-    model: nn.Module, recipe: Recipe, targets: Sequence[str] = ()
+    model: nn.Module, recipe: Recipe | PaletteSpec | int, targets: Sequence[str] = ()
 ) -> Mapping[str, PaletteSpec]:
     """The palette of each weight that the recipe clusters, by qualified name.
 
     Raises:
         DkmError: the weights cannot be clustered as the recipe says.
     """
+    model, recipe = model_of(model), Recipe.of(recipe)
+    targets = names_of(targets, "targets")
     parametrized = [n for n, m in model.named_modules() if parametrize.is_parametrized(m)]
     if parametrized:
         raise DkmError(
@@ -154,6 +157,7 @@ def advance(model: nn.Module, steps: int = 1) -> None:
             which step), or the method needs gradients and none is there.
     """
     layers = require_attached(model)
+    steps = integer("steps", steps, 1)
     _check_gradients(layers)
     for layer in layers:
         trained = [layer.weight, *layer.soft.parameters()]
@@ -190,7 +194,7 @@ def _gradient(layer: Attached) -> Tensor | None:
 
 def require_attached(model: nn.Module) -> list[Attached]:
     """The prepared weights. Raises DkmError if there are none."""
-    layers = list(attached(model))
+    layers = list(attached(model_of(model)))
     if not layers:
         raise DkmError("the model has no prepared weights; call dkm.prepare(model, recipe) first")
     return layers

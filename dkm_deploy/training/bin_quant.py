@@ -13,6 +13,7 @@ from dkm_deploy._version import __version__
 from dkm_deploy.cache import Cache, digest, model_digest, tensor_digest
 from dkm_deploy.clustering.layout import to_palette
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import function, integer, real
 from dkm_deploy.metric import Metric, accuracy
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec
@@ -51,10 +52,9 @@ class BinQuant:
     cache: str | Path | None = None
 
     def __post_init__(self) -> None:
-        if not self.tolerance >= 0:
-            raise DkmError(f"tolerance is {self.tolerance}; it must be at least 0")
-        if self.evaluations < 0:
-            raise DkmError(f"evaluations is {self.evaluations}; it must be at least 0")
+        real("tolerance", self.tolerance, least=0)
+        integer("evaluations", self.evaluations, 0)
+        function("metric", self.metric)
 
     @property
     def calibrated(self) -> bool:

@@ -17,10 +17,12 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dkm_deploy.atomic import written_whole
-from dkm_deploy.errors import DkmError, MissingFileError
+from dkm_deploy.errors import DkmError
+from dkm_deploy.given import model_of
 from dkm_deploy.ledger import Entry, Kind, Ledger, balanced, size_on_disk
 from dkm_deploy.packing import pack, unpack
 from dkm_deploy.palette import Palette
+from dkm_deploy.paths import existing_file, path_of, reading
 from dkm_deploy.targets import Reader
 from dkm_deploy.training.attach import places
 from dkm_deploy.training.freeze import install, palettes
@@ -43,7 +45,7 @@ def save(frozen: nn.Module, path: str | Path, *, force: bool = False) -> None:
     found = palettes(frozen)
     if not found:
         raise DkmError("the model has no palettes; dkm.freeze or dkm.palettize it before saving")
-    _write(found, dense_tensors(frozen), Path(path), force=force)
+    _write(found, dense_tensors(frozen), path_of(path), force=force)
 
 
 def save_palettes(found: Mapping[str, Palette], path: Path) -> None:
@@ -88,8 +90,8 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
         DkmError: the file is missing, damaged, not a palettized checkpoint, or does not belong to
             the model (with the first tensor that differs).
     """
-    checkpoint = _read(Path(path))
-    frozen = copy.deepcopy(model).cpu()
+    checkpoint = _read(path_of(path))
+    frozen = copy.deepcopy(model_of(model)).cpu()
     parameters = dict(frozen.named_parameters())
     used_in = places(frozen)
     for name, palette in checkpoint.palettes.items():
@@ -181,13 +183,13 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            yield file
-    except (SafetensorError, OSError) as error:
-        raise DkmError(f"{path}: not a whole safetensors file: {error}") from error
+    with reading(existing_file(path)):
+        path.open("rb").close()  # safetensors does not say why a file may not be read
+        try:
+            with safe_open(path, framework="pt") as file:
+                yield file
+        except (SafetensorError, OSError) as error:
+            raise DkmError(f"{path}: not a whole safetensors file: {error}") from error
 
 
 def _palette(name: str, entry: Mapping[str, Any], tensors: dict[str, Tensor]) -> Palette:

@@ -14,6 +14,7 @@ from torch.nn.utils import parametrize
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import weight_name
+from dkm_deploy.given import model_of
 from dkm_deploy.training.calibration import Calibration, batches, tensors_of
 from dkm_deploy.training.correct_layer import LayerCorrection, correct_layer
 from dkm_deploy.training.freeze import PaletteWeight, independent_copy, palettes
@@ -77,6 +78,8 @@ def correct_details(
     frozen: nn.Module, original: nn.Module, calibration: Calibration | None
 ) -> Correction:
     """What :func:`correct` gives, with the figures of each layer. Takes and raises the same."""
+    model_of(frozen, "frozen")
+    model_of(original, "original")
     _check_alike(frozen, original)
     plain = copy.deepcopy(original).eval()
     device = next(original.parameters()).device

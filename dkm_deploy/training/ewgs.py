@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 from torch import Tensor
 
 from dkm_deploy.clustering import uniform
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import real
 from dkm_deploy.training.method import Hard
 
 
@@ -34,8 +36,7 @@ class EWGS(Hard):
     scaling: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not 0 <= self.scaling < float("inf"):
-            raise DkmError(f"scaling is {self.scaling}; it must be at least 0")
+        real("scaling", self.scaling, least=0, most=sys.float_info.max)
 
     def start(self, vectors: Tensor, clusters: int) -> Tensor:
         """See :func:`dkm_deploy.clustering.uniform.start`. Raises DkmError for vectors."""

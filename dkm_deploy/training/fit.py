@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import function, integer, model_of, real, record, short
+from dkm_deploy.paths import path_of
 from dkm_deploy.progress import meter
 from dkm_deploy.training.attach import attached, require_attached
 from dkm_deploy.training.objective import Loss, Objective
@@ -93,7 +95,13 @@ def fit(
             which parameter). The last checkpoint is then kept; to go on from it with other
             settings, load ``torch.load(checkpoint)["model"]`` and give a new path.
     """
-    _check_values(epochs=epochs, every=every, clip_norm=clip_norm)
+    integer("epochs", epochs, 1)
+    integer("every", every, 1)
+    if clip_norm is not None:
+        real("clip_norm", clip_norm, above=0)
+    function("after_step", after_step)
+    if isinstance(data, (str, bytes)) or not (callable(data) or isinstance(data, Iterable)):
+        raise DkmError(f"data is {short(data)}; give batches, or a function of the epoch")
     _check_parts(model, optimizer, scheduler, teacher)
     objective = Objective(loss, teacher, temperature, teacher_weight, class_dim)
     step = Step(model, optimizer, scheduler, objective, clip_norm)
@@ -106,7 +114,7 @@ def fit(
             "temperature": temperature,
             "teacher_weight": teacher_weight,
         }
-        run.keep_in(Path(checkpoint), options)
+        run.keep_in(path_of(checkpoint, "checkpoint"), options)
     if teacher is not None:
         teacher.eval()
     with meter("fit", epochs, console or Console(stderr=True), done=run.position.epoch) as show:
@@ -117,12 +125,6 @@ def fit(
     return FitResult(run.position.step, run.position.loss, run.resumed_from)
 
 
-def _check_values(**values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and not value > 0:
-            raise DkmError(f"{name} is {value}; it must be above 0")
-
-
 def _check_parts(
     model: nn.Module,
     optimizer: Optimizer,
@@ -131,6 +133,11 @@ def _check_parts(
 ) -> None:
     """Refuse what would train something else than meant, or nothing."""
     layers = require_attached(model)
+    record("optimizer", optimizer, Optimizer)
+    if scheduler is not None:
+        record("scheduler", scheduler, LRScheduler)
+    if teacher is not None:
+        model_of(teacher, "teacher")
     ours = {id(parameter) for parameter in model.parameters()}
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not held & ours:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import model_of
 from dkm_deploy.ops import lut_to_dense
 from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import Recipe
+from dkm_deploy.recipe import PaletteSpec, Recipe
 from dkm_deploy.training.after import AfterTraining, method_named
 from dkm_deploy.training.attach import Place, attached, check, places, require_attached
 from dkm_deploy.training.calibration import Calibration
@@ -77,7 +78,7 @@ def soft_copy(model: nn.Module) -> nn.Module:
 
 def palettize(
     model: nn.Module,
-    recipe: Recipe,
+    recipe: Recipe | PaletteSpec | int,
     method: str | AfterTraining = "kmeans",
     calibration: Calibration | None = None,
     *,
@@ -87,7 +88,7 @@ def palettize(
 
     Args:
         model: a plain model; it is left as it was.
-        recipe: which weight gets which palette.
+        recipe: which weight gets which palette; a spec or a number of bits is for all.
         method: "kmeans", which looks at the weights alone; "sensitive", which weighs them by
             their squared gradients; "bin_quant", which asks the top-1 accuracy; or a record such
             as ``dkm.Sensitive(loss=..)``.
@@ -104,7 +105,7 @@ def palettize(
         DkmError: the recipe does not fit the model or a target, a weight holds NaN or infinity, or
             the calibration data does not fit the method or the model.
     """
-    chosen = method_named(method)
+    model, recipe, chosen = model_of(model), Recipe.of(recipe), method_named(method)
     specs = check(model, recipe, targets)
     return with_palettes(model, chosen.palettes(model, specs, calibration))
 
@@ -169,7 +170,7 @@ def palettes(frozen: nn.Module) -> dict[str, Palette]:
     Raises:
         DkmError: the model is prepared but not frozen.
     """
-    if next(attached(frozen), None):
+    if next(attached(model_of(frozen)), None):
         raise DkmError("the model is prepared but not frozen; call dkm.freeze(model) first")
     found: dict[int, tuple[str, Palette]] = {}
     for prefix, module in frozen.named_modules():

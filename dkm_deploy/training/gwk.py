@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,6 +11,7 @@ from torch import Tensor
 from dkm_deploy.clustering.eight_bit import at_eight_bits
 from dkm_deploy.clustering.kmeans import kmeans
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import integer, real
 from dkm_deploy.training.method import Hard
 
 Gradients = Literal["mean", "last", "none"]
@@ -48,15 +50,13 @@ class GWK(Hard):
     scaling: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise DkmError(f"every is {self.every}; it must be at least 1 step")
+        integer("every", self.every, 1)
         if self.gradients not in get_args(Gradients):
             raise DkmError(
                 f"gradients is {self.gradients!r}; it must be one of "
                 f"{', '.join(get_args(Gradients))}"
             )
-        if not 0 <= self.scaling < float("inf"):
-            raise DkmError(f"scaling is {self.scaling}; it must be at least 0")
+        real("scaling", self.scaling, least=0, most=sys.float_info.max)
 
     def soften(self, vectors: Tensor, centroids: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
         """The vectors at 8 bits, and the centroids as they are until the next snap."""

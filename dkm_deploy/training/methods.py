@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from dkm_deploy.clustering.dkm import GRADIENTS, Gradient, soft_cluster
 from dkm_deploy.clustering.hard import hard_cluster
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import implementing, integer, real
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.training.ewgs import EWGS
 from dkm_deploy.training.gwk import GWK
@@ -42,12 +44,11 @@ class DKM:
     def __post_init__(self) -> None:
         for name in ("temperature", "tau_absolute"):
             value = getattr(self, name)
-            if value is not None and not 0 < value < float("inf"):
-                raise DkmError(f"{name} is {value}; it must be above 0")
+            if value is not None:
+                real(name, value, above=0, most=sys.float_info.max)
         if self.temperature is not None and self.tau_absolute is not None:
             raise DkmError("give temperature or tau_absolute, not both")
-        if self.iterations < 1:
-            raise DkmError(f"iterations is {self.iterations}; it must be at least 1")
+        integer("iterations", self.iterations, 1)
         if self.gradient not in GRADIENTS:
             raise DkmError(
                 f"gradient is {self.gradient!r}; it must be one of {', '.join(GRADIENTS)}"
@@ -95,8 +96,7 @@ class HardSTE(Hard):
     scaling: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.scaling < float("inf"):
-            raise DkmError(f"scaling is {self.scaling}; it must be at least 0")
+        real("scaling", self.scaling, least=0, most=sys.float_info.max)
 
     def soften(self, vectors: Tensor, centroids: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
         """See :func:`dkm_deploy.clustering.hard.hard_cluster`."""
@@ -114,7 +114,7 @@ METHODS: dict[str, AnyMethod] = {
 def method_named(method: str | AnyMethod) -> AnyMethod:
     """A method by its name, or itself."""
     if not isinstance(method, str):
-        return method
+        return implementing("method", method, "automatic", METHODS)
     if method not in METHODS:
         raise DkmError(f"no training method is called {method!r}; there are {', '.join(METHODS)}")
     return METHODS[method]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dkm_deploy.errors import DkmError, reason_of
+from dkm_deploy.given import function, integer, real
 
 Loss = Callable[[Any, Any], Tensor]
 """``loss(outputs, labels)``, a scalar tensor."""
@@ -36,13 +38,10 @@ class Objective:
     class_dim: int
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < float("inf"):
-            raise DkmError(f"temperature is {self.temperature}; it must be above 0")
-        if not 0 < self.teacher_weight <= 1:
-            raise DkmError(
-                f"teacher_weight is {self.teacher_weight}; it must be above 0 and at most 1 "
-                "(without distillation give no teacher)"
-            )
+        function("loss", self.loss)
+        real("temperature", self.temperature, above=0, most=sys.float_info.max)
+        real("teacher_weight", self.teacher_weight, above=0, most=1)
+        integer("class_dim", self.class_dim, -8, 8)
 
     def __call__(self, model: nn.Module, inputs: Any, labels: Any) -> Tensor:
         """Run the model, and the teacher without gradients; a scalar.

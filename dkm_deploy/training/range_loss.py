@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from dkm_deploy.clustering.ranges import beyond, largest, soft_span
 from dkm_deploy.errors import DkmError
-from dkm_deploy.recipe import Recipe
+from dkm_deploy.given import model_of
+from dkm_deploy.recipe import PaletteSpec, Recipe
 from dkm_deploy.training.attach import check, places
 
 RangeKind = Literal["l_inf", "margin", "soft_min_max"]
@@ -41,11 +42,13 @@ class RangeLoss(nn.Module):
             is prepared already, or there is no such kind.
     """
 
-    def __init__(self, model: nn.Module, recipe: Recipe, kind: RangeKind = "l_inf") -> None:
+    def __init__(
+        self, model: nn.Module, recipe: Recipe | PaletteSpec | int, kind: RangeKind = "l_inf"
+    ) -> None:
         super().__init__()
         if kind not in get_args(RangeKind):
             raise DkmError(f"kind is {kind!r}; it must be one of {', '.join(get_args(RangeKind))}")
-        used_in = places(model)
+        used_in = places(model_of(model))
         # By place: FSDP2 puts other parameters there. In a tuple no module becomes part of this.
         self._places = tuple(used_in[name][0] for name in check(model, recipe))
         if not self._places:

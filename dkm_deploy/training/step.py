@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import short
 from dkm_deploy.training.attach import advance, attached
 from dkm_deploy.training.objective import Objective
 
@@ -104,6 +105,8 @@ def parted(batch: Any) -> tuple[Any, Any]:
         if len(batch) == 1:
             return batch[0], None
         raise DkmError(f"a batch has {len(batch)} parts; it must be (inputs, labels) or inputs")
+    if not isinstance(batch, (Tensor, Mapping)):
+        raise DkmError(f"a batch is {short(batch)}; it must be (inputs, labels) or inputs")
     return batch, None
 
 

@@ -19,6 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import record, short
 from dkm_deploy.quantities import parse_bytes, parse_share
 from dkm_deploy.toml import read_toml
 from dkm_deploy.validation.record import Check
@@ -46,6 +47,12 @@ class Budget:
     """Allowances, the first that fits a path decides."""
 
     files: tuple[Allowance, ...]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.files, (tuple, list)):
+            raise DkmError(f"files is {short(self.files)}; give allowances")
+        for one in self.files:
+            record("files", one, Allowance)
 
     @classmethod
     def load(cls, path: str | Path) -> Budget:

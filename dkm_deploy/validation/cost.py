@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 
-from dkm_deploy.errors import DkmError
+from dkm_deploy.given import integer, real
+from dkm_deploy.paths import path_of
 
 Figures = Mapping[str, float | None]
 
@@ -38,11 +39,10 @@ class CostOptions:
 
     def __post_init__(self) -> None:
         for name, least in (("threads", 1), ("rounds", 1), ("runs", 5)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
-                raise DkmError(f"{name} is {value!r}; it must be an integer of at least {least}")
-        if not self.timeout_s > 0:
-            raise DkmError(f"timeout_s is {self.timeout_s!r}; it must be above 0")
+            object.__setattr__(self, name, integer(name, getattr(self, name), least))
+        real("timeout_s", self.timeout_s, above=0)
+        if self.dense is not None:
+            path_of(self.dense, "dense")
 
 
 @dataclass(frozen=True)

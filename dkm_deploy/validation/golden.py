@@ -17,11 +17,14 @@ from torch import Tensor, nn
 
 from dkm_deploy.atomic import check_writable, written_whole
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import model_of
 from dkm_deploy.inputs import Inputs, arguments, arrays_in
 from dkm_deploy.metric import unfit
+from dkm_deploy.paths import path_of
 from dkm_deploy.steps import Steps
 from dkm_deploy.training.checkpoint import save_palettes
 from dkm_deploy.training.freeze import palettes
+from dkm_deploy.validation.asked import check_asked
 from dkm_deploy.validation.bundle import (
     FORMAT,
     GROUPS,
@@ -83,7 +86,16 @@ def write_golden(
             not for the metric.
         OutputExistsError: ``folder`` exists and ``force`` is not set.
     """
-    folder, limits = Path(folder), limits or Limits()
+    folder = path_of(folder, "folder")
+    check_asked(None, limits)
+    limits = limits or Limits()
+    if metric is not None and not isinstance(metric, str):
+        raise DkmError(f"metric is a {type(metric).__name__}; a bundle holds its name, a str")
+    model_of(reference, "reference")
+    if original is not None:
+        model_of(original, "original")
+    if not isinstance(provenance or {}, Mapping):
+        raise DkmError(f"provenance is a {type(provenance).__name__}; give texts by name")
     check_writable(folder, force=force)
     given = _named(reference, inputs)
     told = labels_array(labels, sample_count(inputs))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from math import inf
 from typing import Any, TypeVar
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import real, record, short
 
 _ELEMENT = 10  # times the relative limit: a single element may stray further than all on average
 
@@ -27,6 +29,9 @@ class OutputLimits:
     min_sqnr_db: float | None = None
     min_psnr_db: float | None = None
     min_cosine: float | None = None
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,28 @@ class Limits:
     max_load_ratio: float | None = None
     max_peak_ratio: float | None = None
     outputs: Mapping[str, OutputLimits] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        _check_numbers(self)
+        if not isinstance(self.outputs, Mapping):
+            raise DkmError(f"outputs is {short(self.outputs)}; give limits by output")
+        for name, own in self.outputs.items():
+            if not isinstance(name, str):
+                raise DkmError(f"outputs: {name!r} is no name of an output")
+            record(f"outputs[{name!r}]", own, OutputLimits)
+
+
+_SIGNED = ("max_metric_loss", "min_sqnr_db", "min_psnr_db", "min_cosine")
+_SHARES = ("min_agreement", "min_cosine")
+
+
+def _check_numbers(limits: OutputLimits | Limits) -> None:
+    """Raise DkmError for a limit that is no number, or one that nothing or everything meets."""
+    for one in fields(limits):
+        value = getattr(limits, one.name)
+        if one.name != "outputs" and value is not None:
+            least, most = (-inf if one.name in _SIGNED else 0), (1 if one.name in _SHARES else inf)
+            real(one.name, value, least=least, most=most)
 
 
 _R = TypeVar("_R", OutputLimits, Limits)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from dkm_deploy.atomic import written_whole
+from dkm_deploy.paths import path_of
 from dkm_deploy.validation.answers import Flip
 from dkm_deploy.validation.cost import Costs
 from dkm_deploy.validation.interval import Loss
@@ -174,7 +175,7 @@ class Report:
 
     def to_json(self, path: str | Path, *, force: bool = False) -> None:
         """Write the report as JSON. Raises OutputExistsError if ``path`` is there."""
-        with written_whole(Path(path), force=force) as temporary:
+        with written_whole(path_of(path), force=force) as temporary:
             temporary.write_text(
                 json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", "utf-8"
             )
@@ -183,14 +184,14 @@ class Report:
         """Write the checks as JUnit XML. Raises OutputExistsError if ``path`` is there."""
         from dkm_deploy.report.junit import junit
 
-        with written_whole(Path(path), force=force) as temporary:
+        with written_whole(path_of(path), force=force) as temporary:
             temporary.write_text(junit(self.to_dict()), "utf-8")
 
     def to_html(self, path: str | Path, *, force: bool = False) -> None:
         """Write the report as one self-contained page. Raises OutputExistsError if it is there."""
         from dkm_deploy.report.html import page  # a view: the records do not depend on it
 
-        with written_whole(Path(path), force=force) as temporary:
+        with written_whole(path_of(path), force=force) as temporary:
             temporary.write_text(page(self.to_dict()), "utf-8")
 
 

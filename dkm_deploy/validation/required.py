@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.given import names_of
 from dkm_deploy.validation.record import CHECKS, Check, Model, Required
 
 
@@ -17,7 +18,7 @@ def required_of(require: bool | Collection[str]) -> Required:
     """
     if isinstance(require, bool):
         return require
-    names = [require] if isinstance(require, str) else list(require)
+    names = names_of(require, "require")
     for name in names:
         if name not in CHECKS:
             raise DkmError(f"require: no check is called {name!r}; there are {', '.join(CHECKS)}")

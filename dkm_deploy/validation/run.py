@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import output_names
+from dkm_deploy.given import model_of
 from dkm_deploy.inputs import Inputs, arguments, arrays_in, spelled
 from dkm_deploy.program import fixed_batch as program_batch
 from dkm_deploy.runtimes import Arrays, Batched, Probe, Session, Stateful, Translated
@@ -34,6 +35,7 @@ def run_model(model: nn.Module, inputs: Inputs | Steps, block: int = _BLOCK) -> 
     Raises:
         DkmError: the model does not run on the inputs.
     """
+    model_of(model)
     if isinstance(inputs, Steps):
         with untouched(model) as copied:
             return joined_steps([outputs_of(copied, step) for step in inputs])

@@ -13,10 +13,12 @@ from torch import nn
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
 from dkm_deploy.metric import Metric, accuracy
+from dkm_deploy.paths import paths_of
 from dkm_deploy.recipe import not_a_weight
 from dkm_deploy.steps import Steps
 from dkm_deploy.targets import existing, reader_for
 from dkm_deploy.training.freeze import palettes
+from dkm_deploy.validation.asked import check_asked, original_given
 from dkm_deploy.validation.budget import Budget
 from dkm_deploy.validation.bundle import Bundle, read_bundle
 from dkm_deploy.validation.cost import CostOptions
@@ -37,9 +39,11 @@ from dkm_deploy.validation.run import run_model, sample_count
 from dkm_deploy.validation.size import half_bytes, tensor_bytes
 from dkm_deploy.validation.task import Original, Task
 
+Files = str | PathLike[str] | Sequence[str | PathLike[str]]
+
 
 def validate(
-    files: Sequence[str | PathLike[str]],
+    files: Files,
     *,
     reference: nn.Module | None = None,
     inputs: Inputs | Steps,
@@ -62,7 +66,7 @@ def validate(
     fresh processes, if ``cost`` asks for it.
 
     Args:
-        files: converted files.
+        files: converted files, or one.
         reference: the frozen model they were converted from. Without it ``original`` is the file
             that they were palettized from (:func:`dkm_deploy.palettize_file`), and each is
             compared with that file computing with its own palettes.
@@ -89,8 +93,9 @@ def validate(
             or the original does not run on the inputs.
     """
     required = required_of(require)
-    paths = [_readable(file) for file in files]
-    before = original if original is None or isinstance(original, nn.Module) else Path(original)
+    paths = [_readable(file) for file in paths_of(files, "files")]
+    check_asked(metric, limits, budget, cost, also)
+    before = original_given(original)
     task = _task(reference, before, inputs, labels, metric or accuracy, limits or Limits())
     rows = _original_rows(before, task)
     for name, model in (also or {}).items():
@@ -110,7 +115,7 @@ def validate(
 
 
 def replay(
-    files: Sequence[str | PathLike[str]],
+    files: Files,
     golden: str | PathLike[str],
     *,
     metric: Metric | None = None,
@@ -122,7 +127,7 @@ def replay(
     """Weigh converted files against a golden bundle, with no PyTorch model at hand.
 
     Args:
-        files: converted files.
+        files: converted files, or one.
         golden: a folder from :func:`dkm_deploy.write_golden`; it is verified first.
         metric: for labels that are not for top-1 accuracy; without it they are left aside.
         limits: instead of the bundle's, limit by limit.
@@ -140,15 +145,16 @@ def replay(
             of them can be read.
     """
     required = required_of(require)
-    paths = [_readable(file) for file in files]
-    bundle = read_bundle(Path(golden))
+    paths = [_readable(file) for file in paths_of(files, "files")]
+    check_asked(metric, limits, budget, cost)
+    bundle = read_bundle(existing(golden, "golden"))
     task = replace(_bundle_task(bundle, metric, limits or Limits()), budget=budget)
     rows = _file_rows(paths, task, cost, None)
     return _golden_report(bundle, task, rows, required)
 
 
 def judge(
-    folders: Sequence[str | PathLike[str]],
+    folders: Files,
     golden: str | PathLike[str],
     *,
     metric: Metric | None = None,
@@ -156,8 +162,8 @@ def judge(
     """Judge what devices gave for the inputs of a golden bundle, under the bundle's limits.
 
     Args:
-        folders: one for each run of a device; :mod:`dkm_deploy.validation.returned` tells what is
-            in them.
+        folders: one for each run of a device, or one; :mod:`dkm_deploy.validation.returned` tells
+            what is in them.
         golden: a folder from :func:`dkm_deploy.write_golden`; it is verified first.
         metric: for labels that are not for top-1 accuracy; without it they are left aside.
 
@@ -169,9 +175,10 @@ def judge(
         DkmError: the bundle is missing or damaged, a folder is missing, or all of them are damaged
             or of another bundle.
     """
-    bundle = read_bundle(Path(golden))
+    paths = [existing(folder) for folder in paths_of(folders, "folders")]
+    check_asked(metric)
+    bundle = read_bundle(existing(golden, "golden"))
     task = _bundle_task(bundle, metric, Limits())
-    paths = [existing(folder) for folder in folders]
     make = partial(_returned_row, golden=Path(golden), task=task)
     rows = each_row(paths, make, "parity")
     return _golden_report(bundle, task, rows, required=False)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.paths import existing
 from dkm_deploy.runtimes import Arrays, Interface, Shape, Tap, check_inputs
 from dkm_deploy.runtimes.mlprogram.compile import compile_function, to_value
 from dkm_deploy.runtimes.mlprogram.inputs import batches, described_inputs, taken_inputs
@@ -67,7 +68,7 @@ class Evaluator:
             DkmError: the package is damaged, has an operation that is not supported, or no such
                 function; or ``numerics`` is unknown.
         """
-        self._path = Path(path)
+        self._path = existing(path)
         self._numerics = checked(numerics)
         try:
             package = open_package(self._path)
