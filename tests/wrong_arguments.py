@@ -18,7 +18,7 @@ MODELS = [None, 3, "net.pt", nn.Linear, small_net().state_dict(), [small_net()]]
 MODELS += [torch.jit.ScriptModule()]
 RECIPES = [None, True, 2.5, "recipe.toml", {"bits": 2}, 9, 0, [dkm.PaletteSpec(2)]]
 PATHS = [None, 3, b"m.onnx", "", "m\0.onnx", ["m.onnx"], 2.5]
-FILES = [None, 3, [], [None], "gone.onnx", ["gone.onnx"], [b"m.onnx"]]
+FILES = [None, 3, [None], "gone.onnx", ["gone.onnx"], [b"m.onnx"]]
 INPUTS = [None, 3, "x", object(), {3: torch.zeros(1)}, {"y": torch.zeros(1, 3, 8, 8)}]
 TARGETS = [None, 3, "tflite", ["onnx", "tflite"], [3], "onnx:17", "coreml:iOS99"]
 METHODS = [None, 3, "kmedoids", dkm.KMeans, []]
@@ -163,8 +163,8 @@ RECORDS: dict[str, dict[str, list[Any]]] = {
         "timeout_s": [0, *NUMBERS],
     },
     "Limits": {one.name: SIGNED for one in fields(dkm.Limits) if one.name != "outputs"}
-    | {"outputs": [3, {"a": 3}, {3: dkm.OutputLimits()}, [1]], "min_agreement": [-1, 99]},
-    "OutputLimits": {one.name: SIGNED for one in fields(dkm.OutputLimits)} | {"min_cosine": [2]},
+    | {"outputs": [3, {"a": 3}, {3: dkm.OutputLimits()}, [1]]},
+    "OutputLimits": {one.name: SIGNED for one in fields(dkm.OutputLimits)},
     "Budget": {"files": [None, 3, ["x"]]},
     "Palette": {
         "indices": [None, 3, "x", [[0]]],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from math import inf
 from typing import Any, TypeVar
 
 from dkm_deploy.errors import DkmError
@@ -75,17 +74,12 @@ class Limits:
             record(f"outputs[{name!r}]", own, OutputLimits)
 
 
-_SIGNED = ("max_metric_loss", "min_sqnr_db", "min_psnr_db", "min_cosine")
-_SHARES = ("min_agreement", "min_cosine")
-
-
 def _check_numbers(limits: OutputLimits | Limits) -> None:
-    """Raise DkmError for a limit that is no number, or one that nothing or everything meets."""
+    """Raise DkmError for a limit that is no number; one that nothing meets is a limit still."""
     for one in fields(limits):
         value = getattr(limits, one.name)
         if one.name != "outputs" and value is not None:
-            least, most = (-inf if one.name in _SIGNED else 0), (1 if one.name in _SHARES else inf)
-            real(one.name, value, least=least, most=most)
+            real(one.name, value)
 
 
 _R = TypeVar("_R", OutputLimits, Limits)

@@ -146,7 +146,7 @@ class TestBadInput:
         [
             (["--threads", "2"], "--threads goes with --cost"),
             (["--dense", "d.onnx"], "--dense goes with --cost"),
-            (["--cost", "--threads", "0"], "threads is 0; it must be an integer of at least 1"),
+            (["--cost", "--threads", "0"], "threads is 0; it must be at least 1"),
             (["--budget", "none.toml"], "none.toml: no such budget file"),
         ],
     )

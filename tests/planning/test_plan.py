@@ -209,7 +209,7 @@ def test_names_are_taken_literally(samples):
     ("how", "message"),
     [
         ({"budget": "much"}, "size 'much'"),
-        ({"budget": -5}, "size '-5'"),
+        ({"budget": -5}, "budget is -5; it must be at least 1"),
         ({"candidates": [dkm.PaletteSpec(2, cluster_dim=7)]}, "none of 1 candidates fits any"),
         ({"targets": ()}, "targets is empty"),
         ({"targets": ("tape",)}, "no target is called 'tape'"),
