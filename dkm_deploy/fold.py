@@ -16,6 +16,7 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Exported, Inputs, arguments, export
+from dkm_deploy.given import model_of
 from dkm_deploy.untouched import own_copies, random_state_kept, untouched
 
 _Layer = nn.Linear | _ConvNd
@@ -40,7 +41,7 @@ def fold_batch_norm(model: nn.Module, example_inputs: Inputs) -> nn.Module:
         DkmError: the model cannot be exported, or computes something else once folded, which it
             does if it reads a weight behind its layer's back.
     """
-    folded = copy.deepcopy(model).eval()
+    folded = copy.deepcopy(model_of(model)).eval()
     for layer_name, norm_name in _pairs(export(model, example_inputs)):
         layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)
         if isinstance(layer, _Layer) and isinstance(norm, _BatchNorm):

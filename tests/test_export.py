@@ -139,7 +139,7 @@ class TestBadInput:
 
     def test_inputs_of_another_kind(self):
         frozen = dkm.palettize(small_net(), MIXED)
-        with pytest.raises(dkm.DkmError, match="inputs are a str"):
+        with pytest.raises(dkm.DkmError, match="inputs are 'x'"):
             export(frozen, "x")
 
     def test_a_model_that_is_not_frozen(self):

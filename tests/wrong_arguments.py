@@ -165,6 +165,7 @@ RECORDS: dict[str, dict[str, list[Any]]] = {
     "Limits": {one.name: SIGNED for one in fields(dkm.Limits) if one.name != "outputs"}
     | {"outputs": [3, {"a": 3}, {3: dkm.OutputLimits()}, [1]]},
     "OutputLimits": {one.name: SIGNED for one in fields(dkm.OutputLimits)},
+    "Steps": {"steps": [None, 3, [], [3]]},
     "Budget": {"files": [None, 3, ["x"]]},
     "Palette": {
         "indices": [None, 3, "x", [[0]]],
