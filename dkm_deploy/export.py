@@ -16,6 +16,8 @@ from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.given import model_of
 from dkm_deploy.inputs import Inputs as Inputs
 from dkm_deploy.inputs import arguments as arguments
+from dkm_deploy.outputs import output_names as output_names
+from dkm_deploy.outputs import separate_outputs
 from dkm_deploy.palette import Palette
 from dkm_deploy.states import FirstRun, check_seen, first_run, functional, states_of
 from dkm_deploy.tensors_only import tensors_only
@@ -33,7 +35,7 @@ class Exported:
             one ``aten.mul`` after it where the palette has a per-channel scale.
         palettes: the frozen palettes by qualified parameter name.
         input_names: one for each tensor input, as in the signature of ``forward``.
-        output_names: ``output``, ``output_0..``, or the keys of a returned mapping.
+        output_names: as :func:`dkm_deploy.outputs.output_names` gives them, one for each tensor.
         states: buffers that forward writes, by qualified name, with the values they start from;
             each has to be kept from one run of the file to the next.
     """
@@ -88,6 +90,7 @@ def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = N
     first_names = _use_first_names(program, frozen)
     states = states_of(program, first_names)
     check_seen(run, states)
+    separate_outputs(program)
     _check_used(program, found)
     return Exported(program, found, _input_names(program), output_names(run.outputs), states)
 
@@ -183,18 +186,3 @@ def _used(program: ExportedProgram) -> set[str]:
 
 def _input_names(program: ExportedProgram) -> tuple[str, ...]:
     return tuple(str(name) for name in program.graph_signature.user_inputs)
-
-
-def output_names(outputs: Any) -> tuple[str, ...]:
-    """``output`` for a tensor, its keys for a mapping of tensors, else ``output_0``, ``.._1``.
-
-    What is no tensor, such as None or a text, has no name: it is not in the file.
-    """
-    if torch.is_tensor(outputs):
-        return ("output",)
-    leaves = [leaf for leaf in pytree.tree_leaves(outputs) if torch.is_tensor(leaf)]
-    if isinstance(outputs, Mapping):
-        named = [name for name, value in outputs.items() if torch.is_tensor(value)]
-        if len(named) == len(leaves):  # none is nested
-            return tuple(named)
-    return tuple(f"output_{i}" for i in range(len(leaves)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from converters.coreml.options import Image, Options
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Exported
+from dkm_deploy.outputs import unique
 from dkm_deploy.runtimes.mlprogram.proto import coremltools
 
 ct = coremltools()
@@ -37,8 +39,15 @@ def outputs(exported: Exported, options: Options) -> list[Any] | None:
     if options.class_labels is not None:
         _check_classes(results[0].meta["val"], len(results), options.class_labels)
         return None
-    named = zip(exported.output_names, results, strict=True)
+    named = zip(_identifiers(exported), results, strict=True)
     return [ct.TensorType(name=name, dtype=_io_dtype(node.meta["val"])) for name, node in named]
+
+
+def _identifiers(exported: Exported) -> tuple[str, ...]:
+    """The names of the outputs as coremltools would write them, each once and none an input's."""
+    plain = (re.sub("[^a-zA-Z0-9_]", "_", name) for name in exported.output_names)
+    found = (f"var_{name}" if name[:1].isdigit() else name for name in plain)
+    return unique(found, exported.input_names)
 
 
 def classifier(options: Options) -> Any:

@@ -18,6 +18,7 @@ from converters.coreml.decode import scaled, stream, typed
 from converters.coreml.deployment import generation, stored_bits, typed_indices
 from converters.coreml.int8_luts import as_int8
 from converters.coreml.options import Options
+from converters.coreml.outputs import lowering as output_lowering
 from converters.coreml.padding import circular
 from converters.coreml.recurrent import Weights, gru, lstm, rnn
 from converters.coreml.rows import Held, collapsed, held
@@ -233,6 +234,7 @@ def lowering(decodes: Decodes) -> Iterator[None]:
         {
             **dict.fromkeys(("lut_to_dense", "dkm.lut_to_dense"), decodes.lower),
             "dkm::lut_to_dense": decodes.lower,
+            **dict.fromkeys(("output", "dkm.output", "dkm::output"), output_lowering()),
             "mul": mul,
             "addmm": addmm,
             "embedding": embedding,

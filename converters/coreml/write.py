@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from converters.coreml.corrected import CORRECTED
 from converters.coreml.deployment import generation, stored_bits
 from converters.coreml.options import Options
 from converters.coreml.sums import sums
@@ -26,6 +27,7 @@ ct = coremltools()  # noisy, so before what imports it
 from converters.coreml.describe import describe  # noqa: E402
 from converters.coreml.interface import classifier, inputs, outputs  # noqa: E402
 from converters.coreml.lower import Decodes, lowering  # noqa: E402
+from converters.coreml.outputs import mark_outputs  # noqa: E402
 
 _RECURRENT_FLOAT16 = 17  # the generation of Core ML whose lstm, gru and rnn may be in float16
 
@@ -58,7 +60,8 @@ def _converted(exported: Exported, options: Options) -> tuple[Any, Decodes]:
     given, wanted = inputs(exported, options), outputs(exported, options)
     try:
         with _silent():
-            program = _with_defaults(exported.program.run_decompositions(_decompositions()))
+            program = exported.program.run_decompositions(_decompositions())
+            program = mark_outputs(_named_apart(_with_defaults(program)))
             decodes = _decodes(exported, program, options)
             with lowering(decodes):
                 model = ct.convert(
@@ -170,9 +173,9 @@ def _module(exported: Exported, norm: torch.fx.Node) -> str:
 
 
 def _decompositions() -> dict[Any, Any]:
-    """How to take apart what the torch front end lacks; the rest stays whole."""
+    """How to take apart what the torch front end lacks or gets wrong; the rest stays whole."""
     table = torch.export.default_decompositions()
-    return {op: table[op] for op in _LACKING}
+    return {op: table[op] for op in _LACKING} | CORRECTED
 
 
 def _with_defaults(program: ExportedProgram) -> ExportedProgram:
@@ -187,6 +190,19 @@ def _with_defaults(program: ExportedProgram) -> ExportedProgram:
             missing = positional[len(node.args) :]
             if not any(a.name in node.kwargs for a in missing):
                 node.args = (*node.args, *(a.default_value for a in missing))
+    return program
+
+
+def _named_apart(program: ExportedProgram) -> ExportedProgram:
+    """Rename nodes that go by a text argument, such as ``rounding_mode="floor"``, in place.
+
+    The torch front end would give the value of the node for the text.
+    """
+    nodes = list(program.graph.nodes)
+    texts = {a for node in nodes for a in (*node.args, *node.kwargs.values()) if isinstance(a, str)}
+    for node in nodes:
+        if node.op == "call_function" and node.name in texts:
+            node._rename(f"{node.name}_value")
     return program
 
 

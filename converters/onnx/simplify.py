@@ -95,7 +95,6 @@ def simplify(model: ir.Model) -> None:
         passes.LiftSubgraphInitializersToMainGraphPass(),
         passes.DeduplicateInitializersPass(),
         passes.CommonSubexpressionEliminationPass(),
-        passes.OutputFixPass(),
         passes.NameFixPass(),
     ):
         one(model)

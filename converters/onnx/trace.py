@@ -12,6 +12,7 @@ import torch
 from onnx.defs import OpSchema
 from onnxscript.values import Op, Opset
 
+from converters.onnx.naming import name_interface
 from converters.onnx.simplify import simplify
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import weight_name
@@ -47,8 +48,6 @@ def trace(exported: Exported, opset: int) -> ir.Model:
                 dynamo=True,
                 custom_translation_table=table,
                 opset_version=opset,
-                input_names=list(exported.input_names),
-                output_names=list(exported.output_names),
                 optimize=False,
                 verbose=False,
             )
@@ -58,6 +57,7 @@ def trace(exported: Exported, opset: int) -> ir.Model:
     if program is None:
         raise DkmError(f"the model has no ONNX form at opset {opset}")
     simplify(program.model)
+    name_interface(program.model.graph, exported.input_names, exported.output_names)
     return program.model
 
 
