@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from converters.coreai import widths
+from converters.coreai.dense import read_dense
 from converters.coreai.ledger import ledger
 from converters.coreai.options import Options
 from converters.coreai.read import read_palettes
+from dkm_deploy.dense_tensor import DenseTensor
 from dkm_deploy.export import Exported
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette
@@ -56,6 +59,10 @@ class CoreAITarget:
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """See :func:`converters.coreai.read.read_palettes`."""
         return read_palettes(path)
+
+    def read_dense(self, path: Path) -> Iterator[DenseTensor]:
+        """See :func:`converters.coreai.dense.read_dense`."""
+        return read_dense(path)
 
     def ledger(self, path: Path) -> Ledger:
         """See :func:`converters.coreai.ledger.ledger`."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
 from converters.coreml import deployment
+from converters.coreml.dense import read_dense
 from converters.coreml.ledger import ledger
 from converters.coreml.options import Options
 from converters.coreml.read import read_palettes
+from dkm_deploy.dense_tensor import DenseTensor
 from dkm_deploy.export import Exported
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette
@@ -115,6 +117,10 @@ class CoreMLTarget:
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """See :func:`converters.coreml.read.read_palettes`."""
         return read_palettes(path)
+
+    def read_dense(self, path: Path) -> Iterator[DenseTensor]:
+        """See :func:`converters.coreml.dense.read_dense`."""
+        return read_dense(path)
 
     def ledger(self, path: Path) -> Ledger:
         """See :func:`converters.coreml.ledger.ledger`."""

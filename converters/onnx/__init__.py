@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from converters.onnx.dense import read_dense
 from converters.onnx.ledger import ledger
 from converters.onnx.options import Decode, Options
 from converters.onnx.palettize import palettize
@@ -13,12 +14,13 @@ from converters.onnx.write import write
 from dkm_deploy.targets import Planner
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from dkm_deploy.dense_tensor import DenseTensor
     from dkm_deploy.export import Exported, Inputs
     from dkm_deploy.ledger import Ledger
     from dkm_deploy.metric import Metric
@@ -57,6 +59,10 @@ class OnnxTarget:
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """The palettes that the file's own graph decodes, by weight name."""
         return read_palettes(path)
+
+    def read_dense(self, path: Path) -> Iterator[DenseTensor]:
+        """The tensors that no palette is decoded from, by the names of their initializers."""
+        return read_dense(path)
 
     def palettize(self, path: Path, out: Path, recipe: Recipe) -> Rewrite:
         """Cluster the weights of the file at ``path`` and write it to ``out``."""

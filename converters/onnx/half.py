@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 # The Cast node and the longer name take about 100 bytes; 2 bytes a value are saved.
 _SMALLEST = 64
+HALF = ".float16"
+"""Ending of the name of a tensor that is stored as float16 and cast to the one called without."""
 _ROUNDING = 2.0**-11
 _BLOCK = 2**20
 
@@ -95,8 +97,8 @@ def cast_weights(graph: GraphProto, names: Iterable[str]) -> None:
     """
     tensors = {tensor.name: tensor for tensor in graph.initializer}
     for name in names:
-        tensors[name].name = f"{name}.float16"
-    _put_first(graph, [_cast(f"{name}.float16", name) for name in names])
+        tensors[name].name = name + HALF
+    _put_first(graph, [_cast(name + HALF, name) for name in names])
 
 
 def narrow_luts(graph: GraphProto, names: Iterable[str]) -> list[str]:

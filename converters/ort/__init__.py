@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from converters.onnx.dense import dense_of
 from converters.onnx.read import palettes_of
 from converters.ort.ledger import ledger
 from converters.ort.load import load
@@ -11,8 +12,10 @@ from converters.ort.write import write
 from dkm_deploy.targets import Target
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
+    from dkm_deploy.dense_tensor import DenseTensor
     from dkm_deploy.export import Exported
     from dkm_deploy.ledger import Ledger
     from dkm_deploy.palette import Palette
@@ -38,6 +41,11 @@ class OrtTarget:
         """The palettes that the file's own graph decodes, by weight name."""
         _, model = load(path)
         return palettes_of(model, path)
+
+    def read_dense(self, path: Path) -> Iterator[DenseTensor]:
+        """The tensors that no palette is decoded from, by the names of their initializers."""
+        _, model = load(path)
+        return dense_of(model, path)
 
     def ledger(self, path: Path) -> Ledger:
         """Every byte of the file."""

@@ -7,16 +7,19 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from dkm_deploy.atomic import written_whole
+from dkm_deploy.dense_tensor import DenseTensor
 from dkm_deploy.errors import DkmError
 from dkm_deploy.given import model_of
 from dkm_deploy.ledger import Entry, Kind, Ledger, balanced, size_on_disk
@@ -120,6 +123,15 @@ class CheckpointReader:
         """The palettes of a checkpoint; empty if it has none."""
         return read_palettes(path) if is_palettized(path) else {}
 
+    def read_dense(self, path: Path) -> Iterator[DenseTensor]:
+        """The floating-point tensors of a checkpoint that are no part of a palette."""
+        tensors, metadata = read_tensors(path)
+        layout = _layout(path, metadata) if _KEY in metadata else {}
+        parts = {f"{name}.{part}" for name in layout for part in ("indices", "lut", "scale")}
+        for name, tensor in tensors.items():
+            if name not in parts and tensor.is_floating_point():
+                yield DenseTensor(name, tensor.nbytes, partial(as_array, tensor))
+
     def ledger(self, path: Path) -> Ledger:
         """Tensors by kind; the header is graph."""
         tensors, metadata = read_tensors(path)
@@ -206,6 +218,13 @@ def _integer(value: object) -> int:
     if not isinstance(value, int):
         raise DkmError(f"{value!r} is no integer")
     return value
+
+
+def as_array(tensor: Tensor) -> NDArray[Any]:
+    """The values of a tensor; numpy has no bfloat16, whose values float32 holds as they are."""
+    tensor = tensor.detach().cpu()
+    array: NDArray[Any] = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
+    return array
 
 
 def dense_tensors(frozen: nn.Module) -> dict[str, Tensor]:

@@ -3,6 +3,7 @@
     bundle.json             names, types, shapes, limits, provenance
     tensors.safetensors     inputs.NAME, outputs.NAME, original.NAME, labels
     palettes.safetensors    the frozen palettes, indices packed
+    dense.safetensors       the frozen model's other weights; bundles of older versions lack it
     raw/inputs.0.bin ..     each tensor once more: little-endian, C order, nothing around it
     SHA256SUMS              of all the others, as ``sha256sum -c`` reads it
 
@@ -31,15 +32,17 @@ from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.export import Inputs
 from dkm_deploy.palette import Palette
 from dkm_deploy.steps import Steps, unstacked
-from dkm_deploy.training.checkpoint import read_palettes, read_tensors
+from dkm_deploy.training.checkpoint import as_array, read_palettes, read_tensors
+from dkm_deploy.validation.dense_reference import DenseReference
 from dkm_deploy.validation.limits import Limits, limits_from
 from dkm_deploy.validation.run import sample_count
 
 FORMAT, VERSION = "dkm-deploy golden bundle", 1
-MANIFEST, TENSORS, PALETTES, SUMS = (
+MANIFEST, TENSORS, PALETTES, DENSE, SUMS = (
     "bundle.json",
     "tensors.safetensors",
     "palettes.safetensors",
+    "dense.safetensors",
     "SHA256SUMS",
 )
 GROUPS = ("inputs", "outputs", "original", "labels")
@@ -65,6 +68,7 @@ class Bundle:
         provenance: where all this came from.
         recipe: TOML of a recipe that lays palettes out like these; empty if it is not told.
         steps: how many; None if the inputs are no steps.
+        dense: the weights of the frozen model that have no palette; None in older bundles.
     """
 
     inputs: Mapping[str, Tensor] | Steps
@@ -77,6 +81,7 @@ class Bundle:
     limits: Limits
     provenance: Mapping[str, str]
     recipe: str
+    dense: DenseReference | None
     steps: int | None = None
 
 
@@ -107,6 +112,7 @@ def read_bundle(folder: Path) -> Bundle:
             provenance={str(k): str(v) for k, v in manifest["provenance"].items()},
             recipe=str(manifest.get("recipe", "")),
             steps=steps,
+            dense=_dense(folder / DENSE, manifest["epsilons"]) if DENSE in listed else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         if isinstance(error, DkmError):
@@ -168,6 +174,19 @@ def _manifest(folder: Path) -> dict[str, Any]:
     if found.get("version") != VERSION:
         version = found.get("version")
         raise DkmError(f"{path}: version {version!r} of the format; this reads {VERSION}")
+    return found
+
+
+def _dense(path: Path, epsilons: Mapping[str, float]) -> DenseReference:
+    tensors, _ = read_tensors(path)
+    found = DenseReference(
+        {name: as_array(tensor) for name, tensor in tensors.items()},
+        {str(name): float(epsilon) for name, epsilon in epsilons.items()},
+    )
+    for name in found.epsilons:
+        vectors = found.of_norm(name)
+        if "running_var" not in vectors or len({array.shape for array in vectors.values()}) != 1:
+            raise DkmError(f"{path.name} lacks the statistics of {name!r}")
     return found
 
 

@@ -26,6 +26,7 @@ from dkm_deploy.training.checkpoint import save_palettes
 from dkm_deploy.training.freeze import palettes
 from dkm_deploy.validation.asked import check_asked
 from dkm_deploy.validation.bundle import (
+    DENSE,
     FORMAT,
     GROUPS,
     MANIFEST,
@@ -39,6 +40,7 @@ from dkm_deploy.validation.bundle import (
     sha256,
     tensor_key,
 )
+from dkm_deploy.validation.dense_reference import dense_reference
 from dkm_deploy.validation.finite import check_finite
 from dkm_deploy.validation.labels import Labels, labels_array
 from dkm_deploy.validation.layers import recipe_of
@@ -66,8 +68,8 @@ def write_golden(
 ) -> None:
     """Write a golden bundle, whole or not at all; :func:`dkm_deploy.replay` takes it.
 
-    The bundle has the palettes of ``reference`` but no other weights. The same models and inputs
-    give the same bytes on the same machine.
+    The bundle has the weights of ``reference``: its palettes, and what has none. The same models
+    and inputs give the same bytes on the same machine.
 
     Args:
         folder: to be made; see :mod:`dkm_deploy.validation.bundle` for what is in it.
@@ -115,7 +117,9 @@ def write_golden(
         chance = randomness("the original", original, inputs)
     if reason or chance:
         raise DkmError(reason or chance)
+    dense = dense_reference(reference)
     about: dict[str, Any] = {
+        "epsilons": dense.epsilons,
         "metric": metric,
         "original_bytes": [tensor_bytes(original), half_bytes(original)] if original else None,
         "limits": asdict(limits),
@@ -128,6 +132,7 @@ def write_golden(
     with written_whole(folder, force=force) as temporary:
         _write(temporary, groups, about)
         save_palettes(palettes(reference), temporary / PALETTES)
+        save_file(_contiguous(dense.tensors), temporary / DENSE)
         _write_sums(temporary)
 
 
@@ -146,6 +151,10 @@ def _write(folder: Path, groups: Groups, told: Mapping[str, Any]) -> None:
     save_file(tensors, folder / TENSORS)
     written = json.dumps({**manifest, **told}, indent=2, sort_keys=True) + "\n"
     (folder / MANIFEST).write_bytes(written.encode())
+
+
+def _contiguous(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    return {name: array.copy(order="C") for name, array in tensors.items()}
 
 
 def _write_sums(folder: Path) -> None:

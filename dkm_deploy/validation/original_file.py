@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from dkm_deploy.dense_tensor import DenseReader
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
 from dkm_deploy.ledger import Kind
 from dkm_deploy.runtimes import runtime_for
 from dkm_deploy.steps import Steps
-from dkm_deploy.targets import ledger, read_palettes, rewriter_for
+from dkm_deploy.targets import ledger, read_palettes, reader_for, rewriter_for
+from dkm_deploy.validation.dense_reference import DenseReference
 from dkm_deploy.validation.record import Model
 from dkm_deploy.validation.rows import file_row
 from dkm_deploy.validation.run import Outputs, run_file
@@ -49,7 +52,17 @@ def twin_task(path: Path, original: Path, task: Task) -> Task:
             rewriter_for(original).write_twin(original, read_palettes(path), twin)
         except DkmError as error:
             raise DkmError(f"{path}: it cannot be compared with the original: {error}") from error
-        return replace(task, reference=_outputs(twin, task.inputs))
+        dense = _dense_of(original, set(read_palettes(path)))
+        return replace(task, reference=_outputs(twin, task.inputs), dense=dense)
+
+
+def _dense_of(path: Path, palettized: Collection[str]) -> DenseReference | None:
+    """The dense weights of a file but for those that are palettized in another one."""
+    reader = reader_for(path)
+    if not isinstance(reader, DenseReader):
+        return None
+    found = reader.read_dense(path)
+    return DenseReference({t.name: t.read() for t in found if t.name not in palettized}, {})
 
 
 def _outputs(path: Path, inputs: Inputs | Steps) -> Outputs:

@@ -23,7 +23,7 @@ FORMAT, VERSION = "dkm-deploy report", 1
 
 Status = Literal["passed", "missed", "not run"]
 
-CHECKS = ("palettes", "parity", "metric", "agreement", "size", "budget", "cost")
+CHECKS = ("palettes", "dense", "parity", "metric", "agreement", "size", "budget", "cost")
 
 Required = bool | tuple[str, ...]
 """Whether all checks must have run, or which."""

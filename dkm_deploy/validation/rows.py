@@ -37,6 +37,7 @@ from dkm_deploy.validation.checks import (
 )
 from dkm_deploy.validation.cost import Costs
 from dkm_deploy.validation.cost_check import cost_checks
+from dkm_deploy.validation.dense_check import dense_check
 from dkm_deploy.validation.each import told_reason
 from dkm_deploy.validation.finite import uncompared
 from dkm_deploy.validation.limits import Limits, limits_of
@@ -105,6 +106,7 @@ def file_row(path: Path, task: Task) -> Model:
         cost=costs,
         checks=(
             palettes_check(task.frozen, stored, ledger),
+            dense_check(path, reader, task.dense),
             parity,
             *answer_checks(told, task.limits, task.undecided),
             *size_checks(ledger, before.tensor_bytes if before else None, task.limits),

@@ -17,6 +17,7 @@ from dkm_deploy.steps import Steps
 from dkm_deploy.validation.answers import Answers, compare_answers
 from dkm_deploy.validation.budget import Budget
 from dkm_deploy.validation.cost_run import Meter
+from dkm_deploy.validation.dense_reference import DenseReference
 from dkm_deploy.validation.interval import Loss, metric_loss
 from dkm_deploy.validation.limits import Limits
 from dkm_deploy.validation.metrics import Errors, errors
@@ -49,6 +50,8 @@ class Task:
     frozen: Mapping[str, Palette]
     model: nn.Module | None = None
     """The reference itself, where it is at hand."""
+    dense: DenseReference | None = None
+    """Its dense weights, where they are."""
     budget: Budget | None = None
     meter: Meter | None = None
     random: str = ""

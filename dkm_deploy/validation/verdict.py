@@ -23,6 +23,7 @@ from dkm_deploy.validation.budget import Budget
 from dkm_deploy.validation.bundle import Bundle, read_bundle
 from dkm_deploy.validation.cost import CostOptions
 from dkm_deploy.validation.cost_run import meter
+from dkm_deploy.validation.dense_reference import dense_reference
 from dkm_deploy.validation.each import each_row, further_row
 from dkm_deploy.validation.labels import Labels, decided, labels_array
 from dkm_deploy.validation.layers import histograms, layer, recipe_of
@@ -231,6 +232,7 @@ def _bundle_task(bundle: Bundle, metric: Metric | None, limits: Limits) -> Task:
             metric=metric or accuracy,
             limits=wanted,
             frozen=bundle.palettes,
+            dense=bundle.dense,
         )
     )
 
@@ -309,6 +311,7 @@ def _task(
             frozen={} if reference is None else palettes(reference),
             model=reference,
             random="" if reference is None else randomness("the reference", reference, inputs),
+            dense=None if reference is None else dense_reference(reference),
         )
     )
 

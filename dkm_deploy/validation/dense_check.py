@@ -1,0 +1,71 @@
+"""Are the weights that have no palette those of the model, too?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from dkm_deploy.dense_tensor import DenseReader
+from dkm_deploy.targets import Reader
+from dkm_deploy.validation.dense_match import Comparison, Difference, compare
+from dkm_deploy.validation.dense_reference import DenseReference
+from dkm_deploy.validation.record import Check
+
+_SHOWN = 3  # names that a reason lists of each kind
+
+
+def dense_check(path: Path, reader: Reader, reference: DenseReference | None) -> Check:
+    """Compare the dense tensors of a file with the dense weights of the reference.
+
+    Args:
+        path: of the file.
+        reader: of files of its kind.
+        reference: None where its weights are not at hand.
+
+    Raises:
+        DkmError: the file is damaged.
+    """
+    if reference is None:
+        return _not_run("the dense weights of the reference are not given")
+    if not isinstance(reader, DenseReader):
+        return _not_run(f"nothing here reads the dense tensors of {path.suffix!r} files")
+    found = compare(reader.read_dense(path), reference)
+    if found.wrong:
+        return Check("dense", "missed", "; ".join(map(_told, found.wrong)))
+    lacking = {
+        name: array.nbytes
+        for name, array in reference.tensors.items()
+        if name not in found.equal and array.size
+    }
+    left = [_listed("not found in the file", lacking)] if lacking else []
+    left += [_listed("in the file but no weight of the model", found.strange)] * bool(found.strange)
+    if not found.equal and left:
+        return _not_run(f"none could be compared; {'; '.join(left)}")
+    return Check("dense", "passed", "; ".join([_counted(found, reference), *left]))
+
+
+def _not_run(reason: str) -> Check:
+    return Check("dense", "not run", reason)
+
+
+def _counted(found: Comparison, reference: DenseReference) -> str:
+    if not reference.tensors:
+        return "neither the model nor the file has dense weights"
+    dtypes = ", ".join(sorted(found.dtypes))
+    return f"{len(found.equal)} of {len(reference.tensors)} equal, stored as {dtypes}"
+
+
+def _told(difference: Difference) -> str:
+    told = f"{difference.weight}: off by up to {difference.largest:.3g}"
+    if difference.held:
+        return f"{told}; the file has the values of {difference.held} there"
+    return f"{told}, {100 * difference.relative:.3g} % of its length"
+
+
+def _listed(what: str, sizes: Mapping[str, int]) -> str:
+    """Names with their bytes, the largest first."""
+    largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
+    shown = ", ".join(f"{name} ({size:,} bytes)" for name, size in largest[:_SHOWN])
+    rest = largest[_SHOWN:]
+    more = f" and {len(rest)} more ({sum(size for _, size in rest):,} bytes)" if rest else ""
+    return f"{what}: {shown}{more}"
