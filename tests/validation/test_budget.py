@@ -66,7 +66,9 @@ def test_a_validation_is_held_to_it(tmp_path):
         budget = Budget((Allowance("*.onnx", most),))
         report = dkm.validate([path], reference=frozen, inputs=images(2), budget=budget)
         assert bool(report) is passed
-        assert [c.name for c in report.files[0].checks] == ["palettes", "parity", "budget"]
+        assert [c.name for c in report.files[0].checks] == [
+            *("palettes", "dense", "parity", "budget")
+        ]
 
 
 @pytest.mark.parametrize(

@@ -57,7 +57,7 @@ def _checks(model):
     return {check.name: check.status for check in model.checks}
 
 
-RIGHT = {"palettes": "passed", "parity": "passed"}
+RIGHT = {"palettes": "passed", "dense": "passed", "parity": "passed"}
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,7 @@ def test_nan_is_compared_with_nothing(frozen, good, tmp_path):
     report = dkm.validate([good], **how, labels=[0, 0], limits=limits)
     assert _checks(report.files[0]) == {
         "palettes": "passed",
+        "dense": "passed",
         "parity": "not run",
         "metric": "not run",
         "agreement": "not run",
