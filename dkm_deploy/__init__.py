@@ -20,6 +20,7 @@ from dkm_deploy.training.attach import advance, prepare
 from dkm_deploy.training.bin_quant import BinQuant
 from dkm_deploy.training.checkpoint import load, save
 from dkm_deploy.training.correct import Correction, correct, correct_details
+from dkm_deploy.training.dense import dense
 from dkm_deploy.training.ewgs import EWGS
 from dkm_deploy.training.ewgs_delta import ewgs_delta
 from dkm_deploy.training.fit import FitResult, fit
@@ -71,6 +72,7 @@ __all__ = [
     "status",
     # What comes out, and its checkpoint.
     "Palette",
+    "dense",
     "load",
     "palettes",
     "save",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from dkm_deploy.inputs import arguments as arguments
 from dkm_deploy.outputs import output_names as output_names
 from dkm_deploy.outputs import separate_outputs
 from dkm_deploy.palette import Palette
+from dkm_deploy.stacked import plain
 from dkm_deploy.states import FirstRun, check_seen, first_run, functional, states_of
 from dkm_deploy.tensors_only import tensors_only
 from dkm_deploy.training.freeze import palettes
@@ -47,14 +49,19 @@ class Exported:
     states: Mapping[str, Tensor] = field(default_factory=dict)
 
 
+_OF_A_PALETTE = re.compile(
+    r"(?P<module>(.*\.)?)parametrizations\.(?P<attribute>[^.]+)\.(original|0\.lut|0\.scale)"
+)
+
+
 def weight_name(buffer: str) -> str:
     """The parameter that a buffer of a frozen model belongs to.
 
     ``fc.parametrizations.weight.0.lut`` and ``fc.parametrizations.weight.original`` both give
-    ``fc.weight``; other buffers give themselves.
+    ``fc.weight``; other buffers give themselves, those of parametrizations above a palette too.
     """
-    module, found, rest = buffer.partition("parametrizations.")
-    return module + rest.split(".")[0] if found else buffer
+    found = _OF_A_PALETTE.fullmatch(buffer)
+    return found["module"] + found["attribute"] if found else buffer
 
 
 def is_scale(buffer: str) -> bool:
@@ -67,7 +74,8 @@ def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = N
 
     Args:
         frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``; a model without palettes
-            exports as it is.
+            exports as it is. Parametrizations above a palette become operations; of other weights
+            there is what comes out of their norms, masks and parametrizations.
         example_inputs: a tensor, a tuple of positional or a mapping of keyword inputs.
         dynamic_shapes: as ``torch.export.export`` takes it.
 
@@ -76,7 +84,8 @@ def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = N
             it (with its reason), a palette has no part in the outputs, or forward writes an input
             or keeps state in something else than buffers.
     """
-    found = palettes(model_of(frozen, "frozen"))
+    frozen = plain(model_of(frozen, "frozen"))
+    found = palettes(frozen)
     # Core ML has no other order of dimensions, and what a file computes does not depend on it.
     args, kwargs = pytree.tree_map_only(Tensor, Tensor.contiguous, arguments(example_inputs))
     with unfused_attention(), random_state_kept():

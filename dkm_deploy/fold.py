@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any, cast
@@ -14,9 +13,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
+from dkm_deploy.copies import independent_copy
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Exported, Inputs, arguments, export
 from dkm_deploy.given import model_of
+from dkm_deploy.stacked import plain
 from dkm_deploy.untouched import own_copies, random_state_kept, untouched
 
 _Layer = nn.Linear | _ConvNd
@@ -34,14 +35,16 @@ def fold_batch_norm(model: nn.Module, example_inputs: Inputs) -> nn.Module:
     once; what took their place is ``nn.Identity``.
 
     Args:
-        model: as it is in eval mode; it is left as it was.
+        model: as it is in eval mode; it is left as it was. Norms, pruning masks and
+            parametrizations on its weights are applied, and gone from what is returned.
         example_inputs: as :func:`dkm_deploy.convert` takes them; they show which layer feeds which.
 
     Raises:
         DkmError: the model cannot be exported, or computes something else once folded, which it
             does if it reads a weight behind its layer's back.
     """
-    folded = copy.deepcopy(model_of(model)).eval()
+    model = plain(model_of(model))
+    folded = independent_copy(model).eval()
     for layer_name, norm_name in _pairs(export(model, example_inputs)):
         layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)
         if isinstance(layer, _Layer) and isinstance(norm, _BatchNorm):

@@ -16,6 +16,7 @@ from dkm_deploy.atomic import written_whole
 from dkm_deploy.errors import DkmError
 from dkm_deploy.given import integer, real, record, short, truth
 from dkm_deploy.paths import path_of
+from dkm_deploy.stacked import weights
 from dkm_deploy.toml import read_toml
 
 _T = TypeVar("_T")
@@ -250,8 +251,12 @@ class Recipe:
         specs: dict[str, PaletteSpec] = {}
         dense: dict[str, str] = {}
         unused = set(self.rules)
-        named = model.named_parameters() if isinstance(model, nn.Module) else model.items()
-        for name, parameter in named:
+        named: Mapping[str, Tensor] = (
+            {name: weight.value for name, weight in weights(model).items()}
+            if isinstance(model, nn.Module)
+            else model
+        )
+        for name, parameter in named.items():
             reason = not_a_weight(parameter)
             if reason:
                 dense[name] = reason

@@ -17,6 +17,7 @@ from dkm_deploy.palette import Palette
 from dkm_deploy.paths import path_of
 from dkm_deploy.recipe import PaletteSpec, Recipe
 from dkm_deploy.sources import calibration_batches, is_program, plain_model
+from dkm_deploy.stacked import plain
 from dkm_deploy.targets import existing, ledger, read_palettes, rewriter_for
 from dkm_deploy.training.after import AfterTraining, method_named
 from dkm_deploy.training.checkpoint import dense_tensors, is_palettized, save
@@ -143,19 +144,19 @@ def palettize_checkpoint(
     _check_output(out, source, force=force)
     if weights is not None and is_palettized(weights):
         raise DkmError(f"{weights}: palettized already; start from the plain checkpoint")
-    plain = plain_model(model, weights).model
-    data = None if calibration is None else list(calibration_batches(calibration, plain))
-    frozen, left = _palettized(plain, recipe, method, data, correct=correct)
+    original = plain(plain_model(model, weights).model)
+    data = None if calibration is None else list(calibration_batches(calibration, original))
+    frozen, left = _palettized(original, recipe, method, data, correct=correct)
     save(frozen, out, force=force)
-    dense = recipe.assign(plain).dense.items()
-    high_rank = {name: reason for name, reason in dense if plain.get_parameter(name).ndim > 1}
-    tensors = dense_tensors(plain).values()  # beside them a program has a graph, and inputs
+    dense = recipe.assign(original).dense.items()
+    high_rank = {name: reason for name, reason in dense if original.get_parameter(name).ndim > 1}
+    tensors = dense_tensors(original).values()  # beside them a program has a graph, and inputs
     before = sum(t.nbytes for t in tensors) if weights is None else size_on_disk(weights)
     return Rewritten(out, read_palettes(out), high_rank, (), before, size_on_disk(out), left)
 
 
 def _palettized(
-    plain: nn.Module,
+    original: nn.Module,
     recipe: Recipe,
     method: str | AfterTraining,
     data: Sequence[Any] | None,
@@ -164,9 +165,9 @@ def _palettized(
 ) -> tuple[nn.Module, Mapping[str, str]]:
     """A frozen model, and the reasons of LUTs that were not corrected."""
     if not correct:
-        return palettize(plain, recipe, method, data), {}
-    frozen = palettize(plain, recipe, method, data if method_named(method).calibrated else None)
-    done = correct_details(frozen, plain, data)
+        return palettize(original, recipe, method, data), {}
+    frozen = palettize(original, recipe, method, data if method_named(method).calibrated else None)
+    done = correct_details(frozen, original, data)
     return done.model, done.left
 
 

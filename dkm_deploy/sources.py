@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import functools
 import importlib
 import inspect
@@ -16,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dkm_deploy.copies import independent_copy
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.metric import Metric
 from dkm_deploy.program import SUFFIX, Program, fixed_batch, load_program
@@ -124,7 +124,7 @@ def _with_weights(model: nn.Module, spec: str, weights: Path | None) -> nn.Modul
     if weights is None:
         raise DkmError(f"{spec}: --weights is missing, the safetensors checkpoint of this model")
     tensors, _ = read_tensors(weights)
-    model = copy.deepcopy(model)
+    model = independent_copy(model)
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dkm_deploy.copies import results_in
 from dkm_deploy.training import randomness
 
 _DECODERS = "parametrizations."  # whose buffers no forward writes: indices and LUTs, mostly
@@ -92,7 +93,7 @@ def _shared(model: nn.Module) -> list[Tensor]:
 
 
 def _copied(model: nn.Module, shared: Iterable[Tensor]) -> nn.Module:
-    memo: dict[int, Any] = {id(t): t.detach().clone() for t in _results(model)}
+    memo: dict[int, Any] = {id(t): t.detach().clone() for t in results_in(model)}
     for tensor in shared:
         alias = tensor.detach()
         is_parameter = isinstance(tensor, nn.Parameter)
@@ -109,18 +110,6 @@ def _to_eval(model: nn.Module) -> None:
     except NotImplementedError:  # the module of an exported program, whose mode is in its graph
         for module in model.modules():
             module.training = False
-
-
-def _results(model: nn.Module) -> Iterator[Tensor]:
-    """Attributes that are results of computations, which cannot be deep-copied.
-
-    An LSTM keeps its decoded weights so, and old ``weight_norm`` the weight.
-    """
-    for module in model.modules():
-        for value in vars(module).values():
-            for leaf in value if isinstance(value, list) else [value]:
-                if isinstance(leaf, Tensor) and not leaf.is_leaf:
-                    yield leaf
 
 
 def _own_buffers(model: nn.Module) -> dict[str, Tensor]:

@@ -10,8 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from dkm_deploy.copies import independent_copy
 from dkm_deploy.parity.emulate import Precision
-from dkm_deploy.training.freeze import PaletteWeight, independent_copy
+from dkm_deploy.training.freeze import PaletteWeight
 
 _FEWEST = 4  # elements: fewer bytes are found anywhere
 

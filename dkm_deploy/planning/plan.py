@@ -22,6 +22,7 @@ from dkm_deploy.planning.decide import Plan, decide
 from dkm_deploy.planning.module import ModuleSubject
 from dkm_deploy.quantities import bytes_of
 from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.stacked import plain
 from dkm_deploy.targets import target_named
 from dkm_deploy.training.after import AfterTraining, method_named
 from dkm_deploy.training.attach import check
@@ -120,6 +121,7 @@ def plan_details(
         target_named(name)  # before anything is measured
     chosen = method_named(method)
     check(model, Recipe(PaletteSpec(1)))
+    model = plain(model)
     store = Cache(None if cache is None else path_of(cache, "cache"))
     probe = Probe(model, calibration, metric)
     example = _first(probe.samples[0]) if example_inputs is None else example_inputs

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
+from torch.nn.utils.parametrize import ParametrizationList
 
+from dkm_deploy.copies import unwrapped
 from dkm_deploy.errors import DkmError
 from dkm_deploy.given import integer, model_of, names_of
 from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.stacked import (
+    OwnParametrization,
+    Place,
+    Weight,
+    as_parametrization,
+    computed,
+    is_nested,
+    originals,
+    weights,
+)
 from dkm_deploy.targets import LayerTarget, target_named
 from dkm_deploy.training.method import AnyMethod, Snapping
 from dkm_deploy.training.methods import method_named
@@ -21,9 +34,6 @@ from dkm_deploy.training.soft import SoftPalette
 GATES = "_dkm_gates"
 """Attribute of a layer that is no ``nn.LSTM`` or ``nn.GRU``, but computes what these do."""
 
-Place = tuple[nn.Module, str]
-"""A module and the attribute by which it uses a parameter."""
-
 
 @dataclass(frozen=True)
 class Attached:
@@ -31,15 +41,42 @@ class Attached:
 
     Attributes:
         name: qualified name of the parameter, the first of its names if it is tied.
-        weight: the trained parameter.
+        parameters: what is trained: the weight, or what a norm or a mask computes it of.
         soft: its parametrization.
         places: every (module, attribute) that uses it.
     """
 
     name: str
-    weight: nn.Parameter
+    parameters: tuple[Tensor, ...]
     soft: SoftPalette
     places: tuple[Place, ...]
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether the weight is computed of the parameters."""
+        return self._chain[0] is not self.soft
+
+    @property
+    def weight(self) -> Tensor:
+        """What the palette clusters: the parameter, or what is computed of it; then detached."""
+        if not self.is_stacked:
+            return self.parameters[0]
+        return computed(self._chain, list(self._chain).index(self.soft))
+
+    @property
+    def above(self) -> list[list[nn.Module]]:
+        """The parametrizations above the palette, of each place: a mask, a scale, an adapter."""
+        chains = (_chain(place) for place in self.places)
+        return [list(chain)[list(chain).index(self.soft) + 1 :] for chain in chains]
+
+    @property
+    def _chain(self) -> ParametrizationList:
+        return _chain(self.places[0])
+
+
+def _chain(place: Place) -> ParametrizationList:
+    module, attribute = place
+    return cast(ParametrizationList, cast(nn.ModuleDict, module.parametrizations)[attribute])
 
 
 def prepare(
@@ -51,7 +88,9 @@ def prepare(
     """Make a model train with palettes. Works in place and returns the model.
 
     Parameters keep their identity, so an optimiser made before goes on working. Only "ewgs" adds
-    some of its own, which the optimiser must hold: make it after.
+    some of its own, which the optimiser must hold: make it after. A norm or a pruning mask stays
+    below the palette: what it computes is clustered, and its parameters train. One that is a hook
+    becomes the parametrization of its like.
 
     Args:
         model: any module; its weights may be on any device.
@@ -65,21 +104,38 @@ def prepare(
             a weight holds NaN or infinity. The model is then unchanged.
     """
     model, recipe, chosen = model_of(model), Recipe.of(recipe), method_named(method)
-
-    def _soft(name: str, weight: nn.Parameter, spec: PaletteSpec) -> SoftPalette:
-        try:
-            return SoftPalette(weight, spec, chosen, recipe.schedule)
-        except DkmError as error:
-            raise DkmError(f"{name}: {error}") from error
-
-    specs = check(model, recipe, targets)
-    parameters, used_in = dict(model.named_parameters()), places(model)
-    softs = {name: _soft(name, parameters[name], spec) for name, spec in specs.items()}
+    specs, found = check(model, recipe, targets), weights(unwrapped(model))
+    softs = {name: _soft(name, found[name], spec, chosen, recipe) for name, spec in specs.items()}
     for name, soft in softs.items():
         soft.train(model.training)
-        for module, attribute in used_in[name]:
-            parametrize.register_parametrization(module, attribute, soft, unsafe=True)
+        for place in found[name].places:
+            as_parametrization(place)
+            parametrize.register_parametrization(*place, soft, unsafe=True)
     return model
+
+
+def _soft(
+    name: str, weight: Weight, spec: PaletteSpec, method: AnyMethod, recipe: Recipe
+) -> SoftPalette:
+    if any(source.is_inference() for source in weight.sources):
+        raise DkmError(
+            f"{name}: it was made in inference mode and cannot be trained; prepare a copy of the "
+            "model, copy.deepcopy(model)"
+        )
+    if weight.is_stacked and isinstance(method, Snapping):
+        raise DkmError(
+            f"{name}: a norm, a mask or a parametrization computes it, so that gwk cannot move it "
+            "onto centroids; take that away first or choose another method"
+        )
+    if any(map(is_nested, weight.places)):
+        raise DkmError(
+            f"{name}: a mask lies on a part of its norm; make it permanent before training, "
+            "torch.nn.utils.prune.remove"
+        )
+    try:
+        return SoftPalette(weight.value, spec, method, recipe.schedule)
+    except DkmError as error:
+        raise DkmError(f"{name}: {error}") from error
 
 
 def check(
@@ -90,18 +146,18 @@ def check(
     Raises:
         DkmError: the weights cannot be clustered as the recipe says.
     """
-    model, recipe = model_of(model), Recipe.of(recipe)
+    model, recipe = unwrapped(model_of(model)), Recipe.of(recipe)
     targets = names_of(targets, "targets")
-    parametrized = [n for n, m in model.named_modules() if parametrize.is_parametrized(m)]
-    if parametrized:
+    palettized = _palettized(model)
+    if palettized is not None:
         raise DkmError(
-            f"{parametrized[0] or 'the model'} has a parametrization already (prepared before, "
-            "frozen, or weight_norm); start from the plain model"
+            f"{palettized} has a palette already (prepared before, or frozen); start from the "
+            "plain model, or from dkm.dense of the frozen one"
         )
     for target in targets:
         _check_layers(model, target)
-    specs = recipe.assign(model).specs
-    parameters = dict(model.named_parameters())
+    parameters = {name: weight.value.detach() for name, weight in weights(model).items()}
+    specs = recipe.assign(parameters).specs
     for name, spec in specs.items():
         if not torch.isfinite(parameters[name]).all():
             raise DkmError(f"{name}: the weights hold NaN or infinity; mend the model first")
@@ -111,6 +167,17 @@ def check(
             if refusal:
                 raise DkmError(f"{name}: target {target} cannot hold it: {refusal}")
     return specs
+
+
+def _palettized(model: nn.Module) -> str | None:
+    """The name of a weight that is prepared or frozen, if there is one."""
+    for prefix, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            for attribute, chain in cast(nn.ModuleDict, module.parametrizations).items():
+                parametrizations = list(cast(ParametrizationList, chain))
+                if any(isinstance(one, OwnParametrization) for one in parametrizations):
+                    return f"{prefix}.{attribute}".lstrip(".")
+    return None
 
 
 def _check_layers(model: nn.Module, name: str) -> None:
@@ -133,17 +200,18 @@ def gates(model: nn.Module, weight: str) -> int:
 
 def attached(model: nn.Module) -> Iterator[Attached]:
     """Every prepared weight of a model, tied ones once."""
-    found: dict[int, tuple[str, nn.Parameter, SoftPalette, list[Place]]] = {}
-    for prefix, module in model.named_modules():
+    found: dict[int, Attached] = {}
+    for prefix, module in unwrapped(model).named_modules():
         if not parametrize.is_parametrized(module):
             continue
-        for attribute, chain in module.parametrizations.items():
-            if isinstance(chain[0], SoftPalette):
+        for attribute, chain in cast(nn.ModuleDict, module.parametrizations).items():
+            chain = cast(ParametrizationList, chain)
+            soft = next((one for one in chain if isinstance(one, SoftPalette)), None)
+            if soft is not None:
                 name = f"{prefix}.{attribute}" if prefix else attribute
-                entry = found.setdefault(id(chain[0]), (name, chain.original, chain[0], []))
-                entry[3].append((module, attribute))
-    for name, weight, soft, used_in in found.values():
-        yield Attached(name, weight, soft, tuple(used_in))
+                known = found.get(id(soft)) or Attached(name, originals(chain), soft, ())
+                found[id(soft)] = replace(known, places=(*known.places, (module, attribute)))
+    yield from found.values()
 
 
 def advance(model: nn.Module, steps: int = 1) -> None:
@@ -160,16 +228,17 @@ def advance(model: nn.Module, steps: int = 1) -> None:
     steps = integer("steps", steps, 1)
     _check_gradients(layers)
     for layer in layers:
-        trained = [layer.weight, *layer.soft.parameters()]
+        weight = layer.weight
+        trained = [weight, *layer.soft.parameters()]
         if not all(torch.isfinite(shard(one)).all() for one in trained):
             step = int(layer.soft.step) + steps
             raise DkmError(
                 f"{layer.name}: the weights hold NaN or infinity after step {step}; go back to a "
                 "checkpoint and lower the learning rate or clip gradients"
             )
-        moved = layer.soft.advance(whole(layer.weight).detach(), steps, _gradient(layer))
+        moved = layer.soft.advance(whole(weight).detach(), steps, _gradient(layer))
         if moved is not None:
-            overwrite(layer.weight, moved)
+            overwrite(weight, moved)
 
 
 def _check_gradients(layers: Sequence[Attached]) -> None:
@@ -187,7 +256,7 @@ def _check_gradients(layers: Sequence[Attached]) -> None:
 
 def _gradient(layer: Attached) -> Tensor | None:
     """The whole gradient for a method that asks for it; FSDP2 must gather it."""
-    if layer.weight.grad is None or not isinstance(layer.soft.method, Snapping):
+    if not isinstance(layer.soft.method, Snapping) or layer.weight.grad is None:
         return None
     return whole(layer.weight.grad)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,8 +16,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import ParametrizationList
 
 from dkm_deploy.atomic import written_whole
+from dkm_deploy.copies import independent_copy
 from dkm_deploy.dense_tensor import DenseTensor
 from dkm_deploy.errors import DkmError
 from dkm_deploy.given import model_of
@@ -26,9 +27,10 @@ from dkm_deploy.ledger import Entry, Kind, Ledger, balanced, size_on_disk
 from dkm_deploy.packing import pack, unpack
 from dkm_deploy.palette import Palette
 from dkm_deploy.paths import existing_file, path_of, reading
+from dkm_deploy.stacked import OwnParametrization, originals, plain
 from dkm_deploy.targets import Reader
 from dkm_deploy.training.attach import places
-from dkm_deploy.training.freeze import install, palettes
+from dkm_deploy.training.freeze import install, palettes, stacked_above
 
 _KEY = "dkm_deploy.palettes"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -42,12 +44,18 @@ def save(frozen: nn.Module, path: str | Path, *, force: bool = False) -> None:
     ``state_dict``, tied ones once. The file's metadata holds the shapes.
 
     Raises:
-        DkmError: the model has no palettes.
+        DkmError: the model has no palettes, or a parametrization is registered above one.
         OutputExistsError: ``path`` exists and ``force`` is not set.
     """
+    frozen = plain(model_of(frozen))
     found = palettes(frozen)
     if not found:
         raise DkmError("the model has no palettes; dkm.freeze or dkm.palettize it before saving")
+    for name, above in stacked_above(frozen):
+        raise DkmError(
+            f"{name}: {type(above).__name__} is registered above its palette, which a checkpoint "
+            "does not hold; save the state_dict, or remove it first"
+        )
     _write(found, dense_tensors(frozen), path_of(path), force=force)
 
 
@@ -84,7 +92,8 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
 
     Args:
         path: the checkpoint.
-        model: a plain module of the class that was saved; it is left as it was.
+        model: a plain module of the class that was saved, with its norms and masks or without; it
+            is left as it was.
 
     Returns:
         A frozen module in eval mode, on the CPU.
@@ -94,7 +103,7 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
             the model (with the first tensor that differs).
     """
     checkpoint = _read(path_of(path))
-    frozen = copy.deepcopy(model_of(model)).cpu()
+    frozen = independent_copy(plain(model_of(model))).cpu()
     parameters = dict(frozen.named_parameters())
     used_in = places(frozen)
     for name, palette in checkpoint.palettes.items():
@@ -229,14 +238,25 @@ def as_array(tensor: Tensor) -> NDArray[Any]:
 
 def dense_tensors(frozen: nn.Module) -> dict[str, Tensor]:
     """Every tensor of a model's state that is not part of a palette, tied ones once."""
-    seen: set[int] = set()
+    seen = _palette_tensors(frozen)
     tensors = {}
     for name, tensor in frozen.state_dict(keep_vars=True).items():
-        if ".parametrizations." in f".{name}" or id(tensor) in seen:
+        if id(tensor) in seen:
             continue
         seen.add(id(tensor))
         tensors[name] = tensor.detach().contiguous()
     return tensors
+
+
+def _palette_tensors(model: nn.Module) -> set[int]:
+    """The identities of all tensors that are part of a palette, prepared or frozen."""
+    found: set[int] = set()
+    for module in model.modules():
+        if isinstance(module, ParametrizationList):
+            own = [one for one in module if isinstance(one, OwnParametrization)]
+            found.update(id(t) for one in own for t in one.state_dict(keep_vars=True).values())
+            found.update(id(t) for t in originals(module) if own)
+    return found
 
 
 def _load_dense(path: str | Path, frozen: nn.Module, dense: Mapping[str, Tensor]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from dkm_deploy.copies import independent_copy
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import weight_name
 from dkm_deploy.given import model_of
+from dkm_deploy.stacked import plain
 from dkm_deploy.training.calibration import Calibration, batches, tensors_of
 from dkm_deploy.training.correct_layer import LayerCorrection, correct_layer
-from dkm_deploy.training.freeze import PaletteWeight, independent_copy, palettes
+from dkm_deploy.training.freeze import PaletteWeight, palettes
 from dkm_deploy.training.layer_samples import Models
 from dkm_deploy.training.observe import unfused_attention
 from dkm_deploy.training.stages import LINEAR, Stage, stages
@@ -79,9 +80,9 @@ def correct_details(
 ) -> Correction:
     """What :func:`correct` gives, with the figures of each layer. Takes and raises the same."""
     model_of(frozen, "frozen")
-    model_of(original, "original")
+    original = plain(model_of(original, "original"))
     _check_alike(frozen, original)
-    plain = copy.deepcopy(original).eval()
+    intact = independent_copy(original).eval()
     device = next(original.parameters()).device
     inputs = [to_device(parted(batch)[0], device) for batch in batches(calibration)]
     users = list(_users(frozen).values())
@@ -90,9 +91,9 @@ def correct_details(
         as_it_was = _Candidate(independent_copy(frozen).eval())
         order = stages(as_it_was.model, inputs[0])
         fitted, without = (
-            _corrected(as_it_was.model, plain, order, inputs, luts) for luts in (alone, set[str]())
+            _corrected(as_it_was.model, intact, order, inputs, luts) for luts in (alone, set[str]())
         )
-        wanted = Yardstick(_outputs(plain, inputs), [None] * len(inputs), None)
+        wanted = Yardstick(_outputs(intact, inputs), [None] * len(inputs), None)
         tried = (fitted, without, as_it_was)
         *_, before = losses = [wanted.loss(_outputs(one.model, inputs)) for one in tried]
     least = min(losses)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -11,17 +10,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from dkm_deploy.copies import independent_copy, unwrapped
 from dkm_deploy.errors import DkmError
 from dkm_deploy.given import model_of
 from dkm_deploy.ops import lut_to_dense
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.stacked import OwnParametrization, Place, bake, plain, put
 from dkm_deploy.training.after import AfterTraining, method_named
-from dkm_deploy.training.attach import Place, attached, check, places, require_attached
+from dkm_deploy.training.attach import attached, check, places, require_attached
 from dkm_deploy.training.calibration import Calibration
 
 
-class PaletteWeight(nn.Module):
+class _FixedWeightError(DkmError, NotImplementedError):
+    """Also a NotImplementedError: that is how torch is told so when a palette is registered."""
+
+
+class PaletteWeight(OwnParametrization):
     """Parametrization of a frozen weight: uint8 indices in, the dense weight out."""
 
     lut: Tensor
@@ -33,6 +38,13 @@ class PaletteWeight(nn.Module):
         self.register_buffer("lut", lut)
         self.register_buffer("scale", scale)
 
+    def right_inverse(self, weight: Tensor) -> Tensor:
+        """Refuse to be assigned another weight, which torch asks for by this name."""
+        raise _FixedWeightError(
+            "the weight is decoded from a palette and cannot be set; dkm.dense(model) gives an "
+            "ordinary model"
+        )
+
     def forward(self, indices: Tensor) -> Tensor:
         """Decode, see :func:`dkm_deploy.ops.lut_to_dense`, and multiply with the scale."""
         weight: Tensor = lut_to_dense(indices, self.lut, self.axis)
@@ -43,21 +55,27 @@ def freeze(model: nn.Module) -> nn.Module:
     """A new module with the hard palettes of a prepared model, in eval mode.
 
     The trained model is left as it was. The new one is an ordinary module: it runs, exports, and
-    its ``state_dict`` holds indices and LUTs in place of the weights.
+    its ``state_dict`` holds indices and LUTs in place of the weights. What was stacked on a weight
+    before :func:`prepare` is in its palette or, of a dense weight, in its values; a
+    parametrization that was registered above a palette is kept there.
 
     Raises:
         DkmError: the model is not prepared, or a weight holds NaN or infinity.
     """
     require_attached(model)
-    frozen = independent_copy(model)
+    frozen = independent_copy(unwrapped(model))
     for layer in list(attached(frozen)):
-        if not torch.isfinite(layer.weight).all():
+        weight, above = layer.weight.detach(), layer.above
+        if not torch.isfinite(weight).all():
             raise DkmError(f"{layer.name}: the weights hold NaN or infinity; training diverged")
-        palette = layer.soft.palette(layer.weight.detach())
-        for module, attribute in layer.places:
-            parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
-        install(layer.places, palette, layer.weight)
-    return frozen.eval()
+        palette = layer.soft.palette(weight)
+        for place in layer.places:
+            put(place, nn.Parameter(weight))
+        install(layer.places, palette, weight)
+        for place, parametrizations in zip(layer.places, above, strict=True):
+            for one in parametrizations:
+                parametrize.register_parametrization(*place, one, unsafe=True)
+    return bake(frozen).eval()
 
 
 @torch.no_grad()
@@ -67,13 +85,14 @@ def soft_copy(model: nn.Module) -> nn.Module:
     For measuring what the training loop sees beside what :func:`freeze` gives.
     """
     require_attached(model)
-    plain = independent_copy(model)
-    for layer in list(attached(plain)):
-        soft = layer.soft.soft(layer.weight)[0]
-        for module, attribute in layer.places:
-            parametrize.remove_parametrizations(module, attribute, leave_parametrized=False)
-        layer.weight.copy_(soft)
-    return plain.eval()
+    soft_model = independent_copy(unwrapped(model)).eval()
+    for layer in list(attached(soft_model)):
+        above, soft = layer.above, nn.Parameter(layer.soft.soft(layer.weight.detach())[0])
+        for place, parametrizations in zip(layer.places, above, strict=True):
+            put(place, soft)
+            for one in parametrizations:
+                parametrize.register_parametrization(*place, one, unsafe=True)
+    return bake(soft_model)
 
 
 def palettize(
@@ -87,7 +106,8 @@ def palettize(
     """Cluster the weights of a trained model, without a training loop.
 
     Args:
-        model: a plain model; it is left as it was.
+        model: a plain model; it is left as it was. Norms, pruning masks and parametrizations on its
+            weights are applied, and gone from what is returned.
         recipe: which weight gets which palette; a spec or a number of bits is for all.
         method: "kmeans", which looks at the weights alone; "sensitive", which weighs them by
             their squared gradients; "bin_quant", which asks the top-1 accuracy; or a record such
@@ -107,42 +127,17 @@ def palettize(
     """
     model, recipe, chosen = model_of(model), Recipe.of(recipe), method_named(method)
     specs = check(model, recipe, targets)
+    model = plain(model)
     return with_palettes(model, chosen.palettes(model, specs, calibration))
 
 
 def with_palettes(model: nn.Module, palettes: Iterable[tuple[str, Palette]]) -> nn.Module:
     """A copy of a plain model, in eval mode, with palettes in place of the parameters named."""
-    frozen = copy.deepcopy(model)
+    frozen = independent_copy(model)
     parameters, used_in = dict(frozen.named_parameters()), places(frozen)
     for name, palette in palettes:
         install(used_in[name], palette, parameters[name])
     return frozen.eval()
-
-
-def independent_copy(model: nn.Module) -> nn.Module:
-    """A deep copy whose parametrized modules have classes of their own.
-
-    ``copy.deepcopy`` keeps the class that ``register_parametrization`` made, and
-    ``remove_parametrizations`` deletes the weight's property from that class: on a plain copy it
-    would break the original (torch 2.13).
-    """
-    copied = copy.deepcopy(model, _flat_weights(model))
-    for module in copied.modules():
-        if parametrize.is_parametrized(module):
-            cls = type(module)
-            module.__class__ = type(cls.__name__, cls.__bases__, dict(cls.__dict__))
-    return copied
-
-
-def _flat_weights(model: nn.Module) -> dict[int, Tensor]:
-    """A memo for ``copy.deepcopy`` of LSTMs and GRUs.
-
-    They keep the weights of their last forward pass. Those that come out of parametrizations are
-    no leaves and cannot be copied; a copy makes its own.
-    """
-    cells = (module for module in model.modules() if isinstance(module, nn.RNNBase))
-    flat = (t for cell in cells for t in cell._flat_weights if t is not None)
-    return {id(t): t.detach() for t in flat if not t.is_leaf}
 
 
 def install(used_in: Sequence[Place], palette: Palette, like: Tensor) -> None:
@@ -173,7 +168,7 @@ def palettes(frozen: nn.Module) -> dict[str, Palette]:
     if next(attached(model_of(frozen)), None):
         raise DkmError("the model is prepared but not frozen; call dkm.freeze(model) first")
     found: dict[int, tuple[str, Palette]] = {}
-    for prefix, module in frozen.named_modules():
+    for prefix, module in unwrapped(frozen).named_modules():
         if not parametrize.is_parametrized(module):
             continue
         for attribute, chain in module.parametrizations.items():
@@ -181,6 +176,16 @@ def palettes(frozen: nn.Module) -> dict[str, Palette]:
                 name = f"{prefix}.{attribute}".lstrip(".")
                 found[id(chain[0])] = (name, _palette(chain.original, chain[0]))
     return dict(found.values())
+
+
+def stacked_above(frozen: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The parametrizations above palettes of a frozen model, with the names of the weights."""
+    for prefix, module in frozen.named_modules():
+        if parametrize.is_parametrized(module):
+            for attribute, chain in module.parametrizations.items():
+                if isinstance(chain[0], PaletteWeight):
+                    name = f"{prefix}.{attribute}".lstrip(".")
+                    yield from ((name, one) for one in list(chain)[1:])
 
 
 def _palette(indices: Tensor, decoder: PaletteWeight) -> Palette:

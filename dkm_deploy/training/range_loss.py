@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from dkm_deploy.clustering.ranges import beyond, largest, soft_span
+from dkm_deploy.copies import unwrapped
 from dkm_deploy.errors import DkmError
 from dkm_deploy.given import model_of
 from dkm_deploy.recipe import PaletteSpec, Recipe
-from dkm_deploy.training.attach import check, places
+from dkm_deploy.stacked import used, weights
+from dkm_deploy.training.attach import check
 
 RangeKind = Literal["l_inf", "margin", "soft_min_max"]
 
@@ -48,9 +50,9 @@ class RangeLoss(nn.Module):
         super().__init__()
         if kind not in get_args(RangeKind):
             raise DkmError(f"kind is {kind!r}; it must be one of {', '.join(get_args(RangeKind))}")
-        used_in = places(model_of(model))
+        found = weights(unwrapped(model_of(model)))
         # By place: FSDP2 puts other parameters there. In a tuple no module becomes part of this.
-        self._places = tuple(used_in[name][0] for name in check(model, recipe))
+        self._places = tuple(found[name].places[0] for name in check(model, recipe))
         if not self._places:
             raise DkmError("the recipe palettizes no weight of the model; none to restrict")
         self.kind = kind
@@ -67,7 +69,7 @@ class RangeLoss(nn.Module):
         return torch.stack([penalty(weight, number) for weight, number in pairs]).sum()
 
     def _weights(self) -> list[Tensor]:
-        return [getattr(module, attribute) for module, attribute in self._places]
+        return [used(place) for place in self._places]
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from dkm_deploy.clustering.layout import (
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec, Schedule
+from dkm_deploy.stacked import OwnParametrization
 from dkm_deploy.training.method import AnyMethod, Learned, Snapping
 from dkm_deploy.training.sharded import whole
 from dkm_deploy.training.temperature import easing
@@ -28,7 +29,7 @@ _FREE = 1e-6  # of the usual scale: channels that do not exceed it count as zero
 _EVERY = 10  # steps between two looks at the gap, which costs a pass over the weight
 
 
-class SoftPalette(nn.Module):
+class SoftPalette(OwnParametrization):
     """Parametrization of one weight.
 
     Training mode gives the soft weight and moves the centroids; eval mode gives the hard weight

@@ -93,7 +93,8 @@ class Step:
 
 def named(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters, prepared ones under the name they had before."""
-    prepared = {id(layer.weight): layer.name for layer in attached(model)}
+    alone = [layer for layer in attached(model) if not layer.is_stacked]
+    prepared = {id(layer.weight): layer.name for layer in alone}
     return {prepared.get(id(p), name): p for name, p in model.named_parameters()}
 
 

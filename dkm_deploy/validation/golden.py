@@ -21,6 +21,7 @@ from dkm_deploy.given import model_of
 from dkm_deploy.inputs import Inputs, arguments, arrays_in
 from dkm_deploy.metric import unfit
 from dkm_deploy.paths import path_of
+from dkm_deploy.stacked import plain
 from dkm_deploy.steps import Steps
 from dkm_deploy.training.checkpoint import save_palettes
 from dkm_deploy.training.freeze import palettes
@@ -99,6 +100,7 @@ def write_golden(
     if not isinstance(provenance or {}, Mapping):
         raise DkmError(f"provenance is a {type(provenance).__name__}; give texts by name")
     check_writable(folder, force=force)
+    reference = plain(reference)
     given = _named(reference, inputs)
     told = labels_array(labels, sample_count(inputs))
     if told is not None and told.dtype.kind not in "biuf":

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from dkm_deploy.convert import spec_of
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, not_a_weight
+from dkm_deploy.stacked import weights
 
 _BINS = 48
 
@@ -75,7 +76,7 @@ def layer(name: str, palette: Palette) -> Layer:
 
 def histograms(found: Mapping[str, Palette], original: nn.Module | None) -> dict[str, Histogram]:
     """A histogram of each palettized weight, beside the original's weight of that name."""
-    before = dict(original.named_parameters()) if original else {}
+    before = {n: w.value for n, w in weights(original).items()} if original else {}
     return {
         name: _histogram(palette, _values(before.get(name), palette.shape))
         for name, palette in found.items()
@@ -90,7 +91,7 @@ def recipe_of(found: Mapping[str, Palette], model: nn.Module) -> Recipe:
         sizes[spec] = sizes.get(spec, 0) + found[name].size
     default = max(sizes, key=lambda spec: sizes[spec]) if sizes else None
     rules = [Rule(escape(name), spec) for name, spec in specs.items() if spec != default]
-    dense = [n for n, p in model.named_parameters() if n not in found and not not_a_weight(p)]
+    dense = [n for n, w in weights(model).items() if not not_a_weight(w.value)]
     skips = [Rule(escape(name), skip=True) for name in dense] if default else []
     return Recipe(default, [*rules, *skips])
 
@@ -111,7 +112,7 @@ def _histogram(palette: Palette, original: NDArray[Any]) -> Histogram:
     )
 
 
-def _values(weight: nn.Parameter | None, shape: tuple[int, ...]) -> NDArray[Any]:
+def _values(weight: Tensor | None, shape: tuple[int, ...]) -> NDArray[Any]:
     """The finite values of the original's weight; none if there is no such weight."""
     if weight is None or tuple(weight.shape) != shape:
         return np.empty(0)

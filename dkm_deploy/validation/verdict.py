@@ -12,9 +12,11 @@ from torch import nn
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
+from dkm_deploy.given import model_of
 from dkm_deploy.metric import Metric, accuracy
 from dkm_deploy.paths import paths_of
 from dkm_deploy.recipe import not_a_weight
+from dkm_deploy.stacked import plain
 from dkm_deploy.steps import Steps
 from dkm_deploy.targets import existing, reader_for
 from dkm_deploy.training.freeze import palettes
@@ -97,6 +99,7 @@ def validate(
     paths = [_readable(file) for file in paths_of(files, "files")]
     check_asked(metric, limits, budget, cost, also)
     before = original_given(original)
+    reference = None if reference is None else plain(model_of(reference, "reference"))
     task = _task(reference, before, inputs, labels, metric or accuracy, limits or Limits())
     rows = _original_rows(before, task)
     for name, model in (also or {}).items():
