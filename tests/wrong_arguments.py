@@ -92,6 +92,7 @@ CALLS: dict[str, dict[str, list[Any]]] = {
         "calibration": [torch.zeros(3)],
     },
     "prepare": {"model": MODELS, "recipe": RECIPES, "method": METHODS, "targets": TARGETS},
+    "dense": {"frozen": MODELS},
     "round_luts": {"frozen": MODELS},
     "soft_copy": {"model": MODELS},
     "status": {"model": MODELS},
