@@ -18,6 +18,7 @@ from dkm_deploy.palette import Palette, difference
 from dkm_deploy.paths import path_of
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.targets import StatefulTarget, Target, held_to, target_for
+from dkm_deploy.untouched import random_state_kept
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Artifact:
         return self.ledger.total_bytes
 
 
+@random_state_kept()
 def convert(
     frozen: nn.Module,
     example_inputs: Inputs,

@@ -23,6 +23,7 @@ from dkm_deploy.training.after import AfterTraining, method_named
 from dkm_deploy.training.checkpoint import dense_tensors, is_palettized, save
 from dkm_deploy.training.correct import correct_details
 from dkm_deploy.training.freeze import palettize
+from dkm_deploy.untouched import random_state_kept
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Rewritten:
         return str(self.path)
 
 
+@random_state_kept()
 def palettize_file(
     path: str | Path, out: str | Path, recipe: Recipe | PaletteSpec | int, *, force: bool = False
 ) -> Rewritten:

@@ -23,6 +23,7 @@ from dkm_deploy.recipe import Recipe
 from dkm_deploy.training.calibration import BATCH, in_batches
 from dkm_deploy.training.checkpoint import is_palettized, load, read_tensors
 from dkm_deploy.training.freeze import palettize
+from dkm_deploy.untouched import eval_copy
 
 _DTYPES = {name: getattr(torch, name) for name in ("float32", "float16", "int64", "int32")}
 _LABELS = "labels"
@@ -47,7 +48,7 @@ def build(spec: str) -> Program:
         raise DkmError(f"model {spec!r} cannot be made: {reason_of(error)}") from error
     if not isinstance(model, nn.Module):
         raise DkmError(f"model {spec!r} gave a {type(model).__name__}, not a torch.nn.Module")
-    return Program(model.eval(), None, None)
+    return Program(eval_copy(model), None, None)
 
 
 def _imported(what: str, spec: str) -> Any:

@@ -44,17 +44,29 @@ def eval_copy(model: nn.Module) -> nn.Module:
 
 @contextmanager
 def rewound(model: nn.Module) -> Iterator[None]:
-    """Put the buffers of a model of our own back, so that the next run starts as this one."""
-    kept = [(m, dict(m._buffers)) for m in model.modules()]
-    values = {id(b): b.clone() for b in _own_buffers(model).values()}
+    """A model of our own with copies of its buffers, so that the next run starts as this one."""
+    own = [m for name, m in model.named_modules() if _DECODERS not in f"{name}."]
+    kept = [(module, dict(module._buffers)) for module in own]
+    copies = {id(b): b.clone() for _, buffers in kept for b in buffers.values() if b is not None}
+    for module, buffers in kept:
+        module._buffers.update({n: copies[id(b)] for n, b in buffers.items() if b is not None})
     try:
         yield
     finally:
         for module, buffers in kept:
             module._buffers.update(buffers)
-            for buffer in buffers.values():
-                if id(buffer) in values:
-                    _overwrite(buffer, values[id(buffer)])
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """A model in eval mode, and in the modes that it had afterwards."""
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 @contextmanager
@@ -114,12 +126,6 @@ def _to_eval(model: nn.Module) -> None:
 
 def _own_buffers(model: nn.Module) -> dict[str, Tensor]:
     return {name: b for name, b in model.named_buffers() if _DECODERS not in name}
-
-
-@torch.no_grad()
-def _overwrite(buffer: Tensor | None, value: Tensor) -> None:
-    if buffer is not None and not _equal(buffer, value):
-        buffer.data = value
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:

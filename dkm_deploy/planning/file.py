@@ -20,8 +20,10 @@ from dkm_deploy.planning.decide import Plan, decide
 from dkm_deploy.quantities import bytes_of
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.targets import existing, planner_for
+from dkm_deploy.untouched import random_state_kept
 
 
+@random_state_kept()
 def plan_file(
     path: str | Path,
     budget: str | int,

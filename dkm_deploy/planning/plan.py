@@ -29,6 +29,7 @@ from dkm_deploy.training.attach import check
 from dkm_deploy.training.calibration import Calibration
 from dkm_deploy.training.probe import Probe
 from dkm_deploy.training.step import parted
+from dkm_deploy.untouched import random_state_kept
 
 
 def plan(
@@ -97,6 +98,7 @@ def plan(
     return details.recipe
 
 
+@random_state_kept()
 def plan_details(
     model: nn.Module,
     budget: str | int,

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.training.objective import call
+from dkm_deploy.untouched import own_copies, rewound
 
 Calibration = Tensor | Mapping[str, Any] | Iterable[Any]
 """Batches as :func:`dkm_deploy.fit` takes them: ``(inputs, labels)``, or the inputs alone; or all
@@ -51,9 +52,14 @@ def in_batches(samples: Any, size: int = BATCH) -> Iterator[Any]:
 
 
 def outputs_of(model: nn.Module, inputs: Any, number: int) -> Any:
-    """What a model returns on the inputs of a batch. Raises DkmError if it does not run on them."""
+    """What a model returns on the inputs of a batch, each time from its own buffers.
+
+    Raises:
+        DkmError: it does not run on them.
+    """
     try:
-        return call(model, inputs)
+        with rewound(model):
+            return call(model, own_copies(inputs))
     except Exception as error:  # any error of the user's own forward
         raise DkmError(
             f"the model does not run on calibration batch {number}: {reason_of(error)}"

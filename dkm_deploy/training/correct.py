@@ -24,6 +24,7 @@ from dkm_deploy.training.observe import unfused_attention
 from dkm_deploy.training.stages import LINEAR, Stage, stages
 from dkm_deploy.training.step import parted, to_device
 from dkm_deploy.training.yardstick import Yardstick
+from dkm_deploy.untouched import random_state_kept
 
 _NEARER_WITHOUT = "the model's outputs came nearer to the original's without"
 
@@ -75,6 +76,7 @@ def correct(frozen: nn.Module, original: nn.Module, calibration: Calibration | N
 
 
 @torch.no_grad()
+@random_state_kept()
 def correct_details(
     frozen: nn.Module, original: nn.Module, calibration: Calibration | None
 ) -> Correction:

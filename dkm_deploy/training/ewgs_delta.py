@@ -14,10 +14,12 @@ from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.training.attach import Attached, require_attached
 from dkm_deploy.training.method import Learned
 from dkm_deploy.training.sharded import whole
+from dkm_deploy.untouched import eval_mode, random_state_kept, rewound
 
 _LARGE = 3  # standard deviations: the size that a large gradient has
 
 
+@random_state_kept()
 def ewgs_delta(model: nn.Module, loss: Callable[[], Tensor], *, seed: int = 0) -> dict[str, float]:
     """Set the delta of every weight of a model that trains with EWGS.
 
@@ -67,17 +69,14 @@ def _levels(layer: Attached) -> Tensor:
 @contextmanager
 def _held(model: nn.Module, layers: Sequence[Attached], levels: Sequence[Tensor]) -> Iterator[None]:
     """The model in eval mode, with these levels for its weights."""
-    modes = [(module, module.training) for module in model.modules()]
     try:
-        model.eval()
-        for layer, held in zip(layers, levels, strict=True):
-            layer.soft.held = held
-        yield
+        with eval_mode(model), rewound(model):
+            for layer, held in zip(layers, levels, strict=True):
+                layer.soft.held = held
+            yield
     finally:
         for layer in layers:
             layer.soft.held = None
-        for module, training in modes:
-            module.training = training
 
 
 def _derivatives(

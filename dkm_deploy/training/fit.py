@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from dkm_deploy.training.attach import attached, require_attached
 from dkm_deploy.training.objective import Loss, Objective
 from dkm_deploy.training.run import Data, Run
 from dkm_deploy.training.step import Step
+from dkm_deploy.untouched import eval_mode
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ def fit(
         optimizer: of the model's parameters.
         scheduler: of the learning rate, stepped after every step of the optimiser.
         loss: ``loss(outputs, labels)``, a scalar tensor; cross entropy if left out.
-        teacher: the fp32 model to distil from, such as a copy made before ``prepare``; it is put
-            in eval mode and never changed.
+        teacher: the fp32 model to distil from, such as a copy made before ``prepare``; it runs
+            in eval mode and is left as it was.
         temperature: of the distillation.
         teacher_weight: share of the distillation in the loss where there are labels too, up to 1.
         class_dim: dimension of the outputs that holds the classes, for cross entropy and
@@ -115,9 +117,11 @@ def fit(
             "teacher_weight": teacher_weight,
         }
         run.keep_in(path_of(checkpoint, "checkpoint"), options)
-    if teacher is not None:
-        teacher.eval()
-    with meter("fit", epochs, console or Console(stderr=True), done=run.position.epoch) as show:
+    modes = nullcontext() if teacher is None else eval_mode(teacher)
+    with (
+        modes,
+        meter("fit", epochs, console or Console(stderr=True), done=run.position.epoch) as show,
+    ):
         while run.position.epoch < epochs:
             run.epoch(show)
     run.save()

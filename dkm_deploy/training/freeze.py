@@ -20,6 +20,7 @@ from dkm_deploy.stacked import OwnParametrization, Place, bake, plain, put
 from dkm_deploy.training.after import AfterTraining, method_named
 from dkm_deploy.training.attach import attached, check, places, require_attached
 from dkm_deploy.training.calibration import Calibration
+from dkm_deploy.untouched import random_state_kept
 
 
 class _FixedWeightError(DkmError, NotImplementedError):
@@ -95,6 +96,7 @@ def soft_copy(model: nn.Module) -> nn.Module:
     return bake(soft_model)
 
 
+@random_state_kept()
 def palettize(
     model: nn.Module,
     recipe: Recipe | PaletteSpec | int,

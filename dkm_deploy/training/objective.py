@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.given import function, integer, real
+from dkm_deploy.untouched import own_copies, rewound
 
 Loss = Callable[[Any, Any], Tensor]
 """``loss(outputs, labels)``, a scalar tensor."""
@@ -50,13 +51,13 @@ class Objective:
             DkmError: there are neither labels nor a teacher, the labels are not for cross entropy,
                 the loss is not a scalar, or the outputs are not scores.
         """
-        outputs = call(model, inputs)
+        outputs = call(model, own_copies(inputs))
         if self.teacher is None:
             if labels is None:
                 raise DkmError("a batch has no labels: give (inputs, labels) or a teacher")
             return self.on_labels(outputs, labels)
-        with torch.no_grad():
-            taught = call(self.teacher, inputs)
+        with torch.no_grad(), rewound(self.teacher):
+            taught = call(self.teacher, own_copies(inputs))
         distilled = distillation(
             _scores(outputs), _scores(taught), self.temperature, self.class_dim
         )

@@ -25,6 +25,7 @@ from dkm_deploy.stacked import plain
 from dkm_deploy.steps import Steps
 from dkm_deploy.training.checkpoint import save_palettes
 from dkm_deploy.training.freeze import palettes
+from dkm_deploy.untouched import random_state_kept
 from dkm_deploy.validation.asked import check_asked
 from dkm_deploy.validation.bundle import (
     DENSE,
@@ -55,6 +56,7 @@ from dkm_deploy.validation.task import first
 Groups = Mapping[str, Mapping[str, NDArray[Any]]]
 
 
+@random_state_kept()
 def write_golden(
     folder: str | Path,
     *,

@@ -20,6 +20,7 @@ from dkm_deploy.stacked import plain
 from dkm_deploy.steps import Steps
 from dkm_deploy.targets import existing, reader_for
 from dkm_deploy.training.freeze import palettes
+from dkm_deploy.untouched import random_state_kept
 from dkm_deploy.validation.asked import check_asked, original_given
 from dkm_deploy.validation.budget import Budget
 from dkm_deploy.validation.bundle import Bundle, read_bundle
@@ -45,6 +46,7 @@ from dkm_deploy.validation.task import Original, Task
 Files = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
+@random_state_kept()
 def validate(
     files: Files,
     *,
@@ -118,6 +120,7 @@ def validate(
     )
 
 
+@random_state_kept()
 def replay(
     files: Files,
     golden: str | PathLike[str],

@@ -115,7 +115,7 @@ class TestDistillation:
         )
         assert distances[-1] < 0.2 * distances[0]
         assert_same(teacher.state_dict(), before)
-        assert not teacher.training
+        assert teacher.training  # as it was given
 
     def test_labels_are_mixed_in_by_weight(self):
         torch.manual_seed(2)
