@@ -40,6 +40,8 @@ def same(stored: Array, wanted: Array, operands: Array | None = None) -> bool:
     """
     if stored.size != wanted.size:
         return False
+    wanted = np.atleast_1d(wanted)  # the bias of a lone channel may be a scalar
+    operands = None if operands is None else np.atleast_1d(operands)
     places = np.linspace(0, wanted.size - 1, min(wanted.size, _SAMPLE)).astype(np.intp)
     at = np.unravel_index(places, wanted.shape)
     spread = None if operands is None else operands[at].reshape(-1)

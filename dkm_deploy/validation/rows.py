@@ -25,7 +25,7 @@ from dkm_deploy.runtimes import (
     runtime_for,
 )
 from dkm_deploy.steps import Steps
-from dkm_deploy.targets import reader_for
+from dkm_deploy.targets import Reader, reader_for
 from dkm_deploy.validation.budget import budget_checks
 from dkm_deploy.validation.bundle import in_a_row
 from dkm_deploy.validation.checks import (
@@ -106,7 +106,7 @@ def file_row(path: Path, task: Task) -> Model:
         cost=costs,
         checks=(
             palettes_check(task.frozen, stored, ledger),
-            dense_check(path, reader, task.dense),
+            _dense(path, reader, task),
             parity,
             *answer_checks(told, task.limits, task.undecided),
             *size_checks(ledger, before.tensor_bytes if before else None, task.limits),
@@ -114,6 +114,15 @@ def file_row(path: Path, task: Task) -> Model:
             *cost_checks(costs, unmeasured, task.limits),
         ),
     )
+
+
+def _dense(path: Path, reader: Reader, task: Task) -> Check:
+    try:
+        return dense_check(path, reader, task.dense)
+    except DkmError:
+        raise  # the file is damaged
+    except Exception as error:  # a fault of the comparison is not one of the file
+        return Check("dense", "not run", f"it failed: {told_reason(error)}", blocks=True)
 
 
 def returned_row(folder: Path, returned: Returned, task: Task) -> Model:

@@ -170,3 +170,10 @@ def test_what_a_program_works_out_of_a_weight_is_not_called_wrong(made):
     noisy = noisy.astype(np.float32)
     found = compare([DenseTensor("const_3", noisy.nbytes, lambda: noisy)], reference)
     assert [difference.weight for difference in found.wrong] == ["a.weight"]
+
+
+@pytest.mark.parametrize(("value", "equal"), [(0.25, {"head.bias"}), (0.5, set())])
+def test_the_bias_of_a_lone_logit_may_be_a_scalar(value, equal):
+    reference = DenseReference({"head.bias": np.array([0.25], np.float32)}, {})
+    stored = DenseTensor("head.bias", 4, lambda: np.array(value, np.float32))
+    assert compare([stored], reference).equal == equal
