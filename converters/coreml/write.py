@@ -27,8 +27,11 @@ ct = coremltools()  # noisy, so before what imports it
 from converters.coreml.describe import describe  # noqa: E402
 from converters.coreml.interface import classifier, inputs, outputs  # noqa: E402
 from converters.coreml.lower import Decodes, lowering  # noqa: E402
+from converters.coreml.narrowing import Narrowing  # noqa: E402
 from converters.coreml.outputs import mark_outputs  # noqa: E402
+from converters.coreml.passes import exact_constants, passes  # noqa: E402
 
+_FLOAT32 = ct.precision.FLOAT32
 _RECURRENT_FLOAT16 = 17  # the generation of Core ML whose lstm, gru and rnn may be in float16
 
 _aten = torch.ops.aten
@@ -45,36 +48,37 @@ def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
     """See :meth:`converters.coreml.CoreMLTarget.write`."""
     if options.compute_precision == "float16":
         check_float16(exported.palettes)
-    model, decodes = _converted(exported, options)
+    model, decodes, narrowed = _converted(exported, options)
     describe(model, exported, options, decodes)
     # With its program at hand coremltools adds a debug map, and fails to where there are loops.
     model._mil_program = None
     with _silent():
         model.save(str(path))
     _open_modes(path)
-    return (*_notes(exported, options), *_lookups(decodes.lookups))
+    return (*_notes(exported, options), *_lookups(decodes.lookups), *narrowed)
 
 
-def _converted(exported: Exported, options: Options) -> tuple[Any, Decodes]:
-    """The model as coremltools has it. Raises DkmError if it cannot convert it."""
+def _converted(exported: Exported, options: Options) -> tuple[Any, Decodes, tuple[str, ...]]:
+    """The model as coremltools has it, and notes. Raises DkmError if it cannot convert it."""
     given, wanted = inputs(exported, options), outputs(exported, options)
     try:
         with _silent():
             program = exported.program.run_decompositions(_decompositions())
             program = mark_outputs(_named_apart(_with_defaults(program)))
             decodes = _decodes(exported, program, options)
-            with lowering(decodes):
+            narrowing = _narrowing(options)
+            with lowering(decodes), exact_constants():
                 model = ct.convert(
                     program,
                     inputs=given,
                     outputs=wanted,
                     classifier_config=classifier(options),
                     minimum_deployment_target=getattr(ct.target, options.minimum_deployment_target),
-                    compute_precision=_precision(options),
-                    pass_pipeline=_passes(),
+                    compute_precision=narrowing.precision() if narrowing else _FLOAT32,
+                    pass_pipeline=passes(),
                     skip_model_load=True,
                 )
-            return model, decodes
+            return model, decodes, tuple(narrowing.notes() if narrowing else ())
     except Exception as error:  # coremltools raises many kinds, each for the user's model
         with _silent():  # its frames hold temporary folders, which warn when they go
             traceback.clear_frames(error.__traceback__)
@@ -90,20 +94,12 @@ def _decodes(exported: Exported, program: ExportedProgram, options: Options) -> 
     )
 
 
-def _passes() -> Any:
-    """Those of coremltools, less the one that puts an 8-bit LUT's scale behind the look-up."""
-    passes = ct.PassPipeline.DEFAULT
-    passes.remove_passes({"common::canonicalize_quantized_lut_pattern"})
-    return passes
-
-
-def _precision(options: Options) -> Any:
+def _narrowing(options: Options) -> Narrowing | None:
     """What is made float16: all but the weights of recurrent layers where those lack it."""
     if options.compute_precision == "float32":
-        return ct.precision.FLOAT32
-    if generation(options.minimum_deployment_target) >= _RECURRENT_FLOAT16:
-        return ct.precision.FLOAT16
-    return ct.transform.FP16ComputePrecision(op_selector=lambda op: not _feeds_recurrent(op))
+        return None
+    lack = generation(options.minimum_deployment_target) < _RECURRENT_FLOAT16
+    return Narrowing(lambda operation: lack and _feeds_recurrent(operation))
 
 
 def _feeds_recurrent(operation: Any) -> bool:
