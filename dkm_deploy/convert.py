@@ -19,6 +19,9 @@ from dkm_deploy.paths import path_of
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.targets import StatefulTarget, Target, held_to, target_for
 from dkm_deploy.untouched import random_state_kept
+from dkm_deploy.widened import is_bfloat16
+
+_WIDENED = "bfloat16 is written as float32, which holds its values; call .half() for half the bytes"
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,8 @@ def convert(
     ledger = target.ledger(path)
     for file in replaced.difference(ledger.companions):
         remove(file)
-    return Artifact(path, target.name, ledger, tuple(notes or ()))
+    widened = (_WIDENED,) if is_bfloat16(frozen) else ()
+    return Artifact(path, target.name, ledger, (*widened, *(notes or ())))
 
 
 def _companions(target: Target, path: Path) -> set[Path]:

@@ -26,6 +26,7 @@ from dkm_deploy.tensors_only import tensors_only
 from dkm_deploy.training.freeze import palettes
 from dkm_deploy.training.observe import unfused_attention
 from dkm_deploy.untouched import eval_copy, random_state_kept
+from dkm_deploy.widened import widened
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = N
             or keeps state in something else than buffers.
     """
     frozen = plain(model_of(frozen, "frozen"))
-    found = palettes(frozen)
+    found, frozen = palettes(frozen), widened(frozen)
     # Core ML has no other order of dimensions, and what a file computes does not depend on it.
     args, kwargs = pytree.tree_map_only(Tensor, Tensor.contiguous, arguments(example_inputs))
     with unfused_attention(), random_state_kept():

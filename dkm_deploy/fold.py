@@ -19,6 +19,7 @@ from dkm_deploy.export import Exported, Inputs, arguments, export
 from dkm_deploy.given import model_of
 from dkm_deploy.stacked import plain
 from dkm_deploy.untouched import own_copies, random_state_kept, untouched
+from dkm_deploy.widened import widened
 
 _Layer = nn.Linear | _ConvNd
 _TOLERANCE = 1e-2  # of the outputs' norm; a wrong fold is far off, float16 arithmetic is not
@@ -111,7 +112,7 @@ def _outputs(model: nn.Module, example_inputs: Inputs) -> list[Any]:
 
 
 def _check(model: nn.Module, folded: nn.Module, example_inputs: Inputs) -> None:
-    before, after = (_outputs(m, example_inputs) for m in (model, folded))
+    before, after = (_outputs(m, example_inputs) for m in (widened(model), widened(folded)))
     for expected, found in zip(before, after, strict=True):
         if not torch.is_tensor(expected):
             continue

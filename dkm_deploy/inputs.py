@@ -19,12 +19,16 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.given import short
+from dkm_deploy.widened import wide
 
 Inputs = Tensor | NDArray[Any] | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
 
 def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments of ``forward``; arrays of numbers become tensors.
+
+    Tensors of bfloat16 become float32, as the models that they are for; see
+    :mod:`dkm_deploy.widened`.
 
     Raises:
         DkmError: ``inputs`` are of another type, or a keyword is no str.
@@ -80,7 +84,9 @@ def _tensors(value: Any) -> Any:
 
 
 def _tensor(leaf: Any) -> Any:
-    """A numpy array as a tensor that shares its memory where it can; others as they are."""
+    """A numpy array as a tensor that shares its memory where it can; bfloat16 as float32."""
+    if isinstance(leaf, Tensor):
+        return wide(leaf)
     if isinstance(leaf, np.generic):
         return leaf.item()
     if not isinstance(leaf, np.ndarray) or leaf.dtype.kind not in "biufc":

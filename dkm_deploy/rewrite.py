@@ -175,6 +175,7 @@ def _palettized(
 
 def _check_output(out: Path, source: Path, *, force: bool) -> None:
     """Raise DkmError if ``out`` is the input or may not be replaced."""
+    check_writable(out, force=True)
     if out.is_dir():
         raise DkmError(f"{out}: this is a folder; give the name of a file")
     if out.exists() and out.samefile(source):

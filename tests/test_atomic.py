@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import subprocess
@@ -10,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from dkm_deploy.atomic import written_whole
-from dkm_deploy.errors import DkmError, OutputExistsError
+from dkm_deploy.atomic import set_aside, written_whole
+from dkm_deploy.errors import DkmError, OutputExistsError, UnwritableFileError
 
 
 def write(path: Path, text: str, *, companion: bool = True, force: bool = False) -> None:
@@ -134,3 +135,85 @@ def test_a_file_and_a_folder_do_not_replace_each_other(tmp_path, old_is_folder):
         temporary.write_text("new") if old_is_folder else temporary.mkdir()
     assert [entry.name for entry in tmp_path.iterdir()] == ["m"]
     assert path.is_dir() == old_is_folder
+
+
+def test_what_appears_at_the_last_moment_is_not_replaced(tmp_path, monkeypatch):
+    link = os.link
+
+    def late(source, target, **how):
+        Path(target).write_text("theirs")
+        link(source, target, **how)
+
+    monkeypatch.setattr(os, "link", late)
+    with pytest.raises(OutputExistsError, match="already exists"):
+        write(tmp_path / "m.onnx", "new", companion=False)
+    assert content(tmp_path) == {"m.onnx": "theirs"}
+
+
+def test_a_file_system_without_links_is_written_to(tmp_path, monkeypatch):
+    def unknown(*_, **__):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", unknown)
+    write(tmp_path / "m.onnx", "old")
+    write(tmp_path / "m.onnx", "new", force=True)
+    assert content(tmp_path) == NEW
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    resource = pytest.importorskip("resource")
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, most[1]))
+    try:
+        with pytest.raises(UnwritableFileError, match="cannot be written: File too large$"):
+            write(tmp_path / "made" / "m.onnx", "n" * 100)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\u6a21" * 85])
+def test_the_longest_name_can_be_written(tmp_path, name):
+    write(tmp_path / name, "new", companion=False)
+    assert content(tmp_path) == {name: "new"}
+
+
+@pytest.mark.parametrize("name", ["n" * 256, "a\0b", ".", "..", "link/m"])
+def test_names_that_no_file_can_have_are_refused(tmp_path, name):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(DkmError):
+        write(tmp_path / name, "new")
+    assert [path.name for path in tmp_path.iterdir()] == ["link"]
+
+
+def test_a_link_that_leads_nowhere_is_not_replaced_without_force(tmp_path):
+    (tmp_path / "m").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(OutputExistsError):
+        write(tmp_path / "m", "new", companion=False)
+    assert (tmp_path / "m").is_symlink()
+
+
+def test_what_cannot_be_moved_back_is_kept(tmp_path, monkeypatch):
+    write(tmp_path / "m.onnx", "old", companion=False)
+
+    def failing(*_, **__):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(os, "link", failing)
+    with pytest.raises(DkmError, match="what was there is now"):
+        write(tmp_path / "m.onnx", "new", force=True)
+    (kept,) = tmp_path.glob(".m.onnx.*/.old/m.onnx")
+    assert kept.read_text() == "old"
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_what_is_set_aside_comes_back_if_the_rest_fails(tmp_path, fails):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "old").write_text("old")
+    with contextlib.suppress(KeyError), set_aside(tmp_path / "out"):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "new").write_text("new")
+        if fails:
+            raise KeyError
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["old" if fails else "new"]

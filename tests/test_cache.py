@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
 from dkm_deploy.cache import Cache, digest, model_digest, tensor_digest
+from dkm_deploy.errors import DkmError
 
 
 def test_values_outlive_the_process(tmp_path):
@@ -53,3 +55,27 @@ class _Named:
 
     def __repr__(self):
         return self.name
+
+
+def test_what_is_damaged_is_measured_again(tmp_path):
+    Cache(tmp_path).put("a", 1)
+    with (tmp_path / "measured.jsonl").open("ab") as file:
+        file.write(b'\xff\xfe\n[1]\n{"key": [], "value": 1}\n{"key": "b", "value": "much"}\n')
+    cache = Cache(tmp_path)
+    assert (cache.take("a", int), cache.take("b", float), cache.take("c", int)) == (1, None, None)
+
+
+def test_a_cache_that_cannot_be_written_ends_nothing(tmp_path):
+    (tmp_path / "measured.jsonl").mkdir()
+    cache = Cache(tmp_path)
+    with pytest.warns(UserWarning, match="nothing more is kept: Is a directory"):
+        cache.put("a", 1)
+    cache.put("b", 2)
+    assert (cache.take("a", int), cache.take("b", int)) == (1, 2)
+
+
+@pytest.mark.parametrize("name", ["file", "file/below", "n" * 300])
+def test_what_cannot_be_a_folder_is_no_cache(tmp_path, name):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(DkmError, match="cannot be used as a cache"):
+        Cache(tmp_path / name)

@@ -30,6 +30,7 @@ from dkm_deploy.palette import Palette
 def write(exported: Exported, path: Path, options: Options) -> None:
     """See :meth:`converters.coreai.CoreAITarget.write`."""
     palettes = exported.palettes
+    _check_types(exported)
     if options.half:
         check_float16(palettes)
         palettes = {name: palette.astype(np.float16) for name, palette in palettes.items()}
@@ -43,6 +44,16 @@ def write(exported: Exported, path: Path, options: Options) -> None:
             metadata.set_custom(SAME_KEY, same)
 
     asset.update_metadata(update)
+
+
+def _check_types(exported: Exported) -> None:
+    """Raise DkmError for a type that Core AI lacks."""
+    for name, tensor in exported.program.state_dict.items():
+        if tensor.dtype is torch.float64:
+            raise DkmError(
+                f"{name} is float64, which Core AI lacks; call .float() on the model before it is "
+                "palettized, and on its inputs"
+            )
 
 
 def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Options) -> Any:

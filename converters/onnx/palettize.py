@@ -17,7 +17,7 @@ from converters.onnx.encode import Encoding, encode
 from converters.onnx.external import LARGEST, bytes_of, move_tensors_out
 from converters.onnx.insert import insert
 from converters.onnx.ledger import ledger
-from converters.onnx.load import load
+from converters.onnx.listed import load_unlisted
 from converters.onnx.values import (
     DEFAULT_DOMAINS,
     Values,
@@ -60,7 +60,7 @@ def palettize(path: Path, out: Path, recipe: Recipe) -> Rewrite:
             it is palettized already or for training, a name is taken, the recipe does not fit it,
             or nothing in it can be palettized.
     """
-    model = load(path)
+    model = load_unlisted(path)
     try:
         check_model(model)
         found = find_weights(model)

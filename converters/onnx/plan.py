@@ -12,7 +12,7 @@ import torch
 
 from converters.onnx.given import GivenWeights, in_batches
 from converters.onnx.ledger import ledger
-from converters.onnx.load import load
+from converters.onnx.listed import load_unlisted
 from converters.onnx.palettize import (
     check_free,
     check_model,
@@ -75,7 +75,7 @@ class OnnxSubject:
         if labels is not None and len(labels) != sample_count(inputs):
             raise DkmError(f"{len(labels)} labels for {sample_count(inputs)} inputs")
         self._path = path
-        model = load(path)
+        model = load_unlisted(path)
         self._tensors = _weights(path, model)
         self.shapes: Mapping[str, tuple[int, ...]] = {
             name: tuple(tensor.dims) for name, tensor in self._tensors.items()
@@ -119,7 +119,7 @@ class OnnxSubject:
         """By writing it, with other values, to a folder that is removed again."""
         del target
         palettes = {name: stand_in(self._tensors[name], spec) for name, spec in specs.items()}
-        model = load(self._path)
+        model = load_unlisted(self._path)
         encodings = {
             name: encoding(name, self._tensors[name], spec) for name, spec in specs.items()
         }

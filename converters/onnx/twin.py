@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from onnx import helper, numpy_helper
 
-from converters.onnx.load import load
+from converters.onnx.listed import load_unlisted
 from converters.onnx.palettize import save
 from converters.onnx.values import values_of
 from dkm_deploy.errors import DkmError
@@ -28,7 +28,7 @@ def write_twin(path: Path, palettes: Mapping[str, Palette], out: Path) -> None:
         DkmError: the file is damaged or not ONNX, a palette is of no weight in it, or the result
             is larger than 2 GiB.
     """
-    model = load(path)
+    model = load_unlisted(path)
     held = {each.name: each for each in values_of(model).held}
     for name, palette in palettes.items():
         tensor = held[name].tensor if name in held else None

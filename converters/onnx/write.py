@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnx
 import onnx_ir as ir
+import torch
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # no type hints
 from onnx import helper
 from onnx_ir.passes import common as passes
@@ -18,6 +19,7 @@ from converters.onnx.options import Options
 from converters.onnx.trace import DOMAIN, trace
 from dkm_deploy._version import __version__
 from dkm_deploy.errors import DkmError
+from dkm_deploy.runtimes import runtime_for
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,7 +64,19 @@ def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
     if external:
         move_tensors_out(proto.graph, path)
     _save(proto, path)
+    _check_float64(exported, path)
     return tuple(notes)
+
+
+def _check_float64(exported: Exported, path: Path) -> None:
+    """Raise DkmError for a file of float64 that ONNX Runtime has no kernels for."""
+    if any(tensor.dtype is torch.float64 for tensor in exported.program.state_dict.values()):
+        try:
+            runtime_for(path).load(path)
+        except DkmError as error:
+            raise DkmError(
+                f"{error}; of float64: call .float() before it is palettized, and on its inputs"
+            ) from error
 
 
 def with_palettes(

@@ -54,9 +54,8 @@ def _run(argv: Sequence[str] | None) -> int:
     except DkmError as error:
         tell_error(str(error))
         code = 2
-    except OSError as error:  # of standard output or a temporary folder
-        place = "standard output" if flush_output() else error.filename
-        tell_error(f"{place or 'a temporary file'}: {refused_by_system(error)}")
+    except OSError as error:  # of a temporary folder, or without a name of standard output
+        tell_error(f"{error.filename or 'standard output'}: {refused_by_system(error)}")
         code = 2
     except KeyboardInterrupt:
         print("dkm-deploy: interrupted", file=sys.stderr)  # noqa: T201

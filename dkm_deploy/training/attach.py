@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import cast
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
@@ -104,6 +104,7 @@ def prepare(
             a weight holds NaN or infinity. The model is then unchanged.
     """
     model, recipe, chosen = model_of(model), Recipe.of(recipe), method_named(method)
+    _check_trainable(model)
     specs, found = check(model, recipe, targets), weights(unwrapped(model))
     softs = {name: _soft(name, found[name], spec, chosen, recipe) for name, spec in specs.items()}
     for name, soft in softs.items():
@@ -138,6 +139,15 @@ def _soft(
         raise DkmError(f"{name}: {error}") from error
 
 
+def _check_trainable(model: nn.Module) -> None:
+    """Raise DkmError for a model that PyTorch cannot train."""
+    if isinstance(model, fx.GraphModule) and "train" in vars(model):
+        raise DkmError(
+            "model is a program of torch.export, fixed to one mode; prepare the model that it was "
+            "exported from"
+        )
+
+
 def check(
     model: nn.Module, recipe: Recipe | PaletteSpec | int, targets: Sequence[str] = ()
 ) -> Mapping[str, PaletteSpec]:
@@ -159,7 +169,7 @@ def check(
     parameters = {name: weight.value.detach() for name, weight in weights(model).items()}
     specs = recipe.assign(parameters).specs
     for name, spec in specs.items():
-        if not torch.isfinite(parameters[name]).all():
+        if not torch.isfinite(parameters[name].detach()).all():
             raise DkmError(f"{name}: the weights hold NaN or infinity; mend the model first")
         for target in targets:
             shape = tuple(parameters[name].shape)

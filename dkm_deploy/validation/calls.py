@@ -17,6 +17,7 @@ from dkm_deploy.training.freeze import palettes
 from dkm_deploy.training.observe import hooked
 from dkm_deploy.untouched import untouched
 from dkm_deploy.validation.run import outputs_of
+from dkm_deploy.widened import widened
 
 Note = Callable[[str, Tensor, Tensor], None]
 
@@ -82,7 +83,7 @@ def _run(model: nn.Module, inputs: Inputs, layers: Collection[str], note: Note) 
         if taken is not None and made is not None:
             note(layer, taken, made)
 
-    with untouched(model) as copied, hooked(copied, layers, hook):
+    with untouched(widened(model)) as copied, hooked(copied, layers, hook):
         outputs_of(copied, inputs)
 
 

@@ -20,6 +20,7 @@ from dkm_deploy.runtimes import Arrays, Batched, Probe, Session, Stateful, Trans
 from dkm_deploy.steps import Steps
 from dkm_deploy.untouched import own_copies, untouched, written
 from dkm_deploy.validation.batches import largest_batch, smallest_batch
+from dkm_deploy.widened import widened
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -30,12 +31,13 @@ def run_model(model: nn.Module, inputs: Inputs | Steps, block: int = _BLOCK) -> 
     """Outputs of a PyTorch model in eval mode, by name; the model and the inputs are left alone.
 
     It runs on ``block`` samples at a time, or its fixed batch, from its own buffers each time. One
-    that keeps state runs on samples one by one. Steps run one after the other.
+    that keeps state runs on samples one by one. Steps run one after the other. A model of bfloat16
+    runs in float32, as files do.
 
     Raises:
         DkmError: the model does not run on the inputs.
     """
-    model_of(model)
+    model = widened(model_of(model))
     if isinstance(inputs, Steps):
         with untouched(model) as copied:
             return joined_steps([outputs_of(copied, step) for step in inputs])
