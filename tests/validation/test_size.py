@@ -25,6 +25,16 @@ def test_half_a_model_is_its_floats_in_two_bytes():
     assert half_bytes(model.half()) == tensor_bytes(model)
 
 
+def test_palettes_count_packed_and_the_rest_as_it_is(frozen):
+    found = dkm.palettes(frozen)
+    packed = 216 * 3 // 8 + 40 + 4 * (8 + 256)  # stem in 3 bits, head in 8, with their LUTs
+    assert sum(p.size for p in found.values()) == 216 + 40
+    dense = tensor_bytes(small_net()) - 4 * (216 + 40)
+    assert tensor_bytes(frozen) == packed + dense
+    counter = 8
+    assert half_bytes(frozen) == packed + (dense - counter) / 2 + counter
+
+
 @pytest.mark.parametrize("name", ["m.onnx", "m.mlpackage"])
 def test_deflate_gives_what_a_zip_archive_holds(frozen, tmp_path, name):
     path = dkm.convert(frozen, images(1), tmp_path / name).path
