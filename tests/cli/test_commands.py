@@ -190,3 +190,16 @@ def test_sensitive_without_calibration(folder, tmp_path, capsys):
     source = ["palettize", MODEL, "--weights", folder / "plain.safetensors", "--bits", "2"]
     out = ["-o", tmp_path / "packed.safetensors"]
     fails(capsys, [*source, *out, "--method", "sensitive"], "give calibration=")
+
+
+def test_steps_are_the_first_dimension_of_all_inputs(folder, tmp_path, capsys):
+    path = tmp_path / "steps.safetensors"
+    save_file({"x": images(8).unsqueeze(1)}, path)
+    command = validation(folder, "--inputs", f"{path}", "--steps", "--json", f"{tmp_path}/r.json")
+    assert main(command) == 0
+    report = json.loads((tmp_path / "r.json").read_text())
+    parities = [c["reason"] for m in report["models"] for c in m["checks"] if c["name"] == "parity"]
+    assert report["samples"] == 8
+    assert all("over 8 steps" in reason for reason in parities)
+    wrong = ["validate", f"{folder}/model.onnx", "--golden", f"{tmp_path}", "--steps"]
+    fails(capsys, wrong, "--steps does not go with --golden")
