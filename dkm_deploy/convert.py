@@ -13,6 +13,7 @@ from torch import nn
 from dkm_deploy.atomic import check_writable, remove, written_whole
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Exported, Inputs, export
+from dkm_deploy.interface import Interface, InterfaceReader
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
 from dkm_deploy.paths import path_of
@@ -33,12 +34,15 @@ class Artifact:
         target: name of the target that wrote it.
         ledger: every byte of it, and of its data files.
         notes: what to know of it, a line each, such as a weight that could not be stored as asked.
+        interface: what an app finds in it by name, for ``dkm.validate`` and ``dkm.write_golden``
+            to hold later files to; None where its target does not tell.
     """
 
     path: Path
     target: str
     ledger: Ledger
     notes: tuple[str, ...] = ()
+    interface: Interface | None = None
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -95,7 +99,16 @@ def convert(
     for file in replaced.difference(ledger.companions):
         remove(file)
     widened = (_WIDENED,) if is_bfloat16(frozen) else ()
-    return Artifact(path, target.name, ledger, (*widened, *(notes or ())))
+    told = (*widened, *(notes or ()))
+    return Artifact(path, target.name, ledger, told, _interface(target, path))
+
+
+def _interface(target: Target, path: Path) -> Interface | None:
+    """What a file that was just written is to offer an app."""
+    if not isinstance(target, InterfaceReader):
+        return None
+    found, asked = target.read_interface(path)
+    return asked or found
 
 
 def _companions(target: Target, path: Path) -> set[Path]:

@@ -9,12 +9,14 @@ from typing import Any
 from torch import Tensor, nn
 
 from converters.coreml import deployment
+from converters.coreml.asked import read_interface
 from converters.coreml.dense import read_dense
 from converters.coreml.ledger import ledger
 from converters.coreml.options import Options
 from converters.coreml.read import read_palettes
 from dkm_deploy.dense_tensor import DenseTensor
 from dkm_deploy.export import Exported
+from dkm_deploy.interface import Interface
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec
@@ -121,6 +123,10 @@ class CoreMLTarget:
     def read_dense(self, path: Path) -> Iterator[DenseTensor]:
         """See :func:`converters.coreml.dense.read_dense`."""
         return read_dense(path)
+
+    def read_interface(self, path: Path) -> tuple[Interface, Interface | None]:
+        """See :func:`converters.coreml.asked.read_interface`."""
+        return read_interface(path)
 
     def ledger(self, path: Path) -> Ledger:
         """See :func:`converters.coreml.ledger.ledger`."""

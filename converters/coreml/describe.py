@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from converters.coreml.asked import asked_interface
 from converters.coreml.lower import Decodes
 from converters.coreml.options import Options
 from converters.coreml.read import (
@@ -27,6 +28,7 @@ from converters.coreml.rows import Held, left
 from converters.coreml.unread import store
 from dkm_deploy.convert import spec_of
 from dkm_deploy.export import Exported
+from dkm_deploy.interface import INTERFACE_KEY
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import Recipe, Rule, not_a_weight
 from dkm_deploy.runtimes.mlprogram.interface import IMAGES_KEY
@@ -71,6 +73,8 @@ def describe(
             model.user_defined_metadata[key] = json.dumps(table)
     if exported.palettes:
         model.user_defined_metadata[RECIPE_KEY] = recipe(exported).to_toml()
+    asked = asked_interface(model.get_spec().description, options)
+    model.user_defined_metadata[INTERFACE_KEY] = asked.to_json()
     _about(model, options.about)
 
 

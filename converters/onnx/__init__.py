@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from converters.onnx.dense import read_dense
+from converters.onnx.interface import read_interface
 from converters.onnx.ledger import ledger
+from converters.onnx.load import load
 from converters.onnx.options import Decode, Options
 from converters.onnx.palettize import palettize
 from converters.onnx.read import read_palettes
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
 
     from dkm_deploy.dense_tensor import DenseTensor
     from dkm_deploy.export import Exported, Inputs
+    from dkm_deploy.interface import Interface
     from dkm_deploy.ledger import Ledger
     from dkm_deploy.metric import Metric
     from dkm_deploy.palette import Palette
@@ -63,6 +66,10 @@ class OnnxTarget:
     def read_dense(self, path: Path) -> Iterator[DenseTensor]:
         """The tensors that no palette is decoded from, by the names of their initializers."""
         return read_dense(path)
+
+    def read_interface(self, path: Path) -> tuple[Interface, Interface | None]:
+        """What an app finds in the file, and what its metadata says it should."""
+        return read_interface(load(path, largest=0), path)
 
     def palettize(self, path: Path, out: Path, recipe: Recipe) -> Rewrite:
         """Cluster the weights of the file at ``path`` and write it to ``out``."""

@@ -15,6 +15,7 @@ from onnx_ir.passes import common as passes
 from converters.onnx.external import LARGEST, move_tensors_out, move_weights_out, total_bytes
 from converters.onnx.half import cast_weights, narrow_luts, narrow_weights
 from converters.onnx.insert import insert
+from converters.onnx.interface import write_interface
 from converters.onnx.options import Options
 from converters.onnx.trace import DOMAIN, trace
 from dkm_deploy._version import __version__
@@ -93,6 +94,7 @@ def with_palettes(
 
 def _save(proto: onnx.ModelProto, path: Path) -> None:
     try:
+        write_interface(proto)
         path.write_bytes(proto.SerializeToString(deterministic=True))
         # By its path, for the checker copies a model that it is given.
         onnx.checker.check_model(path, full_check=True)

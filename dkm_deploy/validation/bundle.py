@@ -30,6 +30,7 @@ from torch import Tensor
 
 from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.export import Inputs
+from dkm_deploy.interface import Interface, interface_from
 from dkm_deploy.palette import Palette
 from dkm_deploy.steps import Steps, unstacked
 from dkm_deploy.training.checkpoint import as_array, read_palettes, read_tensors
@@ -69,6 +70,7 @@ class Bundle:
         recipe: TOML of a recipe that lays palettes out like these; empty if it is not told.
         steps: how many; None if the inputs are no steps.
         dense: the weights of the frozen model that have no palette; None in older bundles.
+        interface: what an app is to find in files of one kind; None if it is not told.
     """
 
     inputs: Mapping[str, Tensor] | Steps
@@ -82,6 +84,7 @@ class Bundle:
     provenance: Mapping[str, str]
     recipe: str
     dense: DenseReference | None
+    interface: Interface | None
     steps: int | None = None
 
 
@@ -112,6 +115,7 @@ def read_bundle(folder: Path) -> Bundle:
             provenance={str(k): str(v) for k, v in manifest["provenance"].items()},
             recipe=str(manifest.get("recipe", "")),
             steps=steps,
+            interface=_interface(manifest.get("interface")),
             dense=_dense(folder / DENSE, manifest["epsilons"]) if DENSE in listed else None,
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
@@ -175,6 +179,10 @@ def _manifest(folder: Path) -> dict[str, Any]:
         version = found.get("version")
         raise DkmError(f"{path}: version {version!r} of the format; this reads {VERSION}")
     return found
+
+
+def _interface(held: Mapping[str, str] | None) -> Interface | None:
+    return None if held is None else interface_from(held["asked"], str(held["suffix"]))
 
 
 def _dense(path: Path, epsilons: Mapping[str, float]) -> DenseReference:

@@ -19,6 +19,7 @@ from dkm_deploy.atomic import check_writable, written_whole
 from dkm_deploy.errors import DkmError
 from dkm_deploy.given import model_of
 from dkm_deploy.inputs import Inputs, arguments, arrays_in
+from dkm_deploy.interface import Interface
 from dkm_deploy.metric import unfit
 from dkm_deploy.paths import path_of
 from dkm_deploy.stacked import plain
@@ -67,6 +68,7 @@ def write_golden(
     metric: str | None = None,
     limits: Limits | None = None,
     provenance: Mapping[str, str] | None = None,
+    interface: Interface | None = None,
     force: bool = False,
 ) -> None:
     """Write a golden bundle, whole or not at all; :func:`dkm_deploy.replay` takes it.
@@ -84,6 +86,8 @@ def write_golden(
         metric: what the labels are for; None is top-1 accuracy.
         limits: what a file must keep.
         provenance: the recipe, the commit, and whatever else should be known of the model.
+        interface: what an app is to find in files of one kind, as :class:`dkm_deploy.Artifact`
+            holds it.
         force: replace the folder.
 
     Raises:
@@ -124,6 +128,7 @@ def write_golden(
     dense = dense_reference(reference)
     about: dict[str, Any] = {
         "epsilons": dense.epsilons,
+        "interface": interface and {"suffix": interface.suffix, "asked": interface.to_json()},
         "metric": metric,
         "original_bytes": [tensor_bytes(original), half_bytes(original)] if original else None,
         "limits": asdict(limits),

@@ -40,6 +40,7 @@ from dkm_deploy.validation.cost_check import cost_checks
 from dkm_deploy.validation.dense_check import dense_check
 from dkm_deploy.validation.each import told_reason
 from dkm_deploy.validation.finite import uncompared
+from dkm_deploy.validation.interface_check import interface_check
 from dkm_deploy.validation.limits import Limits, limits_of
 from dkm_deploy.validation.locate import Divergence, locate, told
 from dkm_deploy.validation.metrics import Errors
@@ -107,6 +108,7 @@ def file_row(path: Path, task: Task) -> Model:
         checks=(
             palettes_check(task.frozen, stored, ledger),
             _dense(path, reader, task),
+            interface_check(path, reader, task.interface, ran.outputs, task.reference),
             parity,
             *answer_checks(told, task.limits, task.undecided),
             *size_checks(ledger, before.tensor_bytes if before else None, task.limits),

@@ -11,6 +11,7 @@ from torch import nn
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
+from dkm_deploy.interface import Interface
 from dkm_deploy.metric import Metric, score
 from dkm_deploy.palette import Palette
 from dkm_deploy.steps import Steps
@@ -52,6 +53,8 @@ class Task:
     """The reference itself, where it is at hand."""
     dense: DenseReference | None = None
     """Its dense weights, where they are."""
+    interface: Interface | None = None
+    """What an app is to find in files of its suffix, where that is known from elsewhere."""
     budget: Budget | None = None
     meter: Meter | None = None
     random: str = ""

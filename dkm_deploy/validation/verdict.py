@@ -13,6 +13,7 @@ from torch import nn
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
 from dkm_deploy.given import model_of
+from dkm_deploy.interface import Interface
 from dkm_deploy.metric import Metric, accuracy
 from dkm_deploy.paths import paths_of
 from dkm_deploy.recipe import not_a_weight
@@ -57,6 +58,7 @@ def validate(
     metric: Metric | None = None,
     limits: Limits | None = None,
     also: Mapping[str, nn.Module] | None = None,
+    interface: Interface | None = None,
     budget: Budget | None = None,
     cost: CostOptions | None = None,
     require: bool | Collection[str] = False,
@@ -85,6 +87,8 @@ def validate(
             inputs. Labels that it is not asked of are a check "not run" with the reason.
         limits: what counts as passed.
         also: further PyTorch models to show in the table, by name.
+        interface: what an app is to find in files of one kind, as :class:`dkm_deploy.Artifact`
+            holds it; without it a file is held to what its own metadata says.
         budget: how many bytes each file may have.
         cost: how to measure load time, latency and memory; None does not.
         require: which checks fail if they could not run: all or none, or those that are named, as
@@ -108,7 +112,7 @@ def validate(
         rows.append(further_row(name, partial(_further_row, name, model, task)))
     if reference is not None:
         rows.append(model_row("frozen (hard)", reference, task.reference, task))
-    rows += _file_rows(paths, replace(task, budget=budget), cost, before)
+    rows += _file_rows(paths, replace(task, budget=budget, interface=interface), cost, before)
     report = _report(task, rows, provenance(), required)
     if reference is None:
         return report
@@ -239,6 +243,7 @@ def _bundle_task(bundle: Bundle, metric: Metric | None, limits: Limits) -> Task:
             limits=wanted,
             frozen=bundle.palettes,
             dense=bundle.dense,
+            interface=bundle.interface,
         )
     )
 

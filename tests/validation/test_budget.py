@@ -67,7 +67,7 @@ def test_a_validation_is_held_to_it(tmp_path):
         report = dkm.validate([path], reference=frozen, inputs=images(2), budget=budget)
         assert bool(report) is passed
         assert [c.name for c in report.files[0].checks] == [
-            *("palettes", "dense", "parity", "budget")
+            *("palettes", "dense", "interface", "parity", "budget")
         ]
 
 

@@ -63,7 +63,7 @@ def test_right_files_pass_every_check(frozen, files, labels):
     for model in report.files:
         assert set(_checks(model).values()) == {"passed"}
         assert list(_checks(model)) == [
-            *("palettes", "dense", "parity", "metric", "agreement", "size")
+            *("palettes", "dense", "interface", "parity", "metric", "agreement", "size")
         ]
         assert model.errors["output"].max_abs < 0.01
         assert sum(model.bytes_by_kind.values()) == model.size_bytes
@@ -107,7 +107,7 @@ def test_nothing_is_compared_with_what_is_not_given(frozen, files):
     report = dkm.validate(files[:1], reference=frozen, inputs=images(2))
     model = report.files[0]
     assert (model.metric, model.agreement, model.size_ratio) == (None, None, None)
-    assert list(_checks(model)) == ["palettes", "dense", "parity"]
+    assert list(_checks(model)) == ["palettes", "dense", "interface", "parity"]
 
 
 def test_a_custom_metric_is_used(frozen, files):
