@@ -32,6 +32,7 @@ from dkm_deploy.runtimes.mlprogram.program import (
     Operation,
     TensorType,
 )
+from dkm_deploy.runtimes.mlprogram.schema import check_constant, check_types, schema
 from dkm_deploy.runtimes.mlprogram.step import Argument, Call, Step, Value, Values, told
 
 
@@ -95,6 +96,9 @@ class _Compiler:
         self._numerics = numerics
         self._weight_names = weight_names
         self._layers: dict[str, str | None] = {}
+        self._types = {**function.inputs}
+        for operation in function.body.walk():
+            self._types.update(operation.outputs)
 
     def body(self, block: Block) -> Body:
         """The steps of a block; what depends on constants only is run and left out."""
@@ -123,12 +127,17 @@ class _Compiler:
             raise DkmError(f"{source} is not supported by the reference evaluator")
         with told(source):
             _check_parameters(operation, kernel)
+            form = schema(operation.type, self._opset)
+            if form:
+                check_types(form, self._dtypes(operation))
         names = {
             parameter: tuple(self._name(operand) for operand in operands)
             for parameter, operands in operation.inputs.items()
             if operands and parameter not in kernel.ignored
         }
         with told(source):
+            computed = [p for p, given in names.items() if any(n not in self.known for n in given)]
+            check_constant(form, computed)
             return self._call(operation, source, kernel, names)
 
     def _call(
@@ -154,6 +163,18 @@ class _Compiler:
         makes = tuple(name for name, _ in operation.outputs)
         act = Call(kernel.run, fixed, bound, finishes)
         return Step(source, act, takes, makes, varies=kernel.varies)
+
+    def _dtypes(self, operation: Operation) -> dict[str, str]:
+        """Name of the element type of each input that is one tensor of a known type."""
+        kinds = {
+            parameter: self._kind(operands[0])
+            for parameter, operands in operation.inputs.items()
+            if len(operands) == 1
+        }
+        return {parameter: kind.dtype.name for parameter, kind in kinds.items() if kind}
+
+    def _kind(self, operand: Operand) -> TensorType | None:
+        return self._types.get(operand) if isinstance(operand, str) else operand.tensor_type
 
     def _control(self, operation: Operation, source: Source) -> Step:
         bodies = [self.body(block) for block in operation.blocks]

@@ -39,9 +39,14 @@ class Constant:
     package: Package
 
     @property
+    def tensor_type(self) -> TensorType | None:
+        """Its type; None if it is not a tensor or string."""
+        return tensor_type(self.proto.type)
+
+    @property
     def type(self) -> TensorType:
         """Its type. Raises DkmError if it is not a tensor or string."""
-        kind = tensor_type(self.proto.type)
+        kind = self.tensor_type
         if kind is None:
             raise DkmError(f"{self.package.path}: a constant is a list or dictionary, not a tensor")
         return kind

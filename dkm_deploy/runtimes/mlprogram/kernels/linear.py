@@ -4,11 +4,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Tensors, kernel
 
 
 @kernel("linear")
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    if x.is_floating_point():
+        weight, bias = weight.float(), None if bias is None else bias.float()
+    elif weight.is_floating_point():
+        raise DkmError("whole numbers by a weight of floats: their rounding is not documented")
     return functional.linear(x, weight, bias)
 
 
