@@ -32,6 +32,7 @@ from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.export import Inputs
 from dkm_deploy.interface import Interface, interface_from
 from dkm_deploy.palette import Palette
+from dkm_deploy.paths import reading
 from dkm_deploy.steps import Steps, unstacked
 from dkm_deploy.training.checkpoint import as_array, read_palettes, read_tensors
 from dkm_deploy.validation.dense_reference import DenseReference
@@ -141,7 +142,7 @@ def raw_bytes(array: NDArray[Any]) -> bytes:
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     found = hashlib.sha256()
-    with path.open("rb") as file:
+    with reading(path), path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             found.update(chunk)
     return found.hexdigest()
@@ -261,7 +262,9 @@ def read_text(path: Path, of: str = "a golden bundle") -> str:
         raise MissingFileError(f"{path}: no such file; {of} has one")
     if path.stat().st_size > _MOST:
         raise DkmError(f"{path}: {path.stat().st_size:,} bytes are too many for it")
+    with reading(path):
+        content = path.read_bytes()
     try:
-        return path.read_bytes().decode()
+        return content.decode()
     except UnicodeDecodeError as error:
         raise DkmError(f"{path}: not text: {error}") from error
