@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from dkm_deploy.atomic import check_writable, remove, written_whole
@@ -16,6 +17,7 @@ from dkm_deploy.export import Exported, Inputs, export
 from dkm_deploy.interface import Interface, InterfaceReader
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
+from dkm_deploy.parity.tried import DiffersError, tried
 from dkm_deploy.paths import path_of
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.targets import StatefulTarget, Target, held_to, target_for
@@ -61,12 +63,15 @@ def convert(
     *,
     dynamic_shapes: Any = None,
     force: bool = False,
+    try_file: bool = True,
     **target_options: Any,
 ) -> Artifact:
     """Write a frozen model to a file. The suffix of ``path`` chooses the target.
 
-    The palettes are decoded from the written file and compared with the frozen ones before the
-    file gets its name, so a file that exists holds these weights.
+    The palettes are decoded from the written file and compared with the frozen ones, and the file
+    is run on the example inputs and compared with the model, before the file gets its name. So a
+    file that exists holds these weights, and computes with them what PyTorch does. Where it cannot
+    be run here, or the model overflows in its numbers, a note says so.
 
     Args:
         frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``; it is written as it is in
@@ -76,12 +81,14 @@ def convert(
         path: ``.onnx``, ``.ort`` or ``.mlpackage``, or the suffix of another installed target.
         dynamic_shapes: as ``torch.export.export`` takes it.
         force: replace what is at ``path``.
+        try_file: whether to run what was written.
         **target_options: such as ``opset=18`` or ``minimum_deployment_target="iOS17"``.
 
     Raises:
         DkmError: the target does not know the option or cannot hold a palette or a state, the
-            model cannot be exported or converted (with the reason), or ``path`` exists and
-            ``force`` is not set. Nothing is written then.
+            model cannot be exported or converted (with the reason), the file gives outputs that
+            differ by more than rounding, or ``path`` exists and ``force`` is not set. Nothing is
+            written then.
     """
     path = path_of(path)
     target = target_for(path)
@@ -93,13 +100,15 @@ def convert(
     _check_states(held, exported)
     replaced = _companions(target, path)
     with written_whole(path, force=force) as temporary:
-        notes = target.write(exported, temporary, **target_options)
-        check_written(target, exported.palettes, temporary)
+        notes = list(target.write(exported, temporary, **target_options) or ())
+        stored = check_written(target, exported.palettes, temporary)
+        if try_file:
+            notes += _tried(temporary, path, frozen, example_inputs, stored)
     ledger = target.ledger(path)
     for file in replaced.difference(ledger.companions):
         remove(file)
     widened = (_WIDENED,) if is_bfloat16(frozen) else ()
-    told = (*widened, *(notes or ()))
+    told = (*widened, *notes)
     return Artifact(path, target.name, ledger, told, _interface(target, path))
 
 
@@ -109,6 +118,21 @@ def _interface(target: Target, path: Path) -> Interface | None:
         return None
     found, asked = target.read_interface(path)
     return asked or found
+
+
+def _tried(
+    temporary: Path, path: Path, frozen: nn.Module, inputs: Inputs, stored: Mapping[str, Palette]
+) -> list[str]:
+    """Notes on a file that was run. Raises DkmError if it computes something else."""
+    half_luts = any(palette.lut.dtype == np.float16 for palette in stored.values())
+    try:
+        note = tried(temporary, frozen, inputs, half_luts=half_luts)
+    except DiffersError as error:
+        raise DkmError(
+            f"{path}: the file would not compute what the model does: {error}; try_file=False "
+            "(--no-try) writes it all the same"
+        ) from error
+    return [note.replace(str(temporary), str(path))] if note else []
 
 
 def _companions(target: Target, path: Path) -> set[Path]:
@@ -158,8 +182,13 @@ def spec_of(palette: Palette) -> PaletteSpec:
     return PaletteSpec(palette.bits, palette.cluster_dim, palette.axis, size, scaled)
 
 
-def check_written(target: Target, palettes: Mapping[str, Palette], path: Path) -> None:
+def check_written(
+    target: Target, palettes: Mapping[str, Palette], path: Path
+) -> Mapping[str, Palette]:
     """The file is the witness: compare what its bytes decode to, not what was meant.
+
+    Returns:
+        The palettes of the file.
 
     Raises:
         RuntimeError: the file at ``path`` holds other palettes; the target is at fault.
@@ -169,3 +198,4 @@ def check_written(target: Target, palettes: Mapping[str, Palette], path: Path) -
         wrong = difference(palette, stored[name]) if name in stored else "not in the file"
         if wrong:
             raise RuntimeError(f"{name}: target {target.name} wrote a wrong file: {wrong}")
+    return stored

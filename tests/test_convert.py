@@ -8,6 +8,7 @@ from importlib.util import find_spec
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 import dkm_deploy as dkm
 from dkm_deploy.palette import difference
@@ -153,3 +154,40 @@ class TestBadInput:
         (tmp_path / name).write_text("this is not a model")
         with pytest.raises(dkm.DkmError, match=name):
             read(tmp_path / name)
+
+
+class Resized(nn.Module):
+    """What coremltools converts to another resize without a word."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 4, 3)
+
+    def forward(self, x):
+        return functional.interpolate(self.stem(x), size=(3, 3), mode="bilinear", antialias=True)
+
+
+def test_a_file_that_computes_something_else_is_refused(tmp_path):
+    frozen = dkm.palettize(Resized().eval(), dkm.Recipe.uniform(4))
+    path, x = tmp_path / "m.mlpackage", torch.rand(1, 3, 12, 12)
+    with pytest.raises(dkm.DkmError, match="would not compute what the model does"):
+        dkm.convert(frozen, x, path)
+    assert not path.exists()
+    assert dkm.convert(frozen, x, path, try_file=False).path.exists()
+
+
+def test_a_file_that_overflows_or_cannot_be_tried_has_a_note(tmp_path):
+    class Loud(nn.Linear):
+        def forward(self, x):
+            return super().forward(x).exp() * 3e4 * 3e4
+
+    class Random(nn.Linear):
+        def forward(self, x):
+            return super().forward(x) + torch.rand(1)
+
+    x = torch.ones(1, 8)
+    loud, random = (dkm.palettize(m(8, 4).eval(), dkm.Recipe.uniform(4)) for m in (Loud, Random))
+    [note] = dkm.convert(loud, x, tmp_path / "m.mlpackage").notes
+    assert "4 values overflow in float16" in note
+    [note] = dkm.convert(random, x, tmp_path / "m.onnx").notes
+    assert note.startswith("not tried: the model gives other outputs")

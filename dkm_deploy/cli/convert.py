@@ -26,7 +26,7 @@ def add_convert(commands: Any) -> None:
         help="write a model to .onnx, .ort, .mlpackage or .aimodel",
         description="Convert a palettized checkpoint (from dkm.save), or palettize a plain one, "
         "or a .pt2 program, by k-means on the way. The palettes are read back from every file and "
-        "compared.",
+        "compared, and the file is run beside the model.",
         epilog="example: dkm-deploy convert mynet:Net --weights net.safetensors --bits 4 "
         "--input 1x3x224x224 -o out/net.onnx -o out/net.mlpackage",
     )
@@ -45,6 +45,9 @@ def add_convert(commands: Any) -> None:
         metavar=_PAIR,
         help="option of the target: opset=18, storage_dtype=float16, external_data=true (.onnx); "
         "minimum_deployment_target=iOS17, compute_precision=float32 (.mlpackage, .aimodel)",
+    )
+    parser.add_argument(
+        "--no-try", action="store_true", help="do not run what was written on the inputs"
     )
     parser.add_argument("--force", action="store_true", help="replace files that exist")
     parser.set_defaults(run=_convert)
@@ -69,7 +72,13 @@ def _convert(arguments: argparse.Namespace, console: Console) -> int:
         raise DkmError(f"{arguments.model}: it was saved without inputs; give --input SHAPE")
     for path in arguments.out:
         artifact = convert(
-            frozen.model, inputs, path, dynamic_shapes=shapes, force=arguments.force, **options
+            frozen.model,
+            inputs,
+            path,
+            dynamic_shapes=shapes,
+            force=arguments.force,
+            try_file=not arguments.no_try,
+            **options,
         )
         print_line(safe(f"{artifact.path}: {artifact.size_bytes:,} bytes"), console)
         for note in artifact.notes:

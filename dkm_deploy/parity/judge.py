@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dkm_deploy.parity.emulate import Precision
 from dkm_deploy.parity.noise import Noise, OutputNoise
-from dkm_deploy.parity.pooled import along, pooled
+from dkm_deploy.parity.pooled import Pooled, along, pooled
 
 SLICE, ELEMENT, POOLED = 3.0, 12.0, 5.0
 """Factors of a model's own noise; benchmarks/parity_limits.py shows what right files need.
@@ -24,6 +24,7 @@ CONSTANT: Mapping[Precision, float] = {"float32": 1e-4, "float16": 1e-2}
 
 ELEMENT_ERROR = "error of element"
 
+_UNIT: Mapping[Precision, float] = {"float32": 2.0**-19, "float16": 2.0**-10}
 _STRAY = 10.0  # times the constant: what a single element may be off
 
 _QUIET = 0.1  # of the usual size of slices: smaller ones may be small by cancellation
@@ -81,6 +82,19 @@ class Judged:
         return f"{figure.what} {figure.found:.2e}, {limit}"
 
 
+def close(actual: NDArray[Any], expected: NDArray[Any], precision: Precision) -> bool:
+    """Whether no slice is further off than one rounding or so: no noise needs to be measured."""
+    if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
+        return False
+    wanted = expected.astype(np.float64)
+    gap = actual.astype(np.float64) - wanted
+    unit = _UNIT[precision] ** 2
+    return all(
+        bool((along(gap**2, axis) <= unit * along(wanted**2, axis)).all())
+        for axis in _axes(gap.shape)
+    )
+
+
 @dataclass(frozen=True)
 class Judge:
     """Judges outputs as :func:`judged` does; its attributes are the arguments of that."""
@@ -130,15 +144,18 @@ def _judged(
         source = f"a constant for {precision}, as nothing here measures the model's noise: {{}}"
         return Judged(_sorted(figures), CONSTANT[precision], source)
     source = f"the model's own {noise.arithmetic} noise, {{}}"
-    size, level = float(along(wanted**2, None)[0]), float(along(own.square, None)[0])
+    square = own.square + _LEAST[noise.arithmetic.compute] ** 2
+    size, level = float(along(wanted**2, None)[0]), float(along(square, None)[0])
     relative = SLICE * (level / size) ** 0.5 if size else 0.0
     if actual.dtype.kind in "iub":
         figures = [_differing(gap, own)]
     else:
-        figures = _against_noise(gap, wanted, own, noise.samples)
+        figures = _against_noise(gap, wanted, square, noise.samples)
+        figures += _pooled(gap[noise.samples], wanted[noise.samples], square, own.pooled)
     return Judged(_sorted(figures), max(relative, _FAINT[precision]), source, own.infinite)
 
 
+_LEAST: Mapping[Precision, float] = {"float32": 2.0**-126, "float16": 2.0**-24}  # below is zero
 _FAINT: Mapping[Precision, float] = {"float32": 1e-5, "float16": 2e-3}  # errors within a model
 
 
@@ -153,9 +170,12 @@ def _differing(gap: NDArray[np.float64], own: OutputNoise) -> Figure:
 
 
 def _against_noise(
-    gap: NDArray[np.float64], wanted: NDArray[np.float64], own: OutputNoise, samples: NDArray[Any]
+    gap: NDArray[np.float64],
+    wanted: NDArray[np.float64],
+    square: NDArray[np.float64],
+    samples: NDArray[Any],
 ) -> list[Figure]:
-    square = _filled(own.square, wanted, samples)
+    square = _filled(square, wanted, samples)
     figures, floor = [], np.full(gap.shape, np.inf)
     for axis in _axes(gap.shape):
         noise, size = along(square, axis), along(wanted**2, axis)
@@ -163,8 +183,7 @@ def _against_noise(
         factor = _between(SLICE, ELEMENT, gap.size // gap.shape[axis])
         figures.append(_slice(gap, axis, noise, factor))
         floor = np.minimum(floor, _spread(noise, axis, gap.ndim))
-    figures.append(_element(gap, np.maximum(square, floor)))
-    return figures + _pooled(gap[samples], wanted[samples], own)
+    return [*figures, _element(gap, np.maximum(square, floor))]
 
 
 def _against_constant(
@@ -196,14 +215,14 @@ def _usual(part: NDArray[np.float64], whole: NDArray[np.float64]) -> float:
 
 
 def _filled(
-    square: NDArray[np.float32], wanted: NDArray[np.float64], samples: NDArray[Any]
+    square: NDArray[np.float64], wanted: NDArray[np.float64], samples: NDArray[Any]
 ) -> NDArray[np.float64]:
     """Noise of all samples: what was not measured has the noise of its place and of its size."""
     if len(samples) == len(wanted):
-        return square.astype(np.float64)
+        return square
     size = along(wanted**2, 0)
     usual = float(np.median(size[samples])) or 1.0
-    place = np.median(square, 0).astype(np.float64)
+    place = np.median(square, 0)
     filled = _spread(size / usual, 0, wanted.ndim) * place[None]
     filled[samples] = square
     return filled
@@ -226,19 +245,22 @@ def _element(gap: NDArray[np.float64], square: NDArray[np.float64]) -> Figure:
 
 
 def _pooled(
-    gap: NDArray[np.float64], wanted: NDArray[np.float64], own: OutputNoise
+    gap: NDArray[np.float64],
+    wanted: NDArray[np.float64],
+    square: NDArray[np.float64],
+    noise: Pooled,
 ) -> list[Figure]:
     """What is systematic: gain and mean, of the whole output and of channels."""
     found, figures = pooled(gap, wanted), []
-    for axis, gain in own.pooled.gain.items():
-        level, mean = along(own.square, axis) ** 0.5, own.pooled.offset[axis]
-        for what, error, noise in (
+    for axis, gain in noise.gain.items():
+        level, mean = along(square, axis) ** 0.5, noise.offset[axis]
+        for what, error, own in (
             ("gain error", found.gain[axis], np.maximum(gain, np.median(gain))),
             ("mean error", found.offset[axis], np.maximum(mean, level * _usual(mean, level))),
         ):
-            worst = _worst(np.abs(error), noise)
+            worst = _worst(np.abs(error), own)
             name = f"{what} of {_named(axis, worst, gap.ndim)}"
-            figures.append(Figure(name, float(abs(error[worst])), float(noise[worst]), POOLED))
+            figures.append(Figure(name, float(abs(error[worst])), float(own[worst]), POOLED))
     return figures
 
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from dkm_deploy.export import Inputs
-from dkm_deploy.parity.emulate import Arithmetic, emulated
+from dkm_deploy.export import Inputs, arguments
+from dkm_deploy.parity.emulate import Arithmetic, emulated, rounded
 from dkm_deploy.parity.pooled import Pooled, pooled, root_mean_square
 from dkm_deploy.program import fixed_batch
 from dkm_deploy.steps import Steps
@@ -27,14 +28,19 @@ class OutputNoise:
     """Noise of one output on the measured samples.
 
     Attributes:
-        square: mean square over the draws of each element, in float32, samples first.
+        level: root mean square over the draws of each element, samples first.
         pooled: root mean squares over the draws of what is left of noise in the mean.
         infinite: elements that a draw made infinite or NaN, and the model itself does not.
     """
 
-    square: NDArray[np.float32]
+    level: NDArray[np.float32]
     pooled: Pooled
     infinite: int = 0
+
+    @property
+    def square(self) -> NDArray[np.float64]:
+        """Mean square of each element."""
+        return np.square(self.level, dtype=np.float64)
 
 
 @dataclass(frozen=True)
@@ -69,12 +75,16 @@ def measure(
     Raises:
         DkmError: the model does not run on the inputs.
     """
+    if isinstance(inputs, Steps):
+        inputs = _as_tensors(inputs)
     count = sample_count(inputs)
     size = count if isinstance(inputs, Steps) else fixed_batch(model) or min(_BLOCK, count)
     starts, parts = list(_starts(count, size)), []
     most = _SAMPLES
     for start in starts:
-        block = inputs if isinstance(inputs, Steps) else rows(inputs, start, start + size)
+        block = (
+            _as_tensors(inputs) if isinstance(inputs, Steps) else rows(inputs, start, start + size)
+        )
         plain = run_model(model, block)
         parts.append([plain, *_draws(model, block, arithmetic, draws)])
         elements = max((array.size for array in plain.values()), default=1)
@@ -102,11 +112,18 @@ def _starts(count: int, size: int) -> Iterator[int]:
 def _draws(
     model: nn.Module, block: Inputs | Steps, arithmetic: Arithmetic, draws: int
 ) -> Sequence[Outputs]:
+    """Outputs of each draw; those that depend on no input are rounded too, as in a file."""
     found = []
     for draw in range(draws):
         with emulated(arithmetic, draw, list(block) if isinstance(block, Steps) else block):
-            found.append(run_model(model, block))
+            outputs = run_model(model, block)
+        whole = {name: torch.from_numpy(array) for name, array in outputs.items()}
+        found.append({n: rounded(t, arithmetic.compute, draw).numpy() for n, t in whole.items()})
     return found
+
+
+def _as_tensors(steps: Steps) -> Steps:
+    return Steps([kwargs or args for args, kwargs in map(arguments, steps)])
 
 
 def _noise(runs: Sequence[Sequence[NDArray[np.float32]]], samples: int) -> OutputNoise | None:
@@ -114,13 +131,14 @@ def _noise(runs: Sequence[Sequence[NDArray[np.float32]]], samples: int) -> Outpu
     if any(not array.ndim for array in runs[0]) or sum(len(a) for a in runs[0]) != samples:
         return None
     plain = np.concatenate(runs[0])
-    square, infinite = np.zeros(plain.shape, np.float32), np.zeros(plain.shape, bool)
+    square, infinite = np.zeros(plain.shape), np.zeros(plain.shape, bool)
     each = []
     for parts in runs[1:]:
         drawn = np.concatenate(parts)
         finite = np.isfinite(drawn) & np.isfinite(plain)
         infinite |= ~finite & np.isfinite(plain)
         gap = np.where(finite, drawn, 0) - np.where(finite, plain, 0)
-        square += np.square(gap) / np.float32(len(runs) - 1)
+        square += np.square(gap, dtype=np.float64) / (len(runs) - 1)
         each.append(pooled(gap, np.where(np.isfinite(plain), plain, 0)))
-    return OutputNoise(square, root_mean_square(each), int(infinite.sum()))
+    level = np.sqrt(square).astype(np.float32)
+    return OutputNoise(level, root_mean_square(each), int(infinite.sum()))

@@ -77,7 +77,9 @@ class ModuleSubject:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / f"model{kind.suffixes[0]}"
             shapes = self._dynamic_shapes
-            written = convert(frozen, self._example, path, dynamic_shapes=shapes, **options)
+            written = convert(
+                frozen, self._example, path, dynamic_shapes=shapes, try_file=False, **options
+            )
             palettes = kind.read_palettes(path)
         return Weighed.of(written.ledger, palettes)
 

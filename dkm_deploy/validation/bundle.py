@@ -4,6 +4,7 @@
     tensors.safetensors     inputs.NAME, outputs.NAME, original.NAME, labels
     palettes.safetensors    the frozen palettes, indices packed
     dense.safetensors       the frozen model's other weights; bundles of older versions lack it
+    noise.safetensors       what rounding changes in the outputs: float16.NAME.., float32.NAME..
     raw/inputs.0.bin ..     each tensor once more: little-endian, C order, nothing around it
     SHA256SUMS              of all the others, as ``sha256sum -c`` reads it
 
@@ -20,7 +21,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.export import Inputs
 from dkm_deploy.interface import Interface, interface_from
 from dkm_deploy.palette import Palette
+from dkm_deploy.parity.emulate import Precision
+from dkm_deploy.parity.noise import Noise
+from dkm_deploy.parity.stored_noise import from_arrays
 from dkm_deploy.paths import reading
 from dkm_deploy.steps import Steps, unstacked
 from dkm_deploy.training.checkpoint import as_array, read_palettes, read_tensors
@@ -40,13 +44,16 @@ from dkm_deploy.validation.limits import Limits, limits_from
 from dkm_deploy.validation.run import sample_count
 
 FORMAT, VERSION = "dkm-deploy golden bundle", 1
-MANIFEST, TENSORS, PALETTES, DENSE, SUMS = (
+MANIFEST, TENSORS, PALETTES, DENSE, NOISE, SUMS = (
     "bundle.json",
     "tensors.safetensors",
     "palettes.safetensors",
     "dense.safetensors",
+    "noise.safetensors",
     "SHA256SUMS",
 )
+PRECISIONS: tuple[Precision, ...] = ("float16", "float32")
+"""For which a bundle holds noise. One that an older version wrote holds none."""
 GROUPS = ("inputs", "outputs", "original", "labels")
 
 _LINE = re.compile(r"([0-9a-f]{64})  ((?:raw/)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)")
@@ -72,6 +79,7 @@ class Bundle:
         steps: how many; None if the inputs are no steps.
         dense: the weights of the frozen model that have no palette; None in older bundles.
         interface: what an app is to find in files of one kind; None if it is not told.
+        noise: the frozen model's own, by the precision it was measured for; empty if it was not.
     """
 
     inputs: Mapping[str, Tensor] | Steps
@@ -87,6 +95,7 @@ class Bundle:
     dense: DenseReference | None
     interface: Interface | None
     steps: int | None = None
+    noise: Mapping[Precision, Noise] = field(default_factory=dict)
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -103,10 +112,11 @@ def read_bundle(folder: Path) -> Bundle:
         steps = manifest.get("steps")
         inputs = groups["inputs"] if steps is None else unstacked(groups["inputs"])
         _check_samples(groups, inputs, steps)
+        outputs = in_a_row({n: t.numpy() for n, t in groups["outputs"].items()}, steps)
         sizes = manifest["original_bytes"]
         return Bundle(
             inputs=inputs,
-            outputs=in_a_row({n: t.numpy() for n, t in groups["outputs"].items()}, steps),
+            outputs=outputs,
             original=in_a_row({n: t.numpy() for n, t in groups["original"].items()}, steps),
             labels=next((t.numpy() for t in groups["labels"].values()), None),
             metric=None if manifest["metric"] is None else str(manifest["metric"]),
@@ -118,6 +128,7 @@ def read_bundle(folder: Path) -> Bundle:
             steps=steps,
             interface=_interface(manifest.get("interface")),
             dense=_dense(folder / DENSE, manifest["epsilons"]) if DENSE in listed else None,
+            noise=_noise(folder, outputs) if NOISE in listed else {},
         )
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
         if isinstance(error, DkmError):
@@ -210,6 +221,18 @@ def _group(
         if told != (dtype_name(tensor.numpy()), list(tensor.shape)) or entry["raw"] not in listed:
             raise DkmError(f"{group} {name!r} is not as the manifest tells")
         found[name] = tensor
+    return found
+
+
+def _noise(folder: Path, outputs: Mapping[str, NDArray[Any]]) -> dict[Precision, Noise]:
+    tensors, _ = read_tensors(folder / NOISE)
+    found = {}
+    for precision in PRECISIONS:
+        prefix = f"{precision}."
+        own = {
+            n.removeprefix(prefix): t.numpy() for n, t in tensors.items() if n.startswith(prefix)
+        }
+        found[precision] = from_arrays(own, precision, outputs)
     return found
 
 

@@ -88,7 +88,7 @@ class Meter:
         made = self.folder / f"dense.{batch}{path.suffix}"
         if not made.exists():
             try:
-                convert(given, rows(self.inputs, 0, batch), made)
+                convert(given, rows(self.inputs, 0, batch), made, try_file=False)
             except DkmError as error:
                 return None, f"the original cannot be converted: {error}"
         return made, f"the original, converted to {path.suffix}"

@@ -21,6 +21,9 @@ from dkm_deploy.given import model_of
 from dkm_deploy.inputs import Inputs, arguments, arrays_in
 from dkm_deploy.interface import Interface
 from dkm_deploy.metric import unfit
+from dkm_deploy.parity.emulate import Arithmetic
+from dkm_deploy.parity.noise import measure
+from dkm_deploy.parity.stored_noise import to_arrays
 from dkm_deploy.paths import path_of
 from dkm_deploy.stacked import plain
 from dkm_deploy.steps import Steps
@@ -33,7 +36,9 @@ from dkm_deploy.validation.bundle import (
     FORMAT,
     GROUPS,
     MANIFEST,
+    NOISE,
     PALETTES,
+    PRECISIONS,
     SUMS,
     TENSORS,
     VERSION,
@@ -142,6 +147,7 @@ def write_golden(
         _write(temporary, groups, about)
         save_palettes(palettes(reference), temporary / PALETTES)
         save_file(_contiguous(dense.tensors), temporary / DENSE)
+        save_file(_noise(reference, inputs), temporary / NOISE)
         _write_sums(temporary)
 
 
@@ -164,6 +170,17 @@ def _write(folder: Path, groups: Groups, told: Mapping[str, Any]) -> None:
 
 def _contiguous(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
     return {name: array.copy(order="C") for name, array in tensors.items()}
+
+
+def _noise(model: nn.Module, inputs: Inputs | Steps) -> dict[str, NDArray[Any]]:
+    """The model's own noise: all of its weights rounded, for no file is known yet."""
+    return {
+        f"{precision}.{name}": array
+        for precision in PRECISIONS
+        for name, array in to_arrays(
+            measure(model, inputs, Arithmetic(precision, precision))
+        ).items()
+    }
 
 
 def _write_sums(folder: Path) -> None:

@@ -130,7 +130,7 @@ def _dense(path: Path, reader: Reader, task: Task) -> Check:
 def returned_row(folder: Path, returned: Returned, task: Task) -> Model:
     """The row of outputs that a device gave; of the file that it ran nothing else is known."""
     outputs, found, reason = _compared(*_in_a_row(returned, task), task)
-    judge = Judge(task.reference, None, "float16")
+    judge = Judge(task.reference, task.noise.get("float16"), "float16")
     told = answered(outputs if found else None, task)
     own = judge(outputs or {}) if found else {}
     parity = parity_check(found, reason, True, task.limits, own)
@@ -200,7 +200,8 @@ def _compared(
 def _judge(path: Path, arithmetic: Arithmetic, task: Task) -> Judge:
     """The model's own noise, measured with the weights as the file has them."""
     if task.model is None:
-        return Judge(task.reference, None, arithmetic.coarsest)
+        coarsest = arithmetic.coarsest
+        return Judge(task.reference, task.noise.get(coarsest), coarsest)
     model = as_stored(task.model, arithmetic.weights, path)
     expected = task.reference if model is task.model else run_model(model, task.inputs)
     return Judge(expected, measure(model, task.inputs, arithmetic), arithmetic.coarsest)

@@ -244,6 +244,7 @@ def _bundle_task(bundle: Bundle, metric: Metric | None, limits: Limits) -> Task:
             frozen=bundle.palettes,
             dense=bundle.dense,
             interface=bundle.interface,
+            noise=bundle.noise,
         )
     )
 

@@ -1,0 +1,94 @@
+"""Run a file that was just written on the inputs that it was made with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from dkm_deploy.errors import DkmError, reason_of
+from dkm_deploy.export import Inputs
+from dkm_deploy.parity.as_stored import as_stored
+from dkm_deploy.parity.emulate import arithmetic
+from dkm_deploy.parity.judge import Judged, close, judged
+from dkm_deploy.parity.noise import measure
+from dkm_deploy.runtimes import TellsPrecision, runtime_for
+from dkm_deploy.validation.repeated import randomness
+from dkm_deploy.validation.run import Outputs, run_file, run_model
+
+_DRAWS = 4  # half of what a validation takes: faults of converters are far off
+_NOT_TRIED = "not tried: "
+
+
+class DiffersError(DkmError):
+    """A file that computes something else than the model it was made from."""
+
+
+def tried(path: Path, model: nn.Module, inputs: Inputs, *, half_luts: bool) -> str | None:
+    """Compare what a file computes with the model, under the limits of a validation.
+
+    Args:
+        path: the file. Of one with a state it is the first step.
+        model: that it was made from; it is not changed.
+        inputs: that it was made with.
+        half_luts: whether the file stores LUTs in float16.
+
+    Returns:
+        None if it computes the same; else what to know: why it could not be tried, or that the
+        model overflows in the numbers of the file.
+
+    Raises:
+        DiffersError: an output is further off than the model's own noise allows.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            expected = run_model(model, inputs)
+            session = runtime_for(path).load(path)
+            outputs = _matched(run_file(session, inputs), expected)
+        except DiffersError:
+            raise
+        except Exception as error:  # whatever a runtime's own code raises: the file is written
+            return _NOT_TRIED + reason_of(error)
+        half = session.computes_half if isinstance(session, TellsPrecision) else half_luts
+        numbers = arithmetic(half, half_luts)
+        stored = as_stored(model, numbers.weights, path)
+        if stored is not model:
+            expected = run_model(stored, inputs)
+        if all(close(outputs[name], expected[name], numbers.coarsest) for name in expected):
+            return None
+        random = randomness("the model", model, inputs)
+        if random:
+            return _NOT_TRIED + random
+        noise = measure(stored, inputs, numbers, _DRAWS)
+    found = judged(outputs, expected, noise, numbers.coarsest)
+    return _told(outputs, expected, found)
+
+
+def _told(outputs: Outputs, expected: Outputs, found: dict[str, Judged]) -> str | None:
+    for name, own in found.items():
+        lost = int(np.count_nonzero(np.isfinite(expected[name]) & ~np.isfinite(outputs[name])))
+        if lost and own.infinite:
+            return (
+                f"output {name!r}: {lost} values overflow in float16, in which the file computes; "
+                "compute_precision='float32' has room for them"
+            )
+        if lost:
+            raise DiffersError(f"output {name!r} has {lost} NaN or infinite values")
+        if own.figures and not own.figures[0].ratio <= 1:
+            raise DiffersError(f"output {name!r}: {own.told(own.figures[0])}")
+    return None
+
+
+def _matched(outputs: Outputs, expected: Outputs) -> Outputs:
+    """Outputs by the model's names. Raises DiffersError if they cannot be those of the model."""
+    if len(outputs) != len(expected):
+        raise DiffersError(f"it gives {len(outputs)} outputs, the model {len(expected)}")
+    if set(outputs) != set(expected):
+        outputs = dict(zip(expected, outputs.values(), strict=True))
+    for name, array in expected.items():
+        if outputs[name].shape != array.shape:
+            shape = outputs[name].shape
+            raise DiffersError(f"output {name!r} has shape {shape}, the model gives {array.shape}")
+    return {name: outputs[name] for name in expected}
