@@ -42,7 +42,8 @@ class CoreAITarget:
                 inputs and outputs stay as they are.
 
         Returns:
-            A line for each width that is stored in a wider type: 3, 5 and 7 bits as 4, 6 and 8.
+            A line for each width that is stored in a wider type: 3, 5 and 7 bits as 4, 6 and 8;
+            and one for constants that are too small for float16.
 
         Raises:
             DkmError: the extra is not installed, an option is unknown, a palette does not fit
@@ -53,8 +54,8 @@ class CoreAITarget:
         with quiet():
             from converters.coreai.write import write  # imports Apple's packages, which takes long
 
-            write(exported, path, options)
-        return tuple(widths.notes(exported.palettes))
+            lost = write(exported, path, options)
+        return (*widths.notes(exported.palettes), *lost)
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """See :func:`converters.coreai.read.read_palettes`."""

@@ -13,15 +13,18 @@ from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 
 from converters.coreai.stored import STORED
+from converters.storage import some
 
 _WIDE, _HALF = torch.float32, torch.float16
 _MOST = torch.finfo(_HALF).max
+_LEAST = torch.finfo(_HALF).smallest_normal * torch.finfo(_HALF).eps
 
 
 def in_float16(program: ExportedProgram) -> ExportedProgram:
     """Make a decomposed program compute in float16, in place.
 
     What lies beyond float16 becomes its largest value: the fill of an attention mask, as a rule.
+    A number that it would round to zero becomes its smallest, for it may keep a sum from zero.
     """
     outputs = _wide_outputs(program)
     for table in (program.state_dict, program.constants):
@@ -75,8 +78,27 @@ def _narrowed(argument: Any) -> Any:
     if argument is _WIDE:
         return _HALF
     if isinstance(argument, float) and math.isfinite(argument):
-        return min(max(argument, -_MOST), _MOST)
+        number = math.copysign(_LEAST, argument) if vanishes(argument) else argument
+        return min(max(number, -_MOST), _MOST)
     return argument
+
+
+def vanishes(argument: Any) -> bool:
+    """Whether it is a number that float16 rounds to zero."""
+    return isinstance(argument, float) and 0 < abs(argument) <= _LEAST / 2
+
+
+def lost(program: ExportedProgram) -> str | None:
+    """A note on the numbers of a program that are too small for float16, if there are any."""
+    leaves = pytree.tree_leaves([(node.args, dict(node.kwargs)) for node in program.graph.nodes])
+    found = sorted({leaf for leaf in leaves if vanishes(leaf)})
+    if not found:
+        return None
+    told = some([f"{number:.3g}" for number in found])
+    return (
+        f"{len(found)} constants are too small for float16 and stand as {_LEAST:.3g}: {told}; "
+        "compute_precision='float32' keeps them"
+    )
 
 
 def _wide_outputs(program: ExportedProgram) -> list[bool]:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from coreai.authoring import func, graph_builder
 
-from converters.coreai.half import in_float16
+from converters.coreai.half import in_float16, lost
 from converters.coreai.lower import lowering
 from converters.coreai.options import Options
 from converters.coreai.read import SAME_KEY, contents
@@ -27,7 +27,7 @@ from dkm_deploy.export import Exported
 from dkm_deploy.palette import Palette
 
 
-def write(exported: Exported, path: Path, options: Options) -> None:
+def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
     """See :meth:`converters.coreai.CoreAITarget.write`."""
     palettes = exported.palettes
     _check_types(exported)
@@ -44,6 +44,8 @@ def write(exported: Exported, path: Path, options: Options) -> None:
             metadata.set_custom(SAME_KEY, same)
 
     asset.update_metadata(update)
+    note = lost(exported.program) if options.half else None
+    return (note,) if note else ()
 
 
 def _check_types(exported: Exported) -> None:
