@@ -8,16 +8,16 @@ Range = tuple[int, int | None]
 """Smallest and largest number that is allowed; None where there is no largest."""
 
 
-def largest_batch(allowed: Sequence[Range], count: int) -> int | None:
-    """The largest number to cut ``count`` samples into; the last batch may be smaller.
+def largest_batch(allowed: Sequence[Range], count: int, most: int) -> int:
+    """The largest number, ``most`` at most, to cut ``count`` samples into; the last may be smaller.
 
-    None if all samples may be given at once, or no number is such that every batch is allowed.
+    All of them if no number is such that every batch is allowed: the file says what is wrong.
     """
-    if not allowed or _allows(allowed, count):
-        return None
-    most = max(count if high is None else min(high, count) for _, high in allowed)
-    sizes = (n for n in range(most, 0, -1) if _allows(allowed, n))
-    return next((n for n in sizes if count % n == 0 or _allows(allowed, count % n)), None)
+    sizes = range(min(count, most), 0, -1)
+    if not allowed:
+        return sizes[0]
+    fitting = (n for n in sizes if _allows(allowed, n))
+    return next((n for n in fitting if count % n == 0 or _allows(allowed, count % n)), count)
 
 
 def smallest_batch(allowed: Sequence[Range]) -> int:

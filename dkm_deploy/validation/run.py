@@ -90,10 +90,10 @@ def _keeps_state(model: nn.Module, inputs: Inputs) -> bool:
 def run_file(session: Session, inputs: Inputs | Steps) -> Outputs:
     """Outputs of a loaded file by name.
 
-    A file with a fixed batch is run on one batch after the other, each from its first state; one
-    that allows so many samples at most, on so many at a time. Steps go on with the state of the one
-    before. What it takes as an image is given its pixels, and labels that it adds to scores are
-    checked and left out.
+    A file with a fixed batch is run on one batch after the other, each from its first state; others
+    on as many samples at a time as the PyTorch model, or as they allow. Steps go on with the state
+    of the one before. What it takes as an image is given its pixels, and labels that it adds to
+    scores are checked and left out.
 
     Raises:
         NotTakenError: the file cannot be given the inputs.
@@ -107,9 +107,11 @@ def run_file(session: Session, inputs: Inputs | Steps) -> Outputs:
     batch = fixed_batch(session)
     if batch:
         check_batches(count, batch)
-    elif isinstance(session, Batched):
-        batch = largest_batch(session.batches, count)
-    if not batch or batch == count:
+    else:
+        # As many as the model is run on: samples of one batch may depend on each other.
+        allowed = session.batches if isinstance(session, Batched) else ()
+        batch = largest_batch(allowed, count, _BLOCK)
+    if batch == count:
         return _outputs(session, arrays)
     return joined([_outputs(session, part) for part in cut(arrays, count, batch)])
 

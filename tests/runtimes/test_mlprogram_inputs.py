@@ -249,18 +249,21 @@ def test_integers_are_not_cut(tmp_path):
 @pytest.mark.parametrize(
     ("allowed", "count", "batch"),
     [
-        ([(1, 8)], 8, None),
+        ([(1, 8)], 8, 8),
         ([(1, 8)], 100, 8),  # the last batch has 4
         ([(3, 8)], 9, 6),  # 8 and 7 would leave 1 and 2
         ([(1, 1), (4, 4)], 12, 4),
         ([(1, 1), (4, 4)], 6, 1),
-        ([(2, 2)], 3, None),  # no number will do; the file says so itself
-        ([(2, None)], 1, None),
-        ([], 5, None),
+        ([(2, 2)], 3, 3),  # no number will do; the file says so itself
+        ([(2, None)], 1, 1),
+        ([], 5, 5),
+        ([], 300, 100),  # as many as the model is run on
+        ([(1, 256)], 250, 100),
+        ([(7, None)], 103, 96),  # 97 to 100 would leave fewer than 7
     ],
 )
 def test_samples_are_cut_into_batches_that_are_allowed(allowed, count, batch):
-    assert largest_batch(allowed, count) == batch
+    assert largest_batch(allowed, count, most=100) == batch
 
 
 def test_the_smallest_batch():

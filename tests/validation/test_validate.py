@@ -363,3 +363,23 @@ class TestBadInput:
     def test_inputs_that_do_not_fit(self, frozen, files, inputs):
         with pytest.raises(dkm.DkmError, match="the PyTorch model does not run on the inputs"):
             dkm.validate(files, reference=frozen, inputs=inputs)
+
+
+class Centred(nn.Module):
+    """Each answer depends on the other samples of its batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(6, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.fc(x)
+        return y - y.mean(0)
+
+
+def test_a_file_sees_the_same_batches_as_the_model(tmp_path):
+    torch.manual_seed(0)
+    frozen = dkm.palettize(Centred(), 3)
+    batch = {"x": {0: torch.export.Dim("batch", max=1024)}}
+    path = dkm.convert(frozen, torch.randn(2, 6), tmp_path / "m.onnx", dynamic_shapes=batch)
+    assert dkm.validate(path, reference=frozen, inputs=torch.randn(300, 6))
