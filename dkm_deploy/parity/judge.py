@@ -86,8 +86,8 @@ def close(actual: NDArray[Any], expected: NDArray[Any], precision: Precision) ->
     """Whether no slice is further off than one rounding or so: no noise needs to be measured."""
     if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
         return False
-    wanted = expected.astype(np.float64)
-    gap = actual.astype(np.float64) - wanted
+    wanted = np.atleast_1d(expected).astype(np.float64)
+    gap = np.atleast_1d(actual).astype(np.float64) - wanted
     unit = _UNIT[precision] ** 2
     return all(
         bool((along(gap**2, axis) <= unit * along(wanted**2, axis)).all())
@@ -135,6 +135,7 @@ def _judged(
     name: str,
     precision: Precision,
 ) -> Judged:
+    actual, expected = np.atleast_1d(actual), np.atleast_1d(expected)
     finite = np.isfinite(actual) & np.isfinite(expected)
     wanted = np.where(finite, expected, 0).astype(np.float64)
     gap = np.where(finite, actual, 0).astype(np.float64) - wanted
@@ -150,8 +151,10 @@ def _judged(
     if actual.dtype.kind in "iub":
         figures = [_differing(gap, own)]
     else:
-        figures = _against_noise(gap, wanted, square, noise.samples)
-        figures += _pooled(gap[noise.samples], wanted[noise.samples], square, own.pooled)
+        whole = len(square) == len(wanted)  # or an output without a sample dimension
+        samples = np.arange(len(wanted)) if whole else noise.samples
+        figures = _against_noise(gap, wanted, square, samples)
+        figures += _pooled(gap[samples], wanted[samples], square, own.pooled)
     return Judged(_sorted(figures), max(relative, _FAINT[precision]), source, own.infinite)
 
 

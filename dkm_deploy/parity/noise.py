@@ -50,7 +50,8 @@ class Noise:
     Attributes:
         arithmetic: that was emulated.
         samples: places of the samples that it was measured on.
-        outputs: noise of each output by name, but of those without a sample dimension.
+        outputs: noise of each output by name; where not all samples were run at once, without
+            those that have no sample dimension.
     """
 
     arithmetic: Arithmetic
@@ -96,7 +97,7 @@ def measure(
     found = {}
     for name in parts[0][0]:
         runs = [[part[draw][name] for part in parts] for draw in range(draws + 1)]
-        noise = _noise(runs, len(samples))
+        noise = _noise(runs, None if size >= count else len(samples))
         if noise is not None:
             found[name] = noise
     return Noise(arithmetic, samples, found)
@@ -126,9 +127,15 @@ def _as_tensors(steps: Steps) -> Steps:
     return Steps([kwargs or args for args, kwargs in map(arguments, steps)])
 
 
-def _noise(runs: Sequence[Sequence[NDArray[np.float32]]], samples: int) -> OutputNoise | None:
-    """Noise from the blocks of the plain run, which comes first, and of the draws."""
-    if any(not array.ndim for array in runs[0]) or sum(len(a) for a in runs[0]) != samples:
+def _noise(
+    runs: Sequence[Sequence[NDArray[np.float32]]], samples: int | None
+) -> OutputNoise | None:
+    """Noise from the blocks of the plain run, which comes first, and of the draws.
+
+    ``samples`` is how many the blocks must hold together: None if one block holds all there are.
+    """
+    runs = [[np.atleast_1d(part) for part in parts] for parts in runs]
+    if samples is not None and sum(map(len, runs[0])) != samples:
         return None
     plain = np.concatenate(runs[0])
     square, infinite = np.zeros(plain.shape), np.zeros(plain.shape, bool)

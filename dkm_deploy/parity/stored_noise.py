@@ -47,9 +47,13 @@ def from_arrays(
     found = {}
     for name, array in outputs.items():
         if f"{name}.level" in arrays:
-            level = _checked(arrays, f"{name}.level", (len(samples), *array.shape[1:]))
-            if samples.size and not 0 <= samples.min() <= samples.max() < len(array):
-                raise DkmError(f"noise of output {name!r} is of samples that are not there")
+            array, key = np.atleast_1d(array), f"{name}.level"
+            if len(arrays[key]) == len(array):
+                level = _checked(arrays, key, array.shape)
+            else:
+                level = _checked(arrays, key, (len(samples), *array.shape[1:]))
+                if samples.size and not 0 <= samples.min() <= samples.max() < len(array):
+                    raise DkmError(f"noise of output {name!r} is of samples that are not there")
             pooled = Pooled(*(_figures(arrays, f"{name}.{k}", level) for k in ("gain", "offset")))
             found[name] = OutputNoise(level, pooled, int(arrays[f"{name}.infinite"][0]))
     return Noise(Arithmetic(precision, precision), samples, found)
