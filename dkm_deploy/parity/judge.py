@@ -14,7 +14,7 @@ from dkm_deploy.parity.noise import Noise, OutputNoise
 from dkm_deploy.parity.pooled import Pooled, along, pooled
 
 SLICE, ELEMENT, POOLED = 3.0, 12.0, 5.0
-"""Factors of a model's own noise; right files were seen to reach 0.55 of these limits at most.
+"""Factors of a model's own noise; right files of small models reach about half of these limits.
 
 Of the root mean square error of a large slice, of a single element (smaller slices lie between),
 and of a gain or a mean."""

@@ -45,7 +45,8 @@ def tried(path: Path, model: nn.Module, inputs: Inputs, *, half_luts: bool) -> s
     with torch.random.fork_rng(devices=[]):
         try:
             expected = run_model(model, inputs)
-            session = runtime_for(path).load(path)
+            runtime = runtime_for(path)
+            session = runtime.load(path)
             outputs = _matched(run_file(session, inputs), expected)
         except DiffersError:
             raise
@@ -62,6 +63,8 @@ def tried(path: Path, model: nn.Module, inputs: Inputs, *, half_luts: bool) -> s
         if random:
             return _NOT_TRIED + random
         noise = measure(stored, inputs, numbers, _DRAWS)
+        if half and runtime.native:
+            noise = noise.in_half_sums()
     found = judged(outputs, expected, noise, numbers.coarsest)
     return _told(outputs, expected, found)
 

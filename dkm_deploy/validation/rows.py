@@ -130,7 +130,8 @@ def _dense(path: Path, reader: Reader, task: Task) -> Check:
 def returned_row(folder: Path, returned: Returned, task: Task) -> Model:
     """The row of outputs that a device gave; of the file that it ran nothing else is known."""
     outputs, found, reason = _compared(*_in_a_row(returned, task), task)
-    judge = Judge(task.reference, task.noise.get("float16"), "float16")
+    noise = task.noise.get("float16")
+    judge = Judge(task.reference, noise and noise.in_half_sums(), "float16")
     told = answered(outputs if found else None, task)
     own = judge(outputs or {}) if found else {}
     parity = parity_check(found, reason, True, task.limits, own)
@@ -197,14 +198,16 @@ def _compared(
         return outputs, {}, str(error)
 
 
-def _judge(path: Path, arithmetic: Arithmetic, task: Task) -> Judge:
+def _judge(path: Path, arithmetic: Arithmetic, task: Task, *, half_sums: bool) -> Judge:
     """The model's own noise, measured with the weights as the file has them."""
-    if task.model is None:
-        coarsest = arithmetic.coarsest
-        return Judge(task.reference, task.noise.get(coarsest), coarsest)
-    model = as_stored(task.model, arithmetic.weights, path)
-    expected = task.reference if model is task.model else run_model(model, task.inputs)
-    return Judge(expected, measure(model, task.inputs, arithmetic), arithmetic.coarsest)
+    expected, noise = task.reference, task.noise.get(arithmetic.coarsest)
+    if task.model is not None:
+        model = as_stored(task.model, arithmetic.weights, path)
+        expected = expected if model is task.model else run_model(model, task.inputs)
+        noise = measure(model, task.inputs, arithmetic)
+    if noise is not None and half_sums:
+        noise = noise.in_half_sums()
+    return Judge(expected, noise, arithmetic.coarsest)
 
 
 def _over_steps(
@@ -237,7 +240,8 @@ def _parity(
     outputs, found, reason = compared
     numbers = arithmetic(half if ran.half is None else ran.half, half)
     try:
-        judge = _judge(path, numbers, task) if found else None
+        half_sums = ran.native and numbers.compute == "float16"
+        judge = _judge(path, numbers, task, half_sums=half_sums) if found else None
         own = judge(outputs or {}) if judge else {}
     except Exception as error:  # of the user's own model in emulated arithmetic
         reason = f"the model's own noise cannot be measured: {told_reason(error)}"
@@ -295,6 +299,7 @@ class _Ran:
         refused: it is the runtime that did not load or run it.
         half: whether it computes in float16; None if the session does not tell.
         session: the loaded file, if it ran.
+        native: whether it is what an app runs, which may sum in float16.
     """
 
     outputs: Outputs | None
@@ -303,6 +308,7 @@ class _Ran:
     refused: bool = False
     half: bool | None = None
     session: Session | None = None
+    native: bool = False
 
 
 def _run(path: Path, inputs: Inputs | Steps) -> _Ran:
@@ -313,7 +319,9 @@ def _run(path: Path, inputs: Inputs | Steps) -> _Ran:
     try:
         session = runtime.load(path)
         half = session.computes_half if isinstance(session, TellsPrecision) else None
-        return _Ran(run_file(session, inputs), runtime.name, half=half, session=session)
+        outputs = run_file(session, inputs)
+        native = runtime.native
+        return _Ran(outputs, runtime.name, half=half, session=session, native=native)
     except NotTakenError as error:
         return _Ran(None, runtime.name, str(error))
     except WrongLabelError as error:
