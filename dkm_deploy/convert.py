@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from dkm_deploy.atomic import check_writable, remove, written_whole
@@ -17,6 +16,7 @@ from dkm_deploy.export import Exported, Inputs, export
 from dkm_deploy.interface import Interface, InterfaceReader
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
+from dkm_deploy.parity.stores_half import stores_half
 from dkm_deploy.parity.tried import DiffersError, tried
 from dkm_deploy.paths import path_of
 from dkm_deploy.recipe import PaletteSpec
@@ -103,7 +103,8 @@ def convert(
         notes = list(target.write(exported, temporary, **target_options) or ())
         stored = check_written(target, exported.palettes, temporary)
         if try_file:
-            notes += _tried(temporary, path, frozen, example_inputs, stored)
+            half = stores_half(temporary, target, stored)
+            notes += _tried(temporary, path, frozen, example_inputs, half_weights=half)
     ledger = target.ledger(path)
     for file in replaced.difference(ledger.companions):
         remove(file)
@@ -121,12 +122,11 @@ def _interface(target: Target, path: Path) -> Interface | None:
 
 
 def _tried(
-    temporary: Path, path: Path, frozen: nn.Module, inputs: Inputs, stored: Mapping[str, Palette]
+    temporary: Path, path: Path, frozen: nn.Module, inputs: Inputs, *, half_weights: bool
 ) -> list[str]:
     """Notes on a file that was run. Raises DkmError if it computes something else."""
-    half_luts = any(palette.lut.dtype == np.float16 for palette in stored.values())
     try:
-        note = tried(temporary, frozen, inputs, half_luts=half_luts)
+        note = tried(temporary, frozen, inputs, half_weights=half_weights)
     except DiffersError as error:
         raise DkmError(
             f"{path}: the file would not compute what the model does: {error}; try_file=False "

@@ -12,39 +12,31 @@ from torch import Tensor, nn
 
 from dkm_deploy.copies import independent_copy
 from dkm_deploy.parity.emulate import Precision
-from dkm_deploy.training.freeze import PaletteWeight
 
 _FEWEST = 4  # elements: fewer bytes are found anywhere
 
 
-def as_stored(model: nn.Module, weights: Precision, path: Path | None = None) -> nn.Module:
+def as_stored(model: nn.Module, weights: Precision, path: Path) -> nn.Module:
     """A copy of ``model`` with tensors rounded to nearest as a file has them.
 
     Rounding a weight is one small error that all samples share. What is known need not be allowed
-    for: LUTs and scales of palettes, which are compared with the file's after the same rounding,
-    and tensors whose bytes, once rounded, are found in the file. What the file holds in another
-    form (folded, transposed, or wrong) is left alone.
+    for: LUTs and other tensors whose bytes, once rounded, are found in the file. What it holds in
+    another form (in float32, folded, transposed, or wrong) is left alone.
 
     Args:
         model: the reference; it is not changed. It is returned itself if nothing is rounded.
         weights: in which numbers the file stores weights.
-        path: the file or folder; None if it is not at hand.
+        path: the file or folder.
     """
     if weights == "float32":
         return model
     copied = independent_copy(model)
-    palettes = {
-        id(tensor)
-        for module in copied.modules()
-        if isinstance(module, PaletteWeight)
-        for tensor in module.buffers(recurse=False)
-    }
     with ExitStack() as stack, torch.no_grad():
-        files = [stack.enter_context(opened) for opened in _contents(path)] if path else []
+        files = [stack.enter_context(opened) for opened in _contents(path)]
         for tensor in (*copied.parameters(), *copied.buffers()):
             if tensor.dtype == torch.float32:
                 near = tensor.half()
-                if id(tensor) in palettes or _held(near, files):
+                if _held(near, files):
                     tensor.copy_(torch.where(near.isfinite(), near.float(), tensor))
     return copied
 

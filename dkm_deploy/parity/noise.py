@@ -80,7 +80,8 @@ def measure(
     """Run a model ``draws`` times in emulated arithmetic on at most 64 of its samples.
 
     Each block of samples is compared with a plain run of the same block, so that a model whose
-    outputs depend on the samples beside them is not called noisy. Steps are one block.
+    outputs depend on the samples beside them is not called noisy. Steps are one block. A model of
+    float16 has noise itself, so that none can be measured beside it.
 
     Args:
         model: in eval mode; it is not changed.
@@ -93,6 +94,8 @@ def measure(
     """
     if isinstance(inputs, Steps):
         inputs = _as_tensors(inputs)
+    if any(t.dtype == torch.float16 for t in (*model.parameters(), *model.buffers())):
+        return Noise(arithmetic, np.arange(0), {})
     count = sample_count(inputs)
     size = count if isinstance(inputs, Steps) else fixed_batch(model) or min(_BLOCK, count)
     starts, parts = list(_starts(count, size)), []

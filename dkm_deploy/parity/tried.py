@@ -26,14 +26,14 @@ class DiffersError(DkmError):
     """A file that computes something else than the model it was made from."""
 
 
-def tried(path: Path, model: nn.Module, inputs: Inputs, *, half_luts: bool) -> str | None:
+def tried(path: Path, model: nn.Module, inputs: Inputs, *, half_weights: bool) -> str | None:
     """Compare what a file computes with the model, under the limits of a validation.
 
     Args:
         path: the file. Of one with a state it is the first step.
         model: that it was made from; it is not changed.
         inputs: that it was made with.
-        half_luts: whether the file stores LUTs in float16.
+        half_weights: whether the file stores weights in float16.
 
     Returns:
         None if it computes the same; else what to know: why it could not be tried, or that the
@@ -52,8 +52,8 @@ def tried(path: Path, model: nn.Module, inputs: Inputs, *, half_luts: bool) -> s
             raise
         except Exception as error:  # whatever a runtime's own code raises: the file is written
             return _NOT_TRIED + reason_of(error)
-        half = session.computes_half if isinstance(session, TellsPrecision) else half_luts
-        numbers = arithmetic(half, half_luts)
+        half = session.computes_half if isinstance(session, TellsPrecision) else half_weights
+        numbers = arithmetic(half, half_weights)
         stored = as_stored(model, numbers.weights, path)
         if stored is not model:
             expected = run_model(stored, inputs)

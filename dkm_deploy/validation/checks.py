@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from math import isfinite
 
-import numpy as np
-
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
 from dkm_deploy.parity.judge import ELEMENT_ERROR, Figure, Judged
@@ -248,11 +246,6 @@ def _absent(name: str, ledger: Ledger) -> str:
 def _spelled(name: str) -> str:
     """A name as coremltools spells it, which keeps letters and digits."""
     return re.sub(r"\W", "_", name)
-
-
-def holds_half(stored: Mapping[str, Palette]) -> bool:
-    """Whether a file holds LUTs in half precision."""
-    return any(palette.lut.dtype == np.float16 for palette in stored.values())
 
 
 def _status(passed: bool) -> Status:

@@ -12,10 +12,12 @@ from torch import nn
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
+from dkm_deploy.palette import Palette
 from dkm_deploy.parity.as_stored import as_stored
 from dkm_deploy.parity.emulate import Arithmetic, arithmetic
 from dkm_deploy.parity.judge import Judge, Judged
 from dkm_deploy.parity.noise import measure
+from dkm_deploy.parity.stores_half import stores_half
 from dkm_deploy.runtimes import (
     NotTakenError,
     Session,
@@ -30,7 +32,6 @@ from dkm_deploy.validation.budget import budget_checks
 from dkm_deploy.validation.bundle import in_a_row
 from dkm_deploy.validation.checks import (
     answer_checks,
-    holds_half,
     palettes_check,
     parity_check,
     size_checks,
@@ -87,8 +88,8 @@ def file_row(path: Path, task: Task) -> Model:
     before, kinds, size = task.original, ledger.by_kind(), ledger.total_bytes
     weights = sum(palette.size for palette in stored.values())
     ratio, half_ratio = _ratios(before, size)
-    half = holds_half(stored)
-    parity, divergence = _parity(path, ran, (outputs, found, reason), half, task)
+    weighed = (path, reader, stored)
+    parity, divergence = _parity(weighed, ran, (outputs, found, reason), task)
     told, (costs, unmeasured) = answered(outputs if found else None, task), _costs(path, task)
     return _row(
         told,
@@ -228,18 +229,19 @@ def _over_steps(
 
 
 def _parity(
-    path: Path,
+    file: tuple[Path, Reader, Mapping[str, Palette]],
     ran: _Ran,
     compared: tuple[Outputs | None, Mapping[str, Errors], str],
-    half: bool,
     task: Task,
 ) -> tuple[Check, Divergence | None]:
-    """The parity check of a file, and where it goes wrong; ``half`` is whether its LUTs are."""
+    """The parity check of a file with its reader and palettes, and where it goes wrong."""
+    path = file[0]
     if task.random:
         return Check("parity", "not run", task.random, blocks=True), None
     outputs, found, reason = compared
-    numbers = arithmetic(half if ran.half is None else ran.half, half)
     try:
+        half = stores_half(*file)
+        numbers = arithmetic(half if ran.half is None else ran.half, half)
         half_sums = ran.native and numbers.compute == "float16"
         judge = _judge(path, numbers, task, half_sums=half_sums) if found else None
         own = judge(outputs or {}) if judge else {}
