@@ -160,6 +160,11 @@ class _PutBack(TorchDispatchMode):  # type: ignore[no-untyped-call]  # of torch
                     self._keep(leaf)
         return func(*args, **(kwargs or {}))
 
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        """Whether dynamo traces under it: where it does not, torch.cond is never exported again."""
+        return True
+
     def _keep(self, written: Any) -> None:
         if type(written) not in (Tensor, nn.Parameter) or written.layout is not torch.strided:
             return

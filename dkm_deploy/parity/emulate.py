@@ -143,6 +143,11 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._copies: dict[int, tuple[Tensor, Tensor]] = {}
         self._constants: dict[int, tuple[Tensor, Tensor]] = {}
 
+    @classmethod
+    def is_infra_mode(cls) -> bool:
+        """Whether dynamo traces under it: where it does not, torch.cond is never exported again."""
+        return True
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:

@@ -9,7 +9,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.utils import _pytree as pytree
 
+from dkm_deploy.copies import independent_copy
+from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs, arguments
 from dkm_deploy.parity.emulate import Arithmetic, emulated, rounded
 from dkm_deploy.parity.pooled import Pooled, pooled, root_mean_square
@@ -97,6 +100,7 @@ def measure(
     if any(t.dtype == torch.float16 for t in (*model.parameters(), *model.buffers())):
         return Noise(arithmetic, np.arange(0), {})
     count = sample_count(inputs)
+    model, inputs = _in_float32(model, inputs)
     size = count if isinstance(inputs, Steps) else fixed_batch(model) or min(_BLOCK, count)
     starts, parts = list(_starts(count, size)), []
     most = _SAMPLES
@@ -119,6 +123,37 @@ def measure(
         if noise is not None:
             found[name] = noise
     return Noise(arithmetic, samples, found)
+
+
+def _in_float32(model: nn.Module, inputs: Inputs | Steps) -> tuple[nn.Module, Inputs | Steps]:
+    """A model of float16 and its inputs widened: what it has rounded itself shows no noise.
+
+    They are as given where the model runs in no other dtype, for its forward casts to float16.
+    """
+    if not any(t.dtype is torch.float16 for t in (*model.parameters(), *model.buffers())):
+        return model, inputs
+    wide = independent_copy(model).float()
+    if isinstance(inputs, Steps):
+        steps = Steps([_floats(step) for step in inputs])
+        first: Inputs | Steps = Steps(list(steps)[:1])
+        widened: Inputs | Steps = steps
+    else:
+        widened = _floats(inputs)
+        first = rows(widened, 0, fixed_batch(model) or 1)
+    try:
+        run_model(wide, first)
+    except DkmError:
+        return model, inputs
+    return wide, widened
+
+
+def _floats(inputs: Inputs) -> Inputs:
+    args, kwargs = pytree.tree_map_only(torch.Tensor, _float, arguments(inputs))
+    return kwargs or args  # type: ignore[no-any-return]
+
+
+def _float(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.float() if tensor.dtype is torch.float16 else tensor
 
 
 def _starts(count: int, size: int) -> Iterator[int]:

@@ -160,11 +160,9 @@ def _outputs(session: Session, arrays: Arrays, state: Any = None) -> Outputs:
 def rows(inputs: Inputs | Steps, start: int, stop: int) -> Inputs:
     """Samples ``start`` to ``stop`` of inputs, or of the first step; no other value is cut."""
     inputs = next(iter(inputs)) if isinstance(inputs, Steps) else inputs
-    leaves, spec = pytree.tree_flatten(arguments(inputs))
-    block = [t[start:stop] if torch.is_tensor(t) and t.ndim else t for t in leaves]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    args, kwargs = pytree.tree_unflatten(block, spec)
+    held = {id(leaf) for leaf in _samples(inputs)}
+    block = pytree.tree_map(lambda leaf: leaf[start:stop] if id(leaf) in held else leaf, inputs)
+    args, kwargs = arguments(block)
     return kwargs or args
 
 
@@ -172,15 +170,21 @@ def sample_count(inputs: Inputs | Steps) -> int:
     """Length of the first dimension, which all input tensors share; of steps, all of theirs."""
     if isinstance(inputs, Steps):
         return sum(_samples_of_step(step) for step in inputs)
-    counts = {
-        len(t) for t in pytree.tree_leaves(arguments(inputs)) if torch.is_tensor(t) and t.ndim
-    }
+    arguments(inputs)
+    counts = {len(leaf) for leaf in _samples(inputs)}
     if len(counts) != 1 or 0 in counts:
         raise DkmError(
             f"the input tensors have {sorted(counts)} samples (first dimension); "
             "they must have the same number, at least 1"
         )
     return counts.pop()
+
+
+def _samples(inputs: Inputs) -> list[Tensor | NDArray[Any]]:
+    """What holds one sample after the other: tensors; arrays only where there is no tensor."""
+    leaves = [x for x in pytree.tree_leaves(inputs) if isinstance(x, (Tensor, np.ndarray))]
+    found = [leaf for leaf in leaves if leaf.ndim]
+    return [leaf for leaf in found if isinstance(leaf, Tensor)] or found
 
 
 def _samples_of_step(step: Inputs) -> int:
@@ -231,6 +235,9 @@ def named_arrays(session: Session, inputs: Inputs) -> Arrays:
     """
     args, kwargs = arguments(inputs)
     named, names = arrays_in(args, kwargs), list(session.input_shapes)
+    for name in session.input_shapes.keys() & kwargs.keys() - named.keys():
+        if isinstance(kwargs[name], (bool, int, float)):  # that PyTorch has as a constant
+            named[name] = torch.tensor(kwargs[name])
     if args or len(named) == len(names) == 1:
         if len(names) != len(named):
             raise DkmError(f"{len(named)} inputs given; the file takes {', '.join(names)}")
