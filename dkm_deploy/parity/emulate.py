@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -25,6 +25,37 @@ _SMALLEST_NORMAL, _SUBNORMAL_STEP = 2.0**-14, 2.0**-24
 _LARGEST, _FIRST_INFINITE = 65504.0, 65520.0
 _SCALARS = ("add", "sub", "rsub", "mul", "div")  # operations whose numbers a file stores rounded
 _MADE, _FROM_INPUTS, _DECODED = "_dkm_made", "_dkm_from_inputs", "_dkm_decoded"  # marks
+
+
+# Off the grid of float32, so that what has saturated at 1 is rounded like all else: libraries give
+# the number beside 1 there.
+_ONE = 1 - 2.0**-24
+
+
+def _gelu(x: Tensor, *, approximate: str = "none") -> Tensor:
+    inner = 0.5**0.5 * x
+    if approximate == "tanh":
+        inner = (2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)
+        return 0.5 * x * (_ONE + torch.tanh(inner))
+    return 0.5 * x * (_ONE + torch.erf(inner))
+
+
+def _log_softmax(x: Tensor, dim: int, _half_to_float: bool) -> Tensor:
+    shifted = x - x.amax(dim, keepdim=True)
+    return shifted - torch.log(_ONE * shifted.exp().sum(dim, keepdim=True))
+
+
+def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
+    return torch.log(_ONE * torch.sigmoid(x)), torch.empty_like(x)
+
+
+# Operations that subtract near numbers within: rounding the result alone would not show what that
+# loses, and files do it in operations of their own.
+_IN_STEPS: Mapping[str, Callable[..., Any]] = {
+    "gelu": _gelu,
+    "_log_softmax": _log_softmax,
+    "log_sigmoid_forward": _log_sigmoid,
+}
 
 
 @dataclass(frozen=True)
@@ -163,7 +194,11 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         )
         if from_inputs and kind.name in _SCALARS:
             args = tuple(self._scalar(each) if type(each) is float else each for each in args)
-        made = func(*args, **kwargs)
+        if from_inputs and kind.name in _IN_STEPS and not kind.written:
+            with self:
+                made = _IN_STEPS[kind.name](*args, **kwargs)
+        else:
+            made = func(*args, **kwargs)
         if from_inputs and not kind.views and not kind.written:
             made = pytree.tree_map_only(Tensor, self._result, made)
         for tensor in pytree.tree_leaves(made):

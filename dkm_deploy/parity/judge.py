@@ -27,6 +27,7 @@ ELEMENT_ERROR = "error of element"
 _UNIT: Mapping[Precision, float] = {"float32": 2.0**-19, "float16": 2.0**-10}
 _STRAY = 10.0  # times the constant: what a single element may be off
 
+_ALIKE = 16  # measured samples that tell the noise of one that was not measured
 _QUIET = 0.1  # of the usual size of slices: smaller ones may be small by cancellation
 
 
@@ -220,13 +221,23 @@ def _usual(part: NDArray[np.float64], whole: NDArray[np.float64]) -> float:
 def _filled(
     square: NDArray[np.float64], wanted: NDArray[np.float64], samples: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """Noise of all samples: what was not measured has the noise of its place and of its size."""
+    """Noise of all samples: what was not measured has that of measured ones of like size.
+
+    It is the mean of these, and not less for a smaller value: one that is small by cancellation has
+    the noise of its terms.
+    """
     if len(samples) == len(wanted):
         return square
     size = along(wanted**2, 0)
-    usual = float(np.median(size[samples])) or 1.0
-    place = np.median(square, 0)
-    filled = _spread(size / usual, 0, wanted.ndim) * place[None]
+    order = np.argsort(size[samples], kind="stable")
+    sizes, levels = size[samples][order], square[order]
+    count = min(_ALIKE, len(samples))
+    starts = range(len(samples) - count + 1)
+    means = np.stack([levels[start : start + count].mean(0) for start in starts])
+    usual = np.array([sizes[start : start + count].mean() for start in starts])
+    near = np.clip(np.searchsorted(sizes, size) - count // 2, 0, len(means) - 1)
+    louder = np.divide(size, usual[near], out=np.ones_like(size), where=usual[near] > 0)
+    filled = means[near] * _spread(np.maximum(louder, 1), 0, wanted.ndim)
     filled[samples] = square
     return filled
 
