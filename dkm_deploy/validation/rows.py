@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -108,8 +109,11 @@ def file_row(path: Path, task: Task) -> Model:
         cost=costs,
         checks=(
             palettes_check(task.frozen, stored, ledger),
-            _dense(path, reader, task),
-            interface_check(path, reader, task.interface, ran.outputs, task.reference),
+            _unless_it_fails("dense", partial(dense_check, path, reader, task.dense)),
+            _unless_it_fails(
+                "interface",
+                partial(interface_check, path, reader, task.interface, ran.outputs, task.reference),
+            ),
             parity,
             *answer_checks(told, task.limits, task.undecided),
             *size_checks(ledger, before.tensor_bytes if before else None, task.limits),
@@ -119,13 +123,13 @@ def file_row(path: Path, task: Task) -> Model:
     )
 
 
-def _dense(path: Path, reader: Reader, task: Task) -> Check:
+def _unless_it_fails(name: str, check: Callable[[], Check]) -> Check:
     try:
-        return dense_check(path, reader, task.dense)
+        return check()
     except DkmError:
         raise  # the file is damaged
     except Exception as error:  # a fault of the comparison is not one of the file
-        return Check("dense", "not run", f"it failed: {told_reason(error)}", blocks=True)
+        return Check(name, "not run", f"it failed: {told_reason(error)}", blocks=True)
 
 
 def returned_row(folder: Path, returned: Returned, task: Task) -> Model:

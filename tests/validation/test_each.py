@@ -139,15 +139,16 @@ def test_a_model_whose_noise_cannot_be_measured_is_not_the_fault_of_a_file(
     assert "own noise cannot be measured: RuntimeError: no such op" in report.lacking[0]
 
 
-def test_a_comparison_that_crashes_is_not_the_fault_of_a_file(frozen, good, monkeypatch):
+@pytest.mark.parametrize("name", ["dense", "interface"])
+def test_a_comparison_that_crashes_is_not_the_fault_of_a_file(frozen, good, monkeypatch, name):
     def crash(*_):
         raise IndexError("no such dimension")
 
-    monkeypatch.setattr(rows, "dense_check", crash)
+    monkeypatch.setattr(rows, f"{name}_check", crash)
     report = dkm.validate([good], reference=frozen, inputs=images(2))
     assert not report
-    assert _checks(report.files[0]) == RIGHT | {"dense": "not run"}
-    assert report.lacking == ("good.onnx: dense: it failed: IndexError: no such dimension",)
+    assert _checks(report.files[0]) == RIGHT | {name: "not run"}
+    assert report.lacking == (f"good.onnx: {name}: it failed: IndexError: no such dimension",)
 
 
 def test_inputs_that_fit_the_model_but_not_the_file(frozen, good):
