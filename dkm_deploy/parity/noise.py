@@ -18,7 +18,7 @@ from dkm_deploy.parity.emulate import Arithmetic, emulated, rounded
 from dkm_deploy.parity.pooled import Pooled, pooled, root_mean_square
 from dkm_deploy.program import fixed_batch
 from dkm_deploy.steps import Steps
-from dkm_deploy.validation.run import Outputs, rows, run_model, sample_count
+from dkm_deploy.validation.run import Outputs, rows, run_model, sample_count, share_samples
 
 DRAWS = 8
 _SAMPLES = 64  # that noise is measured on; the others are judged by what is typical of these
@@ -83,8 +83,8 @@ def measure(
     """Run a model ``draws`` times in emulated arithmetic on at most 64 of its samples.
 
     Each block of samples is compared with a plain run of the same block, so that a model whose
-    outputs depend on the samples beside them is not called noisy. Steps are one block. A model of
-    float16 has noise itself, so that none can be measured beside it.
+    outputs depend on the samples beside them is not called noisy. Steps are one block. Of a model
+    of float16 the noise is that of float16, whatever the file computes in.
 
     Args:
         model: in eval mode; it is not changed.
@@ -97,11 +97,13 @@ def measure(
     """
     if isinstance(inputs, Steps):
         inputs = _as_tensors(inputs)
-    if any(t.dtype == torch.float16 for t in (*model.parameters(), *model.buffers())):
-        return Noise(arithmetic, np.arange(0), {})
+    if _is_half(model):
+        arithmetic = Arithmetic("float16", "float16")  # the reference's own outputs have that noise
     count = sample_count(inputs)
     model, inputs = _in_float32(model, inputs)
-    size = count if isinstance(inputs, Steps) else fixed_batch(model) or min(_BLOCK, count)
+    size = fixed_batch(model) or min(_BLOCK, count)
+    if isinstance(inputs, Steps) or not share_samples(inputs):
+        size = count
     starts, parts = list(_starts(count, size)), []
     most = _SAMPLES
     for start in starts:
@@ -125,12 +127,16 @@ def measure(
     return Noise(arithmetic, samples, found)
 
 
+def _is_half(model: nn.Module) -> bool:
+    return any(t.dtype is torch.float16 for t in (*model.parameters(), *model.buffers()))
+
+
 def _in_float32(model: nn.Module, inputs: Inputs | Steps) -> tuple[nn.Module, Inputs | Steps]:
     """A model of float16 and its inputs widened: what it has rounded itself shows no noise.
 
     They are as given where the model runs in no other dtype, for its forward casts to float16.
     """
-    if not any(t.dtype is torch.float16 for t in (*model.parameters(), *model.buffers())):
+    if not _is_half(model):
         return model, inputs
     wide = independent_copy(model).float()
     if isinstance(inputs, Steps):

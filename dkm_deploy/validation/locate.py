@@ -18,7 +18,7 @@ from dkm_deploy.steps import Steps
 from dkm_deploy.validation.calls import Call, Values, calls_of, layers_of, values_of, weights_of
 from dkm_deploy.validation.metrics import errors
 from dkm_deploy.validation.pairs import Pair, groups, norms_of, pair
-from dkm_deploy.validation.run import Outputs, least_batch, rows, run_file
+from dkm_deploy.validation.run import Outputs, least_batch, rows, run_file, share_samples
 
 MOST_BYTES = 1 << 28
 _NAMED = 3
@@ -89,11 +89,13 @@ def locate(
             has a run to itself.
 
     Raises:
-        DkmError: the inputs are steps, no runtime shows the values inside such a file, or it has
-            none of the layers.
+        DkmError: the inputs are steps or share no dimension of samples, no runtime shows the values
+            inside such a file, or it has none of the layers.
     """
     if isinstance(inputs, Steps):
         raise DkmError("layers are compared on the first step alone; give its inputs for that")
+    if not share_samples(inputs):
+        raise DkmError("layers are compared on one sample, and the inputs share no dimension of it")
     weights = weights_of(model)
     layers = layers_of(weights)
     probe = prober_for(path).probe(path, weights)

@@ -44,7 +44,7 @@ def run_model(model: nn.Module, inputs: Inputs | Steps, block: int = _BLOCK) -> 
     count = sample_count(inputs)
     if count > 1 and _keeps_state(model, rows(inputs, 0, 1)):
         block = 1
-    block = program_batch(model) or block
+    block = program_batch(model) or (block if share_samples(inputs) else count)
     parts = []
     for start in range(0, count, block):
         with untouched(model) as copied:
@@ -104,7 +104,7 @@ def run_file(session: Session, inputs: Inputs | Steps) -> Outputs:
         return joined_steps(list(_stepped(session, inputs)))
     arrays = named_arrays(session, inputs)
     count = sample_count(inputs)
-    batch = fixed_batch(session)
+    batch = fixed_batch(session) if share_samples(inputs) else count
     if batch:
         check_batches(count, batch)
     else:
@@ -158,26 +158,43 @@ def _outputs(session: Session, arrays: Arrays, state: Any = None) -> Outputs:
 
 
 def rows(inputs: Inputs | Steps, start: int, stop: int) -> Inputs:
-    """Samples ``start`` to ``stop`` of inputs, or of the first step; no other value is cut."""
+    """Samples ``start`` to ``stop`` of inputs, or of the first step; no other value is cut.
+
+    Inputs that do not share their first dimension are given whole.
+    """
     inputs = next(iter(inputs)) if isinstance(inputs, Steps) else inputs
+    if not share_samples(inputs):
+        return inputs
     held = {id(leaf) for leaf in _samples(inputs)}
     block = pytree.tree_map(lambda leaf: leaf[start:stop] if id(leaf) in held else leaf, inputs)
     args, kwargs = arguments(block)
     return kwargs or args
 
 
+def share_samples(inputs: Inputs) -> bool:
+    """Whether all tensors have samples along their first dimension.
+
+    A state ``(layers, n, width)`` or a mask ``(t, t)`` beside ``(n, t, width)`` has not.
+    """
+    return len({len(leaf) for leaf in _samples(inputs)}) == 1
+
+
 def sample_count(inputs: Inputs | Steps) -> int:
-    """Length of the first dimension, which all input tensors share; of steps, all of theirs."""
+    """Length of the first dimension of the first tensor; of steps, all of theirs.
+
+    Raises:
+        DkmError: there is no tensor with a dimension, or one has no elements along it.
+    """
     if isinstance(inputs, Steps):
         return sum(_samples_of_step(step) for step in inputs)
     arguments(inputs)
-    counts = {len(leaf) for leaf in _samples(inputs)}
-    if len(counts) != 1 or 0 in counts:
+    counts = [len(leaf) for leaf in _samples(inputs)]
+    if not counts or 0 in counts:
         raise DkmError(
-            f"the input tensors have {sorted(counts)} samples (first dimension); "
-            "they must have the same number, at least 1"
+            f"the input tensors have {sorted(set(counts))} samples (first dimension); "
+            "give at least one, of at least 1"
         )
-    return counts.pop()
+    return counts[0]
 
 
 def _samples(inputs: Inputs) -> list[Tensor | NDArray[Any]]:
