@@ -13,6 +13,7 @@ from torch import nn
 from dkm_deploy.atomic import check_writable, remove, written_whole
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Exported, Inputs, export
+from dkm_deploy.given import truth
 from dkm_deploy.interface import Interface, InterfaceReader
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
@@ -20,7 +21,8 @@ from dkm_deploy.parity.stores_half import stores_half
 from dkm_deploy.parity.tried import DiffersError, tried
 from dkm_deploy.paths import path_of
 from dkm_deploy.recipe import PaletteSpec
-from dkm_deploy.targets import StatefulTarget, Target, held_to, target_for
+from dkm_deploy.steps import Steps
+from dkm_deploy.targets import Approximating, StatefulTarget, Target, held_to, target_for
 from dkm_deploy.untouched import random_state_kept
 from dkm_deploy.widened import is_bfloat16
 
@@ -91,6 +93,7 @@ def convert(
             written then.
     """
     path = path_of(path)
+    truth("try_file", try_file)
     target = target_for(path)
     _check_options(target, target_options)
     check_writable(path, force=force)
@@ -102,9 +105,13 @@ def convert(
     with written_whole(path, force=force) as temporary:
         notes = list(target.write(exported, temporary, **target_options) or ())
         stored = check_written(target, exported.palettes, temporary)
-        if try_file:
+        meant = target.approximates(target_options) if isinstance(target, Approximating) else None
+        if try_file and meant:
+            notes.append(f"not tried: {meant}; measure it with dkm.validate and a limit")
+        elif try_file:
             half = stores_half(temporary, target, stored)
-            notes += _tried(temporary, path, frozen, example_inputs, half_weights=half)
+            step = Steps([example_inputs]) if exported.states else example_inputs
+            notes += _tried(temporary, path, frozen, step, half_weights=half)
     ledger = target.ledger(path)
     for file in replaced.difference(ledger.companions):
         remove(file)
@@ -122,7 +129,7 @@ def _interface(target: Target, path: Path) -> Interface | None:
 
 
 def _tried(
-    temporary: Path, path: Path, frozen: nn.Module, inputs: Inputs, *, half_weights: bool
+    temporary: Path, path: Path, frozen: nn.Module, inputs: Inputs | Steps, *, half_weights: bool
 ) -> list[str]:
     """Notes on a file that was run. Raises DkmError if it computes something else."""
     try:

@@ -101,6 +101,15 @@ class StatefulTarget(Target, Protocol):
 
 
 @runtime_checkable
+class Approximating(Target, Protocol):
+    """A target that can write files which, as the user asked, compute something else."""
+
+    def approximates(self, options: Mapping[str, Any]) -> str | None:
+        """Why a file written with these options of ``convert`` differs by more than rounding."""
+        ...
+
+
+@runtime_checkable
 class LayerTarget(Target, Protocol):
     """A target whose format lacks an operation for some layers, whatever their palettes."""
 

@@ -99,7 +99,12 @@ CALLS: dict[str, dict[str, list[Any]]] = {
     "load": {"path": ["gone.safetensors", *PATHS], "model": MODELS},
     "palettes": {"frozen": MODELS},
     "save": {"frozen": MODELS, "path": PATHS},
-    "convert": {"frozen": MODELS, "example_inputs": INPUTS, "path": PATHS},
+    "convert": {
+        "frozen": MODELS,
+        "example_inputs": INPUTS,
+        "path": PATHS,
+        "try_file": [3, "no", None],
+    },
     "ledger": {"path": ["gone.onnx", *PATHS]},
     "palettize_file": {"path": ["gone.onnx", *PATHS], "out": PATHS, "recipe": RECIPES},
     "read_palettes": {"path": ["gone.onnx", *PATHS]},
@@ -112,6 +117,7 @@ CALLS: dict[str, dict[str, list[Any]]] = {
         "labels": LABELS,
         **ASKED,
         "original": [3, b"x", nn.Linear, {}, "gone.onnx"],
+        "interface": [3, "x", {}],
         "also": [3, [], {"a": 3}],
     },
     "write_golden": {
@@ -123,6 +129,7 @@ CALLS: dict[str, dict[str, list[Any]]] = {
         "metric": [3, []],
         "limits": ASKED["limits"],
         "provenance": [3, "x", ["a"]],
+        "interface": [3, "x", {}],
     },
 }
 _SCALING = [-1, "1e-3", True, _NAN, None, float("inf")]

@@ -44,6 +44,12 @@ class OnnxTarget:
         del gates  # their order stays
         return spec.refuse(shape)
 
+    def approximates(self, options: Mapping[str, Any]) -> str | None:
+        """The 8-bit kernels round what goes into a product; see :class:`Options`."""
+        if options.get("decode") == "int8":
+            return "decode='int8' rounds what goes into products to 8 bits, as it is meant to"
+        return None
+
     def write(
         self,
         exported: Exported,

@@ -24,6 +24,7 @@ DRAWS = 8
 _SAMPLES = 64  # that noise is measured on; the others are judged by what is typical of these
 _ELEMENTS = 1 << 24  # of an output, at most, that noise is measured on
 _BLOCK = 16
+_OVERFLOWN = 1e-2  # of a value: its noise where a draw is infinite, so that none is known
 _HALF_SUMS = np.float32(4)  # times the noise
 
 
@@ -203,7 +204,8 @@ def _noise(
         drawn = np.concatenate(parts)
         finite = np.isfinite(drawn) & np.isfinite(plain)
         infinite |= ~finite & np.isfinite(plain)
-        gap = np.where(finite, drawn, 0) - np.where(finite, plain, 0)
+        known = np.where(np.isfinite(plain), plain, 0)
+        gap = np.where(finite, drawn, known * (1 + _OVERFLOWN)) - known
         square += np.square(gap, dtype=np.float64) / (len(runs) - 1)
         each.append(pooled(gap, np.where(np.isfinite(plain), plain, 0)))
     level = np.sqrt(square).astype(np.float32)

@@ -15,6 +15,7 @@ from dkm_deploy.parity.emulate import arithmetic
 from dkm_deploy.parity.judge import Judged, close, judged
 from dkm_deploy.parity.noise import measure
 from dkm_deploy.runtimes import TellsPrecision, runtime_for
+from dkm_deploy.steps import Steps
 from dkm_deploy.validation.repeated import randomness
 from dkm_deploy.validation.run import Outputs, run_file, run_model
 
@@ -26,13 +27,15 @@ class DiffersError(DkmError):
     """A file that computes something else than the model it was made from."""
 
 
-def tried(path: Path, model: nn.Module, inputs: Inputs, *, half_weights: bool) -> str | None:
+def tried(
+    path: Path, model: nn.Module, inputs: Inputs | Steps, *, half_weights: bool
+) -> str | None:
     """Compare what a file computes with the model, under the limits of a validation.
 
     Args:
-        path: the file. Of one with a state it is the first step.
+        path: the file.
         model: that it was made from; it is not changed.
-        inputs: that it was made with.
+        inputs: that it was made with; one step for a file that keeps state.
         half_weights: whether the file stores weights in float16.
 
     Returns:

@@ -11,6 +11,7 @@ from torch import nn
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.given import function, model_of, record, short
+from dkm_deploy.interface import Interface
 from dkm_deploy.paths import path_of
 from dkm_deploy.validation.budget import Budget
 from dkm_deploy.validation.cost import CostOptions
@@ -18,7 +19,12 @@ from dkm_deploy.validation.limits import Limits
 
 
 def check_asked(
-    metric: Any, limits: Any = None, budget: Any = None, cost: Any = None, also: Any = None
+    metric: Any,
+    limits: Any = None,
+    budget: Any = None,
+    cost: Any = None,
+    also: Any = None,
+    interface: Any = None,
 ) -> None:
     """Raise DkmError for an argument of another kind than :func:`dkm_deploy.validate` takes."""
     function("metric", metric)
@@ -26,6 +32,7 @@ def check_asked(
         ("limits", limits, Limits),
         ("budget", budget, Budget),
         ("cost", cost, CostOptions),
+        ("interface", interface, Interface),
     ):
         if value is not None:
             record(name, value, kind)

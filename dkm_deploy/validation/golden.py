@@ -101,7 +101,7 @@ def write_golden(
         OutputExistsError: ``folder`` exists and ``force`` is not set.
     """
     folder = path_of(folder, "folder")
-    check_asked(None, limits)
+    check_asked(None, limits, interface=interface)
     limits = limits or Limits()
     if metric is not None and not isinstance(metric, str):
         raise DkmError(f"metric is a {type(metric).__name__}; a bundle holds its name, a str")

@@ -103,7 +103,7 @@ def validate(
     """
     required = required_of(require)
     paths = [_readable(file) for file in paths_of(files, "files")]
-    check_asked(metric, limits, budget, cost, also)
+    check_asked(metric, limits, budget, cost, also, interface)
     before = original_given(original)
     reference = None if reference is None else plain(model_of(reference, "reference"))
     task = _task(reference, before, inputs, labels, metric or accuracy, limits or Limits())

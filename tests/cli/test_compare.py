@@ -88,7 +88,7 @@ def test_reports_are_put_side_by_side(folder, tmp_path, capsys):
 def test_junit_has_what_was_checked(folder, tmp_path):
     assert main(_validate(folder, "--junit", tmp_path / "r.xml", "--max-size", "10B")) == 1
     root = ET.parse(tmp_path / "r.xml").getroot()  # noqa: S314  # our own file
-    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("3", "1", "0")
+    assert (root.get("tests"), root.get("failures"), root.get("errors")) == ("5", "1", "0")
 
 
 def test_junit_is_there_even_if_the_input_is_bad(folder, tmp_path, capsys):
