@@ -106,12 +106,10 @@ def convert(
         notes = list(target.write(exported, temporary, **target_options) or ())
         stored = check_written(target, exported.palettes, temporary)
         meant = target.approximates(target_options) if isinstance(target, Approximating) else None
-        if try_file and meant:
-            notes.append(f"not tried: {meant}; measure it with dkm.validate and a limit")
-        elif try_file:
+        if try_file:
             half = stores_half(temporary, target, stored)
             step = Steps([example_inputs]) if exported.states else example_inputs
-            notes += _tried(temporary, path, frozen, step, half_weights=half)
+            notes += _tried(temporary, path, frozen, step, half_weights=half, meant=meant)
     ledger = target.ledger(path)
     for file in replaced.difference(ledger.companions):
         remove(file)
@@ -129,12 +127,20 @@ def _interface(target: Target, path: Path) -> Interface | None:
 
 
 def _tried(
-    temporary: Path, path: Path, frozen: nn.Module, inputs: Inputs | Steps, *, half_weights: bool
+    temporary: Path,
+    path: Path,
+    frozen: nn.Module,
+    inputs: Inputs | Steps,
+    *,
+    half_weights: bool,
+    meant: str | None,
 ) -> list[str]:
-    """Notes on a file that was run. Raises DkmError if it computes something else."""
+    """Notes on a file that was run. Raises DkmError if it computes something else, not meant to."""
     try:
         note = tried(temporary, frozen, inputs, half_weights=half_weights)
     except DiffersError as error:
+        if meant:
+            return [f"{meant}: {error}"]
         raise DkmError(
             f"{path}: the file would not compute what the model does: {error}; try_file=False "
             "(--no-try) writes it all the same"
