@@ -258,3 +258,28 @@ def test_a_transposed_palette_is_that_of_the_transposed_matrix(palette):
     assert np.array_equal(turned.decode(), palette.decode().T)
     assert turned.lut.flags.c_contiguous
     assert turned.indices.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"indices": [[0, 0]]}, "^indices is a list; give a numpy array$"),
+        ({"lut": (1.0, 2.0)}, "^lut is a tuple; give a numpy array$"),
+        ({"bits": 9}, "^bits is 9"),
+        ({"bits": -1}, "^bits is -1"),
+        ({"bits": 1.5}, "^bits is 1.5"),
+        ({"axis": -1}, "^axis is -1"),
+        ({"axis": "0"}, "^axis is '0'"),
+    ],
+)
+def test_what_is_no_array_or_no_whole_number_is_named(change, message):
+    right = {"indices": np.zeros((2, 2), np.uint8), "lut": np.zeros((1, 1, 2, 1), np.float32)}
+    with pytest.raises(DkmError, match=message):
+        Palette(**(right | change))
+
+
+def test_numbers_of_numpy_are_taken():
+    lut = np.zeros((1, 1, 256, 2), np.float32)
+    palette = Palette(np.zeros((2, 2), np.uint8), lut, np.int64(1), np.int64(8))
+    assert (palette.axis, palette.bits) == (1, 8)
+    assert type(palette.axis) is type(palette.bits) is int
