@@ -108,9 +108,7 @@ def measure(
     starts, parts = list(_starts(count, size)), []
     most = _SAMPLES
     for start in starts:
-        block = (
-            _as_tensors(inputs) if isinstance(inputs, Steps) else rows(inputs, start, start + size)
-        )
+        block = inputs if isinstance(inputs, Steps) else rows(inputs, start, start + size)
         plain = run_model(model, block)
         parts.append([plain, *_draws(model, block, arithmetic, draws)])
         elements = max((array.size for array in plain.values()), default=1)
