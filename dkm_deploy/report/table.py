@@ -1,6 +1,6 @@
 """Tables for terminals and log files in which no figure is ever cut.
 
-On a terminal, one column of names or reasons folds to fit its width; in a log file every row is
+On a terminal, columns of names and reasons fold to fit its width; in a log file every row is
 one line, as long as it needs to be.
 """
 
@@ -70,6 +70,10 @@ def print_line(line: Text, console: Console) -> None:
 
 
 def _least_width(table: Table, console: Console) -> int:
-    folding = next(column for column in table.columns if column.overflow == "fold")
-    lengths = [cell.cell_len for cell in folding.cells if isinstance(cell, Text)]
-    return natural_width(table, console) - max(max(lengths, default=0) - _NARROWEST, 0)
+    folding = [column for column in table.columns if column.overflow == "fold"]
+    spare = sum(max(_longest(column) - _NARROWEST, 0) for column in folding)
+    return natural_width(table, console) - spare
+
+
+def _longest(column: Column) -> int:
+    return max((cell.cell_len for cell in column.cells if isinstance(cell, Text)), default=0)
