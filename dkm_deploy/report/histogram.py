@@ -45,7 +45,7 @@ def _drawing(layer: Mapping[str, Any], found: Mapping[str, Any]) -> Markup:
 
 def _bars(counts: Sequence[int]) -> str:
     """The path of bars from the ground up, as wide as there is room."""
-    most = max(counts, default=0) or 1
+    most = max(counts, default=0)
     step = _WIDTH / max(len(counts), 1)
     tops = [(i, _HEIGHT - _TOP * n / most) for i, n in enumerate(counts) if n]
     return "".join(
@@ -55,7 +55,7 @@ def _bars(counts: Sequence[int]) -> str:
 
 def _stems(layer: Mapping[str, Any], found: Mapping[str, Any]) -> str:
     """The path of a line for each centroid that is used."""
-    most = max(layer["uses"], default=0) or 1
+    most = max(layer["uses"])
     low, width = found["low"], found["high"] - found["low"]
     pairs = zip(found["centroids"], layer["uses"], strict=True)
     return "".join(

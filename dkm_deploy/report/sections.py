@@ -76,7 +76,7 @@ def models(report: Values) -> Markup:
     columns = [Column("Model", figures=False), *map(Column, [metric, *figures])]
     columns += [Column("Runtime", figures=False), Column("Verdict", figures=False)]
     rows = [_model(model) for model in report["models"]]
-    return _section("Models", table("Models", columns, rows), _MODELS_LEGEND)
+    return _section("Models", table("Models", columns, rows), _legend(_MODELS_LEGEND))
 
 
 def file(model: Values, pictures: Mapping[str, str]) -> Markup:
@@ -92,7 +92,7 @@ def file(model: Values, pictures: Mapping[str, str]) -> Markup:
         *costs(model),
         element("h3", "Outputs against PyTorch"),
         element("p", ran),
-        *([_outputs(model), _ERRORS_LEGEND] if model["errors"] else []),
+        *([_outputs(model), _legend(_ERRORS_LEGEND)] if model["errors"] else []),
         *answers(model, pictures),
     )
 
@@ -105,7 +105,9 @@ def layers(report: Values) -> Markup:
     if not rows:
         return _section("Palettized weights", element("p", "No weight is palettized."))
     figures = histograms(report["layers"], report["histograms"])
-    return _section("Palettized weights", table("Weights", columns, rows), _LAYERS_LEGEND, *figures)
+    return _section(
+        "Palettized weights", table("Weights", columns, rows), _legend(_LAYERS_LEGEND), *figures
+    )
 
 
 def dense(report: Values) -> Markup:
@@ -123,7 +125,7 @@ def dense(report: Values) -> Markup:
 def limits(report: Values) -> Markup:
     """What was asked for."""
     found = dict(report["limits"])
-    single = found.pop("outputs", {})
+    single = found.pop("outputs")
     rows = [(_LIMITS.get(key, key), _plain(value)) for key, value in found.items()]
     rows += [
         (f"{name}: {_OUTPUT_LIMITS.get(key, key)}", _plain(value))
@@ -218,42 +220,42 @@ def _section(title: str, *parts: str) -> Markup:
     return element("section", join([element("h2", title), *parts]))
 
 
-def _legend(**words: str) -> Markup:
+def _legend(words: Mapping[str, str]) -> Markup:
     pairs = (
-        element("div", element("dt", term.replace("_", " ")), element("dd", meaning))
+        element("div", element("dt", term), element("dd", meaning))
         for term, meaning in words.items()
     )
     return element("dl", *pairs)
 
 
-_MODELS_LEGEND = _legend(
-    Agreement="how often the top answer is the original's.",
-    Max_difference="the largest absolute difference of any output from the frozen PyTorch model, "
-    "in the output's own unit.",
-    Bytes="on disk for files; of the tensors, palettes packed, for PyTorch models.",
-    Ratio="the original's tensor bytes over these bytes: 8.0x is eight times smaller.",
-    Bits_per_weight="indices and lookup tables (LUTs) over the palettized weights; of a model "
+_MODELS_LEGEND = {
+    "Agreement": "how often the top answer is the original's.",
+    "Max difference": "the largest absolute difference of any output from the frozen PyTorch "
+    "model, in the output's own unit.",
+    "Bytes": "on disk for files; of the tensors, palettes packed, for PyTorch models.",
+    "Ratio": "the original's tensor bytes over these bytes: 8.0x is eight times smaller.",
+    "Bits per weight": "indices and lookup tables (LUTs) over the palettized weights; of a model "
     "without palettes, its plain weights.",
-    Verdict="of the checks below; incomplete where one did not run.",
-    A_dash="not measured, not finite, or not asked.",
-)
+    "Verdict": "of the checks below; incomplete where one did not run.",
+    "A dash": "not measured, not finite, or not asked.",
+}
 
-_ERRORS_LEGEND = _legend(
-    Differences="absolute, in the output's own unit.",
-    Relative_error="length of the difference over length of PyTorch's output; no unit.",
-    Worst_element="the largest difference of one element, over its size or the output's root mean "
-    "square, whichever is larger; no unit.",
-    SQNR="signal to quantisation noise; 20 dB more is ten times less noise.",
-    PSNR="the same with the largest value of the output as the signal.",
-    Cosine="1 where both point the same way; no unit.",
-    Not_finite="values that are NaN or infinite on one side only.",
-)
+_ERRORS_LEGEND = {
+    "Differences": "absolute, in the output's own unit.",
+    "Relative error": "length of the difference over length of PyTorch's output; no unit.",
+    "Worst element": "the largest difference of one element, over its size or the output's root "
+    "mean square, whichever is larger; no unit.",
+    "SQNR": "signal to quantisation noise; 20 dB more is ten times less noise.",
+    "PSNR": "the same with the largest value of the output as the signal.",
+    "Cosine": "1 where both point the same way; no unit.",
+    "Not finite": "values that are NaN or infinite on one side only.",
+}
 
-_LAYERS_LEGEND = _legend(
-    Bits="width of an index; a LUT has 2 to that power entries.",
-    Vector_length="weights that one entry holds (cluster_dim).",
-    LUTs="lookup tables that the weight has.",
-    Entries_used="entries that some weight points to.",
-    Entropy="bits an ideal code would need for an index; near Bits is well used.",
-    Bits_per_weight="index and LUT bits over the weights.",
-)
+_LAYERS_LEGEND = {
+    "Bits": "width of an index; a LUT has 2 to that power entries.",
+    "Vector length": "weights that one entry holds (cluster_dim).",
+    "LUTs": "lookup tables that the weight has.",
+    "Entries used": "entries that some weight points to.",
+    "Entropy": "bits an ideal code would need for an index; near Bits is well used.",
+    "Bits per weight": "index and LUT bits over the weights.",
+}
