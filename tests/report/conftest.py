@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -26,6 +29,7 @@ APART = Errors(9.31, 1.42, 8.77, 0.4103, 2.31, 7.74, 15.9, 0.9123, 0, 3600)
 BROKEN = Errors(INF, 1.0, 2.0, INF, INF, None, None, NAN, 7, 3)
 
 ORIGINAL_BYTES = 331_816
+RECIPE = "[default]\nbits = 2\n\n[[rules]]\nmatch = 'fc.*'\nskip = true\n"
 
 
 @pytest.fixture
@@ -47,10 +51,35 @@ def unchecked() -> dict[str, Any]:
     return as_read(Report(models, (), {}, 1, None, Limits(), {}))
 
 
+@pytest.fixture
+def save(tmp_path: Path) -> Callable[..., Path]:
+    """Writes a report as JSON."""
+
+    def write(report: dict[str, Any], name: str = "run.json") -> Path:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(report), "utf-8")
+        return tmp_path / name
+
+    return write
+
+
 def as_read(report: Report) -> dict[str, Any]:
     """The report as read from its JSON."""
     values: dict[str, Any] = json.loads(json.dumps(report.to_dict(), allow_nan=False))
     return values
+
+
+def run_of(
+    demo: dict[str, Any], *files: tuple[int, float | None], samples: int = 360
+) -> dict[str, Any]:
+    """A report of files given as (bytes, metric)."""
+    report = copy.deepcopy(demo)
+    model = report["models"][4]
+    rows = [copy.deepcopy(model) for _ in files]
+    for i, (row, (size, metric)) in enumerate(zip(rows, files, strict=True)):
+        loss = None if metric is None else model["metric_loss"] | {"value": 97.5 - metric}
+        row |= {"name": f"m{i}.onnx", "size_bytes": size, "metric": metric, "metric_loss": loss}
+    return report | {"models": report["models"][:4] + rows, "samples": samples, "recipe": RECIPE}
 
 
 def torch_model(

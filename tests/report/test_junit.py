@@ -90,8 +90,9 @@ def test_names_from_files_are_text_only(missed):
 
 
 def test_the_same_check_twice_is_numbered(demo):
-    demo["models"][4]["checks"].append(demo["models"][4]["checks"][-1])
-    assert [case.get("name") for case in read(junit(demo))[0]][-2:] == ["size", "size 2"]
+    demo["models"][4]["checks"] += 2 * demo["models"][4]["checks"][-1:]
+    names = [case.get("name") for case in read(junit(demo))[0]]
+    assert names[-3:] == ["size", "size 2", "size 3"]
 
 
 def test_nothing_checked_is_a_failure(unchecked):
@@ -111,3 +112,15 @@ def test_what_could_not_be_done_is_an_error():
     root = read(junit_error("bad.onnx: not a model\x00 at <all>"))
     assert (root.get("errors"), root.get("failures")) == ("1", "0")
     assert root[0][0].find("error").get("message") == "bad.onnx: not a model\\x00 at <all>"
+
+
+def test_an_error_is_told_where_readers_look_for_it():
+    assert junit_error("bad.onnx: not a model").splitlines()[1:] == [
+        '<testsuites name="dkm-deploy" tests="1" failures="0" errors="1">',
+        '  <testsuite name="dkm-deploy" tests="1" failures="0" errors="1" skipped="0">',
+        '    <testcase name="validate" classname="dkm-deploy">',
+        '      <error message="bad.onnx: not a model" type="error">bad.onnx: not a model</error>',
+        "    </testcase>",
+        "  </testsuite>",
+        "</testsuites>",
+    ]

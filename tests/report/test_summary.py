@@ -39,6 +39,26 @@ def test_what_is_required_and_did_not_run_is_no_pass(demo: Values) -> None:
     assert summary.headline(demo) == "Not passed, 1 check not run but required"
 
 
+def test_nothing_passed_is_told_before_what_was_required(demo: Values) -> None:
+    for model in demo["models"]:
+        for check in model["checks"]:
+            check["status"] = "not run"
+    demo |= {"passed": False, "required": True}
+    assert summary.headline(demo) == "Nothing was checked"
+
+
+def test_checks_that_prove_nothing_alone_are_no_check(demo: Values) -> None:
+    demo |= {"passed": False}  # as where only "dense" and "interface" passed
+    assert summary.headline(demo) == "Nothing was checked"
+
+
+def test_a_check_that_could_not_run_for_what_is_wrong_is_lacking(demo: Values) -> None:
+    for blocks in (True, False):
+        check = {"name": "parity", "status": "not run", "reason": "it failed", "blocks": blocks}
+        assert summary.lacking(demo, check) == blocks
+    assert not summary.lacking(demo, {"name": "parity", "status": "passed", "blocks": True})
+
+
 def test_the_verdict_on_a_model_is_its_worst_check(missed: Values) -> None:
     verdicts = [summary.verdict(model) for model in missed["models"]]
     assert verdicts == [None, "missed", "incomplete"]
@@ -69,3 +89,10 @@ def test_answers_come_with_how_sure_they_are(demo, missed):
     assert summary.answers(missed["models"][1]) == ""
     demo["models"][4]["metric_loss"] |= {"low": None, "method": "no interval: few inputs"}
     assert summary.answers(demo["models"][4]).endswith("loss 0.556, no interval: few inputs")
+
+
+def test_sizes_where_there_are_none(demo: Values) -> None:
+    onnx = demo["models"][4]
+    assert summary.sizes(onnx | {"size_bytes": None}) == ""
+    told = summary.sizes(onnx | {"ideal_bytes": 0, "bits_per_weight": None})
+    assert told.endswith("; weights alone 0 (the file is all of it over)")

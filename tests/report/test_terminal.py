@@ -88,6 +88,27 @@ def test_the_runtime_is_named_at_any_width(demo: Values) -> None:
         assert text.count("reference evaluator (dkm-deploy 0.1.0)") == 1
 
 
+def test_the_runtime_has_a_column_where_the_table_fits_with_it(demo: Values) -> None:
+    fits = len(shown(demo, 80, tty=False).splitlines()[0])
+    assert "run by ONNX Runtime" not in shown(demo, fits, tty=True)
+    assert "run by ONNX Runtime" in shown(demo, fits - 1, tty=True)
+
+
+def test_every_file_is_told_of_and_every_check(demo: Values) -> None:
+    onnx, coreml = demo["models"][4:]
+    onnx["checks"], coreml["path"] = [], None  # nothing was asked of one; a device gave the other
+    text = shown(demo, 200, tty=True)
+    assert "13.2x under the original" in text
+    assert "\nmodel.mlpackage, run by" not in text
+    assert "passed  parity" in text
+
+
+def test_names_of_checks_are_never_broken(demo: Values) -> None:
+    demo["models"][4]["checks"][0]["name"] = "an-uncommonly-long-name"
+    rows = shown(demo, 30, tty=True).splitlines()
+    assert any(row.startswith("passed  an-uncommonly-long-name  3 of 3") for row in rows)
+
+
 def test_figures_without_a_value_are_dashes(missed: Values) -> None:
     text = shown(missed, 200, tty=True)
     row = next(line for line in text.splitlines() if line.startswith("model.aimodel"))
@@ -122,6 +143,12 @@ def test_an_empty_file_has_a_ledger_too() -> None:
     terminal.show_ledger(Ledger(Path("empty.onnx"), ()), {}, target)
     assert "empty.onnx: 0 bytes" in printed(target)
     assert "palettized" not in printed(target)
+
+
+def test_a_file_of_one_byte_is_all_of_it() -> None:
+    target = console(80, tty=False)
+    terminal.show_ledger(Ledger(Path("a.onnx"), (Entry("graph", "a", 1),)), {}, target)
+    assert printed(target).count("100.0%") == 4
 
 
 def test_palettes_are_shown_with_layout_and_use(palettes: dict[str, Palette]) -> None:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,28 +10,34 @@ from dkm_deploy.report import text
 
 
 @pytest.mark.parametrize(
-    ("shown", "expected"),
+    ("write", "values", "expected"),
     [
-        (text.whole(1_234_567), "1,234,567"),
-        (text.figure(1.2345e-6), "1.23e-06"),
-        (text.figure(0.5), "0.500"),
-        (text.figure(123.4), "123"),
-        (text.figure(0.0), "0"),
-        (text.score(97.2222), "97.22"),
-        (text.score(0.01234), "0.01234"),
-        (text.score(0.0), "0.00"),
-        (text.fixed(2.0547, 2), "2.05"),
-        (text.ratio(12.345), "12.3x"),
-        (text.percent(0.99166), "99.17%"),
-        (text.percent(1, 1), "100.0%"),
-        (text.shape((64, 32, 3, 3)), "64 x 32 x 3 x 3"),
-        (text.shape(()), "scalar"),
-        (text.plural(1, "check"), "1 check"),
-        (text.plural(0, "check"), "0 checks"),
+        (text.whole, (1_234_567,), "1,234,567"),
+        (text.figure, (1.2345e-6,), "1.23e-06"),
+        (text.figure, (0.5,), "0.500"),
+        (text.figure, (123.4,), "123"),
+        (text.figure, (0.0,), "0"),
+        (text.score, (97.2222,), "97.22"),
+        (text.score, (12_345.678,), "12,345.68"),
+        (text.score, (-97.2222,), "-97.22"),
+        (text.score, (1.0,), "1.000"),
+        (text.score, (0.01234,), "0.01234"),
+        (text.score, (0.0,), "0.00"),
+        (text.fixed, (2.0547, 2), "2.05"),
+        (text.ratio, (12.345,), "12.3x"),
+        (text.times, (1.0549,), "1.05x"),
+        (text.percent, (0.99166,), "99.17%"),
+        (text.percent, (1, 1), "100.0%"),
+        (text.shape, ((64, 32, 3, 3),), "64 x 32 x 3 x 3"),
+        (text.shape, ((),), "scalar"),
+        (text.plural, (1, "check"), "1 check"),
+        (text.plural, (0, "check"), "0 checks"),
     ],
 )
-def test_figures_are_written_as_the_views_promise(shown: str, expected: str) -> None:
-    assert shown == expected
+def test_figures_are_written_as_the_views_promise(
+    write: Callable[..., str], values: tuple[object, ...], expected: str
+) -> None:
+    assert write(*values) == expected
 
 
 def test_a_missing_figure_is_a_dash() -> None:
