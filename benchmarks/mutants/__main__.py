@@ -2,7 +2,7 @@
 
     python -m benchmarks.mutants                       # all areas, on from where it was stopped
     python -m benchmarks.mutants report validation     # some of them
-    python -m benchmarks.mutants report --again        # the survivors once more, after new tests
+    python -m benchmarks.mutants report --again        # survivors and what took too long once more
     python -m benchmarks.mutants --table               # only what is known
 
 Each area has a copy of the project under ``out/mutants``, where mutmut keeps what it tried: a run
@@ -16,7 +16,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.mutants.areas import AREAS, Area, area_named
-from benchmarks.mutants.results import Score, mutants_in, score, total
+from benchmarks.mutants.results import Score, mutants_in, score, to_try_again, total
 from benchmarks.mutants.workspace import folder_of, run, update
 
 
@@ -27,7 +27,11 @@ def main() -> None:
     )
     parser.add_argument("areas", nargs="*", type=area_named, default=AREAS, metavar="AREA")
     parser.add_argument("--jobs", type=int, default=2, help="mutants tried at a time")
-    parser.add_argument("--again", action="store_true", help="try survivors once more")
+    parser.add_argument(
+        "--again",
+        action="store_true",
+        help="try survivors, and mutants that took too long, once more",
+    )
     parser.add_argument("--table", action="store_true", help="try none")
     parser.add_argument("--out", type=Path, default=Path("out/mutants"))
     arguments = parser.parse_args()
@@ -40,7 +44,7 @@ def main() -> None:
 def _try(area: Area, out: Path, jobs: int, *, again: bool) -> None:
     folder = update(area, out)
     run(folder, jobs)
-    if again and (names := [mutant.name for mutant in score(mutants_in(folder)).survivors]):
+    if again and (names := to_try_again(mutants_in(folder))):
         run(folder, jobs, names)
 
 

@@ -107,6 +107,12 @@ def score(mutants: Sequence[Mutant]) -> Score:
     )
 
 
+def to_try_again(mutants: Sequence[Mutant]) -> list[str]:
+    """Names of survivors, and of those that took too long, which a loaded machine may be to blame for."""
+    slow = [mutant.name for mutant in mutants if mutant.status == "timeout"]
+    return [*slow, *(mutant.name for mutant in score(mutants).survivors)]
+
+
 def total(scores: Sequence[Score]) -> Score:
     """The scores of several areas as one."""
     return Score(

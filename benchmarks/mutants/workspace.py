@@ -64,7 +64,10 @@ def _configured(pyproject: bytes, area: Area) -> bytes:
         "source_paths": ["dkm_deploy", "converters"],
         "only_mutate": list(area.sources),
         "pytest_add_cli_args_test_selection": [*area.tests, *left_out],
-        "pytest_add_cli_args": ["-p", "no:cacheprovider", "-m", "not slow"],
+        "pytest_add_cli_args": [
+            *("-p", "no:cacheprovider", "-p", "benchmarks.mutants.own_locks"),
+            *("-m", "not slow"),
+        ],
         "also_copy": ["benchmarks", "docs", "samples", "README.md"],
     }
     # A list of strings is written the same in JSON and in TOML.

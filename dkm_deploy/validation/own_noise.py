@@ -1,0 +1,31 @@
+"""Limits for one file: the noise that the model itself has in the file's arithmetic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dkm_deploy.parity.as_stored import as_stored
+from dkm_deploy.parity.emulate import Arithmetic
+from dkm_deploy.parity.judge import Judge
+from dkm_deploy.parity.noise import measure
+from dkm_deploy.validation.run import run_model
+from dkm_deploy.validation.task import Task
+
+
+def judge_of(path: Path, arithmetic: Arithmetic, task: Task, *, half_sums: bool = False) -> Judge:
+    """A judge of a file's outputs, by noise that is measured with the weights as the file has them.
+
+    Args:
+        path: the file.
+        arithmetic: in which it is run.
+        task: what it is compared with.
+        half_sums: whether sums are float16 too.
+    """
+    expected, noise = task.reference, task.noise.get(arithmetic)
+    if task.model is not None:
+        model = as_stored(task.model, arithmetic.weights, path)
+        expected = expected if model is task.model else run_model(model, task.inputs)
+        noise = measure(model, task.inputs, arithmetic)
+    if noise is not None and half_sums:
+        noise = noise.in_half_sums()
+    return Judge(expected, noise, arithmetic.coarsest)
