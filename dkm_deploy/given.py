@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike
 from typing import Any, TypeVar
 
@@ -18,6 +18,13 @@ from dkm_deploy.errors import DkmError
 
 _T = TypeVar("_T")
 
+_LISTED = 5
+_QUANTISED = (  # packages of such layers
+    "torch.ao.nn.quantized",
+    "torch.ao.nn.intrinsic.quantized",
+    "torch.ao.nn.sparse.quantized",
+)
+
 
 def model_of(value: Any, what: str = "model") -> nn.Module:
     """``value``, if it is a model whose weights can be read.
@@ -28,7 +35,7 @@ def model_of(value: Any, what: str = "model") -> nn.Module:
 
     Raises:
         DkmError: it is no ``torch.nn.Module``, one of ``torch.jit``, or one with weights that
-            another tool quantised.
+            another tool, or ``torch.ao``, quantised.
     """
     if not isinstance(value, nn.Module):
         raise DkmError(f"{what} is {_said(value)}")
@@ -41,7 +48,32 @@ def model_of(value: Any, what: str = "model") -> nn.Module:
         if is_traceable_wrapper_subclass(tensor) and not isinstance(tensor, DTensor):
             kind = type(tensor).__name__
             raise DkmError(f"{what}: {name} is a {kind}, quantised already; give the plain model")
+    layers = list(_quantised(value))
+    if layers:
+        more = f" and {len(layers) - _LISTED} more" if len(layers) > _LISTED else ""
+        named = ", ".join(name or "the model itself" for name in layers[:_LISTED]) + more
+        raise DkmError(f"{what}: quantised already by torch.ao: {named}; give the plain model")
     return value
+
+
+def _quantised(module: nn.Module, name: str = "") -> Iterator[str]:
+    """Names of the quantised layers in a module; not of the parts that these are made of."""
+    if _is_quantised(module):
+        yield name
+        return
+    for part, child in module.named_children():
+        yield from _quantised(child, f"{name}.{part}" if name else part)
+
+
+def _is_quantised(module: nn.Module) -> bool:
+    """Whether a layer keeps weights in packed integers, which are no parameters."""
+    kind = type(module)
+    if kind.__name__ in ("FloatFunctional", "FXFloatFunctional"):  # in floating point still
+        return False
+    return kind.__module__.startswith(_QUANTISED) or any(
+        tensor.is_quantized
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False))
+    )
 
 
 def _said(value: Any) -> str:
