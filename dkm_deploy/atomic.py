@@ -50,7 +50,7 @@ def written_whole(path: Path, *, force: bool = False) -> Iterator[Path]:
             folder = path.with_name(_temporary_name(path.name))
             folder.mkdir()
         try:
-            with _writing(path):
+            with _writing(path, folder):
                 yield folder / path.name
                 with _alone(path.parent):
                     _publish(folder, path, force=force)
@@ -72,11 +72,18 @@ def _temporary_name(name: str) -> str:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Turn the system's refusal to write ``path`` into UnwritableFileError."""
+def _writing(path: Path, folder: Path | None = None) -> Iterator[None]:
+    """Turn the system's refusal to write ``path`` into UnwritableFileError.
+
+    Errors tell of files in ``folder``, which will be gone, by the names that they were to get.
+    """
     try:
         yield
-    except DkmError:
+    except DkmError as error:
+        inside = "" if folder is None else f"{folder}{os.sep}"
+        if inside and inside in str(error):
+            there = str(path).removesuffix(path.name)
+            raise type(error)(str(error).replace(inside, there)) from error
         raise
     except Exception as error:  # libraries that write files have kinds of their own
         told = refused_by_system(error)

@@ -20,6 +20,7 @@ from dkm_deploy.palette import Palette, difference
 from dkm_deploy.parity.stores_half import stores_half
 from dkm_deploy.parity.tried import DiffersError, tried
 from dkm_deploy.paths import path_of
+from dkm_deploy.quiet import quiet
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.steps import Steps
 from dkm_deploy.targets import Approximating, StatefulTarget, Target, held_to, target_for
@@ -103,7 +104,8 @@ def convert(
     _check_states(held, exported)
     replaced = _companions(target, path)
     with written_whole(path, force=force) as temporary:
-        notes = list(target.write(exported, temporary, **target_options) or ())
+        with quiet():
+            notes = list(target.write(exported, temporary, **target_options) or ())
         stored = check_written(target, exported.palettes, temporary)
         meant = target.approximates(target_options) if isinstance(target, Approximating) else None
         if try_file:

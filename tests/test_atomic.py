@@ -217,3 +217,15 @@ def test_what_is_set_aside_comes_back_if_the_rest_fails(tmp_path, fails):
             raise KeyError
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["old" if fails else "new"]
+
+
+@pytest.mark.parametrize("given", ["m.onnx", "below/m.onnx", "{tmp}/m.onnx"])
+@pytest.mark.parametrize("name", ["m.onnx", "m.onnx.data"])
+def test_an_error_tells_the_name_that_a_file_was_to_get(tmp_path, monkeypatch, given, name):
+    monkeypatch.chdir(tmp_path)
+    path = Path(given.format(tmp=tmp_path))
+
+    with pytest.raises(OutputExistsError) as caught, written_whole(path) as temporary:
+        raise OutputExistsError(f"{temporary.with_name(name)}: is wrong")
+
+    assert str(caught.value) == f"{path.with_name(name)}: is wrong"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from importlib.util import find_spec
 
@@ -191,3 +192,32 @@ def test_a_file_that_overflows_or_cannot_be_tried_has_a_note(tmp_path):
     assert "4 values overflow in float16" in note
     [note] = dkm.convert(random, x, tmp_path / "m.onnx").notes
     assert note.startswith("not tried: the model gives other outputs")
+
+
+class _Odd(nn.Module):
+    """Gives a buffer as it is, and an output whose name clears the screen."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+        self.register_buffer("known", torch.arange(4.0))
+        self.name = name
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"y": self.fc(x), self.name: self.known}
+
+
+def test_a_name_that_cannot_be_shown_is_refused_with_the_path_that_was_given(tmp_path):
+    with pytest.raises(dkm.DkmError) as caught:
+        dkm.convert(dkm.palettize(_Odd("\x1b[2J"), 4), torch.ones(2, 4), tmp_path / "model.ort")
+
+    told = f"{tmp_path / 'model.ort'}: the name '\\x1b[2J' is no text that can be shown"
+    assert str(caught.value).startswith(told)
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_what_libraries_log_while_a_file_is_written_is_held_back(tmp_path, suffix, caplog, capfd):
+    dkm.convert(dkm.palettize(_Odd("known"), 4), torch.ones(2, 4), tmp_path / f"model{suffix}")
+
+    assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert capfd.readouterr() == ("", "")

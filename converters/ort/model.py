@@ -196,6 +196,8 @@ def _dim(value: Table | None, into: Any) -> None:
 
 def _text(name: bytes) -> str:
     text = name.decode(errors="replace")
-    if "\ufffd" in text or not text.isprintable():
+    if "\ufffd" in text:
         raise DkmError(f"the name {name[:40]!r} is no text")
+    if not text.isprintable():
+        raise DkmError(f"the name {text[:40]!r} is no text that can be shown: call it otherwise")
     return text

@@ -55,10 +55,12 @@ def write(exported: Exported, path: Path, *, opset: int | None = None) -> None:
     """
     with TemporaryDirectory() as folder:
         source, made = Path(folder) / "model.onnx", Path(folder) / "model.ort"
-        write_onnx(
-            exported, source, Options(opset, decode="packed", folds=False, external_data=False)
-        )
-        _convert(source, made)
+        options = Options(opset, decode="packed", folds=False, external_data=False)
+        try:
+            write_onnx(exported, source, options)
+            _convert(source, made)
+        except DkmError as error:  # which may tell of a file that nobody asked for
+            raise DkmError(str(error).replace(str(source), str(path))) from error
         session = read(memoryview(made.read_bytes())).root
     try:
         path.write_bytes(build(_sorted(session)))
