@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from dkm_deploy.copies import independent_copy
 from dkm_deploy.parity.emulate import Precision
+from dkm_deploy.validation.run import Outputs
 
 _FEWEST = 4  # elements: fewer bytes are found anywhere
 
@@ -39,6 +41,22 @@ def as_stored(model: nn.Module, weights: Precision, path: Path) -> nn.Module:
                 if _held(near, files):
                     tensor.copy_(torch.where(near.isfinite(), near.float(), tensor))
     return copied
+
+
+def unless_exact(outputs: Outputs, reference: Outputs, stored: Outputs) -> Outputs:
+    """What a file must give: as with the weights as it has them, or exactly as the reference.
+
+    A constant that a model gives is not rounded where it is an output, though it may be elsewhere.
+
+    Args:
+        outputs: of the file, by the reference's names.
+        reference: outputs of the reference.
+        stored: outputs of :func:`as_stored`.
+    """
+    return {
+        name: exact if np.array_equal(outputs[name], exact) else stored[name]
+        for name, exact in reference.items()
+    }
 
 
 def _held(near: Tensor, files: list[mmap.mmap]) -> bool:

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkm_deploy.parity.emulate import Precision
-from dkm_deploy.parity.noise import Noise, OutputNoise
+from dkm_deploy.parity.figures import ELEMENT_ERROR, Figure, Judged
+from dkm_deploy.parity.noise import Noise
 from dkm_deploy.parity.pooled import Pooled, along, pooled
+from dkm_deploy.validation.metrics import are_whole, difference
 
 SLICE, ELEMENT, POOLED = 3.0, 12.0, 5.0
 """Factors of a model's own noise; right files of small models reach about half of these limits.
@@ -22,8 +24,6 @@ and of a gain or a mean."""
 CONSTANT: Mapping[Precision, float] = {"float32": 1e-4, "float16": 1e-2}
 """Limits on the relative error of a slice where no noise can be measured."""
 
-ELEMENT_ERROR = "error of element"
-
 _UNIT: Mapping[Precision, float] = {"float32": 2.0**-19, "float16": 2.0**-10}
 _STRAY = 10.0  # times the constant: what a single element may be off
 
@@ -31,60 +31,13 @@ _ALIKE = 16  # measured samples that tell the noise of one that was not measured
 _QUIET = 0.1  # of the usual size of slices: smaller ones may be small by cancellation
 
 
-@dataclass(frozen=True)
-class Figure:
-    """The worst slice of one kind.
-
-    Attributes:
-        what: the figure and the slice, such as "error of sample 37".
-        found: root mean square error, error of an element, gain, or mean error.
-        noise: what it may be compared with.
-        factor: times ``noise`` is the limit.
-    """
-
-    what: str
-    found: float
-    noise: float
-    factor: float
-
-    @property
-    def limit(self) -> float:
-        """What ``found`` may be."""
-        return self.factor * self.noise
-
-    @property
-    def ratio(self) -> float:
-        """What was found over the limit: more than 1 is a miss."""
-        if self.found == 0:
-            return 0.0
-        return self.found / self.limit if self.limit else float("inf")
-
-
-@dataclass(frozen=True)
-class Judged:
-    """One output under limits of its own.
-
-    Attributes:
-        figures: the worst slice of each kind, what is nearest to its limit or beyond it first.
-        relative_limit: what the relative error of a value near this output may be.
-        source: where the limits come from, in words; "{}" stands for the noise.
-        infinite: elements that the model's own emulated run made infinite or NaN.
-    """
-
-    figures: tuple[Figure, ...]
-    relative_limit: float
-    source: str
-    infinite: int = 0
-
-    def told(self, figure: Figure) -> str:
-        """A figure beside its limit, and where that comes from."""
-        source = self.source.format(f"{figure.noise:.2e}")
-        limit = f"limit {figure.limit:.2e} ({figure.factor:.3g} x {source})"
-        return f"{figure.what} {figure.found:.2e}, {limit}"
-
-
 def close(actual: NDArray[Any], expected: NDArray[Any], precision: Precision) -> bool:
-    """Whether no slice is further off than one rounding or so: no noise needs to be measured."""
+    """Whether no slice is further off than one rounding or so: no noise needs to be measured.
+
+    Whole numbers are not off at all.
+    """
+    if are_whole(actual) or are_whole(expected):
+        return bool(np.array_equal(actual, expected))
     if not (np.isfinite(actual).all() and np.isfinite(expected).all()):
         return False
     wanted = np.atleast_1d(expected).astype(np.float64)
@@ -139,21 +92,23 @@ def _judged(
     actual, expected = np.atleast_1d(actual), np.atleast_1d(expected)
     finite = np.isfinite(actual) & np.isfinite(expected)
     wanted = np.where(finite, expected, 0).astype(np.float64)
-    gap = np.where(finite, actual, 0).astype(np.float64) - wanted
+    gap = difference(np.where(finite, actual, 0), np.where(finite, expected, 0))
+    whole = are_whole(actual) or are_whole(expected)
     own = noise.outputs.get(name) if noise is not None else None
     if noise is None or own is None:
-        figures = _against_constant(gap, wanted, CONSTANT[precision])
+        least = CONSTANT[precision]
+        figures = [_differing(gap, least)] if whole else _against_constant(gap, wanted, least)
         source = f"a constant for {precision}, as nothing here measures the model's noise: {{}}"
-        return Judged(_sorted(figures), CONSTANT[precision], source)
+        return Judged(_sorted(figures), least, source)
     source = f"the model's own {noise.arithmetic} noise, {{}}"
     square = own.square + _LEAST[noise.arithmetic.compute] ** 2
     size, level = float(along(wanted**2, None)[0]), float(along(square, None)[0])
     relative = SLICE * (level / size) ** 0.5 if size else 0.0
-    if actual.dtype.kind in "iub":
-        figures = [_differing(gap, own)]
+    if whole:
+        figures = [_differing(gap, float((own.square > 0).mean()))]
     else:
-        whole = len(square) == len(wanted)  # or an output without a sample dimension
-        samples = np.arange(len(wanted)) if whole else noise.samples
+        every = len(square) == len(wanted)  # or an output without a sample dimension
+        samples = np.arange(len(wanted)) if every else noise.samples
         figures = _against_noise(gap, wanted, square, samples)
         figures += _pooled(gap[samples], wanted[samples], square, own.pooled)
     return Judged(_sorted(figures), max(relative, _FAINT[precision]), source, own.infinite)
@@ -167,10 +122,10 @@ def _sorted(figures: list[Figure]) -> tuple[Figure, ...]:
     return tuple(sorted(figures, key=lambda figure: -figure.ratio))
 
 
-def _differing(gap: NDArray[np.float64], own: OutputNoise) -> Figure:
+def _differing(gap: NDArray[np.float64], noise: float) -> Figure:
     """Of whole numbers, the share that differs: as many as rounding turns over in some draw."""
     share = float(np.count_nonzero(gap) / gap.size)
-    return Figure("share of different elements", share, float((own.square > 0).mean()), 1.0)
+    return Figure("share of different elements", share, noise, 1.0)
 
 
 def _against_noise(

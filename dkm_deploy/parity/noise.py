@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +19,7 @@ from dkm_deploy.parity.emulate import Arithmetic, emulated, rounded
 from dkm_deploy.parity.pooled import Pooled, pooled, root_mean_square
 from dkm_deploy.program import fixed_batch
 from dkm_deploy.steps import Steps
+from dkm_deploy.validation.metrics import difference
 from dkm_deploy.validation.run import Outputs, rows, run_model, sample_count, share_samples
 
 DRAWS = 8
@@ -176,18 +178,20 @@ def _draws(
     for draw in range(draws):
         with emulated(arithmetic, draw, list(block) if isinstance(block, Steps) else block):
             outputs = run_model(model, block)
-        whole = {name: torch.from_numpy(array) for name, array in outputs.items()}
-        found.append({n: rounded(t, arithmetic.compute, draw).numpy() for n, t in whole.items()})
+        each = {name: torch.from_numpy(array) for name, array in outputs.items()}
+        found.append({n: _rounded(t, arithmetic, draw).numpy() for n, t in each.items()})
     return found
+
+
+def _rounded(tensor: torch.Tensor, arithmetic: Arithmetic, draw: int) -> torch.Tensor:
+    return rounded(tensor, arithmetic.compute, draw) if tensor.is_floating_point() else tensor
 
 
 def _as_tensors(steps: Steps) -> Steps:
     return Steps([kwargs or args for args, kwargs in map(arguments, steps)])
 
 
-def _noise(
-    runs: Sequence[Sequence[NDArray[np.float32]]], samples: int | None
-) -> OutputNoise | None:
+def _noise(runs: Sequence[Sequence[NDArray[Any]]], samples: int | None) -> OutputNoise | None:
     """Noise from the blocks of the plain run, which comes first, and of the draws.
 
     ``samples`` is how many the blocks must hold together: None if one block holds all there are.
@@ -203,8 +207,8 @@ def _noise(
         finite = np.isfinite(drawn) & np.isfinite(plain)
         infinite |= ~finite & np.isfinite(plain)
         known = np.where(np.isfinite(plain), plain, 0)
-        gap = np.where(finite, drawn, known * (1 + _OVERFLOWN)) - known
+        gap = np.where(finite, difference(drawn, plain), known * _OVERFLOWN)
         square += np.square(gap, dtype=np.float64) / (len(runs) - 1)
-        each.append(pooled(gap, np.where(np.isfinite(plain), plain, 0)))
+        each.append(pooled(gap, known))
     level = np.sqrt(square).astype(np.float32)
     return OutputNoise(level, root_mean_square(each), int(infinite.sum()))

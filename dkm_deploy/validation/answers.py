@@ -100,7 +100,8 @@ def _classes(labels: NDArray[Any] | None, count: int) -> NDArray[Any] | None:
 def _overlap(actual: NDArray[Any], original: NDArray[Any], both: NDArray[np.bool_]) -> float:
     """The mean over inputs; where one of ``both`` gives no answer, it is 0."""
     ours, theirs = (
-        np.argsort(-scores, -1, kind="stable")[:, :_TOP] for scores in (actual, original)
+        np.argsort(-scores.astype(np.float64), -1, kind="stable")[:, :_TOP]
+        for scores in (actual, original)
     )
     shares = (ours[:, :, None] == theirs[:, None, :]).any(1).mean(1)
     return float((shares * both).mean())

@@ -9,7 +9,7 @@ from math import isfinite
 
 from dkm_deploy.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
-from dkm_deploy.parity.judge import ELEMENT_ERROR, Figure, Judged
+from dkm_deploy.parity.figures import ELEMENT_ERROR, Figure, Judged
 from dkm_deploy.validation.answers import Answers
 from dkm_deploy.validation.interval import Loss
 from dkm_deploy.validation.limits import Limits, OutputLimits, limits_of

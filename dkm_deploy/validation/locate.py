@@ -16,7 +16,7 @@ from dkm_deploy.export import Inputs
 from dkm_deploy.runtimes import Probe, prober_for
 from dkm_deploy.steps import Steps
 from dkm_deploy.validation.calls import Call, Values, calls_of, layers_of, values_of, weights_of
-from dkm_deploy.validation.metrics import errors
+from dkm_deploy.validation.metrics import difference, errors
 from dkm_deploy.validation.pairs import Pair, groups, norms_of, pair
 from dkm_deploy.validation.run import Outputs, least_batch, rows, run_file, share_samples
 
@@ -205,6 +205,5 @@ def _worst(actual: Outputs, expected: Outputs) -> int:
     ours, theirs = next(iter(actual.values())), next(iter(expected.values()))
     if ours.shape != theirs.shape or not ours.ndim:
         return 0
-    with np.errstate(invalid="ignore"):
-        gaps = np.abs(ours.astype(np.float64) - theirs).reshape(len(ours), -1).max(1)
+    gaps = np.abs(difference(ours, theirs)).reshape(len(ours), -1).max(1)
     return int(np.nan_to_num(gaps, nan=np.inf).argmax())

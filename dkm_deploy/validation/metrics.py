@@ -54,13 +54,14 @@ def errors(actual: NDArray[Any], expected: NDArray[Any]) -> Errors:
         raise DkmError("the outputs are empty: there is nothing to compare")
     with np.errstate(invalid="ignore"):  # a signalling NaN, which is counted like any other
         a, e = actual.astype(np.float64).ravel(), expected.astype(np.float64).ravel()
+    gap = np.abs(difference(actual, expected)).ravel()
     finite = np.isfinite(a) & np.isfinite(e)
     same = (np.isnan(a) & np.isnan(e)) | (a == e)
     nonfinite = int(np.count_nonzero(~finite & ~same))
-    a, e = a[finite], e[finite]
+    a, e, gap = a[finite], e[finite], gap[finite]
     if not a.size:
         return _incomparable(nonfinite)
-    gap, size = np.abs(a - e), np.abs(e)
+    size = np.abs(e)
     rms_gap, rms = _rms(gap), _rms(e)
     relative = _ratio(rms_gap, rms)
     norms = float(np.linalg.norm(a) * np.linalg.norm(e))
@@ -76,6 +77,23 @@ def errors(actual: NDArray[Any], expected: NDArray[Any]) -> Errors:
         nonfinite=nonfinite,
         compared=int(a.size),
     )
+
+
+def difference(actual: NDArray[Any], expected: NDArray[Any]) -> NDArray[np.float64]:
+    """``actual - expected`` in float64; 1 where whole numbers differ by what it has no digits for.
+
+    NaN or infinite where one of them is.
+    """
+    with np.errstate(invalid="ignore"):
+        gap = actual.astype(np.float64) - expected.astype(np.float64)
+    if are_whole(actual) or are_whole(expected):
+        gap[(gap == 0) & (actual != expected)] = 1
+    return gap
+
+
+def are_whole(values: NDArray[Any]) -> bool:
+    """Whether these are whole numbers or truth values, which are equal or not."""
+    return values.dtype.kind in "iub"
 
 
 def _ratio(part: float, whole: float) -> float:

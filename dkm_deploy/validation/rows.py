@@ -14,9 +14,10 @@ from torch import nn
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
 from dkm_deploy.palette import Palette
-from dkm_deploy.parity.as_stored import as_stored
+from dkm_deploy.parity.as_stored import as_stored, unless_exact
 from dkm_deploy.parity.emulate import Arithmetic, arithmetic
-from dkm_deploy.parity.judge import Judge, Judged
+from dkm_deploy.parity.figures import Judged
+from dkm_deploy.parity.judge import Judge
 from dkm_deploy.parity.noise import measure
 from dkm_deploy.parity.stores_half import stores_half
 from dkm_deploy.runtimes import (
@@ -203,12 +204,15 @@ def _compared(
         return outputs, {}, str(error)
 
 
-def _judge(path: Path, arithmetic: Arithmetic, task: Task, *, half_sums: bool) -> Judge:
+def _judge(
+    path: Path, arithmetic: Arithmetic, outputs: Outputs, task: Task, *, half_sums: bool
+) -> Judge:
     """The model's own noise, measured with the weights as the file has them."""
     expected, noise = task.reference, task.noise.get(arithmetic.coarsest)
     if task.model is not None:
         model = as_stored(task.model, arithmetic.weights, path)
-        expected = expected if model is task.model else run_model(model, task.inputs)
+        if model is not task.model:
+            expected = unless_exact(outputs, expected, run_model(model, task.inputs))
         noise = measure(model, task.inputs, arithmetic)
     if noise is not None and half_sums:
         noise = noise.in_half_sums()
@@ -247,8 +251,9 @@ def _parity(
         half = stores_half(*file)
         numbers = arithmetic(half if ran.half is None else ran.half, half)
         half_sums = ran.native and numbers.compute == "float16"
-        judge = _judge(path, numbers, task, half_sums=half_sums) if found else None
-        own = judge(outputs or {}) if judge else {}
+        made = outputs if found and outputs else None
+        judge = _judge(path, numbers, made, task, half_sums=half_sums) if made else None
+        own = judge(made) if judge and made else {}
     except Exception as error:  # of the user's own model in emulated arithmetic
         reason = f"the model's own noise cannot be measured: {told_reason(error)}"
         return Check("parity", "not run", reason, blocks=True), None

@@ -24,6 +24,7 @@ from dkm_deploy.widened import widened
 
 Outputs = dict[str, NDArray[Any]]
 
+_WHOLE = (torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 _BLOCK = 256  # samples a PyTorch model runs on at a time, if it takes any number
 
 
@@ -56,6 +57,8 @@ def run_model(model: nn.Module, inputs: Inputs | Steps, block: int = _BLOCK) -> 
 def outputs_of(model: nn.Module, inputs: Inputs) -> Outputs:
     """Outputs of one run, which may write to the model but not to the inputs.
 
+    They are float32, but for whole numbers and truth values.
+
     Raises:
         DkmError: the model does not run on the inputs.
     """
@@ -74,7 +77,14 @@ def outputs_of(model: nn.Module, inputs: Inputs) -> Outputs:
         )
     named = zip(output_names(outputs), tensors, strict=True)
     # Copies: an output may be a buffer that the next step writes.
-    return {name: np.array(tensor.float().cpu().numpy()) for name, tensor in named}
+    return {name: np.array(values_of(tensor)) for name, tensor in named}
+
+
+def values_of(tensor: Tensor) -> NDArray[Any]:
+    """The values of a tensor: in float32, but whole numbers and truth values as they are."""
+    whole = tensor.dtype in _WHOLE
+    found = tensor.detach() if whole else tensor.detach().float()
+    return found.cpu().numpy()
 
 
 def _keeps_state(model: nn.Module, inputs: Inputs) -> bool:
