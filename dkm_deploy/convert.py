@@ -25,6 +25,7 @@ from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.steps import Steps
 from dkm_deploy.targets import Approximating, StatefulTarget, Target, held_to, target_for
 from dkm_deploy.untouched import random_state_kept
+from dkm_deploy.validation.run import check_not_empty
 from dkm_deploy.widened import is_bfloat16
 
 _WIDENED = "bfloat16 is written as float32, which holds its values; call .half() for half the bytes"
@@ -99,6 +100,7 @@ def convert(
     _check_options(target, target_options)
     check_writable(path, force=force)
     exported = export(frozen, example_inputs, dynamic_shapes=dynamic_shapes)
+    check_not_empty(example_inputs)
     held = held_to(target, target_options)
     _check_palettes(held, exported)
     _check_states(held, exported)

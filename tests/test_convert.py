@@ -221,3 +221,13 @@ def test_what_libraries_log_while_a_file_is_written_is_held_back(tmp_path, suffi
 
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_example_inputs_without_a_sample_are_refused(tmp_path, suffix):
+    frozen = dkm.palettize(small_net(), MIXED)
+
+    with pytest.raises(dkm.DkmError, match="the input tensors have 0 samples"):
+        dkm.convert(frozen, images(1)[:0], tmp_path / f"model{suffix}")
+
+    assert not list(tmp_path.iterdir())

@@ -24,6 +24,7 @@ from converters.coreai.widths import stored_bits
 from converters.storage import check_float16
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import Exported
+from dkm_deploy.failed_at import failed_at
 from dkm_deploy.palette import Palette
 
 
@@ -62,10 +63,11 @@ def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Opt
     """The model as coreai-torch has it. Raises DkmError if it cannot convert it."""
     converter = coreai_torch.TorchConverter(mode=coreai_torch.TorchConverter.Mode.RELEASE)
     converter.register_torch_lowering(str(STORED).replace(".", "::", 1))(lowering(palettes))
+    program = exported.program
     try:
         with redirect_stdout(io.StringIO()), _repeatable_names():  # it tells what it does
-            decomposed = exported.program.run_decompositions(_decompositions())
-            program = with_stored_weights(exported, decomposed)
+            program = program.run_decompositions(_decompositions())
+            program = with_stored_weights(exported, program)
             converter.add_exported_program(
                 in_float16(program) if options.half else program,
                 input_names=exported.input_names,
@@ -73,7 +75,8 @@ def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Opt
             )
             return converter.to_coreai()
     except Exception as error:  # coreai-torch raises many kinds, each for the user's model
-        raise DkmError(f"coreai-torch cannot convert the model: {reason_of(error)}") from error
+        reason = reason_of(error) + failed_at(error, program)
+        raise DkmError(f"coreai-torch cannot convert the model: {reason}") from error
 
 
 def _decompositions() -> Any:

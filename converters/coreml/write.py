@@ -20,6 +20,7 @@ from converters.coreml.sums import sums
 from converters.storage import check_float16, some, widened
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import Exported, is_scale, weight_name
+from dkm_deploy.failed_at import failed_at
 from dkm_deploy.quiet import quiet
 from dkm_deploy.runtimes.mlprogram.proto import coremltools
 
@@ -61,9 +62,10 @@ def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
 def _converted(exported: Exported, options: Options) -> tuple[Any, Decodes, tuple[str, ...]]:
     """The model as coremltools has it, and notes. Raises DkmError if it cannot convert it."""
     given, wanted = inputs(exported, options), outputs(exported, options)
+    program = exported.program
     try:
         with _silent():
-            program = exported.program.run_decompositions(_decompositions())
+            program = program.run_decompositions(_decompositions())
             program = mark_outputs(_named_apart(_with_defaults(program)))
             decodes = _decodes(exported, program, options)
             narrowing = _narrowing(options)
@@ -80,11 +82,12 @@ def _converted(exported: Exported, options: Options) -> tuple[Any, Decodes, tupl
                 )
             return model, decodes, tuple(narrowing.notes() if narrowing else ())
     except Exception as error:  # coremltools raises many kinds, each for the user's model
+        reason = reason_of(error) + failed_at(error, program)
         with _silent():  # its frames hold temporary folders, which warn when they go
             traceback.clear_frames(error.__traceback__)
         if isinstance(error, DkmError):  # from our lowering
             raise
-        raise DkmError(f"coremltools cannot convert the model: {reason_of(error)}") from error
+        raise DkmError(f"coremltools cannot convert the model: {reason}") from error
 
 
 def _decodes(exported: Exported, program: ExportedProgram, options: Options) -> Decodes:

@@ -16,6 +16,7 @@ from converters.onnx.naming import name_interface
 from converters.onnx.simplify import simplify
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import weight_name
+from dkm_deploy.failed_at import failed_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,7 +54,8 @@ def trace(exported: Exported, opset: int) -> ir.Model:
             )
     # The exporter's errors have no public base class.
     except Exception as error:
-        raise DkmError(f"the model has no ONNX form at opset {opset}: {_reason(error)}") from error
+        reason = _reason(error) + failed_at(error, exported.program)
+        raise DkmError(f"the model has no ONNX form at opset {opset}: {reason}") from error
     if program is None:
         raise DkmError(f"the model has no ONNX form at opset {opset}")
     simplify(program.model)

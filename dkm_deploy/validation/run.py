@@ -198,13 +198,17 @@ def sample_count(inputs: Inputs | Steps) -> int:
     if isinstance(inputs, Steps):
         return sum(_samples_of_step(step) for step in inputs)
     arguments(inputs)
+    check_not_empty(inputs)
     counts = [len(leaf) for leaf in _samples(inputs)]
-    if not counts or 0 in counts:
-        raise DkmError(
-            f"the input tensors have {sorted(set(counts))} samples (first dimension); "
-            "give at least one, of at least 1"
-        )
+    if not counts:
+        raise DkmError("no input tensor has a dimension of samples; give at least one that has")
     return counts[0]
+
+
+def check_not_empty(inputs: Inputs) -> None:
+    """Raise DkmError for inputs without any sample, on which nothing can be compared."""
+    if any(len(leaf) == 0 for leaf in _samples(inputs)):
+        raise DkmError("the input tensors have 0 samples (first dimension); give at least 1")
 
 
 def _samples(inputs: Inputs) -> list[Tensor | NDArray[Any]]:
