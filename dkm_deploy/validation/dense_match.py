@@ -55,12 +55,18 @@ class Comparison:
         dtypes: of the tensors that are equal.
         strange: bytes of the tensors that are no weight of the reference, by name, or by number
             where they have none.
+        sizes: of the strange tensors, how many values they have; without those of zeros.
     """
 
     equal: set[str] = field(default_factory=set)
     wrong: list[Difference] = field(default_factory=list)
     dtypes: set[str] = field(default_factory=set)
     strange: dict[str, int] = field(default_factory=dict)
+    sizes: set[int] = field(default_factory=set)
+
+    def may_hold(self, size: int) -> bool:
+        """Whether a strange tensor may be made of a vector: it is in parts, added or repeated."""
+        return any(not size % own or not own % size for own in self.sizes)
 
 
 def compare(tensors: Iterable[DenseTensor], reference: DenseReference) -> Comparison:
@@ -84,6 +90,7 @@ class _Likeness:
 
     label: str
     size_bytes: int
+    size: int
     sources: tuple[str, ...]
     difference: Difference
 
@@ -121,6 +128,7 @@ class _Matcher:
         for alike in self._alike:
             if told.issuperset(alike.sources):
                 found.strange[alike.label] = alike.size_bytes
+                found.sizes.add(alike.size)
             else:
                 found.wrong.append(alike.difference)
         return found
@@ -176,9 +184,12 @@ class _Matcher:
         if alike:
             relative, largest, sources = min(alike)
             difference = Difference(" with ".join(sources[:2]), relative, largest)
-            self._alike.append(_Likeness(label, tensor.size_bytes, sources, difference))
+            self._alike.append(
+                _Likeness(label, tensor.size_bytes, stored.size, sources, difference)
+            )
         elif stored.size > 1:
             self._found.strange[label] = tensor.size_bytes
+            self._found.sizes.update({stored.size} if stored.any() else ())
 
     def _is_layer(self, sources: tuple[str, ...]) -> bool:
         """Whether the first of some weights belongs to a layer whose weight has no palette."""

@@ -110,7 +110,7 @@ def file_row(path: Path, task: Task) -> Model:
         cost=costs,
         checks=(
             palettes_check(task.frozen, stored, ledger),
-            _unless_it_fails("dense", partial(dense_check, path, reader, task.dense)),
+            _unless_it_fails("dense", partial(dense_check, path, reader, task.dense, stored)),
             _unless_it_fails(
                 "interface",
                 partial(interface_check, path, reader, task.interface, ran.outputs, task.reference),
