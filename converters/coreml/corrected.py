@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,6 +10,13 @@ import torch
 from torch import Tensor
 
 _aten = torch.ops.aten
+_SUMS = (_aten.add.Tensor, _aten.add.Scalar, _aten.sub.Tensor, _aten.sub.Scalar)
+_REDUCTIONS = (
+    *(_aten.sum.default, _aten.sum.dim_IntList, _aten.mean.default, _aten.mean.dim),
+    *(_aten.cumsum.default, _aten.cumprod.default, _aten.linalg_vector_norm.default),
+)
+_SAME = 20.0  # threshold of softplus
+_TINY = 1e-8  # eps of cosine_similarity
 
 
 def _place(call: Any, x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
@@ -27,6 +34,110 @@ def _floor(x: Tensor, other: Any, *, rounding_mode: str | None = "floor") -> Any
     return torch.floor(x)
 
 
+def _scaled(call: Any, x: Tensor, other: Any, alpha: Any = 1) -> Any:
+    """A sum or difference with a factor, which coremltools drops."""
+    return NotImplemented if alpha == 1 else call(x, other * alpha)
+
+
+def _scaled_first(call: Any, x: Tensor, other: Any, alpha: Any = 1) -> Any:
+    """A difference the other way round, ``other - alpha * x``."""
+    return NotImplemented if alpha == 1 else call(x * alpha, other)
+
+
+def _of_type(call: Any, x: Tensor, *args: Any, dtype: torch.dtype | None = None) -> Any:
+    """A reduction of values made of another type first, which coremltools leaves out."""
+    if dtype is None or dtype == x.dtype:
+        return NotImplemented
+    return call(x.to(dtype), *args, dtype=dtype)
+
+
+def _grouped(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *args: Any,
+    scale: float | None = None,
+    enable_gqa: bool = False,
+) -> Any:
+    """Attention with fewer heads of keys and values than of queries, which coremltools refuses."""
+    if not enable_gqa:
+        return NotImplemented
+    k, v = (x.repeat_interleave(q.shape[-3] // x.shape[-3], -3) for x in (k, v))
+    return _aten.scaled_dot_product_attention.default(q, k, v, *args, scale=scale)
+
+
+def _clamped(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Any:
+    """Values between bounds that may cross: ``high`` counts then, for coremltools ``low``."""
+    x = x if low is None else torch.maximum(x, low)
+    return x if high is None else torch.minimum(x, high)
+
+
+def _softplus(x: Tensor, beta: float = 1, threshold: float = 20) -> Any:
+    """Softplus that is ``x`` from ``threshold / beta`` on, which coremltools leaves out.
+
+    From 20 on both are the same: ``exp(-20)`` is less than what float32 rounds off there.
+    """
+    if threshold >= _SAME:
+        return NotImplemented
+    return torch.where(x * beta > threshold, x, _aten.softplus.default(x, beta, _SAME))
+
+
+def _elu(x: Tensor, alpha: float = 1, scale: float = 1, input_scale: float = 1) -> Any:
+    """ELU with its factors, of which coremltools knows ``alpha`` only."""
+    if scale == input_scale == 1:
+        return NotImplemented
+    below = x if input_scale == 1 else x * input_scale
+    return torch.where(x > 0, x, _aten.elu.default(below, alpha)) * scale
+
+
+def _log_softmax(x: Tensor, dim: int, dtype: torch.dtype | None = None) -> Any:
+    """Logarithm of softmax: coremltools has the smallest number there is for all below it."""
+    x = x if dtype is None else x.to(dtype)
+    x = x - x.amax(dim, keepdim=True)
+    return x - x.exp().sum(dim, keepdim=True).log()
+
+
+def _cosine(x: Tensor, other: Tensor, dim: int = 1, eps: float = 1e-8) -> Any:
+    """Cosine of norms that are at least ``eps`` each: coremltools looks at their product."""
+    if eps <= _TINY:
+        return NotImplemented
+    x, other = (
+        y / torch.linalg.vector_norm(y, dim=dim, keepdim=True).clamp(min=eps) for y in (x, other)
+    )
+    return (x * other).sum(dim)
+
+
+def _with_statistics(x: Tensor, *args: Any) -> Any:
+    """Instance norm by running statistics, in place of which coremltools takes those of ``x``."""
+    weight, bias, mean, variance, of_input, momentum, eps, _ = args
+    if of_input:
+        return NotImplemented
+    return _aten.batch_norm.default(x, weight, bias, mean, variance, False, momentum, eps, False)
+
+
+def _rms_norm(
+    x: Tensor, shape: Sequence[int], weight: Tensor | None = None, eps: float | None = None
+) -> Any:
+    """Root mean square norm: coremltools multiplies ``eps`` by the largest square in a row.
+
+    As there, rows are divided by their largest value first, so that no square overflows float16;
+    or by ``eps ** 0.5``, if that is more, so that rows of zeros stay zero.
+    """
+    dims = list(range(-len(shape), 0))
+    least = (torch.finfo(x.dtype).eps if eps is None else eps) ** 0.5
+    largest = x.abs().amax(dims, keepdim=True).clamp(min=least)
+    x = x / largest
+    x = x * torch.rsqrt(x.square().mean(dims, keepdim=True) + (least / largest).square())
+    return x if weight is None else x * weight
+
+
+def _cross(x: Tensor, other: Tensor, dim: int | None = None) -> Any:
+    """Cross product along the first dimension of length 3: coremltools takes the first of all."""
+    if dim is not None:
+        return NotImplemented
+    return _aten.cross.default(x, other, list(x.shape).index(3))
+
+
 def _is_one(value: Any) -> bool:
     return isinstance(value, (int, float)) and value == 1
 
@@ -37,4 +148,16 @@ CORRECTED: dict[Any, Callable[..., Any]] = {
     _aten.floor_divide.default: _floor,
     _aten.div.Tensor_mode: _floor,
     _aten.div.Scalar_mode: _floor,
+    **{op: partial(_scaled, op) for op in _SUMS},
+    **{op: partial(_scaled_first, op) for op in (_aten.rsub.Tensor, _aten.rsub.Scalar)},
+    **{op: partial(_of_type, op) for op in _REDUCTIONS},
+    _aten.scaled_dot_product_attention.default: _grouped,
+    _aten.clamp.Tensor: _clamped,
+    _aten.softplus.default: _softplus,
+    _aten.elu.default: _elu,
+    _aten.log_softmax.int: _log_softmax,
+    _aten.cosine_similarity.default: _cosine,
+    _aten.instance_norm.default: _with_statistics,
+    _aten.rms_norm.default: _rms_norm,
+    _aten.cross.default: _cross,
 }

@@ -13,10 +13,13 @@ from coremltools.converters.mil.frontend.torch.ops import _get_inputs
 from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
 from numpy.typing import NDArray
 
+from converters.coreml.antialias import antialiased
 from converters.coreml.blocks import before, pick, reorder, stacked
 from converters.coreml.decode import scaled, stream, typed
 from converters.coreml.deployment import generation, stored_bits, typed_indices
+from converters.coreml.elementwise import gelu, reciprocal
 from converters.coreml.int8_luts import as_int8
+from converters.coreml.keywords import Call, heeding
 from converters.coreml.options import Options
 from converters.coreml.outputs import lowering as output_lowering
 from converters.coreml.padding import circular
@@ -25,6 +28,7 @@ from converters.coreml.rows import Held, collapsed, held
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 
+_ANTIALIASED = ("_upsample_bilinear2d_aa", "_upsample_bilinear2d_aa.vec")
 _GRU_RESETS_AFTER = 18  # the generation of Core ML that can
 
 
@@ -209,8 +213,11 @@ class Decodes(Weights):
 
 
 @contextmanager
-def lowering(decodes: Decodes) -> Iterator[None]:
-    """Teach coremltools' torch front end our op and the recurrent ones while the block runs."""
+def lowering(decodes: Decodes, calls: Mapping[str, Call]) -> Iterator[None]:
+    """Teach coremltools' torch front end our op and the recurrent ones while the block runs.
+
+    It also drops no keyword argument of ``calls``, which has them by node name.
+    """
     registry: dict[str, Any] = _TORCH_OPS_REGISTRY.name_to_func_mapping
     before = dict(registry)
 
@@ -239,6 +246,9 @@ def lowering(decodes: Decodes) -> Iterator[None]:
             "addmm": addmm,
             "embedding": embedding,
             "pad": pad,
+            "gelu": gelu,
+            "reciprocal": reciprocal,
+            **dict.fromkeys(_ANTIALIASED, antialiased),
             "alias": _alias,
             # The front end takes the underscores off a name at its second look only.
             **{f"__{name}__": before[name] for name in ("and", "or") if name in before},
@@ -248,6 +258,7 @@ def lowering(decodes: Decodes) -> Iterator[None]:
             "rnn_relu.input": lambda context, node: rnn(context, node, "relu"),
         }
     )
+    registry.update({name: heeding(lower, calls) for name, lower in registry.items()})
     try:
         yield
     finally:

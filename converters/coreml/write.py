@@ -27,6 +27,7 @@ from dkm_deploy.runtimes.mlprogram.proto import coremltools
 ct = coremltools()  # noisy, so before what imports it
 from converters.coreml.describe import describe  # noqa: E402
 from converters.coreml.interface import classifier, inputs, outputs  # noqa: E402
+from converters.coreml.keywords import calls  # noqa: E402
 from converters.coreml.lower import Decodes, lowering  # noqa: E402
 from converters.coreml.narrowing import Narrowing  # noqa: E402
 from converters.coreml.outputs import mark_outputs  # noqa: E402
@@ -69,7 +70,7 @@ def _converted(exported: Exported, options: Options) -> tuple[Any, Decodes, tupl
             program = mark_outputs(_named_apart(_with_defaults(program)))
             decodes = _decodes(exported, program, options)
             narrowing = _narrowing(options)
-            with lowering(decodes), exact_constants():
+            with lowering(decodes, calls(program)), exact_constants():
                 model = ct.convert(
                     program,
                     inputs=given,
