@@ -21,6 +21,7 @@ from converters.coreai.read import SAME_KEY, contents
 from converters.coreai.stored import STORED, with_stored_weights
 from converters.coreai.transposed import convolution
 from converters.coreai.widths import stored_bits
+from converters.scaled_sums import SCALED_SUMS
 from converters.storage import check_float16
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.export import Exported
@@ -80,10 +81,10 @@ def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Opt
 
 
 def _decompositions() -> Any:
-    """How to take apart what coreai-torch has no operation for."""
+    """How to take apart what coreai-torch has no operation for, or gets wrong."""
     table = coreai_torch.get_decomp_table()
     table[torch.ops.aten.convolution.default] = convolution
-    return table
+    return {**table, **SCALED_SUMS}
 
 
 def _same(path: Path, palettes: Mapping[str, Palette]) -> dict[str, str]:

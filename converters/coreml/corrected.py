@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from converters.scaled_sums import SCALED_SUMS
+
 _aten = torch.ops.aten
-_SUMS = (_aten.add.Tensor, _aten.add.Scalar, _aten.sub.Tensor, _aten.sub.Scalar)
 _REDUCTIONS = (
     *(_aten.sum.default, _aten.sum.dim_IntList, _aten.mean.default, _aten.mean.dim),
     *(_aten.cumsum.default, _aten.cumprod.default, _aten.linalg_vector_norm.default),
@@ -34,13 +35,8 @@ def _floor(x: Tensor, other: Any, *, rounding_mode: str | None = "floor") -> Any
     return torch.floor(x)
 
 
-def _scaled(call: Any, x: Tensor, other: Any, alpha: Any = 1) -> Any:
-    """A sum or difference with a factor, which coremltools drops."""
-    return NotImplemented if alpha == 1 else call(x, other * alpha)
-
-
 def _scaled_first(call: Any, x: Tensor, other: Any, alpha: Any = 1) -> Any:
-    """A difference the other way round, ``other - alpha * x``."""
+    """``other - alpha * x``, of which coremltools drops the factor."""
     return NotImplemented if alpha == 1 else call(x * alpha, other)
 
 
@@ -148,8 +144,9 @@ CORRECTED: dict[Any, Callable[..., Any]] = {
     _aten.floor_divide.default: _floor,
     _aten.div.Tensor_mode: _floor,
     _aten.div.Scalar_mode: _floor,
-    **{op: partial(_scaled, op) for op in _SUMS},
-    **{op: partial(_scaled_first, op) for op in (_aten.rsub.Tensor, _aten.rsub.Scalar)},
+    **SCALED_SUMS,
+    _aten.rsub.Tensor: partial(_scaled_first, _aten.rsub.Tensor),
+    _aten.rsub.Scalar: partial(_scaled_first, _aten.rsub.Scalar),
     **{op: partial(_of_type, op) for op in _REDUCTIONS},
     _aten.scaled_dot_product_attention.default: _grouped,
     _aten.clamp.Tensor: _clamped,
