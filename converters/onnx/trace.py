@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from onnx.defs import OpSchema
+from onnxscript import opset18
 from onnxscript.values import Op, Opset
 
 from converters.onnx.naming import name_interface
@@ -40,7 +41,8 @@ def trace(exported: Exported, opset: int) -> ir.Model:
         DkmError: the exporter has no translation for an operation of the program.
     """
     table: dict[Callable[..., Any], Any] = {
-        torch.ops.dkm.lut_to_dense.default: _translation(exported)
+        torch.ops.dkm.lut_to_dense.default: _translation(exported),
+        torch.ops.aten.log_sigmoid.default: _log_sigmoid,
     }
     try:
         with _silence():
@@ -71,6 +73,11 @@ def _translation(exported: Exported) -> Callable[..., Any]:
         return op(indices, lut, axis=axis, weight=weight_name(buffers[indices.name]))
 
     return translate
+
+
+def _log_sigmoid(x: Any) -> Any:
+    """The exporter's ``log(sigmoid(x))`` is -inf below -103."""
+    return opset18.Neg(opset18.Softplus(opset18.Neg(x)))
 
 
 def _schema() -> OpSchema:

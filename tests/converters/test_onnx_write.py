@@ -261,3 +261,11 @@ def test_the_lowest_optimisation_level_gives_the_same(tmp_path):
         session = onnxruntime.InferenceSession(tmp_path / "m.onnx", options)
         results.append(session.run(None, {"image": image})[0])
     assert np.abs(results[0] - results[1]).max() < 1e-5
+
+
+def test_logsigmoid_far_below_zero(tmp_path):
+    x, path = torch.tensor([-300.0, -104.0, -20.0, 0.0, 20.0, 300.0]), tmp_path / "m.onnx"
+    target.write(export(nn.LogSigmoid().eval(), x), path)
+    session = runtime.load(path)
+    (found,) = session.run({name: x.numpy() for name in session.input_shapes}).values()
+    assert np.allclose(found, nn.functional.logsigmoid(x), rtol=1e-6, atol=0)
