@@ -13,6 +13,7 @@ from onnx.defs import OpSchema
 from onnxscript import opset18
 from onnxscript.values import Op, Opset
 
+from converters.onnx.left_out import refuse_left_out
 from converters.onnx.naming import name_interface
 from converters.onnx.simplify import simplify
 from dkm_deploy.errors import DkmError, reason_of
@@ -38,8 +39,10 @@ def trace(exported: Exported, opset: int) -> ir.Model:
     with the same values become one initializer.
 
     Raises:
-        DkmError: the exporter has no translation for an operation of the program.
+        DkmError: the exporter has no translation for an operation of the program, or would leave
+            out one of its arguments.
     """
+    refuse_left_out(exported.program)
     table: dict[Callable[..., Any], Any] = {
         torch.ops.dkm.lut_to_dense.default: _translation(exported),
         torch.ops.aten.log_sigmoid.default: _log_sigmoid,
