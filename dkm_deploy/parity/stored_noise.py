@@ -44,6 +44,8 @@ def from_arrays(
         DkmError: an array is missing, or is not what fits these outputs.
     """
     samples = arrays["samples"]
+    if samples.ndim != 1 or samples.dtype.kind != "i" or (np.diff(samples) <= 0).any():
+        raise DkmError("noise: 'samples' are no places in ascending order")
     found = {}
     for name, array in outputs.items():
         if f"{name}.level" in arrays:
@@ -52,10 +54,11 @@ def from_arrays(
                 level = _checked(arrays, key, array.shape)
             else:
                 level = _checked(arrays, key, (len(samples), *array.shape[1:]))
-                if samples.size and not 0 <= samples.min() <= samples.max() < len(array):
+                if not samples.size or not 0 <= samples.min() <= samples.max() < len(array):
                     raise DkmError(f"noise of output {name!r} is of samples that are not there")
             pooled = Pooled(*(_figures(arrays, f"{name}.{k}", level) for k in ("gain", "offset")))
-            found[name] = OutputNoise(level, pooled, int(arrays[f"{name}.infinite"][0]))
+            infinite = _checked(arrays, f"{name}.infinite", (1,), "i")
+            found[name] = OutputNoise(level, pooled, int(infinite[0]))
     return Noise(Arithmetic(precision, precision), samples, found)
 
 
@@ -67,8 +70,12 @@ def _figures(arrays: Mapping[str, NDArray[Any]], name: str, level: NDArray[Any])
     }
 
 
-def _checked(arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+def _checked(
+    arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...], kind: str = "f"
+) -> NDArray[Any]:
     found = arrays.get(name)
-    if found is None or found.shape != shape or not np.all(found >= 0):
+    if found is None or found.shape != shape or found.dtype.kind != kind:
         raise DkmError(f"noise: {name!r} is missing or not of shape {shape}")
+    if not (np.isfinite(found) & (found >= 0)).all():
+        raise DkmError(f"noise: {name!r} is negative, NaN or infinite somewhere")
     return found

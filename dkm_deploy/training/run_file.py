@@ -83,11 +83,13 @@ class RunFile:
             "now": randomness.snapshot(self.generators),
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
-        try:
-            with written_whole(self.path, force=True) as temporary:
-                torch.save(state, temporary)
-        except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-            raise DkmError(f"{self.path}: the checkpoint cannot be written: {error}") from error
+        with written_whole(self.path, force=True) as temporary, temporary.open("wb") as file:
+            try:
+                torch.save(state, file)
+            except RuntimeError as error:  # of torch's, over what the system said
+                if isinstance(error.__context__, OSError):
+                    raise error.__context__ from None
+                raise
 
     def read(self) -> dict[str, Any]:
         """The state in the file, checked against this run; nothing is changed.

@@ -232,6 +232,8 @@ def _noise(folder: Path, outputs: Mapping[str, NDArray[Any]]) -> dict[Precision,
         own = {
             n.removeprefix(prefix): t.numpy() for n, t in tensors.items() if n.startswith(prefix)
         }
+        if "samples" not in own:
+            raise DkmError(f"{NOISE} holds no noise of {precision}")
         found[precision] = from_arrays(own, precision, outputs)
     return found
 

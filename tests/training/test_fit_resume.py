@@ -206,3 +206,15 @@ class TestForeignCheckpoints:
                 checkpoint=tmp_path / "r.pt",
                 after_step=kill_at(1),
             )
+
+
+def test_a_disk_that_is_full_is_told_as_such(tmp_path):
+    resource = pytest.importorskip("resource")
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, most[1]))
+    try:
+        with pytest.raises(dkm.DkmError, match="cannot be written: File too large$"):
+            fit_quietly(linear(), batches(), checkpoint=tmp_path / "run.pt")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, most)
+    assert not list(tmp_path.iterdir())
