@@ -108,7 +108,7 @@ def score(mutants: Sequence[Mutant]) -> Score:
 
 
 def to_try_again(mutants: Sequence[Mutant]) -> list[str]:
-    """Names of survivors, and of those that took too long, which a loaded machine may be to blame for."""
+    """Names of survivors, and of what took too long: a loaded machine may be to blame."""
     slow = [mutant.name for mutant in mutants if mutant.status == "timeout"]
     return [*slow, *(mutant.name for mutant in score(mutants).survivors)]
 
