@@ -66,6 +66,7 @@ def _configured(pyproject: bytes, area: Area) -> bytes:
         "pytest_add_cli_args_test_selection": [*area.tests, *left_out],
         "pytest_add_cli_args": [
             *("-p", "no:cacheprovider", "-p", "benchmarks.mutants.own_locks"),
+            *("-p", "benchmarks.mutants.kept_files"),
             *("-m", "not slow"),
         ],
         "also_copy": ["benchmarks", "docs", "samples", "README.md"],
