@@ -9,6 +9,6 @@ from __future__ import annotations
 
 import threading
 
-from tqdm import tqdm
+from tqdm import tqdm  # type: ignore[import-untyped]
 
 tqdm.set_lock(threading.RLock())

@@ -23,7 +23,13 @@ Precision = Literal["float16", "float32"]
 _DROPPED: Mapping[Precision, int] = {"float16": 13, "float32": 3}
 _SMALLEST_NORMAL, _SUBNORMAL_STEP = 2.0**-14, 2.0**-24
 _LARGEST, _FIRST_INFINITE = 65504.0, 65520.0
-_SCALARS = ("add", "sub", "rsub", "mul", "div")  # operations whose numbers a file stores rounded
+# Operations whose numbers a file stores rounded: factors, slopes, bounds, epsilons.
+_SCALARS = (
+    *("add", "sub", "rsub", "mul", "div", "clamp", "clamp_min", "clamp_max", "hardtanh"),
+    *("leaky_relu", "elu", "celu", "softplus", "threshold", "hardshrink", "softshrink"),
+    *("native_layer_norm", "native_group_norm", "_fused_rms_norm"),
+    *("native_batch_norm", "_native_batch_norm_legit_no_training", "cudnn_batch_norm"),
+)
 _MADE, _FROM_INPUTS, _DECODED = "_dkm_made", "_dkm_from_inputs", "_dkm_decoded"  # marks
 
 
@@ -192,7 +198,9 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args, kwargs = pytree.tree_map_only(
             Tensor, lambda t: self._taken(t, kind, rounds and id(t) not in written), given
         )
-        if from_inputs and kind.name in _SCALARS:
+        if from_inputs and kind.name == "div" and type(args[1]) in (int, float) and args[1]:
+            args = (args[0], 1 / self._scalar(1 / args[1]), *args[2:])  # files multiply
+        elif from_inputs and kind.name in _SCALARS:
             args = tuple(self._scalar(each) if type(each) is float else each for each in args)
         if from_inputs and kind.name in _IN_STEPS and not kind.written:
             with self:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.parity.emulate import Arithmetic, Precision
+from dkm_deploy.parity.emulate import Arithmetic
 from dkm_deploy.parity.noise import Noise, OutputNoise
 from dkm_deploy.parity.pooled import Figures, Pooled, axes
 
@@ -31,13 +31,13 @@ def to_arrays(noise: Noise) -> Arrays:
 
 
 def from_arrays(
-    arrays: Mapping[str, NDArray[Any]], precision: Precision, outputs: Mapping[str, NDArray[Any]]
+    arrays: Mapping[str, NDArray[Any]], arithmetic: Arithmetic, outputs: Mapping[str, NDArray[Any]]
 ) -> Noise:
     """A noise from its arrays.
 
     Args:
         arrays: from :func:`to_arrays`.
-        precision: of the arithmetic that was emulated.
+        arithmetic: that was emulated.
         outputs: that it belongs to, by name.
 
     Raises:
@@ -59,7 +59,7 @@ def from_arrays(
             pooled = Pooled(*(_figures(arrays, f"{name}.{k}", level) for k in ("gain", "offset")))
             infinite = _checked(arrays, f"{name}.infinite", (1,), "i")
             found[name] = OutputNoise(level, pooled, int(infinite[0]))
-    return Noise(Arithmetic(precision, precision), samples, found)
+    return Noise(arithmetic, samples, found)
 
 
 def _figures(arrays: Mapping[str, NDArray[Any]], name: str, level: NDArray[Any]) -> Figures:

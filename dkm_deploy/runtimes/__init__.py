@@ -156,6 +156,15 @@ class Prober(Runtime, Protocol):
 
 
 @runtime_checkable
+class RunsInFloat32(Runtime, Protocol):
+    """A runtime that can leave out the float16 rounding that a file asks for."""
+
+    def load_in_float32(self, path: Path) -> Session:
+        """Open a file to compute in float32 throughout, with weights as the file stores them."""
+        ...
+
+
+@runtime_checkable
 class Costed(Runtime, Protocol):
     """A runtime whose files can be timed in a process that imports nothing else."""
 
@@ -194,6 +203,15 @@ def timed_runtime(path: Path) -> Costed:
         f"{path}: {runtime.name} does not tell what a device takes: measure it there, such as "
         "with Xcode's performance report"
     )
+
+
+def float32_runtime(path: Path) -> RunsInFloat32 | None:
+    """The runtime that runs a file of this kind in float32 throughout; None if none does."""
+    for runtime in runtimes():
+        fits = isinstance(runtime, RunsInFloat32) and path.suffix in runtime.suffixes
+        if fits and runtime.unavailable() is None:
+            return runtime  # type: ignore[return-value]  # seen by isinstance above
+    return None
 
 
 def prober_for(path: Path) -> Prober:

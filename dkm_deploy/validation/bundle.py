@@ -4,7 +4,8 @@
     tensors.safetensors     inputs.NAME, outputs.NAME, original.NAME, labels
     palettes.safetensors    the frozen palettes, indices packed
     dense.safetensors       the frozen model's other weights; bundles of older versions lack it
-    noise.safetensors       what rounding changes in the outputs: float16.NAME.., float32.NAME..
+    noise.safetensors       what rounding changes in the outputs: float16.NAME.., float32.NAME..,
+                            float16-weights.NAME.. (of weights alone)
     raw/inputs.0.bin ..     each tensor once more: little-endian, C order, nothing around it
     SHA256SUMS              of all the others, as ``sha256sum -c`` reads it
 
@@ -33,7 +34,7 @@ from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.export import Inputs
 from dkm_deploy.interface import Interface, interface_from
 from dkm_deploy.palette import Palette
-from dkm_deploy.parity.emulate import Precision
+from dkm_deploy.parity.emulate import Arithmetic
 from dkm_deploy.parity.noise import Noise
 from dkm_deploy.parity.stored_noise import from_arrays
 from dkm_deploy.paths import reading
@@ -52,8 +53,12 @@ MANIFEST, TENSORS, PALETTES, DENSE, NOISE, SUMS = (
     "noise.safetensors",
     "SHA256SUMS",
 )
-PRECISIONS: tuple[Precision, ...] = ("float16", "float32")
-"""For which a bundle holds noise. One that an older version wrote holds none."""
+ARITHMETICS: Mapping[str, Arithmetic] = {
+    "float16": Arithmetic("float16", "float16"),
+    "float16-weights": Arithmetic("float32", "float16"),
+    "float32": Arithmetic("float32", "float32"),
+}
+"""For which a bundle holds noise, by how the names of its arrays begin."""
 GROUPS = ("inputs", "outputs", "original", "labels")
 
 _LINE = re.compile(r"([0-9a-f]{64})  ((?:raw/)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*)")
@@ -79,7 +84,7 @@ class Bundle:
         steps: how many; None if the inputs are no steps.
         dense: the weights of the frozen model that have no palette; None in older bundles.
         interface: what an app is to find in files of one kind; None if it is not told.
-        noise: the frozen model's own, by the precision it was measured for; empty if it was not.
+        noise: the frozen model's own, by the arithmetic that was emulated; empty if it was not.
     """
 
     inputs: Mapping[str, Tensor] | Steps
@@ -95,7 +100,7 @@ class Bundle:
     dense: DenseReference | None
     interface: Interface | None
     steps: int | None = None
-    noise: Mapping[Precision, Noise] = field(default_factory=dict)
+    noise: Mapping[Arithmetic, Noise] = field(default_factory=dict)
 
 
 def read_bundle(folder: Path) -> Bundle:
@@ -224,17 +229,17 @@ def _group(
     return found
 
 
-def _noise(folder: Path, outputs: Mapping[str, NDArray[Any]]) -> dict[Precision, Noise]:
+def _noise(folder: Path, outputs: Mapping[str, NDArray[Any]]) -> dict[Arithmetic, Noise]:
     tensors, _ = read_tensors(folder / NOISE)
     found = {}
-    for precision in PRECISIONS:
-        prefix = f"{precision}."
+    for key, arithmetic in ARITHMETICS.items():
+        prefix = f"{key}."
         own = {
             n.removeprefix(prefix): t.numpy() for n, t in tensors.items() if n.startswith(prefix)
         }
         if "samples" not in own:
-            raise DkmError(f"{NOISE} holds no noise of {precision}")
-        found[precision] = from_arrays(own, precision, outputs)
+            raise DkmError(f"{NOISE} holds no noise of {arithmetic}")
+        found[arithmetic] = from_arrays(own, arithmetic, outputs)
     return found
 
 

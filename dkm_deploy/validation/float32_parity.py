@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dkm_deploy.parity.emulate import Arithmetic
-from dkm_deploy.parity.judge import Judged
+from dkm_deploy.parity.figures import Judged
 from dkm_deploy.runtimes import Session, float32_runtime
 from dkm_deploy.validation.checks import parity_check
 from dkm_deploy.validation.each import told_reason
@@ -55,7 +55,7 @@ def with_float32(parity: Check, path: Path, task: Task) -> Check:
 def _exact(session: Session, path: Path, task: Task) -> tuple[Check, str]:
     """The check in float32, and how much of its limits the file takes, in words."""
     outputs = matched(run_file(session, task.inputs), task.reference)
-    own = judge_of(path, _STORED_HALF, task)(outputs)
+    own = judge_of(path, _STORED_HALF, outputs, task)(outputs)
     return parity_check(errors_of(outputs, task.reference), "", True, task.limits, own), _used(own)
 
 

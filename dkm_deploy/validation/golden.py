@@ -21,7 +21,6 @@ from dkm_deploy.given import model_of
 from dkm_deploy.inputs import Inputs, arguments, arrays_in
 from dkm_deploy.interface import Interface
 from dkm_deploy.metric import unfit
-from dkm_deploy.parity.emulate import Arithmetic
 from dkm_deploy.parity.noise import measure
 from dkm_deploy.parity.stored_noise import to_arrays
 from dkm_deploy.paths import path_of
@@ -32,13 +31,13 @@ from dkm_deploy.training.freeze import palettes
 from dkm_deploy.untouched import random_state_kept
 from dkm_deploy.validation.asked import check_asked
 from dkm_deploy.validation.bundle import (
+    ARITHMETICS,
     DENSE,
     FORMAT,
     GROUPS,
     MANIFEST,
     NOISE,
     PALETTES,
-    PRECISIONS,
     SUMS,
     TENSORS,
     VERSION,
@@ -175,11 +174,9 @@ def _contiguous(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
 def _noise(model: nn.Module, inputs: Inputs | Steps) -> dict[str, NDArray[Any]]:
     """The model's own noise: all of its weights rounded, for no file is known yet."""
     return {
-        f"{precision}.{name}": array
-        for precision in PRECISIONS
-        for name, array in to_arrays(
-            measure(model, inputs, Arithmetic(precision, precision))
-        ).items()
+        f"{key}.{name}": array
+        for key, arithmetic in ARITHMETICS.items()
+        for name, array in to_arrays(measure(model, inputs, arithmetic)).items()
     }
 
 

@@ -14,11 +14,9 @@ from torch import nn
 from dkm_deploy.errors import DkmError
 from dkm_deploy.export import Inputs
 from dkm_deploy.palette import Palette
-from dkm_deploy.parity.as_stored import as_stored, unless_exact
 from dkm_deploy.parity.emulate import Arithmetic, arithmetic
 from dkm_deploy.parity.figures import Judged
 from dkm_deploy.parity.judge import Judge
-from dkm_deploy.parity.noise import measure
 from dkm_deploy.parity.stores_half import stores_half
 from dkm_deploy.runtimes import (
     NotTakenError,
@@ -43,14 +41,16 @@ from dkm_deploy.validation.cost_check import cost_checks
 from dkm_deploy.validation.dense_check import dense_check
 from dkm_deploy.validation.each import told_reason
 from dkm_deploy.validation.finite import uncompared
+from dkm_deploy.validation.float32_parity import with_float32
 from dkm_deploy.validation.interface_check import interface_check
 from dkm_deploy.validation.limits import Limits, limits_of
 from dkm_deploy.validation.locate import Divergence, locate, told
 from dkm_deploy.validation.metrics import Errors
+from dkm_deploy.validation.own_noise import judge_of
 from dkm_deploy.validation.record import Check, Model
 from dkm_deploy.validation.repeated import file_randomness
 from dkm_deploy.validation.returned import Returned
-from dkm_deploy.validation.run import Outputs, run_file, run_model
+from dkm_deploy.validation.run import Outputs, run_file
 from dkm_deploy.validation.size import (
     bits_per_weight,
     deflated_bytes,
@@ -136,7 +136,7 @@ def _unless_it_fails(name: str, check: Callable[[], Check]) -> Check:
 def returned_row(folder: Path, returned: Returned, task: Task) -> Model:
     """The row of outputs that a device gave; of the file that it ran nothing else is known."""
     outputs, found, reason = _compared(*_in_a_row(returned, task), task)
-    noise = task.noise.get("float16")
+    noise = task.noise.get(Arithmetic("float16", "float16"))
     judge = Judge(task.reference, noise and noise.in_half_sums(), "float16")
     told = answered(outputs if found else None, task)
     own = judge(outputs or {}) if found else {}
@@ -204,21 +204,6 @@ def _compared(
         return outputs, {}, str(error)
 
 
-def _judge(
-    path: Path, arithmetic: Arithmetic, outputs: Outputs, task: Task, *, half_sums: bool
-) -> Judge:
-    """The model's own noise, measured with the weights as the file has them."""
-    expected, noise = task.reference, task.noise.get(arithmetic.coarsest)
-    if task.model is not None:
-        model = as_stored(task.model, arithmetic.weights, path)
-        if model is not task.model:
-            expected = unless_exact(outputs, expected, run_model(model, task.inputs))
-        noise = measure(model, task.inputs, arithmetic)
-    if noise is not None and half_sums:
-        noise = noise.in_half_sums()
-    return Judge(expected, noise, arithmetic.coarsest)
-
-
 def _over_steps(
     parity: Check,
     outputs: Outputs | None,
@@ -252,7 +237,7 @@ def _parity(
         numbers = arithmetic(half if ran.half is None else ran.half, half)
         half_sums = ran.native and numbers.compute == "float16"
         made = outputs if found and outputs else None
-        judge = _judge(path, numbers, made, task, half_sums=half_sums) if made else None
+        judge = judge_of(path, numbers, made, task, half_sums=half_sums) if made else None
         own = judge(made) if judge and made else {}
     except Exception as error:  # of the user's own model in emulated arithmetic
         reason = f"the model's own noise cannot be measured: {told_reason(error)}"
@@ -261,8 +246,13 @@ def _parity(
     parity = replace(parity, blocks=parity.blocks or ran.refused)
     states = ran.session.states if isinstance(ran.session, Stateful) else ()
     parity = _over_steps(parity, outputs, states, task, judge)
+    hidden = parity.status == "passed"  # by rounding: where it goes wrong is not seen either
+    if numbers.compute == "float16" and parity.status != "not run":
+        parity = with_float32(parity, path, task)
     if parity.status == "passed":
         return replace(parity, reason=parity.reason + uncompared(task.reference)), None
+    if hidden:
+        return parity, None
     chance = ""
     if parity.status == "missed" and ran.session is not None:
         chance = file_randomness(ran.session, task.inputs)

@@ -14,7 +14,7 @@ from dkm_deploy.export import Inputs
 from dkm_deploy.interface import Interface
 from dkm_deploy.metric import Metric, score
 from dkm_deploy.palette import Palette
-from dkm_deploy.parity.emulate import Precision
+from dkm_deploy.parity.emulate import Arithmetic
 from dkm_deploy.parity.noise import Noise
 from dkm_deploy.steps import Steps
 from dkm_deploy.validation.answers import Answers, compare_answers
@@ -57,7 +57,7 @@ class Task:
     """Its dense weights, where they are."""
     interface: Interface | None = None
     """What an app is to find in files of its suffix, where that is known from elsewhere."""
-    noise: Mapping[Precision, Noise] = field(default_factory=dict)
+    noise: Mapping[Arithmetic, Noise] = field(default_factory=dict)
     """The reference's own, where it was measured before and the model is not at hand."""
     budget: Budget | None = None
     meter: Meter | None = None

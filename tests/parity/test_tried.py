@@ -69,5 +69,5 @@ def test_a_file_is_refused_only_by_as_many_draws_as_a_validation_takes(frozen, f
     monkeypatch.setattr("dkm_deploy.parity.tried.measure", measured)
 
     assert tried(file.path, frozen, X, half_weights=True) is None
-    assert asked == [asked[0], DRAWS]
+    assert asked[-2:] == [asked[0], DRAWS]  # the first is the look in float32
     assert asked[0] < DRAWS

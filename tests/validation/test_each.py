@@ -14,7 +14,7 @@ import dkm_deploy as dkm
 from dkm_deploy.cli import main
 from dkm_deploy.report.terminal import show
 from dkm_deploy.runtimes.onnx_runtime import OnnxRuntime
-from dkm_deploy.validation import rows
+from dkm_deploy.validation import own_noise, rows
 from tests.models import MIXED, images, small_net
 
 
@@ -132,7 +132,7 @@ def test_a_model_whose_noise_cannot_be_measured_is_not_the_fault_of_a_file(
     def crash(*_):
         raise RuntimeError("no such op in half precision")
 
-    monkeypatch.setattr(rows, "measure", crash)
+    monkeypatch.setattr(own_noise, "measure", crash)
     report = dkm.validate([good], reference=frozen, inputs=images(2))
     assert not report
     assert _checks(report.files[0]) == RIGHT | {"parity": "not run"}

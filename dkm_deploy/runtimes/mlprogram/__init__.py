@@ -38,6 +38,12 @@ class ReferenceRuntime:
 
         return Evaluator(path)
 
+    def load_in_float32(self, path: Path) -> Evaluator:
+        """Open a package to compute in float32 throughout. Raises as :meth:`load`."""
+        from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+
+        return Evaluator(path, numerics="fp32")
+
     def probe(self, path: Path, weights: Collection[str]) -> EvaluatorProbe:
         """Open a package to look inside. Raises as :meth:`load`."""
         return EvaluatorProbe(self.load(path), weights)
