@@ -62,7 +62,7 @@ def _key(model: nn.Module, given: Any, name: str) -> str:
 
 def _bytes(tensor: torch.Tensor) -> bytes:
     about = f"{tensor.dtype} {tuple(tensor.shape)}".encode()
-    return about + tensor.detach().contiguous().view(torch.uint8).numpy().tobytes()
+    return about + tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _copy(source: Path, target: Path, name: str) -> None:
