@@ -36,7 +36,7 @@ AREAS = (
         "ONNX reader",
         tuple(
             f"converters/onnx/{name}.py"
-            for name in ("decodes", "evaluate", "ledger", "load", "read", "trace", "wire")
+            for name in ("decodes", "evaluate", "ledger", "load", "read", "wire")
         ),
         (
             "tests/converters/test_onnx_ledger.py",
