@@ -72,7 +72,14 @@ AREAS = (
             "converters/coreai/read.py",
             "dkm_deploy/runtimes/aimodel/*.py",
         ),
-        ("tests/converters/test_coreai_read.py",),
+        (
+            "tests/converters/test_coreai_bytes.py",
+            "tests/converters/test_coreai_read.py",
+            *(
+                f"tests/runtimes/test_aimodel_{name}.py"
+                for name in ("asset", "constants", "cursor", "program", "sections")
+            ),
+        ),
     ),
     Area(
         "checkpoint",

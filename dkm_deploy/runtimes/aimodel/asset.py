@@ -60,8 +60,9 @@ def _bytes(file: Path) -> bytes:
 
 
 def _metadata(file: Path) -> dict[str, Any]:
+    content = _bytes(file)
     try:
-        table = json.loads(_bytes(file).decode("utf-8"))
+        table = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise DkmError(f"{file}: not JSON: {error}") from error
     if not isinstance(table, dict):
