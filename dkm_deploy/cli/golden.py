@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 
 from dkm_deploy.cli.pairs import named_values
-from dkm_deploy.cli.reference import add_limits, add_reference, limits, reference
+from dkm_deploy.cli.reference import add_limits, add_reference, interface, limits, reference
 
 _NOTE = "NAME=TEXT"
 
@@ -52,6 +52,7 @@ def _golden(arguments: argparse.Namespace, console: Console) -> int:
     write_golden(
         arguments.out,
         **reference(arguments),
+        interface=interface(arguments),
         metric=arguments.metric,
         limits=limits(arguments),
         provenance=named_values("--note", _NOTE, arguments.note),

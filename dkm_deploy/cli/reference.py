@@ -14,6 +14,8 @@ from dkm_deploy.validation.limits import Limits, parse_output_limits
 if TYPE_CHECKING:
     from torch import nn
 
+    from dkm_deploy.interface import Interface
+
 _RATIOS = {"latency": "median latency", "load": "load time", "peak": "peak memory"}
 
 
@@ -34,6 +36,13 @@ def add_reference(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "--steps",
         action="store_true",
         help="the first dimension of all inputs is the step, of a model that keeps state",
+    )
+    parser.add_argument(
+        "--interface",
+        type=Path,
+        metavar="FILE",
+        help="a file that the app works with: names, types, sizes, image colours and class labels "
+        "are to be the same in files of its kind",
     )
     parser.add_argument("--metric", help=f"{METRIC}; top-1 accuracy if left out")
 
@@ -73,6 +82,20 @@ def reference(arguments: argparse.Namespace) -> dict[str, Any]:
     inputs, labels = samples_for(arguments.inputs, frozen)
     given = unstacked(inputs) if arguments.steps else inputs
     return {"reference": frozen, "original": original, "inputs": given, "labels": labels}
+
+
+def interface(arguments: argparse.Namespace) -> Interface | None:
+    """What an app finds in the file that the arguments name."""
+    from dkm_deploy.interface import InterfaceReader
+    from dkm_deploy.targets import existing, reader_for
+
+    if arguments.interface is None:
+        return None
+    path = existing(arguments.interface)
+    reader = reader_for(path)
+    if not isinstance(reader, InterfaceReader):
+        raise DkmError(f"--interface {path}: what apps find in {path.suffix} files is not known")
+    return reader.read_interface(path)[0]
 
 
 def _original(model: str, path: Path) -> nn.Module:

@@ -8,7 +8,14 @@ from typing import Any
 
 from rich.console import Console
 
-from dkm_deploy.cli.reference import add_limits, add_reference, check_given, limits, reference
+from dkm_deploy.cli.reference import (
+    add_limits,
+    add_reference,
+    check_given,
+    interface,
+    limits,
+    reference,
+)
 from dkm_deploy.cli.report import check_files, finish
 from dkm_deploy.errors import DkmError
 from dkm_deploy.validation.cost import CostOptions
@@ -90,10 +97,14 @@ def _report(arguments: argparse.Namespace) -> Report:
         inputs, labels = samples(arguments.inputs)
         given = unstacked(inputs) if arguments.steps else inputs
         original = arguments.original
-        return validate(arguments.files, original=original, inputs=given, labels=labels, **how)
+        asked = interface(arguments)
+        return validate(
+            arguments.files, original=original, inputs=given, labels=labels, interface=asked, **how
+        )
     if arguments.golden is None:
-        return validate(arguments.files, **reference(arguments), **how)
-    for name in ("model", "weights", "inputs", "original", "steps"):
+        asked = interface(arguments)
+        return validate(arguments.files, **reference(arguments), interface=asked, **how)
+    for name in ("model", "weights", "inputs", "original", "steps", "interface"):
         if getattr(arguments, name) not in (None, False):
             raise DkmError(f"--{name} does not go with --golden, which has all that is needed")
     return replay(arguments.files, arguments.golden, **how)

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import onnx
 import pytest
 from safetensors.torch import save_file
 
@@ -190,6 +191,34 @@ def test_sensitive_without_calibration(folder, tmp_path, capsys):
     source = ["palettize", MODEL, "--weights", folder / "plain.safetensors", "--bits", "2"]
     out = ["-o", tmp_path / "packed.safetensors"]
     fails(capsys, [*source, *out, "--method", "sensitive"], "give calibration=")
+
+
+def test_files_have_the_interface_of_the_one_that_the_app_works_with(folder, tmp_path, capsys):
+    file = f"{folder}/model.onnx"
+    assert main(validation(folder, "--interface", file, "--json", f"{tmp_path}/r.json")) == 0
+    models = json.loads((tmp_path / "r.json").read_text())["models"]
+    (reason,) = (
+        check["reason"]
+        for model in models
+        for check in model["checks"]
+        if model["name"] == "model.onnx" and check["name"] == "interface"
+    )
+    assert reason.startswith("as wanted: ")
+
+    renamed = onnx.load(file)
+    renamed.graph.output[0].name = "logits"
+    for node in renamed.graph.node:
+        node.output[:] = ["logits" if name == "output" else name for name in node.output]
+    onnx.save(renamed, tmp_path / "renamed.onnx")
+    assert main(validation(folder, "--interface", f"{tmp_path}/renamed.onnx")) == 1
+    assert "logits" in capsys.readouterr().out
+
+    bundle = tmp_path / "golden"
+    assert main(golden(folder, bundle, "--interface", f"{tmp_path}/renamed.onnx")) == 0
+    assert main(["validate", file, "--golden", f"{bundle}"]) == 1
+    wrong = ["validate", file, "--golden", f"{bundle}", "--interface", file]
+    fails(capsys, wrong, "--interface does not go with --golden")
+    fails(capsys, validation(folder, "--interface", "no.onnx"), "no.onnx")
 
 
 def test_steps_are_the_first_dimension_of_all_inputs(folder, tmp_path, capsys):
