@@ -3,6 +3,7 @@
     python -m benchmarks.mutants                       # all areas, on from where it was stopped
     python -m benchmarks.mutants report validation     # some of them
     python -m benchmarks.mutants report --again        # survivors and what took too long once more
+    python -m benchmarks.mutants validation --sample 300   # so many more, drawn at random
     python -m benchmarks.mutants --table               # only what is known
 
 Each area has a copy of the project under ``out/mutants``, where mutmut keeps what it tried: a run
@@ -16,7 +17,7 @@ import argparse
 from pathlib import Path
 
 from benchmarks.mutants.areas import AREAS, Area, area_named
-from benchmarks.mutants.results import Score, mutants_in, score, to_try_again, total
+from benchmarks.mutants.results import Score, drawn, mutants_in, score, to_try_again, total
 from benchmarks.mutants.workspace import folder_of, run, update
 
 
@@ -32,20 +33,26 @@ def main() -> None:
         action="store_true",
         help="try survivors, and mutants that took too long, once more",
     )
+    parser.add_argument(
+        "--sample", type=int, metavar="N", help="try so many that were not tried, drawn at random"
+    )
     parser.add_argument("--table", action="store_true", help="try none")
     parser.add_argument("--out", type=Path, default=Path("out/mutants"))
     arguments = parser.parse_args()
     if not arguments.table:
         for area in arguments.areas:
-            _try(area, arguments.out, arguments.jobs, again=arguments.again)
+            _try(area, arguments.out, arguments)
     _print([(area.name, _score(area, arguments.out)) for area in arguments.areas])
 
 
-def _try(area: Area, out: Path, jobs: int, *, again: bool) -> None:
+def _try(area: Area, out: Path, arguments: argparse.Namespace) -> None:
     folder = update(area, out)
-    run(folder, jobs)
-    if again and (names := to_try_again(mutants_in(folder))):
-        run(folder, jobs, names)
+    if arguments.sample is None:
+        run(folder, arguments.jobs)
+    else:
+        run(folder, arguments.jobs, drawn(mutants_in(folder), arguments.sample))
+    if arguments.again and (names := to_try_again(mutants_in(folder))):
+        run(folder, arguments.jobs, names)
 
 
 def _score(area: Area, out: Path) -> Score | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import re
 import subprocess
 import sys
@@ -105,6 +106,12 @@ def score(mutants: Sequence[Mutant]) -> Score:
         untried=len(mutants) - noticed - len(survivors),
         survivors=tuple(mutant for mutant in survivors if mutant.name not in alike),
     )
+
+
+def drawn(mutants: Sequence[Mutant], count: int) -> list[str]:
+    """Names of ``count`` mutants that were not tried, or of all, drawn at random."""
+    untried = [mutant.name for mutant in mutants if mutant.status not in _NOTICED + _SURVIVED]
+    return random.Random(0).sample(untried, min(count, len(untried)))  # noqa: S311  # no secret
 
 
 def to_try_again(mutants: Sequence[Mutant]) -> list[str]:
