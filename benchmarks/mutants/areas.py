@@ -60,8 +60,11 @@ AREAS = (
             *(f"dkm_deploy/runtimes/mlprogram/{name}.py" for name in ("blobs", "package", "proto")),
         ),
         (
+            "tests/converters/test_coreml_ledger.py",
             "tests/converters/test_coreml_read.py",
+            "tests/converters/test_coreml_tables.py",
             "tests/runtimes/test_mlprogram_constexpr.py",
+            "tests/runtimes/test_mlprogram_opening.py",
             "tests/runtimes/test_mlprogram_package.py",
         ),
     ),

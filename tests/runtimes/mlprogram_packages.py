@@ -13,11 +13,12 @@ from dkm_deploy.quiet import quiet
 from dkm_deploy.runtimes.mlprogram import runtime
 from dkm_deploy.runtimes.mlprogram.package import open_package
 from dkm_deploy.runtimes.mlprogram.program import functions
-from dkm_deploy.runtimes.mlprogram.proto import coremltools
+from dkm_deploy.runtimes.mlprogram.proto import coremltools, model_class
 
 ct = coremltools()
 mb = ct.converters.mil.Builder
 types = ct.converters.mil.mil.types
+MODEL = "Data/com.apple.CoreML/model.mlmodel"
 
 
 def save(
@@ -43,6 +44,13 @@ def save(
         )
         model.save(str(path))
     return path
+
+
+def edit(package: Path, change: Callable[[Any], object]) -> None:
+    """Change the protobuf of a package."""
+    model = model_class().FromString((package / MODEL).read_bytes())
+    change(model)
+    (package / MODEL).write_bytes(model.SerializeToString())
 
 
 _generator = torch.Generator().manual_seed(7)

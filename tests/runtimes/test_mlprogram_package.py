@@ -20,9 +20,8 @@ from dkm_deploy.runtimes.mlprogram import runtime
 from dkm_deploy.runtimes.mlprogram.package import open_package
 from dkm_deploy.runtimes.mlprogram.program import Constant, functions
 from dkm_deploy.runtimes.mlprogram.proto import model_class
-from tests.runtimes.mlprogram_packages import ct, mb, save, types
+from tests.runtimes.mlprogram_packages import MODEL, ct, edit, mb, save, types
 
-MODEL = "Data/com.apple.CoreML/model.mlmodel"
 WEIGHTS = "Data/com.apple.CoreML/weights/weight.bin"
 W = np.linspace(-1, 1, 40, dtype=np.float32).reshape(5, 8)
 
@@ -157,12 +156,6 @@ def test_manifest_names_a_missing_file(package):
 def test_garbage_model(package):
     (package / MODEL).write_bytes(b"\xff" * 200)
     assert "not a Core ML model" in refusal(package)
-
-
-def edit(package, change):
-    model = model_class().FromString((package / MODEL).read_bytes())
-    change(model)
-    (package / MODEL).write_bytes(model.SerializeToString())
 
 
 def test_neural_network(package):
