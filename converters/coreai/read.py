@@ -164,7 +164,7 @@ def _name(number: int, *parts: Constant | None) -> str:
 
 
 def _same(asset: Asset) -> dict[str, str]:
-    custom = asset.metadata.get("creatorDefinedMetadata", {})
+    custom = asset.metadata.get("creatorDefinedMetadata")
     table = custom.get(SAME_KEY, {}) if isinstance(custom, dict) else {}
     if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
         raise DkmError(f"{asset.path}: metadata {SAME_KEY!r} is not an object of strings")

@@ -12,7 +12,7 @@ from dkm_deploy.ledger import size_on_disk
 from dkm_deploy.packing import pack
 from dkm_deploy.palette import Palette
 from tests.runtimes import aimodel_bytecode as ml
-from tests.runtimes.aimodel_bytecode import DECODE, SCALE, Op, Tensor, asset, program
+from tests.runtimes.aimodel_bytecode import CONSTANT, DECODE, SCALE, Op, Tensor, asset, program
 
 INDICES = np.arange(32).reshape(8, 4).astype(np.uint8) % 4
 LUT = np.array([-1, 0, 1, 2], np.float16).reshape(1, 1, 4, 1)
@@ -136,6 +136,16 @@ def test_a_program_that_is_not_understood(tmp_path, tensors, operation, expected
             read(path)
         start = f"{path}: its program is damaged or of an unknown kind: "
         assert str(caught.value) == start + expected
+
+
+@pytest.mark.parametrize(
+    "operation", [Op("aicode.other", (), attribute=2, result=5), Op(CONSTANT, (), result=5)]
+)
+def test_a_value_that_is_no_constant(tmp_path, operation):
+    """Of an operation that has properties as constants have, or of one that has none."""
+    path = write(tmp_path, named(), operation, Op(DECODE, (0, 1, 3)))
+    with pytest.raises(DkmError, match=f"{DECODE} number 0 does not take three constants$"):
+        contents(path)
 
 
 @pytest.mark.parametrize(

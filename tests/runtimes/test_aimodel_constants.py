@@ -68,7 +68,7 @@ def test_an_integer(value):
         (made("float", 32, (3,), bytes(8)), "floats", "8 bytes for a tensor of shape (3,)"),
         (made("float", 32, (3,), bytes(8)), "indices", "indices are float of 32 bits"),
         (made("float", 8, (8,), bytes(8)), "indices", "indices are float of 8 bits"),
-        (made("unsigned", 16, (4,), bytes(8)), "indices", "indices are unsigned of 16 bits"),
+        (made("unsigned", 9, (8,), bytes(9)), "indices", "indices are unsigned of 9 bits"),
         (made("unsigned", 4, (9,), bytes(4)), "indices", "4 bytes for a tensor of shape (9,)"),
         (
             *(made("signed", 32, (2,), bytes(8)), "integer"),
