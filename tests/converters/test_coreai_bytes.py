@@ -115,6 +115,11 @@ def test_keys_that_differ_are_told_apart_by_the_metadata(tmp_path):
     assert {e.name for e in ledger(path).entries if e.kind in ("indices", "lut")} == {"w"}
 
 
+def test_the_key_of_a_scale_counts_too(tmp_path):
+    path = write(tmp_path, scaled(by="v.scale"), DECODED, TIMES, same={"w": "w / v"})
+    assert read_palettes(path) == {"w": SCALED}
+
+
 def test_two_names_of_one_palette(tmp_path):
     path = write(tmp_path, named(), DECODED, same={"v": "w"})
     assert read_palettes(path) == {"w": MADE, "v": MADE}

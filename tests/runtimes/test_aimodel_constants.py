@@ -109,19 +109,19 @@ def tensor_type(*shape, element=0):
     return number(2) + listed(*(zigzag(n) for n in shape)) + number(element)
 
 
-def found(attribute, kind=None, *, dialects=(0, 0), custom=(True, True)):
-    """The constant of one attribute and one type, behind the type of a float; each of a dialect."""
+def found(attribute, kind=None, *, dialects=(0, 0, 0), custom=(True, True, True)):
+    """The constant of an attribute and a type, behind the type of a float; each of a dialect."""
     kind = tensor_type(2) if kind is None else kind
-    sizes = [flagged(1, True), flagged(len(kind), custom[1])]
+    content = (attribute, number(ml.F32), kind)
+    entries = [
+        numbers(dialect, 1) + flagged(len(part), flag)
+        for dialect, part, flag in zip(dialects, content, custom, strict=True)
+    ]
     data = ml.bytecode(
         strings("aicode", "other"),
         ml.section(ml.DIALECTS, number(2), flagged(0), flagged(1), number(0)),
-        ml.section(ml.ATTRIBUTES, attribute, number(ml.F32), kind),
-        ml.section(
-            *(ml.ATTRIBUTE_OFFSETS, numbers(1, 2)),
-            numbers(dialects[0], 1) + flagged(len(attribute), custom[0]),
-            numbers(0, 1) + sizes[0] + numbers(dialects[1], 1) + sizes[1],
-        ),
+        ml.section(ml.ATTRIBUTES, *content),
+        ml.section(ml.ATTRIBUTE_OFFSETS, numbers(1, 2), *entries),
         ml.section(ml.RESOURCES, b"text"),
         ml.section(ml.RESOURCE_OFFSETS, number(0), numbers(0, 1), numbers(1, 4) + b"\1"),
     )
@@ -147,10 +147,10 @@ def test_a_tensor_of_the_dialect():
         lambda: found(INLINE, number(3) + listed(4) + number(0)),  # another type
         lambda: found(INLINE, tensor_type(-1)),  # of a length not known beforehand
         lambda: found(INLINE, tensor_type(2, element=1)),  # of tensors
-        lambda: found(INLINE, dialects=(1, 0)),
-        lambda: found(INLINE, dialects=(0, 1)),
-        lambda: found(INLINE, custom=(False, True)),
-        lambda: found(INLINE, custom=(True, False)),
+        *(lambda d=d: found(INLINE, dialects=d) for d in ((1, 0, 0), (0, 1, 0), (0, 0, 1))),
+        lambda: found(INLINE, custom=(False, True, True)),
+        lambda: found(INLINE, custom=(True, False, True)),
+        lambda: found(INLINE, custom=(True, True, False)),
     ],
 )
 def test_anything_else_is_no_constant(other):

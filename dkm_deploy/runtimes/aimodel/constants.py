@@ -130,7 +130,9 @@ def _tensor(tables: Tables, number: int) -> tuple[tuple[int, ...], Element] | No
 
 
 def _element(entry: Entry) -> Element | None:
-    code = entry.data.again().number() if _known(entry) else -1
+    if not _known(entry):
+        return None
+    code = entry.data.again().number()
     for kind, widths in (("float", _FLOATS), ("signed", _SIGNED), ("unsigned", _UNSIGNED)):
         if code in widths:
             return Element(kind, widths[code])
