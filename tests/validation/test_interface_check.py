@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import onnx
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 import dkm_deploy as dkm
 from dkm_deploy.errors import DkmError
-from dkm_deploy.interface import INTERFACE_KEY, interface_from
+from dkm_deploy.interface import INTERFACE_KEY, Feature, Image, Interface, interface_from
 from dkm_deploy.targets import reader_for
 from dkm_deploy.validation.interface_check import interface_check
 from dkm_deploy.validation.record import Check
@@ -222,3 +223,81 @@ def test_the_metadata_is_small_and_the_interface_comes_back(classifier, two):
         text = artifact.interface.to_json()
         assert interface_from(text, artifact.path.suffix) == artifact.interface
         assert len(text) < 500
+
+
+class _Reader:
+    """A reader that tells what it is given to tell."""
+
+    def __init__(self, found: Interface, asked: Interface | None) -> None:
+        self.found, self.asked = found, asked
+
+    def read_interface(self, path: Path) -> tuple[Interface, Interface | None]:
+        return self.found, self.asked
+
+
+def _interface(*outputs: str, labels=(), image=None, suffix=".x") -> Interface:
+    features = tuple(Feature(name, "float32", "1 x 5") for name in outputs)
+    return Interface(suffix, (Feature("x", "float32", "1 x 3", image),), features, labels)
+
+
+PLAIN = _interface("a", "b")
+NAMES = ("a", "b")
+
+
+def _told(found, asked=None, wanted=None, outputs=NAMES, reference=NAMES):
+    told = interface_check(Path("m.x"), _Reader(found, asked), wanted, outputs, reference)
+    assert told.name == "interface"
+    return told.status, told.reason
+
+
+INSIDE = (
+    " (known from the file alone; an Artifact's interface, given to validate or to write_golden, "
+    "vouches for it)"
+)
+RENAMED = (
+    "output 'c' is matched by its place with PyTorch's 'a'; "
+    "output 'd' is matched by its place with PyTorch's 'b'"
+)
+
+
+def test_what_is_right_is_told_with_where_it_is_known_from():
+    has = "inputs: 1, outputs: 2"
+    unasked = f"the file does not say what was asked for; it has {has}"
+    assert _told(PLAIN) == ("passed", unasked)
+    assert _told(PLAIN, PLAIN) == ("passed", f"as the file says it was asked for: {has}")
+    assert _told(PLAIN, wanted=PLAIN) == ("passed", f"as wanted: {has}")
+    other = _interface("z", suffix=".y")  # of another kind of file
+    assert _told(PLAIN, wanted=other) == ("passed", unasked)
+    labelled, shown = _interface("a", labels=("u", "v")), _interface("a", image=Image("RGB"))
+    for found, what in ((labelled, "2 class labels"), (shown, "image 'x' RGB")):
+        told = f"inputs: 1, outputs: 1, {what}"
+        assert _told(found, found)[1] == f"as the file says it was asked for: {told}{INSIDE}"
+        assert _told(found, found, found)[1] == f"as wanted: {told}"
+
+
+def test_outputs_of_other_names_are_told_by_their_place():
+    assert _told(PLAIN, wanted=PLAIN, outputs=("c", "d"))[1].endswith(f"outputs: 2; {RENAMED}")
+    assert _told(PLAIN, wanted=PLAIN, outputs=("c", "b"))[1].count("matched") == 1
+    for outputs in (("b", "a"), ("c", "d", "e"), None, ()):
+        assert "matched" not in _told(PLAIN, wanted=PLAIN, outputs=outputs)[1]
+
+
+def test_what_is_wrong_is_told_once():
+    wrong = "outputs are 'a', 'b', wanted 'b', 'a'"
+    asked = _interface("b", "a")
+    assert _told(PLAIN, asked, asked) == ("missed", wrong)
+    assert _told(PLAIN, asked, outputs=("c", "d")) == ("missed", f"{wrong}; {RENAMED}")
+    both = _told(PLAIN, asked, _interface("a"))
+    assert both == ("missed", f"outputs are 'a', 'b', wanted 'a'; {wrong}")
+
+
+def test_where_nothing_reads_an_interface_names_of_outputs_are_compared():
+    def told(*outputs):
+        found = interface_check(Path("m.x"), object(), PLAIN, outputs or None, NAMES)
+        assert found.name == "interface"
+        return found.status, found.reason
+
+    assert told() == ("not run", "nothing here reads that of .x files")
+    alone = "names of outputs alone are compared, of .x files"
+    assert told("a", "b") == ("passed", alone)
+    assert told("c", "d") == ("passed", f"{alone}; {RENAMED}")

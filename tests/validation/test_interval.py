@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dkm_deploy.metric import accuracy
-from dkm_deploy.validation.interval import _newcombe, metric_loss
+from dkm_deploy.validation.interval import Loss, _newcombe, metric_loss
 
 
 def _pairs(both, lost, won, neither):
@@ -137,13 +137,25 @@ def test_where_there_can_be_no_interval_the_reason_is_given():
     def fails_on_resamples(output, labels):
         if len(np.unique(labels)) < len(labels):
             raise ValueError("one class is missing")
-        return 0.0
+        return float(output.mean())
 
-    x = np.arange(20.0)
-    found = metric_loss(fails_on_resamples, x, x, x)
-    assert (found.low, found.high) == (None, None)
-    assert found.method == "no interval: a resample gave ValueError: one class is missing"
-    few = metric_loss(fails_on_resamples, x[:3], x[:3], x[:3])
-    assert few.method == "no interval: fewer than 10 inputs"
-    undefined = metric_loss(lambda y, t: float("nan"), x, x, x)
-    assert undefined.method == "no interval: the metric of a resample is not finite"
+    def nan_on_resamples(output, labels):
+        repeated = len(np.unique(labels)) < len(labels)
+        return float("nan") if repeated else float(output.mean())
+
+    def loss(metric, count):
+        labels = np.arange(float(count))
+        return metric_loss(metric, labels, labels - 2, labels)
+
+    why = "no interval: a resample gave ValueError: one class is missing"
+    assert loss(fails_on_resamples, 20) == Loss(2, None, None, why)
+    why = "no interval: fewer than 10 inputs"
+    assert loss(fails_on_resamples, 9) == Loss(2, None, None, why)
+    why = "no interval: the metric of a resample is not finite"
+    assert loss(nan_on_resamples, 20) == Loss(2, None, None, why)
+
+
+def test_ten_inputs_are_enough_for_an_interval():
+    labels = np.arange(10.0)
+    found = metric_loss(lambda y, _: float(y.mean()), labels, labels - 2, labels)
+    assert (found.low, found.high) == pytest.approx((2, 2))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -119,6 +121,42 @@ def test_a_metric_must_give_the_same_twice():
     assert (status, reason) == ("not run", "the metric gives 1 and then 2 of the same outputs")
 
 
+@pytest.mark.parametrize(("gap", "status"), [(1e-10, "passed"), (1e-8, "not run")])
+def test_a_metric_may_add_in_another_order(gap, status):
+    values = itertools.cycle([1.0, 1.0 + gap])
+    assert _checks(LABELS, lambda y, t: next(values))["metric"][0] == status
+
+
+def test_without_an_original_the_reference_is_asked():
+    def why(labels, metric=accuracy, reference=RIGHT):
+        return decided(Task((), {"output": reference}, None, labels, metric, LIMITS, {})).undecided
+
+    assert why(LABELS) == ""
+    assert why(WRONG.argmax(1)) == ""  # right by guessing is no baseline, and this is none
+    assert why(LABELS * 0, reference=RIGHT * np.nan) == "the reference gives NaN or infinity alone"
+    assert why(LABELS, _mean, RIGHT * np.nan) == "the metric of the reference is nan"
+
+
+def test_labels_that_the_metric_is_not_asked_of_are_left_out():
+    def labels(given, metric=accuracy, random=""):
+        before = Original({"output": RIGHT}, 1, 1, random)
+        return decided(Task((), {"output": RIGHT}, before, given, metric, LIMITS, {})).labels
+
+    assert labels(LABELS) is LABELS
+    assert labels(LABELS, random="it is random") is LABELS
+    assert labels(LABELS + 1) is None
+    assert labels(LABELS, lambda y, t: float("inf")) is None
+    values = iter(range(1, 3))
+    assert labels(LABELS, lambda y, t: next(values)) is None
+    assert labels(None) is None
+
+
+def test_a_random_original_decides_nothing():
+    before = Original({"output": RIGHT}, 1, 1, "it is random")
+    task = Task((), {"output": RIGHT}, before, LABELS, accuracy, LIMITS, {})
+    assert decided(task).undecided == "it is random"
+
+
 def test_a_metric_that_fails_on_the_file_alone_is_missed():
     def picky(output, truth):
         if np.isnan(output).any():
@@ -139,6 +177,7 @@ def test_labels_of_any_kind_become_an_array():
     assert labels_array([1, 2], 2).tolist() == [1, 2]
     assert labels_array(("a", "b"), 2).tolist() == ["a", "b"]
     assert labels_array(torch.tensor([1.0, 2.0], dtype=torch.bfloat16), 2).tolist() == [1, 2]
+    assert labels_array(torch.ones(2, requires_grad=True), 2).tolist() == [1, 1]
     for dtype in (torch.int64, torch.float64, torch.bool):
         assert labels_array(torch.ones(2, dtype=dtype), 2).dtype == str(dtype).split(".")[1]
 
@@ -146,12 +185,12 @@ def test_labels_of_any_kind_become_an_array():
 @pytest.mark.parametrize(
     ("labels", "reason"),
     [
-        ([1, 2, 3], "3 labels for 2 inputs"),
-        ([[1], [2, 3]], "labels are no array"),
-        (torch.tensor(1), "labels are a single Tensor; give one for each input"),
-        (3, "labels are a single int"),
+        ([1, 2, 3], "3 labels for 2 inputs$"),
+        ([[1], [2, 3]], "labels are no array: setting an array element with a sequence"),
+        (torch.tensor(1), "labels are a single Tensor; give one for each input$"),
+        (3, "labels are a single int; give one for each input$"),
     ],
 )
 def test_labels_that_are_not_as_many_are_refused(labels, reason):
-    with pytest.raises(dkm.DkmError, match=reason):
+    with pytest.raises(dkm.DkmError, match=f"^{reason}"):
         labels_array(labels, 2)

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import dkm_deploy as dkm
-from dkm_deploy.validation.layers import histograms, layer, recipe_of
+from dkm_deploy.validation.layers import Layer, histograms, layer, recipe_of
 from tests.models import MIXED, TiedNet, small_net
 
 SPECS = [
@@ -51,8 +51,38 @@ def test_centroids_are_left_out_where_they_are_not_the_weights_values(recipe):
 def test_equal_weights_have_a_histogram_too():
     palette = dkm.Palette(np.zeros((2, 2), np.uint8), np.full((1, 1, 2, 1), 3.0, np.float32))
     (told,) = histograms({"w": palette}, None).values()
-    assert told.low < 3 < told.high
-    assert sum(told.palettized) == 4
+    assert (told.low, told.high) == (2.5, 3.5)
+    assert len(told.palettized) == 48
+    assert told.palettized[24] == sum(told.palettized) == 4
+    assert told.centroids == (3.0, 3.0)
+
+
+def test_a_histogram_reaches_from_the_smallest_to_the_largest_of_both():
+    palette = dkm.Palette(np.array([[0, 1]], np.uint8), np.array([-1.0, 1]).reshape(1, 1, 2, 1))
+    for values, ends in (([-3.0, 0.5], (-3, 1)), ([-0.5, 7.0], (-1, 7)), ([0.0, 0.0], (-1, 1))):
+        model = nn.Linear(2, 1, bias=False)
+        with torch.no_grad():
+            model.weight.copy_(torch.tensor([values]))
+        for each in (model, model.bfloat16()):
+            told = histograms({"weight": palette}, each)["weight"]
+            assert (told.low, told.high) == ends
+            assert sum(told.original) == sum(told.palettized) == 2
+
+
+def test_an_original_of_another_shape_is_not_counted():
+    palette = dkm.Palette(np.zeros((2, 1), np.uint8), np.ones((1, 1, 2, 1), np.float32))
+    assert histograms({"weight": palette}, nn.Linear(2, 1))["weight"].original == ()
+
+
+def test_several_luts_vectors_or_scales_have_no_centroids():
+    indices, lut = np.array([[0, 1], [1, 0]], np.uint8), np.ones((1, 1, 2, 1), np.float32)
+    for palette in (
+        dkm.Palette(indices, np.ones((2, 1, 2, 1), np.float32)),
+        dkm.Palette(indices, np.ones((1, 1, 2, 2), np.float32)),
+        dkm.Palette(indices, lut, scale=np.ones((2, 1), np.float32)),
+    ):
+        assert histograms({"w": palette}, None)["w"].centroids == ()
+    assert histograms({"w": dkm.Palette(indices, lut)}, None)["w"].centroids == (1, 1)
 
 
 def test_what_is_not_finite_in_the_original_is_left_out():
@@ -68,6 +98,24 @@ def test_uses_are_over_all_luts():
     assert told.uses == (1, 3, 0, 0)
     assert told.used_entries == 2
     assert told.entropy_bits == pytest.approx(0.811, abs=1e-3)
+
+
+def test_a_layer_is_told_with_its_layout():
+    palette = dkm.Palette(np.zeros((4, 6), np.uint8), np.ones((2, 3, 4, 2), np.float32), axis=1)
+    told = layer("w", palette)
+    assert told == Layer(
+        name="w",
+        shape=(4, 12),
+        bits=2,
+        cluster_dim=2,
+        groups=6,
+        bits_per_weight=(24 * 2 + 2 * 3 * 4 * 2 * 32) / 48,
+        used_entries=1,
+        entropy_bits=0.0,
+        uses=(24, 0, 0, 0),
+    )
+    assert str(told.entropy_bits) == "0.0"  # and not -0.0
+    assert (type(told.groups), type(told.used_entries)) == (int, int)
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -86,6 +134,17 @@ def test_the_recipe_of_names_with_signs_of_patterns():
     frozen = dkm.palettize(model, recipe)
     again = recipe_of(dkm.palettes(frozen), frozen)
     assert again.assign(model).specs == recipe.assign(model).specs
+
+
+def test_the_layout_of_most_weights_is_the_default():
+    model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 16), nn.Linear(8, 9), nn.Linear(8, 8))
+    two, three, four = (dkm.PaletteSpec(bits) for bits in (2, 3, 4))
+    rules = [dkm.Rule("0.*", two), dkm.Rule("1.*", three), dkm.Rule("2.*", two)]
+    recipe = dkm.Recipe(four, [*rules, dkm.Rule("3.*", skip=True)])
+    frozen = dkm.palettize(model, recipe)
+    assert recipe_of(dkm.palettes(frozen), frozen) == dkm.Recipe(
+        two, [dkm.Rule("1.weight", three), dkm.Rule("3.weight", skip=True)]
+    )
 
 
 def test_a_model_without_palettes_has_an_empty_recipe():

@@ -9,7 +9,13 @@ import pytest
 from dkm_deploy import DkmError, Limits, OutputLimits
 from dkm_deploy.parity.judge import judged as against
 from dkm_deploy.validation.checks import parity_check
-from dkm_deploy.validation.limits import limits_from, limits_of, parse_output_limits
+from dkm_deploy.validation.limits import (
+    check_names,
+    limits_from,
+    limits_of,
+    merged,
+    parse_output_limits,
+)
 from dkm_deploy.validation.metrics import errors
 
 EXPECTED = np.linspace(-1, 1, 1001)
@@ -101,23 +107,97 @@ def test_limits_are_read_from_the_command_line():
     }
 
 
+KNOWN = (
+    "max_relative_error, max_element_error, max_abs_error, max_mean_error, max_p999_error, "
+    "min_sqnr_db, min_psnr_db, min_cosine"
+)
+KNOWN_OF_FILES = (
+    "max_relative_error, max_element_error, max_metric_loss, min_agreement, max_bytes, "
+    "max_size_ratio, max_latency_ratio, max_load_ratio, max_peak_ratio"
+)
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("y:min_cosine", "NAME:LIMIT=VALUE"),
-        ("min_cosine=1", "NAME:LIMIT=VALUE"),
-        ("y:min_cosine=much", "'much' is not a number"),
-        ("y:cosine=1", "y: no limit is called 'cosine'; there are max_relative_error"),
+        ("y:min_cosine", "'y:min_cosine': write a limit of an output as NAME:LIMIT=VALUE"),
+        ("min_cosine=1", "'min_cosine=1': write a limit of an output as NAME:LIMIT=VALUE"),
+        ("y:min_cosine=much", "'y:min_cosine=much': 'much' is not a number"),
+        ("y:cosine=1", f"y: no limit is called 'cosine'; there are {KNOWN}"),
+        ("y:outputs=1", f"y: no limit is called 'outputs'; there are {KNOWN}"),
     ],
 )
 def test_lines_that_are_no_limits(line, message):
-    with pytest.raises(DkmError, match=message):
+    with pytest.raises(DkmError) as caught:
         parse_output_limits([line])
+    assert str(caught.value) == message
 
 
 @pytest.mark.parametrize(
-    "values", [{"max_bytes": "10"}, {"novel": 1}, {"outputs": [1]}, {"outputs": {"y": 3}}]
+    ("values", "message"),
+    [
+        ({"max_bytes": "10"}, "limits: max_bytes is '10'; it must be a number"),
+        ({"max_bytes": True}, "limits: max_bytes is True; it must be a number"),
+        ({"novel": 1}, f"limits: no limit is called 'novel'; there are {KNOWN_OF_FILES}"),
+        ({"outputs": [1]}, "limits: 'outputs' must hold limits by output"),
+        (
+            {"outputs": {"y": 3}},
+            "y: limits must be given by name, such as max_relative_error",
+        ),
+        ({"outputs": {"y": {"min_cosine": "a"}}}, "y: min_cosine is 'a'; it must be a number"),
+    ],
 )
-def test_json_that_is_no_limits(values):
-    with pytest.raises(DkmError):
+def test_json_that_is_no_limits(values, message):
+    with pytest.raises(DkmError) as caught:
         limits_from(values)
+    assert str(caught.value) == message
+
+
+def test_json_without_limits_is_none():
+    for values in ({}, {"outputs": None}, {"max_bytes": None, "outputs": {}}):
+        assert limits_from(values) == Limits()
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"outputs": 3}, "outputs is 3; give limits by output"),
+        ({"outputs": {3: OutputLimits()}}, "outputs: 3 is no name of an output"),
+        ({"outputs": {"y": 3}}, "outputs['y'] is 3; give a dkm.OutputLimits"),
+        ({"max_bytes": "10"}, "max_bytes is '10'; it must be a number"),
+        ({"min_agreement": np.nan}, "min_agreement is nan; it must be a number"),
+    ],
+)
+def test_what_limits_may_not_hold(given, message):
+    with pytest.raises(DkmError) as caught:
+        Limits(**given)
+    assert str(caught.value) == message
+
+
+def test_limits_are_for_outputs_that_are_there():
+    limits = Limits(outputs={"a": OutputLimits(), "z": OutputLimits()})
+    check_names(limits, iter(["z", "a"]))
+    with pytest.raises(DkmError, match="^limits for output 'z'; the outputs are a, b$"):
+        check_names(limits, iter(["a", "b"]))
+
+
+def test_limits_are_merged_one_by_one():
+    base = Limits(max_bytes=10, min_agreement=0.5, outputs={"y": OutputLimits(1, 2)})
+    over = Limits(
+        min_agreement=0.0,
+        max_load_ratio=2,
+        outputs={"y": OutputLimits(max_element_error=0), "z": OutputLimits(min_cosine=0.5)},
+    )
+    assert merged(base, over) == Limits(
+        max_bytes=10,
+        min_agreement=0.0,
+        max_load_ratio=2,
+        outputs={"y": OutputLimits(1, 0), "z": OutputLimits(min_cosine=0.5)},
+    )
+    assert merged(base, Limits()) == base
+
+
+def test_a_limit_of_zero_is_a_limit():
+    limits = Limits(max_relative_error=1, outputs={"y": OutputLimits(max_relative_error=0)})
+    assert limits_of("y", limits) == OutputLimits(0, 0)
+    assert limits_of("z", Limits(max_element_error=3)) == OutputLimits(None, 3)

@@ -13,9 +13,9 @@ from torch import nn
 from torch.nn import functional
 
 import dkm_deploy as dkm
-from dkm_deploy.runtimes import Tap, runtime_for
+from dkm_deploy.runtimes import runtime_for
 from dkm_deploy.runtimes.onnx_runtime import OnnxRuntime
-from dkm_deploy.validation import locate, pairs
+from dkm_deploy.validation import locate
 from dkm_deploy.validation.calls import Values
 from dkm_deploy.validation.run import run_file, run_model
 from tests.converters.coreai_assets import extra
@@ -288,14 +288,6 @@ def test_onnx_runtime_is_asked_for_no_other_values(files):
         session = probe.at([tap])
         assert {o.name for o in session._session.get_outputs()} <= {*own, tap.taken, tap.made}
         assert set(session.run({"x": x})) == {tap.taken, tap.made}
-
-
-def test_groups_hold_what_fits_and_at_least_one():
-    def sized(size):
-        return pairs.Pair(Tap("w", "x", "y"), 0, None, size)
-
-    grouped = pairs.groups(map(sized, [3, 4, 9, 1, 7, 2]), 8)
-    assert [[pair.size for pair in group] for group in grouped] == [[3, 4], [9], [1, 7], [2]]
 
 
 def _in_a_branch(path, out, count):

@@ -37,7 +37,10 @@ def decoded(data):
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_png_holds_its_pixels(channels):
     pixels = np.random.default_rng(0).integers(0, 256, (5, 7, channels)).astype(np.uint8)
-    assert np.array_equal(decoded(png(pixels)), pixels)
+    data = png(pixels)
+    assert np.array_equal(decoded(data), pixels)
+    rows = np.hstack([np.zeros((5, 1), np.uint8), pixels.reshape(5, -1)])
+    assert zlib.compress(rows.tobytes(), 9) in data  # as small as zlib makes it
 
 
 def shown(tensor, places=(1,)):
@@ -74,9 +77,39 @@ def test_large_images_become_small_by_means():
     assert (pixels[:, 16:] == 255).all()
 
 
+def test_a_side_of_64_is_left_as_it_is_and_a_longer_one_is_halved():
+    values = torch.arange(2 * 65 * 9.0).reshape(2, 1, 65, 9)
+    (pixels,) = shown(values).values()
+    means = values[1, 0, :64, :8].reshape(32, 2, 4, 2).mean((1, 3))  # edges are cut
+    expected = (255 * (means - means.min()) / (means.max() - means.min())).round()
+    assert np.array_equal(pixels[:, :, 0], expected.numpy())
+    assert shown(values[:, :, :64])["1"].shape == (64, 9, 1)
+    assert shown(values.permute(0, 1, 3, 2))["1"].shape == (4, 32, 1)
+
+
 def test_a_strip_is_shown_too():
-    (pixels,) = shown(torch.rand(2, 1, 4, 1000)).values()
-    assert max(pixels.shape) <= 64
+    values = torch.arange(8000.0).reshape(2, 1, 4, 1000)
+    (pixels,) = shown(values).values()
+    assert pixels.shape == (1, 63, 1)  # every 16th pixel
+    assert np.array_equal(pixels[0, :, 0], (255 * np.arange(63) / 62).round())
+    assert shown(torch.rand(2, 1, 4, 256))["1"].shape == (1, 64, 1)  # one block high
+
+
+def test_what_is_not_finite_is_black_or_white():
+    values = torch.tensor([torch.nan, -torch.inf, torch.inf, 2.0, 4.0, 3.0, 2.0, 2.0])
+    image = values.repeat(8).reshape(1, 1, 8, 8)
+    (pixels,) = shown(image, (0,)).values()
+    assert pixels[0, :, 0].tolist() == [0, 0, 255, 0, 255, 128, 0, 0]
+    assert not shown(torch.full((1, 1, 4, 4), torch.nan), (0,))["0"].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.uint8])
+def test_images_of_any_kind_of_number_are_shown(dtype):
+    values = (torch.arange(64) * 2).reshape(1, 1, 8, 8).to(dtype)
+    if dtype.is_floating_point:
+        values.requires_grad_()
+    (pixels,) = shown(values, (0,)).values()
+    assert pixels.ravel().tolist() == np.round(255 * np.arange(64) / 63).tolist()
 
 
 def test_a_plain_image_and_one_with_nan_are_shown():
@@ -89,7 +122,18 @@ def test_a_plain_image_and_one_with_nan_are_shown():
 
 @pytest.mark.parametrize(
     "inputs",
-    [torch.rand(4, 8), torch.rand(4, 2, 8, 8), torch.rand(4, 3, 2, 2), torch.ones(4, 16).long()],
+    [
+        torch.rand(4, 8),
+        torch.rand(4, 2, 8, 8),
+        torch.rand(4, 3, 2, 2),
+        torch.rand(4, 3, 3, 8),
+        torch.ones(4, 16).long(),
+        torch.rand(4, 3, 8),
+        torch.rand(4, 3, 8, 8, 8),
+        torch.rand(4, 3, 8, 8) > 0.5,
+        torch.rand(4, 3, 8, 8) * 1j,
+        dkm.Steps([torch.rand(4, 3, 8, 8)]),
+    ],
 )
 def test_what_is_no_image_has_no_picture(inputs):
     assert pictures(inputs, [0]) == {}

@@ -2,14 +2,23 @@ from __future__ import annotations
 
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 import dkm_deploy as dkm
-from dkm_deploy.ledger import Ledger
-from dkm_deploy.validation.size import deflated_bytes, half_bytes, ideal_bytes, tensor_bytes
+from dkm_deploy.ledger import Entry, Ledger
+from dkm_deploy.validation import size
+from dkm_deploy.validation.size import (
+    bits_per_weight,
+    deflated_bytes,
+    half_bytes,
+    ideal_bytes,
+    tensor_bytes,
+)
 from tests.models import MIXED, images, small_net
 
 
@@ -53,6 +62,49 @@ def test_data_beside_a_file_is_deflated_too(tmp_path):
     alone = deflated_bytes(Ledger(main, ()))
     assert alone < 30
     assert deflated_bytes(Ledger(main, (), (beside,))) - alone > 4900
+
+
+def test_a_large_file_is_deflated_part_by_part(tmp_path, monkeypatch):
+    monkeypatch.setattr(size, "_CHUNK", 1000)
+    data = np.random.default_rng(0).integers(0, 9, 100_000, dtype=np.uint8).tobytes()
+    (tmp_path / "m.onnx").write_bytes(data)
+    with zipfile.ZipFile(io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("m.onnx", data)
+    expected = archive.infolist()[0].compress_size
+    assert deflated_bytes(Ledger(tmp_path / "m.onnx", ())) == expected
+
+
+def test_bits_of_a_weight_are_those_of_its_palette_or_its_type():
+    model = nn.Sequential(nn.Linear(16, 8), nn.BatchNorm1d(8), nn.Linear(8, 2).half()).eval()
+    weights = 4 * 16 * 8 + 2 * 8 * 2  # neither a bias nor a batch normalization
+    assert bits_per_weight(model) == 8 * weights / (16 * 8 + 8 * 2)
+    rules = [dkm.Rule("0.*", dkm.PaletteSpec(2)), dkm.Rule("2.*", dkm.PaletteSpec(4))]
+    frozen = dkm.palettize(model.float(), dkm.Recipe(rules=rules))
+    bits = 128 * 2 + 4 * 32 + 16 * 4 + 16 * 32  # indices and LUTs
+    assert bits_per_weight(frozen) == bits / (128 + 16)
+    assert bits_per_weight(nn.BatchNorm1d(8)) is None
+
+
+def test_floats_of_any_width_are_halved_and_whole_numbers_are_not():
+    model = nn.Module()
+    for dtype in (torch.float64, torch.bfloat16, torch.float8_e5m2, torch.int64, torch.int8):
+        model.register_buffer(f"of {dtype}".replace(".", " "), torch.zeros(3).to(dtype))
+    assert tensor_bytes(model) == 3 * (8 + 2 + 1 + 8 + 1)
+    assert half_bytes(model) == 3 * (2 + 2 + 1 + 8 + 1)
+
+
+def test_entries_that_only_a_file_has_are_not_ideal():
+    """Indices of 3 bits that a file holds in 4, with a LUT and a scale of float16."""
+    indices = np.zeros((4, 6), np.uint8)
+    scale = np.ones((4, 1), np.float16)
+    wide = dkm.Palette(indices, np.ones((2, 1, 16, 1), np.float16), scale=scale)
+    narrow = dkm.Palette(indices, np.ones((2, 1, 8, 1), np.float32))
+    ledger = Ledger(Path("m"), (Entry("dense", "b", 100), Entry("graph", "g", 7)))
+    expected = 24 * 3 // 8 + 2 * 8 * 2 + 4 * 2 + 100
+    assert ideal_bytes(ledger, {"w": wide}, {"w": narrow}) == expected
+    own = 24 * 4 // 8 + 2 * 16 * 2 + 4 * 2 + 100
+    assert ideal_bytes(ledger, {"w": wide}, {}) == own
+    assert ideal_bytes(ledger, {"w": narrow}, {"w": wide}) == 24 * 4 // 8 + 2 * 8 * 4 + 100
 
 
 def test_the_ideal_is_palettes_and_dense_weights(tmp_path):
