@@ -27,6 +27,7 @@ def decoded(data):
         chunks[kind] = body
         at += 12 + length
     assert list(chunks) == [b"IHDR", b"IDAT", b"IEND"]
+    assert chunks[b"IEND"] == b""
     width, height, depth, colour, *rest = struct.unpack(">IIBBBBB", chunks[b"IHDR"])
     assert (depth, rest) == (8, [0, 0, 0])
     rows = np.frombuffer(zlib.decompress(chunks[b"IDAT"]), np.uint8).reshape(height, -1)
@@ -92,7 +93,11 @@ def test_a_strip_is_shown_too():
     (pixels,) = shown(values).values()
     assert pixels.shape == (1, 63, 1)  # every 16th pixel
     assert np.array_equal(pixels[0, :, 0], (255 * np.arange(63) / 62).round())
-    assert shown(torch.rand(2, 1, 4, 256))["1"].shape == (1, 64, 1)  # one block high
+    values = torch.arange(2048.0).reshape(2, 1, 4, 256)
+    (pixels,) = shown(values).values()  # one block high
+    assert np.array_equal(pixels[0, :, 0], (255 * np.arange(64) / 63).round())
+    values[1, 0, 0, 0] = 0  # of the first block, whose mean is less
+    assert shown(values)["1"][0, 1, 0] > pixels[0, 1, 0]
 
 
 def test_what_is_not_finite_is_black_or_white():
@@ -100,7 +105,8 @@ def test_what_is_not_finite_is_black_or_white():
     image = values.repeat(8).reshape(1, 1, 8, 8)
     (pixels,) = shown(image, (0,)).values()
     assert pixels[0, :, 0].tolist() == [0, 0, 255, 0, 255, 128, 0, 0]
-    assert not shown(torch.full((1, 1, 4, 4), torch.nan), (0,))["0"].any()
+    for value in (torch.nan, torch.inf, -torch.inf):  # and nothing else
+        assert not shown(torch.full((1, 1, 4, 4), value), (0,))["0"].any()
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.uint8])
