@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +86,18 @@ def test_each_view_is_written_once_unless_it_is_to_be_replaced(tmp_path):
             getattr(report, f"to_{kind}")(tmp_path / kind)
     other = _report(PASSED)
     assert _texts(tmp_path, other, force=True)["junit"] == junit(other.to_dict()).encode()
+
+
+def test_texts_are_utf_8_whatever_the_machine_prefers(tmp_path, monkeypatch):
+    write, given = Path.write_text, []
+
+    def noted(path, text, encoding=None):
+        given.append(encoding)
+        return write(path, text, encoding)
+
+    monkeypatch.setattr(Path, "write_text", noted)
+    _texts(tmp_path, _report(PASSED))
+    assert [str(encoding).lower() for encoding in given] == ["utf-8"] * 3
 
 
 def test_json_says_what_it_is():

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import dkm_deploy as dkm
+from dkm_deploy.validation.returned import _DTYPES, _tensor, read_returned
 from tests.models import MIXED, images, small_net
 
 COUNT = 24
@@ -192,3 +193,62 @@ class TestBadInput:
     def test_a_folder_without_a_manifest(self, golden, tmp_path):
         with pytest.raises(FileNotFoundError, match="a folder of device outputs has one"):
             dkm.judge([tmp_path], golden)
+
+
+class TestOneTensor:
+    """Read from a folder by itself."""
+
+    def read(self, folder, **changes):
+        entry = {"name": "y", "dtype": "int16", "shape": [2, 1], "raw": "y.bin"}
+        (folder / "y.bin").write_bytes(bytes([1, 0, 2, 1]))
+        return _tensor(folder, entry | changes)
+
+    def test_it_is_little_endian_in_the_machines_own_order(self, tmp_path):
+        found = self.read(tmp_path)
+        assert found.tolist() == [[1], [258]]
+        assert (found.dtype.isnative, found.flags.writeable) == (True, True)
+        assert self.read(tmp_path, dtype="uint8", shape=[4]).tolist() == [1, 0, 2, 1]
+
+    @pytest.mark.parametrize(
+        ("changes", "message"),
+        [
+            (
+                {"dtype": "complex64"},
+                "y: dtype 'complex64'; it must be one of " + ", ".join(_DTYPES),
+            ),
+            ({"shape": [2, -1]}, "y: [2, -1] is no shape"),
+            ({"shape": [True, 2]}, "y: [True, 2] is no shape"),
+            ({"raw": "none.bin"}, "y: no file 'none.bin' in the folder"),
+            ({"shape": [999, 3]}, "y.bin: 4 bytes; int16 of shape [999, 3] has 5,994"),
+            ({"shape": [0]}, "y.bin: 4 bytes; int16 of shape [0] has 0"),
+        ],
+    )
+    def test_what_is_wrong_is_told(self, tmp_path, changes, message):
+        with pytest.raises(dkm.DkmError) as caught:
+            self.read(tmp_path, **changes)
+        assert str(caught.value) == message
+
+    def test_it_may_be_empty(self, tmp_path):
+        (tmp_path / "none.bin").write_bytes(b"")
+        assert self.read(tmp_path, shape=[0, 3], raw="none.bin").shape == (0, 3)
+
+
+def test_the_header_is_told_in_whole(golden, scores, tmp_path):
+    for place, (changes, message) in enumerate(
+        [
+            ({"format": "other"}, "not dkm-deploy device outputs"),
+            ({"version": None}, "version None of the format; this reads 1"),
+            (
+                {"golden": "0"},
+                f"these outputs are not for {golden}: its SHA256SUMS has another SHA-256",
+            ),
+            ({"outputs": [{}]}, "damaged: KeyError('name')"),
+        ]
+    ):
+        folder = give(tmp_path / str(place), golden, scores, **changes)
+        with pytest.raises(dkm.DkmError) as caught:
+            read_returned(folder, golden)
+        assert str(caught.value) == f"{folder / 'outputs.json'}: {message}"
+    found = read_returned(give(tmp_path / "right", golden, scores, runtime=3), golden)
+    assert found.runtime == "3"
+    assert list(found.outputs) == ["output"]

@@ -105,6 +105,16 @@ def test_entries_that_only_a_file_has_are_not_ideal():
     own = 24 * 4 // 8 + 2 * 16 * 2 + 4 * 2 + 100
     assert ideal_bytes(ledger, {"w": wide}, {}) == own
     assert ideal_bytes(ledger, {"w": narrow}, {"w": wide}) == 24 * 4 // 8 + 2 * 8 * 4 + 100
+    assert type(ideal_bytes(ledger, {"w": wide}, {})) is int
+
+
+def test_every_file_of_a_folder_is_deflated(tmp_path):
+    (tmp_path / "m/inside").mkdir(parents=True)
+    for name in ("a", "inside/b"):
+        (tmp_path / "m" / name).write_bytes(b"same")
+    (tmp_path / "alone").write_bytes(b"same")
+    one = deflated_bytes(Ledger(tmp_path / "alone", ()))
+    assert deflated_bytes(Ledger(tmp_path / "m", ())) == 2 * one
 
 
 def test_the_ideal_is_palettes_and_dense_weights(tmp_path):
