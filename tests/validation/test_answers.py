@@ -31,6 +31,15 @@ def test_top_5_overlap_is_of_sets_not_of_places():
     assert compare_answers(-original, original, None).top5_overlap == 0
     assert compare_answers(original[:, :5], original[:, :5], None).top5_overlap is None
     assert compare_answers(original[:, :6], original[:, :6], None).top5_overlap == 1
+    turned = original.copy()
+    turned[0, :15] = turned[0, :15][::-1]  # all but the best
+    assert compare_answers(turned, original, None).top5_overlap == 1
+
+
+def test_of_equal_scores_the_first_classes_are_the_top_ones():
+    turns, falling = np.tile([0.0, 1.0], 50), -np.arange(100.0)
+    falling[::2] -= 100  # 1, 3, 5, 7 and 9 are the best
+    assert compare_answers(falling[None], turns[None], None).top5_overlap == 1
 
 
 def test_nan_is_no_answer():
@@ -56,7 +65,10 @@ def test_an_original_without_an_answer_agrees_with_nobody():
     assert compare_answers(original, original, None).agreement == 0.5
     none = compare_answers(turned, SCORES * np.nan, None)
     assert (none.agreement, none.flip_count, none.unanswered) == (None, None, 4)
-    assert none.reason.endswith("its scores are not finite")
+    assert none.reason == "the original answers no input: its scores are not finite"
+    part = SCORES.copy()
+    part[3] = np.nan
+    assert compare_answers(SCORES, part, None).unanswered == 1
 
 
 def test_a_class_that_is_ruled_out_is_an_answer():
@@ -70,13 +82,18 @@ def test_what_is_no_answer_has_no_top_5():
     broken[1, 0] = np.nan
     assert compare_answers(broken, original, None).top5_overlap == 0.5
     assert compare_answers(original, broken, None).top5_overlap == 0.5
+    broken[0, 5] = -1  # in place of 4, which was the sixth best
+    assert compare_answers(broken, original, None).top5_overlap == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 2, 2)])
 def test_outputs_that_are_no_scores_have_no_answers(shape):
     found = compare_answers(np.zeros(shape), np.zeros(shape), None)
     assert (found.agreement, found.flip_count, found.flips) == (None, None, ())
-    assert "are not scores of classes" in found.reason
+    assert found.reason == (
+        f"outputs of shape {shape} are not scores of classes, (n, classes): give labels and a "
+        "metric instead"
+    )
     other = compare_answers(np.zeros((4, 2)), np.zeros((4, 3)), None)
     assert other.agreement is None
     assert other.reason == "outputs of shape (4, 2); the original's are (4, 3)"

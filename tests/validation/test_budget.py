@@ -57,6 +57,10 @@ def test_growth_is_told(tmp_path):
     assert found[1].reason == (
         "102,000 bytes, +2.00% of the agreed 100,000, limit +1.00% for 'ios/*.mlpackage'"
     )
+    assert found[0].reason == "102,000 bytes, budget 1,000,000 for 'ios/*.mlpackage'"
+    (none,) = budget_checks(Path("m.ort"), 1, load(tmp_path, BUDGET))
+    assert none.reason == "no pattern of the budget fits m.ort"
+    assert budget_checks(Path("m.ort"), 1, None) == []
 
 
 def test_a_validation_is_held_to_it(tmp_path):
@@ -71,37 +75,89 @@ def test_a_validation_is_held_to_it(tmp_path):
         ]
 
 
+KNOWN = "match, max_bytes, base_bytes, max_growth"
+ANY = "[[files]]\nmatch = '*'\n"
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("files = 3", "needs at least one"),
-        ("", "needs at least one"),
-        ("files = [3]", r"files\[0\]: it needs a match"),
-        ("[[files]]\nmax_bytes = 3", r"files\[0\]: it needs a match"),
-        ("[[files]]\nmatch = '.'\nmax_bytes = 3", r"files\[0\]: it needs a match"),
-        ("[[files]]\nmatch = '*'", "give max_bytes"),
-        ("[[files]]\nmatch = '*'\nmax_byte = 3", "unknown key 'max_byte'; known keys are match,"),
-        ("most = 3\n[[files]]\nmatch = '*'\nmax_bytes = 3", "unknown key 'most'"),
-        ("[[files]]\nmatch = '*'\nmax_bytes = '3 apples'", "'3 apples': write it as 3.4MB"),
-        ("[[files]]\nmatch = '*'\nmax_bytes = true", "max_bytes is True"),
-        ("[[files]]\nmatch = '*'\nmax_bytes = -3", "write it as 3.4MB"),
-        ("[[files]]\nmatch = '*'\nmax_bytes = 0", "must be above 0"),
-        ("[[files]]\nmatch = '*'\nmax_bytes = 3.5", "max_bytes is 3.5"),
-        ("[[files]]\nmatch = '*'\nbase_bytes = 3", "base_bytes and max_growth go together"),
-        ("[[files]]\nmatch = '*'\nmax_growth = '1%'", "base_bytes and max_growth go together"),
-        ("[[files]]\nmatch = '*'\nbase_bytes = 3\nmax_growth = '-1%'", "share '-1%': write it"),
-        ("[[files]]\nmatch = '*'\nbase_bytes = 3\nmax_growth = [1]", r"max_growth is \[1\]"),
-        ("[[files", "not a TOML file"),
-        ("a = " + "[" * 5000, "not a TOML file"),
-        (f"a = {'1' * 5000}", "not a TOML file"),
+        ("files = 3", "it needs at least one [[files]] with a match"),
+        ("", "it needs at least one [[files]] with a match"),
+        ("files = []", "it needs at least one [[files]] with a match"),
+        ("files = [3]", "files[0]: it needs a match, such as match = '*.onnx'"),
+        ("[[files]]\nmax_bytes = 3", "files[0]: it needs a match, such as match = '*.onnx'"),
+        (
+            f"{ANY}max_bytes = 3\n[[files]]\nmatch = '.'",
+            "files[1]: it needs a match, such as match = '*.onnx'",
+        ),
+        (ANY, "files[0]: give max_bytes, or base_bytes with max_growth"),
+        (f"{ANY}max_byte = 3", f"files[0]: unknown key 'max_byte'; known keys are {KNOWN}"),
+        (f"most = 3\n{ANY}max_bytes = 3", "budget: unknown key 'most'; known keys are files"),
+        (
+            f"{ANY}max_bytes = '3 apples'",
+            "files[0]: size '3 apples': write it as 3.4MB, 3.2MiB or in bytes",
+        ),
+        (
+            f"{ANY}max_bytes = true",
+            "files[0]: max_bytes is True; write it as '3.4MB', '3.2MiB' or in bytes",
+        ),
+        (f"{ANY}max_bytes = -3", "files[0]: size '-3': write it as 3.4MB, 3.2MiB or in bytes"),
+        (f"{ANY}max_bytes = 0", "files[0]: max_bytes is 0; it must be above 0"),
+        (f"{ANY}base_bytes = '0'", "files[0]: base_bytes is '0'; it must be above 0"),
+        (
+            f"{ANY}max_bytes = 3.5",
+            "files[0]: max_bytes is 3.5; write it as '3.4MB', '3.2MiB' or in bytes",
+        ),
+        (f"{ANY}base_bytes = 3", "files[0]: base_bytes and max_growth go together"),
+        (f"{ANY}max_growth = '1%'", "files[0]: base_bytes and max_growth go together"),
+        (
+            f"{ANY}base_bytes = 3\nmax_growth = '-1%'",
+            "files[0]: share '-1%': write it as 99.5% or 0.995",
+        ),
+        (
+            f"{ANY}base_bytes = 3\nmax_growth = [1]",
+            "files[0]: max_growth is [1]; write it as '1%' or 0.01",
+        ),
+        (
+            f"{ANY}base_bytes = 3\nmax_growth = true",
+            "files[0]: max_growth is True; write it as '1%' or 0.01",
+        ),
     ],
 )
 def test_what_a_budget_may_not_hold(tmp_path, text, message):
-    with pytest.raises(dkm.DkmError, match=message) as caught:
+    with pytest.raises(dkm.DkmError) as caught:
         load(tmp_path, text)
-    assert "budget.toml: " in str(caught.value)
+    assert str(caught.value) == f"{tmp_path / 'budget.toml'}: {message}"
+
+
+@pytest.mark.parametrize("text", ["[[files", "a = " + "[" * 5000, f"a = {'1' * 5000}"])
+def test_a_budget_that_is_no_toml(tmp_path, text):
+    with pytest.raises(dkm.DkmError, match=r"budget\.toml: not a TOML file: "):
+        load(tmp_path, text)
+
+
+@pytest.mark.parametrize("growth", ["0.01", "'1%'", "'0.01'"])
+def test_an_allowance_of_growth_alone(tmp_path, growth):
+    found = load(tmp_path, f"{ANY}base_bytes = '1KB'\nmax_growth = {growth}")
+    assert found == Budget((Allowance("*", None, 1000, 0.01),))
+    assert load(tmp_path, f"{ANY}base_bytes = 5\nmax_growth = 1").files[0].max_growth == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (3, "files is 3; give allowances"),
+        ((3,), "files is 3; give a dkm.Allowance"),
+    ],
+)
+def test_a_budget_is_made_of_allowances(files, message):
+    with pytest.raises(dkm.DkmError) as caught:
+        Budget(files)
+    assert str(caught.value) == message
+    assert Budget([Allowance("*", 3)]).files == [Allowance("*", 3)]
 
 
 def test_a_missing_budget(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"none\.toml: no such budget file"):
+    with pytest.raises(FileNotFoundError, match=r"none\.toml: no such budget file$"):
         Budget.load(tmp_path / "none.toml")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -175,15 +176,24 @@ def test_figures_are_medians_and_ratios_are_those_of_each_round():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"threads": 0}, "threads is 0"),
-        ({"rounds": 0.5}, "rounds is 0.5"),
+        ({"threads": 0}, "threads is 0; it must be at least 1"),
+        ({"rounds": 0}, "rounds is 0; it must be at least 1"),
+        ({"rounds": 0.5}, "rounds is 0.5; it must be an integer"),
         ({"runs": 4}, "runs is 4; it must be at least 5"),
-        ({"timeout_s": 0}, "timeout_s is 0"),
+        ({"timeout_s": 0}, "timeout_s is 0; it must be above 0"),
+        ({"dense": 3}, "dense is 3; "),
     ],
 )
 def test_bad_options(settings, message):
-    with pytest.raises(dkm.DkmError, match=message):
+    with pytest.raises(dkm.DkmError) as caught:
         dkm.CostOptions(**settings)
+    assert str(caught.value).startswith(message)
+
+
+def test_the_least_options():
+    least = dkm.CostOptions(threads=np.int64(1), rounds=1, runs=5, timeout_s=0.5)
+    assert type(least.threads) is int
+    assert least == dkm.CostOptions(None, 1, 1, 5, 0.5)
 
 
 def test_a_dense_file_that_is_missing(path, frozen):
