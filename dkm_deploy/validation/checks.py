@@ -56,10 +56,8 @@ def palettes_check(
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
         return Check("palettes", "missed", sorted(wrong)[0] + more)
     dtypes = sorted({str(palette.lut.dtype) for palette in stored.values()})
-    as_dtype = f", LUTs as {', '.join(dtypes)}" if dtypes else ""
-    return Check(
-        "palettes", "passed", f"{len(stored)} of {len(frozen)} equal bit for bit{as_dtype}"
-    )
+    told = f"{len(stored)} of {len(frozen)} equal bit for bit, LUTs as {', '.join(dtypes)}"
+    return Check("palettes", "passed", told)
 
 
 def parity_check(

@@ -66,7 +66,8 @@ class TestPalettes:
 
     def test_the_first_by_name_is_told_of_several(self):
         found = palettes_check({"z": _palette(), "b": _palette()}, {}, _ledger())
-        assert found.reason == "b is not a palette in the file (and 1 more)"
+        reason = "b is not a palette in the file (and 1 more)"
+        assert found == Check("palettes", "missed", reason)
 
     def test_the_types_of_the_tables_are_told(self):
         one, half = _palette(), _palette().astype(np.float16)
@@ -104,9 +105,8 @@ class TestAnswers:
     def test_an_interval_across_the_limit_is_unsure(self, low, high, unsure):
         told = _told(0.9, low=low, high=high)
         (found,) = answer_checks(told, dkm.Limits(max_metric_loss=1), "")
-        assert (
-            found.reason.endswith("too few inputs to be sure on which side of the limit") == unsure
-        )
+        told = ": too few inputs to be sure on which side of the limit" if unsure else ""
+        assert found.reason.endswith(f"; 95 % interval {low} to {high} (method){told}")
 
     @pytest.mark.parametrize(
         ("agreement", "status"), [(0.9, "passed"), (0.899, "missed"), (1, "passed")]
