@@ -293,5 +293,5 @@ def test_the_palettes_of_every_function(tmp_path):
 
     edit(path, change)
     sites = palette_sites(open_package(path))
-    assert [(site.name, site.transposed) for site in sites] == [("t", False)] * 2
+    assert [(s.name, s.transposed, s.ones) for s in sites] == [("t", False, 0)] * 2
     assert read_palettes(path) == {"t": SCALED}
