@@ -23,7 +23,7 @@ from torch.utils import _pytree as pytree
 import dkm_deploy as dkm
 
 _STORE = Path(tempfile.mkdtemp(prefix="kept_files"))
-_artifacts: dict[str, dkm.Artifact] = {}
+_kept_files: dict[str, tuple[dkm.Artifact, Path]] = {}
 
 
 def _kept(convert: Callable[..., dkm.Artifact]) -> Callable[..., dkm.Artifact]:
@@ -34,13 +34,15 @@ def _kept(convert: Callable[..., dkm.Artifact]) -> Callable[..., dkm.Artifact]:
         if not usable:
             return convert(model, inputs, path, **options)
         key = _key(model, (inputs, options), target.name)
-        if key not in _artifacts:
+        if key not in _kept_files:
             artifact = convert(model, inputs, path, **options)
-            _copy(target.parent, _STORE / key, target.name)
-            _artifacts[key] = artifact
-        else:
-            _copy(_STORE / key, target.parent, target.name)
-        return replace(_artifacts[key], path=target)
+            folder = Path(tempfile.mkdtemp(dir=_STORE))  # another process may keep the same
+            _copy(target.parent, folder, target.name)
+            _kept_files[key] = artifact, folder
+            return artifact
+        artifact, folder = _kept_files[key]
+        _copy(folder, target.parent, target.name)
+        return replace(artifact, path=target)
 
     return kept
 
@@ -67,7 +69,6 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 def _copy(source: Path, target: Path, name: str) -> None:
     """Copy a file or folder called ``name``, and the data files beside it."""
-    target.mkdir(exist_ok=True)
     for path in source.glob(f"{name}*"):
         if path.is_dir():
             shutil.copytree(path, target / path.name)
