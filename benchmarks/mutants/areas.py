@@ -15,7 +15,7 @@ class Area:
         tests: files and folders of tests. Tests of everything else are left out: they would notice
             most faults too, and take minutes for each that they do not.
         without: tests among them that fail on the copy as it is, where every call goes through one
-            more.
+            more, or that take much longer than all the others.
     """
 
     name: str
@@ -38,12 +38,15 @@ AREAS = (
             f"converters/onnx/{name}.py"
             for name in ("decodes", "evaluate", "ledger", "load", "read", "wire")
         ),
-        (
-            "tests/converters/test_onnx_ledger.py",
-            "tests/converters/test_onnx_load.py",
-            "tests/converters/test_onnx_read.py",
-            "tests/converters/test_onnx_resaved.py",
+        tuple(
+            f"tests/converters/test_onnx_{name}.py"
+            for name in (
+                *("decodes", "decodes_rows", "evaluate", "ledger", "ledger_kinds", "load"),
+                *("load_data", "load_errors", "read", "read_errors", "read_forms", "wire"),
+            )
         ),
+        # It reads a file of any damage, many times.
+        ("tests/converters/test_onnx_load.py::test_a_damaged_file_is_read_or_refused",),
     ),
     Area(
         ".ort reader",

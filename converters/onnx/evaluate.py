@@ -7,6 +7,7 @@ bound on memory: the file may be anybody's.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -85,7 +86,7 @@ def _gather(limit: int, data: Array, indices: Array, axis: int = 0) -> Array:
     return data.take(indices, axis=axis)
 
 
-def _concat(limit: int, *parts: Array, axis: int = 0) -> Array:
+def _concat(limit: int, *parts: Array, axis: int) -> Array:
     _bounded(sum(part.size for part in parts), limit)
     return np.concatenate(parts, axis)
 
@@ -115,12 +116,11 @@ def _transpose(_: int, data: Array, perm: list[int] | None = None) -> Array:
     return data.transpose(perm)
 
 
-def _binary(function: Callable[[Array, Array], Array]) -> _Run:
-    def run(limit: int, left: Array, right: Array) -> Array:
-        _bounded(prod(np.broadcast_shapes(left.shape, right.shape)), limit)
-        return function(left, right)
-
-    return run
+def _binary(
+    function: Callable[[Array, Array], Array], limit: int, left: Array, right: Array
+) -> Array:
+    _bounded(prod(np.broadcast_shapes(left.shape, right.shape)), limit)
+    return function(left, right)
 
 
 def _divide(left: Array, right: Array) -> Array:
@@ -142,22 +142,22 @@ def _size(_: int, data: Array) -> Array:
 
 
 _OPERATORS: dict[str, _Run] = {
-    "Add": _binary(np.add),
+    "Add": partial(_binary, np.add),
     "Cast": _cast,
     "Concat": _concat,
-    "Div": _binary(_divide),
+    "Div": partial(_binary, _divide),
     "Expand": _expand,
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "Identity": _identity,
-    "Min": _binary(np.minimum),
-    "Mod": _binary(np.mod),
-    "Mul": _binary(np.multiply),
+    "Min": partial(_binary, np.minimum),
+    "Mod": partial(_binary, np.mod),
+    "Mul": partial(_binary, np.multiply),
     "Range": _range,
     "Reshape": _reshape,
     "Round": _round,
     "Size": _size,
     "Slice": _slice,
-    "Sub": _binary(np.subtract),
+    "Sub": partial(_binary, np.subtract),
     "Transpose": _transpose,
 }

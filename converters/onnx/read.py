@@ -8,7 +8,6 @@ dense weight bit for bit. A file whose graph says something else is not read as 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +93,8 @@ def _places(decode: Decode, lut: Array, scale: Array | None) -> dict[str, Array]
 
 def _explained(places: Array, dense: Array, lut: Array, scale: Array | None) -> Palette:
     """The palette that decodes to ``dense``, whose values come from ``places`` in the LUT."""
-    for axis in _axes(lut, dense.shape):
+    # Of single values every axis is the same; the palette sets it.
+    for axis in (dim for dim, length in enumerate(dense.shape) if length % lut.shape[-1] == 0):
         indices = _indices(places, lut, axis)
         if indices is None:
             continue
@@ -124,14 +124,6 @@ def _array(tensor: Any) -> Array:
     if array.dtype.kind in "cOSU":
         raise DkmError(f"{tensor.name} holds {array.dtype}, of which no decoding is made")
     return array
-
-
-def _axes(lut: Array, shape: tuple[int, ...]) -> Iterator[int]:
-    """The dimensions that a LUT entry may fill; of one value, the grouped one or 0."""
-    if lut.shape[-1] == 1:
-        yield next((dim for dim, count in enumerate(lut.shape[:-2]) if count > 1), 0)
-        return
-    yield from (dim for dim, length in enumerate(shape) if length % lut.shape[-1] == 0)
 
 
 def _indices(places: Array, lut: Array, axis: int) -> NDArray[np.uint8] | None:

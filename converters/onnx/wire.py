@@ -39,7 +39,6 @@ def fields(data: memoryview, start: int, end: int) -> Iterator[Field]:
     while start < end:
         tag, content = _varint(data, start)
         kind = tag & 7
-        stop = content
         if kind == _VARINT:
             _, stop = _varint(data, content)
         elif kind == _BYTES:

@@ -7,7 +7,6 @@ from onnx import TensorProto, helper, numpy_helper
 
 from converters.onnx import target
 from converters.onnx.encode import encode, merged
-from converters.onnx.wire import fields
 from dkm_deploy.palette import Palette
 
 
@@ -51,31 +50,6 @@ def test_a_tensor_in_a_node_is_dense_too(path):
     ledger = target.ledger(path)
     assert ledger.total_bytes == path.stat().st_size
     assert sum(e.size_bytes for e in ledger.entries if e.name == "constant") == 400
-
-
-def test_bytes_that_onnx_does_not_know_are_counted(path):
-    path.write_bytes(path.read_bytes() + b"\xfa\x3f\x03abc")  # field 1023, three bytes
-    assert target.ledger(path).total_bytes == path.stat().st_size
-
-
-def test_a_number_where_a_message_belongs_is_no_message(path):
-    """Protobuf takes it for a field that it does not know."""
-    path.write_bytes(path.read_bytes() + b"\x38\x05")  # field 7, the graph, as the number 5
-    assert target.ledger(path).total_bytes == path.stat().st_size
-
-
-@pytest.mark.parametrize(
-    ("data", "reason"),
-    [
-        (b"\x0a\x05ab", "longer than the message"),
-        (b"\x08\xff", "does not end"),
-        (b"\x0b", "no field"),
-        (b"\x0d\x00\x00", "longer than the message"),
-    ],
-)
-def test_bytes_that_are_no_message_are_refused(data, reason):
-    with pytest.raises(ValueError, match=reason):
-        list(fields(memoryview(data), 0, len(data)))
 
 
 def kinds_and_names(ledger):
