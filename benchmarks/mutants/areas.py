@@ -51,7 +51,10 @@ AREAS = (
     Area(
         ".ort reader",
         tuple(f"converters/ort/{name}.py" for name in ("flatbuffer", "ledger", "load", "model")),
-        ("tests/converters/test_ort_damage.py", "tests/converters/test_ort_read.py"),
+        tuple(
+            f"tests/converters/test_ort_{name}.py"
+            for name in ("flatbuffer", "ledger", "model", "read")
+        ),
         # It counts on how deep calls may go.
         ("tests/converters/test_ort_read.py::test_graphs_that_double_at_every_level_are_refused",),
     ),

@@ -41,7 +41,9 @@ class Table:
 
     def __getitem__(self, name: str) -> Any:
         """The value of a field; where it is not stored its default, ``b""``, ``()`` or None."""
-        return self.values[name] if name in self.values else _DEFAULTS[self.kind][name]
+        if name in self.values:
+            return self.values[name]
+        return _default({field.name: field for field in SCHEMA[self.kind]}[name])
 
 
 @dataclass(frozen=True)
@@ -216,8 +218,3 @@ def _default(field: Field) -> Any:
     if field.many:
         return ()
     return {"number": field.default, "string": b""}.get(field.kind)
-
-
-_DEFAULTS = {
-    kind: {field.name: _default(field) for field in fields} for kind, fields in SCHEMA.items()
-}
