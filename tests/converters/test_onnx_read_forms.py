@@ -1,5 +1,6 @@
 """Every form in which a file decodes a weight is read as the one palette that it stands for."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def palette_of(shape, bits=3, cluster_dim=1, axis=0, groups=(), dtype=np.float32
     return Palette(random.integers(0, 1 << bits, dims, dtype=np.uint8), lut, axis, scale=scale)
 
 
-def saved(path: Path, *encodings: Encoding, nodes: list[NodeProto] = ()) -> Path:
+def saved(path: Path, *encodings: Encoding, nodes: Sequence[NodeProto] = ()) -> Path:
     """A file with what ``encodings`` have, whose caller gives ``x`` and ``ids``."""
     whole = merged(encodings)
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "ids")]
