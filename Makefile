@@ -2,7 +2,7 @@
 # make test   sets everything up, then runs the tests and the checks
 # make test-slow  whole models from transformers, which take minutes more
 # make mutants  faults planted one by one, to see which no test notices; hours, and goes on where it stopped
-# make check  lint, format and types only
+# make check  lint, format, types and the layers of modules only
 # make clean  removes what the others made
 PYTHON ?= python3
 BIN := .venv/bin
@@ -30,6 +30,7 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 # The wheel, built from the sdist, must work in an environment that has never seen this folder.
 # Uncompiled: Python compiles the few modules that run, and pip would compile all of torch.

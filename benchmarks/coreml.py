@@ -24,7 +24,7 @@ from torch import nn
 import dkm_deploy as dkm
 from benchmarks.onnx_build import MODELS
 from benchmarks.process import cpu, in_process, versions
-from dkm_deploy.ledger import size_on_disk
+from dkm_deploy.formats.ledger import size_on_disk
 
 _SIZE = 2048  # of a square layer: 4.2 M weights
 _SMALL = 32

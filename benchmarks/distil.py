@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from dkm_deploy.training.objective import call, distillation
+from dkm_deploy.model.inputs import call
+from dkm_deploy.training.loop.objective import distillation
 
 _SOFTNESS = 4.0
 _LEARNED = 0.01  # of the rate; the ratio of Sakthi et al. 2022

@@ -161,7 +161,7 @@ def _weight(row: Row) -> Any:
 
 
 def _start(weight: Any, row: Row) -> Any:
-    from dkm_deploy.clustering.kmeans import kmeans
+    from dkm_deploy.clustering.kmeans.kmeans import kmeans
 
     vectors = weight.detach().reshape(row.groups, -1, row.dim)[:, : 1 << 15]
     return kmeans(vectors, 1 << row.bits, iterations=10)
@@ -170,8 +170,8 @@ def _start(weight: Any, row: Row) -> Any:
 def _ours(row: Row) -> tuple[Callable[[], Any], int]:
     import torch
 
-    from dkm_deploy.clustering.dkm import soft_cluster
-    from dkm_deploy.clustering.kmeans import kmeans
+    from dkm_deploy.clustering.dkm.soft_cluster import soft_cluster
+    from dkm_deploy.clustering.kmeans.kmeans import kmeans
 
     weight = _weight(row)
     if row.init:

@@ -24,12 +24,12 @@ from torch import Tensor, nn
 
 import dkm_deploy as dkm
 from benchmarks.process import cpu, in_process, versions
-from dkm_deploy.quiet import quiet
-from dkm_deploy.runtimes.mlprogram.constexpr import is_constant
-from dkm_deploy.runtimes.mlprogram.package import open_package
-from dkm_deploy.runtimes.mlprogram.program import functions
-from dkm_deploy.runtimes.mlprogram.proto import coremltools
-from dkm_deploy.validation.metrics import errors
+from dkm_deploy._support.silence import quiet
+from dkm_deploy.formats.mlpackage.constexpr import is_constant
+from dkm_deploy.formats.mlpackage.ml_program import functions
+from dkm_deploy.formats.mlpackage.package import open_package
+from dkm_deploy.formats.mlpackage.proto import coremltools
+from dkm_deploy.parity.output_errors import errors
 
 _MOST_ERROR, _MOST_TIME = 1e-3, 2.0
 _MODES: tuple[Literal["fp32", "fp16"], ...] = ("fp32", "fp16")

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dkm_deploy.clustering.dkm import soft_cluster
-from dkm_deploy.clustering.kmeans import kmeans
-from tests.clustering.reference import dense_soft_cluster
+from dkm_deploy.clustering.dkm.soft_cluster import soft_cluster
+from dkm_deploy.clustering.kmeans.kmeans import kmeans
+from tests.clustering.dkm.reference import dense_soft_cluster
 
 _SIGMA = 0.02
 _LIMITS = {1: (1e-5, 2e-3), 0: (1e-5, 1e-4)}  # output and gradient; scalars, vectors

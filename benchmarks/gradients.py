@@ -20,7 +20,7 @@ from torch import Tensor
 import dkm_deploy as dkm
 from benchmarks.distil import Course, distil, scores, sgd
 from benchmarks.resnet20 import Cifar, ResNet20, augmented, cifar, normalised, pretrained, top1
-from dkm_deploy.training.method import Method
+from dkm_deploy.training.methods.protocol import Method
 
 METHODS: dict[str, Method] = {
     "DKM, 1 iteration": dkm.DKM(),

@@ -135,7 +135,7 @@ def _runs(who: str, weight: Any, importance: Any, row: Row) -> Callable[[], Any]
 def _ours(weight: Any, importance: Any, row: Row) -> Callable[[], Any]:
     import torch
 
-    from dkm_deploy.clustering.cluster import cluster
+    from dkm_deploy.clustering.kmeans_palette import cluster
     from dkm_deploy.recipe import PaletteSpec
 
     spec = PaletteSpec(row.bits, row.dim)

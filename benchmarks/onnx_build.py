@@ -105,7 +105,7 @@ def _checked(path: Path, palettes: dict[str, dkm.Palette], x: Tensor) -> dict[st
     onnx.checker.check_model(str(path), full_check=True)  # raises if not
     model = onnx.load(path)
     made = {name for node in model.graph.node for name in node.output}
-    # A matrix may be decoded transposed, and in parts: see converters.onnx.decodes.
+    # A matrix may be decoded transposed, and in parts: see converters.onnx.reading.find_decodes.
     names = {weight: _decoded_as(weight, made) for weight in palettes}
     for name in itertools.chain.from_iterable(names.values()):
         value = onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)

@@ -26,12 +26,12 @@ from torch import nn
 import dkm_deploy as dkm
 from benchmarks.process import cpu, versions
 from benchmarks.resnet20 import Cifar, cifar, pretrained, top1
-from dkm_deploy.cache import Cache
+from dkm_deploy._support.measurement_cache import Cache
 from dkm_deploy.planning.candidates import DEFAULT
-from dkm_deploy.planning.module import ModuleSubject
+from dkm_deploy.planning.module_subject import ModuleSubject
 from dkm_deploy.planning.sizes import Scales
-from dkm_deploy.training.after import KMeans
-from dkm_deploy.training.probe import Probe
+from dkm_deploy.post_training.loss_probe import Probe
+from dkm_deploy.post_training.methods import KMeans
 
 _WIDTHS = tuple(dkm.PaletteSpec(bits) for bits in (1, 2, 4, 6, 8))
 _QUIET = Console(file=io.StringIO())

@@ -1,41 +1,44 @@
 """dkm-deploy: cluster a model's weights, write them to Core ML and ONNX, prove the files right."""
 
 from dkm_deploy._version import __version__ as __version__
-from dkm_deploy.convert import Artifact, convert
+from dkm_deploy.conversion.convert import Artifact, convert
+from dkm_deploy.conversion.fold_batch_norm import fold_batch_norm
+from dkm_deploy.conversion.registry import ledger, read_palettes
 from dkm_deploy.errors import DkmError
-from dkm_deploy.fold import fold_batch_norm
-from dkm_deploy.ledger import Ledger
+from dkm_deploy.formats.ledger import Ledger
+from dkm_deploy.model.checkpoint import load, save
+from dkm_deploy.model.dense import dense
+from dkm_deploy.model.palettized import palettes
+from dkm_deploy.model.steps import Steps
 from dkm_deploy.palette import Palette
-from dkm_deploy.planning.decide import Plan
-from dkm_deploy.planning.file import plan_file
+from dkm_deploy.planning.decision import Plan
 from dkm_deploy.planning.plan import plan, plan_details
+from dkm_deploy.planning.plan_file import plan_file
+from dkm_deploy.post_training.bin_quant import BinQuant
+from dkm_deploy.post_training.methods import KMeans, Sensitive
+from dkm_deploy.post_training.output_correction.correct import Correction, correct, correct_details
+from dkm_deploy.post_training.palettize import palettize
+from dkm_deploy.post_training.palettize_file import Rewritten, palettize_file
+from dkm_deploy.post_training.round_luts import round_luts
 from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, Schedule
-from dkm_deploy.rewrite import Rewritten, palettize_file
 from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
 from dkm_deploy.runtimes.mlprogram.numerics import Overflow
-from dkm_deploy.steps import Steps
-from dkm_deploy.targets import ledger, read_palettes
-from dkm_deploy.training.after import KMeans, Sensitive
-from dkm_deploy.training.attach import advance, prepare
-from dkm_deploy.training.bin_quant import BinQuant
-from dkm_deploy.training.checkpoint import load, save
-from dkm_deploy.training.correct import Correction, correct, correct_details
-from dkm_deploy.training.dense import dense
-from dkm_deploy.training.ewgs import EWGS
-from dkm_deploy.training.ewgs_delta import ewgs_delta
-from dkm_deploy.training.fit import FitResult, fit
-from dkm_deploy.training.freeze import freeze, palettes, palettize, soft_copy
-from dkm_deploy.training.gwk import GWK
-from dkm_deploy.training.methods import DKM, HardSTE
+from dkm_deploy.training.ewgs_scaling import ewgs_delta
+from dkm_deploy.training.freeze import freeze, soft_copy
+from dkm_deploy.training.loop.fit import FitResult, fit
+from dkm_deploy.training.methods.dkm import DKM
+from dkm_deploy.training.methods.ewgs import EWGS
+from dkm_deploy.training.methods.gwk import GWK
+from dkm_deploy.training.methods.hard_ste import HardSTE
+from dkm_deploy.training.prepare import advance, prepare
 from dkm_deploy.training.range_loss import RangeLoss
-from dkm_deploy.training.round_luts import round_luts
 from dkm_deploy.training.status import status
-from dkm_deploy.validation.budget import Budget
-from dkm_deploy.validation.cost import CostOptions
-from dkm_deploy.validation.golden import write_golden
+from dkm_deploy.validation.golden.write import write_golden
 from dkm_deploy.validation.limits import Limits, OutputLimits
-from dkm_deploy.validation.record import Report
-from dkm_deploy.validation.verdict import judge, replay, validate
+from dkm_deploy.validation.measures.cost import CostOptions
+from dkm_deploy.validation.report import Report
+from dkm_deploy.validation.size_budget import Budget
+from dkm_deploy.validation.validate import judge, replay, validate
 
 __all__ = [
     # What to do with which weight.
@@ -101,3 +104,8 @@ __all__ = [
     # What is raised for wrong use and bad input.
     "DkmError",
 ]
+
+
+def __dir__() -> list[str]:
+    """What a user may call, without the modules that it comes from."""
+    return __all__

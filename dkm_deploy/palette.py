@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from dkm_deploy._support.argument_checks import integer
 from dkm_deploy.errors import DkmError
-from dkm_deploy.given import integer
 
 _LUT_DTYPES = (np.float16, np.float32, np.float64)
 

@@ -12,12 +12,13 @@ from typing import Any, TypeVar
 import tomli_w
 from torch import Tensor, nn
 
-from dkm_deploy.atomic import written_whole
+from dkm_deploy._support.argument_checks import integer, real, record, short, truth
+from dkm_deploy._support.atomic_files import written_whole
+from dkm_deploy._support.paths import path_of
+from dkm_deploy._support.toml_file import read_toml
 from dkm_deploy.errors import DkmError
-from dkm_deploy.given import integer, real, record, short, truth
-from dkm_deploy.paths import path_of
-from dkm_deploy.stacked import weights
-from dkm_deploy.toml import read_toml
+from dkm_deploy.nn_utils.weights import weights
+from dkm_deploy.palette import Palette
 
 _T = TypeVar("_T")
 
@@ -333,3 +334,11 @@ def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in table.items()
         if value is not None
     }
+
+
+def spec_of(palette: Palette) -> PaletteSpec:
+    """The spec that gives palettes of this layout."""
+    groups = palette.groups[palette.axis]
+    size = None if groups == 1 else palette.shape[palette.axis] // groups
+    scaled = palette.scale is not None
+    return PaletteSpec(palette.bits, palette.cluster_dim, palette.axis, size, scaled)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dkm_deploy.cli import main
-from tests.converters.onnx_models import values
+from tests.converters.onnx.models import values
 
 MODEL = "tests.models:small_net"
 ROW = values(1, 32)

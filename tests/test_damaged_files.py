@@ -27,14 +27,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import dkm_deploy as dkm
-from converters.ort.flatbuffer import read
-from dkm_deploy.report.comparison import comparison_page
+from converters.ort.flatbuffer_reader import read
+from dkm_deploy.formats.aimodel.asset import DIGEST, METADATA, PROGRAM
+from dkm_deploy.formats.mlpackage.proto import model_class
+from dkm_deploy.report.html.comparison import comparison_page
 from dkm_deploy.report.runs import compare_runs
-from dkm_deploy.runtimes.aimodel.asset import DIGEST, METADATA, PROGRAM
-from dkm_deploy.runtimes.mlprogram.proto import model_class
-from dkm_deploy.validation import each, rows
-from dkm_deploy.validation.budget import Budget, budget_checks
-from tests.converters.coreai_assets import extra
+from dkm_deploy.validation import report_rows, row_errors
+from dkm_deploy.validation.size_budget import Budget, budget_checks
+from tests.converters.coreai.assets import extra
 from tests.damage import damaged, damaged_json, damaged_message, harmless, refusal
 
 MODEL = "Data/com.apple.CoreML/model.mlmodel"
@@ -322,7 +322,7 @@ def _dkm_error_alone(error: Exception) -> str:
 @pytest.fixture
 def validate(sound, monkeypatch):
     frozen = dkm.load(sound / "m.safetensors", Net())
-    for module in (each, rows):
+    for module in (row_errors, report_rows):
         monkeypatch.setattr(module, "told_reason", _dkm_error_alone)
     return lambda path: dkm.validate([path], reference=frozen, inputs=IDS)
 

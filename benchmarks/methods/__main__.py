@@ -30,7 +30,7 @@ from benchmarks.methods.subject import FULL, QUICK, Array, Effort, Subject
 from benchmarks.methods.table import Results, dense, table
 from benchmarks.methods.ways import EFFICIENTNET, MINILM, MODELS, RESNET, WAYS, WIDTHS
 from benchmarks.process import cpu, versions
-from dkm_deploy.cache import Cache
+from dkm_deploy._support.measurement_cache import Cache
 from dkm_deploy.errors import reason_of
 
 _NEEDED = {RESNET: (), MINILM: (MINILM_PACKAGE,), EFFICIENTNET: EFFICIENTNET_PACKAGES}

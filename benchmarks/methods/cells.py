@@ -10,8 +10,8 @@ import torch
 
 from benchmarks.methods.subject import Array, Effort, Subject, size_of
 from benchmarks.methods.ways import WAYS, Way, spec_of
+from dkm_deploy._support.measurement_cache import digest
 from dkm_deploy._version import __version__
-from dkm_deploy.cache import digest
 
 DENSE = "fp32"
 

@@ -20,9 +20,8 @@ import dkm_deploy as dkm
 from benchmarks.distil import distil
 from benchmarks.methods.subject import Subject
 from dkm_deploy.errors import DkmError
-from dkm_deploy.training.freeze import with_palettes
-from dkm_deploy.training.objective import call
-from dkm_deploy.training.step import parted
+from dkm_deploy.model.inputs import call, parted
+from dkm_deploy.model.palettized import with_palettes
 
 
 def coremltools_kmeans(subject: Subject, spec: dkm.PaletteSpec, _seed: int) -> nn.Module:

@@ -15,7 +15,7 @@ from torch.nn.utils import parametrize
 
 import dkm_deploy as dkm
 from benchmarks.distil import Course
-from dkm_deploy.training.objective import call
+from dkm_deploy.model.inputs import call
 
 Array = NDArray[Any]
 

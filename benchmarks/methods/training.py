@@ -11,8 +11,8 @@ from torch import nn
 import dkm_deploy as dkm
 from benchmarks.distil import distil
 from benchmarks.methods.subject import Subject
-from dkm_deploy.training.method import Method
-from dkm_deploy.training.objective import call
+from dkm_deploy.model.inputs import call
+from dkm_deploy.training.methods.protocol import Method
 
 
 def trained(

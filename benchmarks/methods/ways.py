@@ -11,7 +11,7 @@ from torch import nn
 import dkm_deploy as dkm
 from benchmarks.methods import after, peers, training
 from benchmarks.methods.subject import Subject
-from dkm_deploy.training.gwk import Gradients
+from dkm_deploy.training.methods.gwk import Gradients
 
 WIDTHS: Mapping[str, tuple[int, int]] = {
     "8": (8, 1), "6": (6, 1), "4": (4, 1), "3": (3, 1), "2": (2, 1), "1": (1, 1),

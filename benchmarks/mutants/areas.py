@@ -34,9 +34,13 @@ AREAS = (
     Area("validation", ("dkm_deploy/validation/*.py",), ("tests/validation",)),
     Area(
         "ONNX reader",
-        tuple(
-            f"converters/onnx/{name}.py"
-            for name in ("decodes", "evaluate", "ledger", "load", "read", "wire")
+        (
+            "converters/onnx/reading/find_decodes.py",
+            "converters/onnx/reading/evaluate.py",
+            "converters/onnx/reading/ledger.py",
+            "converters/onnx/graph/load.py",
+            "converters/onnx/reading/read_palettes.py",
+            "converters/onnx/reading/protobuf_fields.py",
         ),
         tuple(
             f"tests/converters/test_onnx_{name}.py"
@@ -46,44 +50,51 @@ AREAS = (
             )
         ),
         # It reads a file of any damage, many times.
-        ("tests/converters/test_onnx_load.py::test_a_damaged_file_is_read_or_refused",),
+        ("tests/converters/onnx/graph/test_load.py::test_a_damaged_file_is_read_or_refused",),
     ),
     Area(
         ".ort reader",
-        tuple(f"converters/ort/{name}.py" for name in ("flatbuffer", "ledger", "load", "model")),
+        (
+            "converters/ort/flatbuffer_reader.py",
+            "converters/ort/ledger.py",
+            "converters/ort/load.py",
+            "converters/ort/onnx_model.py",
+        ),
         tuple(
             f"tests/converters/test_ort_{name}.py"
             for name in ("flatbuffer", "ledger", "model", "read")
         ),
         # It counts on how deep calls may go.
-        ("tests/converters/test_ort_read.py::test_graphs_that_double_at_every_level_are_refused",),
+        ("tests/converters/ort/test_read.py::test_graphs_that_double_at_every_level_are_refused",),
     ),
     Area(
         "Core ML reader",
         (
-            "converters/coreml/ledger.py",
-            "converters/coreml/read.py",
-            *(f"dkm_deploy/runtimes/mlprogram/{name}.py" for name in ("blobs", "package", "proto")),
+            "converters/coreml/reading/ledger.py",
+            "converters/coreml/reading/read_palettes.py",
+            "dkm_deploy/formats/mlpackage/weight_blobs.py",
+            "dkm_deploy/formats/mlpackage/package.py",
+            "dkm_deploy/formats/mlpackage/proto.py",
         ),
         (
-            "tests/converters/test_coreml_ledger.py",
-            "tests/converters/test_coreml_read.py",
-            "tests/converters/test_coreml_tables.py",
-            "tests/runtimes/test_mlprogram_constexpr.py",
-            "tests/runtimes/test_mlprogram_opening.py",
-            "tests/runtimes/test_mlprogram_package.py",
+            "tests/converters/coreml/reading/test_ledger.py",
+            "tests/converters/coreml/test_read_palettes.py",
+            "tests/converters/coreml/test_tables.py",
+            "tests/formats/mlpackage/test_constexpr.py",
+            "tests/runtimes/mlprogram/test_opening.py",
+            "tests/formats/mlpackage/test_package.py",
         ),
     ),
     Area(
         "Core AI reader",
         (
             "converters/coreai/ledger.py",
-            "converters/coreai/read.py",
-            "dkm_deploy/runtimes/aimodel/*.py",
+            "converters/coreai/read_palettes.py",
+            "dkm_deploy/formats/aimodel/*.py",
         ),
         (
-            "tests/converters/test_coreai_bytes.py",
-            "tests/converters/test_coreai_read.py",
+            "tests/converters/coreai/test_bytes.py",
+            "tests/converters/coreai/test_read_palettes.py",
             *(
                 f"tests/runtimes/test_aimodel_{name}.py"
                 for name in ("asset", "constants", "cursor", "program", "sections")
@@ -92,8 +103,8 @@ AREAS = (
     ),
     Area(
         "checkpoint",
-        ("dkm_deploy/training/checkpoint.py",),
-        ("tests/training/test_checkpoint.py", "tests/training/test_checkpoint_contents.py"),
+        ("dkm_deploy/model/checkpoint.py",),
+        ("tests/model/test_checkpoint.py", "tests/model/test_checkpoint_contents.py"),
     ),
 )
 

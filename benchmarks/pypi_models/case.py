@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dkm_deploy.runtimes.onnx_runtime import runtime
+from dkm_deploy.runtimes.onnx_runtime.runtime import runtime
 
 Array = NDArray[Any]
 

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from benchmarks.pypi_models.case import Array, Case
-from dkm_deploy.runtimes.onnx_runtime import runtime
+from dkm_deploy.runtimes.onnx_runtime.runtime import runtime
 
 # As the package's OnnxWrapper has it for 8 kHz: samples of a window, and those before it.
 _RATE, _WINDOW, _CONTEXT = 8000, 256, 32

@@ -14,7 +14,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from tests.onnx_suite import INPUTS, Bank, Case, bank, single
+from tests.converters.onnx.rewriting.suite import INPUTS, Bank, Case, bank, single
 
 _ALIGNMENT = 8
 # Of the largest output. Runtimes have their own exp and tanh, and add up in their own order.

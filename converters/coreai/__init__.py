@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from converters.coreai import widths
-from converters.coreai.dense import read_dense
+from converters.coreai import index_widths
+from converters.coreai.dense_tensors import read_dense
 from converters.coreai.ledger import ledger
 from converters.coreai.options import Options
-from converters.coreai.read import read_palettes
-from dkm_deploy.dense_tensor import DenseTensor
-from dkm_deploy.export import Exported
-from dkm_deploy.ledger import Ledger
+from converters.coreai.read_palettes import read_palettes
+from dkm_deploy.conversion.exported import Exported
+from dkm_deploy.conversion.target import Target
+from dkm_deploy.formats.dense_tensor import DenseTensor
+from dkm_deploy.formats.ledger import Ledger
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec
-from dkm_deploy.runtimes.aimodel.packages import quiet, require
-from dkm_deploy.targets import Target
+from dkm_deploy.runtimes.core_ai.packages import quiet, require
 
 
 class CoreAITarget:
@@ -55,14 +55,14 @@ class CoreAITarget:
             from converters.coreai.write import write  # imports Apple's packages, which takes long
 
             lost = write(exported, path, options)
-        return (*widths.notes(exported.palettes), *lost)
+        return (*index_widths.notes(exported.palettes), *lost)
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
-        """See :func:`converters.coreai.read.read_palettes`."""
+        """See :func:`converters.coreai.read_palettes.read_palettes`."""
         return read_palettes(path)
 
     def read_dense(self, path: Path) -> Iterator[DenseTensor]:
-        """See :func:`converters.coreai.dense.read_dense`."""
+        """See :func:`converters.coreai.dense_tensors.read_dense`."""
         return read_dense(path)
 
     def ledger(self, path: Path) -> Ledger:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.coreai.read import BETWEEN, Contents, contents
-from dkm_deploy.ledger import Entry, Kind, Ledger, balanced
-from dkm_deploy.runtimes.aimodel.asset import PROGRAM
-from dkm_deploy.runtimes.aimodel.constants import Constant
-from dkm_deploy.runtimes.aimodel.sections import Blob
+from converters.coreai.read_palettes import BETWEEN, Contents, contents
+from dkm_deploy.formats.aimodel.asset import PROGRAM
+from dkm_deploy.formats.aimodel.constants import Constant
+from dkm_deploy.formats.aimodel.mlir_sections import Blob
+from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced
 
 _SMALL = 10  # elements; shorter constants in the program itself count as graph
 

@@ -23,8 +23,8 @@ from coreai._compiler.ir import (
 )
 from numpy.typing import NDArray
 
-from converters.coreai.read import INDICES_KEY, LUT_KEY, SCALE_KEY
-from converters.coreai.widths import stored_bits
+from converters.coreai.index_widths import stored_bits
+from converters.coreai.read_palettes import INDICES_KEY, LUT_KEY, SCALE_KEY
 from dkm_deploy.packing import pack
 from dkm_deploy.palette import Palette
 

@@ -14,18 +14,18 @@ import numpy as np
 import torch
 from coreai.authoring import func, graph_builder
 
-from converters.coreai.half import in_float16, lost
+from converters.coreai.conv_transpose3d import convolution
+from converters.coreai.float16_program import in_float16, lost
+from converters.coreai.index_widths import stored_bits
 from converters.coreai.lower import lowering
 from converters.coreai.options import Options
-from converters.coreai.read import SAME_KEY, contents
-from converters.coreai.stored import STORED, with_stored_weights
-from converters.coreai.transposed import convolution
-from converters.coreai.widths import stored_bits
+from converters.coreai.read_palettes import SAME_KEY, contents
+from converters.coreai.stored_weight import STORED, with_stored_weights
 from converters.scaled_sums import SCALED_SUMS
 from converters.storage import check_float16
+from dkm_deploy.conversion.exported import Exported
+from dkm_deploy.conversion.failed_operation import failed_at
 from dkm_deploy.errors import DkmError, reason_of
-from dkm_deploy.export import Exported
-from dkm_deploy.failed_at import failed_at
 from dkm_deploy.palette import Palette
 
 

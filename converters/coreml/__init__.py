@@ -9,19 +9,19 @@ from typing import Any
 from torch import Tensor, nn
 
 from converters.coreml import deployment
-from converters.coreml.asked import read_interface
-from converters.coreml.dense import read_dense
-from converters.coreml.ledger import ledger
 from converters.coreml.options import Options
-from converters.coreml.read import read_palettes
-from dkm_deploy.dense_tensor import DenseTensor
-from dkm_deploy.export import Exported
-from dkm_deploy.interface import Interface
-from dkm_deploy.ledger import Ledger
+from converters.coreml.reading.dense_tensors import read_dense
+from converters.coreml.reading.interface import read_interface
+from converters.coreml.reading.ledger import ledger
+from converters.coreml.reading.read_palettes import read_palettes
+from dkm_deploy.conversion.exported import Exported
+from dkm_deploy.conversion.target import Versioned
+from dkm_deploy.formats.dense_tensor import DenseTensor
+from dkm_deploy.formats.interface import Interface
+from dkm_deploy.formats.ledger import Ledger
+from dkm_deploy.formats.mlpackage.package import COMPILED
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec
-from dkm_deploy.runtimes.mlprogram.package import COMPILED
-from dkm_deploy.targets import Versioned
 
 
 class CoreMLTarget:
@@ -117,19 +117,19 @@ class CoreMLTarget:
         return write(exported, path, options)
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
-        """See :func:`converters.coreml.read.read_palettes`."""
+        """See :func:`converters.coreml.reading.read_palettes.read_palettes`."""
         return read_palettes(path)
 
     def read_dense(self, path: Path) -> Iterator[DenseTensor]:
-        """See :func:`converters.coreml.dense.read_dense`."""
+        """See :func:`converters.coreml.reading.dense_tensors.read_dense`."""
         return read_dense(path)
 
     def read_interface(self, path: Path) -> tuple[Interface, Interface | None]:
-        """See :func:`converters.coreml.asked.read_interface`."""
+        """See :func:`converters.coreml.reading.interface.read_interface`."""
         return read_interface(path)
 
     def ledger(self, path: Path) -> Ledger:
-        """See :func:`converters.coreml.ledger.ledger`."""
+        """See :func:`converters.coreml.reading.ledger.ledger`."""
         return ledger(path)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from converters.coreml.blocks import spans
+from converters.coreml.tables.row_blocks import spans
 from dkm_deploy.errors import DkmError
 from dkm_deploy.recipe import PaletteSpec
 
@@ -46,7 +46,7 @@ def refuse(
     """Why a deployment target cannot hold a weight of ``shape`` with ``spec``, or None if it can.
 
     ``gates`` blocks along dimension 0 are stored in Core ML's order: see
-    :func:`converters.coreml.blocks.reorder`.
+    :func:`converters.coreml.tables.row_blocks.reorder`.
 
     Raises:
         DkmError: the deployment target is unknown.

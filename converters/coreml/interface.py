@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from converters.coreml.options import Image, Options
+from dkm_deploy.conversion.exported import Exported
 from dkm_deploy.errors import DkmError
-from dkm_deploy.export import Exported
-from dkm_deploy.outputs import unique
-from dkm_deploy.runtimes.mlprogram.proto import coremltools
+from dkm_deploy.formats.mlpackage.proto import coremltools
+from dkm_deploy.model.output_names import unique
 
 ct = coremltools()
 

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from converters.onnx.dense import read_dense
-from converters.onnx.interface import read_interface
-from converters.onnx.ledger import ledger
-from converters.onnx.load import load
+from converters.onnx.graph.interface import read_interface
+from converters.onnx.graph.load import load
 from converters.onnx.options import Decode, Options
-from converters.onnx.palettize import palettize
-from converters.onnx.read import read_palettes
-from converters.onnx.twin import write_twin
-from converters.onnx.write import write
-from dkm_deploy.targets import Planner
+from converters.onnx.reading.dense_tensors import read_dense
+from converters.onnx.reading.ledger import ledger
+from converters.onnx.reading.read_palettes import read_palettes
+from converters.onnx.rewriting.dense_reference import write_twin
+from converters.onnx.rewriting.palettize import palettize
+from converters.onnx.writing.write import write
+from dkm_deploy.conversion.target import Planner
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,15 +22,16 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from dkm_deploy.dense_tensor import DenseTensor
-    from dkm_deploy.export import Exported, Inputs
-    from dkm_deploy.interface import Interface
-    from dkm_deploy.ledger import Ledger
-    from dkm_deploy.metric import Metric
+    from dkm_deploy.conversion.exported import Exported
+    from dkm_deploy.conversion.plan_subject import Subject
+    from dkm_deploy.conversion.target import Rewrite
+    from dkm_deploy.formats.dense_tensor import DenseTensor
+    from dkm_deploy.formats.interface import Interface
+    from dkm_deploy.formats.ledger import Ledger
+    from dkm_deploy.model.inputs import Inputs
+    from dkm_deploy.model.metric import Metric
     from dkm_deploy.palette import Palette
-    from dkm_deploy.planning.subject import Subject
     from dkm_deploy.recipe import PaletteSpec, Recipe
-    from dkm_deploy.rewrite import Rewrite
 
 
 class OnnxTarget:
@@ -89,7 +90,7 @@ class OnnxTarget:
         metric: Metric | None,
     ) -> Subject:
         """The file at ``path`` as the subject of a plan."""
-        from converters.onnx.plan import OnnxSubject  # it imports ONNX Runtime
+        from converters.onnx.rewriting.plan_subject import OnnxSubject  # it imports ONNX Runtime
 
         return OnnxSubject(path, inputs, labels, metric)
 

@@ -27,7 +27,7 @@ class Options:
     Attributes:
         opset: version of the ONNX operators; None is the lowest that serves. The IR version is
             the lowest that goes with it.
-        decode: see :func:`converters.onnx.insert.insert`.
+        decode: see :func:`converters.onnx.decoding.insert.insert`.
         runtime: the oldest ONNX Runtime that will load the file, such as "1.24"; None is 1.17 and
             other runtimes too. From 1.23 on 4-bit indices, and from 1.24 on 2-bit ones, are stored
             in ONNX's own types, which load faster.

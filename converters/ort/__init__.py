@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.onnx.dense import dense_of
-from converters.onnx.read import palettes_of
+from converters.onnx.reading.dense_tensors import dense_of
+from converters.onnx.reading.read_palettes import palettes_of
 from converters.ort.ledger import ledger
 from converters.ort.load import load
 from converters.ort.write import write
-from dkm_deploy.targets import Target
+from dkm_deploy.conversion.target import Target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dkm_deploy.dense_tensor import DenseTensor
-    from dkm_deploy.export import Exported
-    from dkm_deploy.ledger import Ledger
+    from dkm_deploy.conversion.exported import Exported
+    from dkm_deploy.formats.dense_tensor import DenseTensor
+    from dkm_deploy.formats.ledger import Ledger
     from dkm_deploy.palette import Palette
     from dkm_deploy.recipe import PaletteSpec
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from converters.onnx.ledger import Key, Names, payload, tensor_names
+from converters.onnx.reading.ledger import Key, Names, payload, tensor_names
 from converters.ort.load import load
-from dkm_deploy.ledger import Entry, Ledger, balanced
+from dkm_deploy.formats.ledger import Entry, Ledger, balanced
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from converters.ort.flatbuffer import Span, Table
+    from converters.ort.flatbuffer_reader import Span, Table
 
 _METADATA = {"doc_string", "graph_doc_string", "producer_name", "producer_version", "ort_version"}
 _PARTS = {

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import onnx
 
-from converters.ort.flatbuffer import Document, read
-from converters.ort.model import model_of
+from converters.ort.flatbuffer_reader import Document, read
+from converters.ort.onnx_model import model_of
 from dkm_deploy.errors import DkmError, MissingFileError
 
 if TYPE_CHECKING:

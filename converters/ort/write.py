@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 from flatbuffers.builder import BuilderSizeError
 
 from converters.onnx.options import Options
-from converters.onnx.write import write as write_onnx
-from converters.ort.build import build
-from converters.ort.flatbuffer import Table, read
+from converters.onnx.writing.write import write as write_onnx
+from converters.ort.flatbuffer_reader import Table, read
+from converters.ort.flatbuffer_writer import build
 from converters.ort.load import load
-from converters.ort.operators import required_operators
+from converters.ort.required_operators import required_operators
 from dkm_deploy.errors import DkmError
-from dkm_deploy.runtimes.onnx_runtime import quiet_options, runtime
+from dkm_deploy.runtimes.onnx_runtime.runtime import quiet_options, runtime
 
 if TYPE_CHECKING:
-    from dkm_deploy.export import Exported
+    from dkm_deploy.conversion.exported import Exported
 
 OPERATORS = ".required_operators.config"
 # ONNX Runtime keeps these in hash maps, whose order changes from process to process.

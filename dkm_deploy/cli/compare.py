@@ -37,7 +37,7 @@ def add_compare(commands: Any) -> None:
 
 
 def _compare(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.validation.bundle import MANIFEST
+    from dkm_deploy.validation.golden.bundle import MANIFEST
 
     check_files(arguments)
     if (arguments.paths[0] / MANIFEST).is_file():
@@ -46,7 +46,7 @@ def _compare(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _judge(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.validation.verdict import judge
+    from dkm_deploy.validation.validate import judge
 
     golden, *folders = arguments.paths
     if not folders:
@@ -55,9 +55,10 @@ def _judge(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _runs(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.atomic import written_whole
-    from dkm_deploy.report.comparison import comparison_page, show_runs
+    from dkm_deploy._support.atomic_files import written_whole
+    from dkm_deploy.report.html.comparison import comparison_page
     from dkm_deploy.report.runs import compare_runs
+    from dkm_deploy.report.terminal.comparison import show_runs
 
     if arguments.junit:
         raise DkmError("--junit goes with a golden bundle; reports are not judged again")

@@ -10,9 +10,9 @@ from typing import Any
 from rich.console import Console
 from rich.text import Text
 
-from dkm_deploy.cli.model import INPUT, add_model
-from dkm_deploy.cli.outputs import check_outputs
-from dkm_deploy.cli.pairs import named_values
+from dkm_deploy.cli.options.key_value import named_values
+from dkm_deploy.cli.options.model import INPUT, add_model
+from dkm_deploy.cli.options.output_files import check_outputs
 from dkm_deploy.errors import DkmError
 
 _PAIR = "NAME=VALUE"
@@ -54,10 +54,11 @@ def add_convert(commands: Any) -> None:
 
 
 def _convert(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.convert import convert
+    from dkm_deploy.cli.frozen_model import frozen_model
+    from dkm_deploy.conversion.convert import convert
+    from dkm_deploy.model.spec import example, is_program
     from dkm_deploy.recipe import Recipe
-    from dkm_deploy.report.table import print_line, safe
-    from dkm_deploy.sources import example, frozen_model, is_program
+    from dkm_deploy.report.terminal.table import print_line, safe
 
     recipe = Recipe.load(arguments.recipe) if arguments.recipe else None
     recipe = Recipe.uniform(arguments.bits) if arguments.bits is not None else recipe

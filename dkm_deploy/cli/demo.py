@@ -24,7 +24,7 @@ def add_demo(commands: Any) -> None:
 
 def _demo(arguments: argparse.Namespace, console: Console) -> int:
     from dkm_deploy.demo.main import demo
-    from dkm_deploy.report.table import print_line, safe
+    from dkm_deploy.report.terminal.table import print_line, safe
 
     report = demo(arguments.out, console, force=arguments.force)
     print_line(safe(f"report: {arguments.out / 'report.html'}"), console)

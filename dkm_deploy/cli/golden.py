@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 
-from dkm_deploy.cli.pairs import named_values
-from dkm_deploy.cli.reference import add_limits, add_reference, interface, limits, reference
+from dkm_deploy.cli.options.key_value import named_values
+from dkm_deploy.cli.options.reference import add_limits, add_reference, interface, limits, reference
 
 _NOTE = "NAME=TEXT"
 
@@ -41,10 +41,10 @@ def add_golden(commands: Any) -> None:
 
 
 def _golden(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.atomic import check_writable
-    from dkm_deploy.report.table import print_line, safe
-    from dkm_deploy.sources import metric_named
-    from dkm_deploy.validation.golden import write_golden
+    from dkm_deploy._support.atomic_files import check_writable
+    from dkm_deploy.model.spec import metric_named
+    from dkm_deploy.report.terminal.table import print_line, safe
+    from dkm_deploy.validation.golden.write import write_golden
 
     check_writable(arguments.out, force=arguments.force)
     if arguments.metric:

@@ -21,8 +21,8 @@ def add_inspect(commands: Any) -> None:
 
 
 def _inspect(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.report.terminal import show_ledger, show_palettes
-    from dkm_deploy.targets import ledger, read_palettes
+    from dkm_deploy.conversion.registry import ledger, read_palettes
+    from dkm_deploy.report.terminal.report import show_ledger, show_palettes
 
     palettes, book = read_palettes(arguments.file), ledger(arguments.file)
     show_palettes(palettes, console)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dkm_deploy.cli.model import METRIC, MODEL, SAMPLES
+from dkm_deploy.cli.options.model import METRIC, MODEL, SAMPLES
 from dkm_deploy.errors import DkmError
 
 if TYPE_CHECKING:
+    from dkm_deploy.post_training.methods import AfterTraining
     from dkm_deploy.recipe import Recipe
-    from dkm_deploy.training.after import AfterTraining
 
 _METHOD = (
     "kmeans looks at weights alone; sensitive weighs them by squared gradients; bin_quant cuts "
@@ -56,9 +56,9 @@ def add_palettize(commands: Any) -> None:
 
 
 def _palettize(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.report.rewritten import show_rewritten
-    from dkm_deploy.rewrite import palettize_checkpoint, palettize_file
-    from dkm_deploy.sources import is_program
+    from dkm_deploy.model.spec import is_program
+    from dkm_deploy.post_training.palettize_file import palettize_checkpoint, palettize_file
+    from dkm_deploy.report.terminal.palettized_file import show_rewritten
 
     source, weights, out = arguments.source, arguments.weights, arguments.out
     is_file = Path(source).exists() or ":" not in source
@@ -96,8 +96,8 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
 
 
 def _method(arguments: argparse.Namespace) -> str | AfterTraining:
-    from dkm_deploy.sources import metric_named
-    from dkm_deploy.training.bin_quant import BinQuant
+    from dkm_deploy.model.spec import metric_named
+    from dkm_deploy.post_training.bin_quant import BinQuant
 
     options: dict[str, Any] = {"metric": arguments.metric, "tolerance": arguments.tolerance}
     options = {name: value for name, value in options.items() if value is not None}

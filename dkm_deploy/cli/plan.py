@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from dkm_deploy.cli.model import INPUT, METRIC, MODEL, SAMPLES
-from dkm_deploy.cli.outputs import check_outputs
+from dkm_deploy.cli.options.model import INPUT, METRIC, MODEL, SAMPLES
+from dkm_deploy.cli.options.output_files import check_outputs
 from dkm_deploy.errors import DkmError
 
 if TYPE_CHECKING:
-    from dkm_deploy.planning.decide import Plan
+    from dkm_deploy.planning.decision import Plan
 
 
 def add_plan(commands: Any) -> None:
@@ -60,8 +60,8 @@ def add_plan(commands: Any) -> None:
 
 
 def _plan(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.report.pareto import write_pareto
-    from dkm_deploy.report.planned import show_plan, write_plan
+    from dkm_deploy.report.html.pareto import write_pareto
+    from dkm_deploy.report.terminal.plan import show_plan, write_plan
 
     out, force = arguments.out, arguments.force
     check_outputs(filter(None, (out, arguments.svg, arguments.json)), force=force)
@@ -76,9 +76,9 @@ def _plan(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _found(arguments: argparse.Namespace) -> Plan:
+    from dkm_deploy.model.spec import is_program, metric_named
     from dkm_deploy.planning.candidates import DEFAULT
     from dkm_deploy.recipe import PaletteSpec
-    from dkm_deploy.sources import is_program, metric_named
 
     out, bits = arguments.out, arguments.bits
     how: dict[str, Any] = {
@@ -94,9 +94,10 @@ def _found(arguments: argparse.Namespace) -> Plan:
 
 
 def _of_file(path: Path, arguments: argparse.Namespace, how: dict[str, Any]) -> Plan:
-    from dkm_deploy.planning.file import plan_file
-    from dkm_deploy.sources import samples
-    from dkm_deploy.targets import existing, planner_for
+    from dkm_deploy._support.paths import existing
+    from dkm_deploy.conversion.registry import planner_for
+    from dkm_deploy.model.spec import samples
+    from dkm_deploy.planning.plan_file import plan_file
 
     target = planner_for(existing(path))
     _check_alone(path, target.name, arguments)
@@ -119,8 +120,8 @@ def _check_alone(path: Path, target: str, arguments: argparse.Namespace) -> None
 
 
 def _of_model(arguments: argparse.Namespace, how: dict[str, Any]) -> Plan:
+    from dkm_deploy.model.spec import calibration_batches, example, plain_model
     from dkm_deploy.planning.plan import plan_details
-    from dkm_deploy.sources import calibration_batches, example, plain_model
 
     given = example(arguments.input) if arguments.input else None
     built = plain_model(arguments.model, arguments.weights)

@@ -14,7 +14,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from dkm_deploy.report.text import printable
+from dkm_deploy._support.printable import printable
 
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 

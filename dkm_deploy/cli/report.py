@@ -9,9 +9,9 @@ from pathlib import Path
 
 from rich.console import Console
 
-from dkm_deploy.cli.outputs import check_outputs
+from dkm_deploy.cli.options.output_files import check_outputs
 from dkm_deploy.errors import DkmError, UnwritableFileError
-from dkm_deploy.validation.record import Report
+from dkm_deploy.validation.report import Report
 
 
 def check_files(arguments: argparse.Namespace) -> None:
@@ -25,7 +25,7 @@ def finish(make: Callable[[], Report], arguments: argparse.Namespace, console: C
 
     The JUnit file is there even if the report cannot be made: it holds the error then.
     """
-    from dkm_deploy.report.terminal import show
+    from dkm_deploy.report.terminal.report import show
 
     try:
         report = make()
@@ -45,7 +45,7 @@ def finish(make: Callable[[], Report], arguments: argparse.Namespace, console: C
 
 
 def _write_error(path: Path | None, error: DkmError, *, force: bool) -> None:
-    from dkm_deploy.atomic import written_whole
+    from dkm_deploy._support.atomic_files import written_whole
     from dkm_deploy.report.junit import junit_error
 
     if path is not None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from dkm_deploy.cli.reference import (
+from dkm_deploy.cli.options.reference import (
     add_limits,
     add_reference,
     check_given,
@@ -18,8 +18,8 @@ from dkm_deploy.cli.reference import (
 )
 from dkm_deploy.cli.report import check_files, finish
 from dkm_deploy.errors import DkmError
-from dkm_deploy.validation.cost import CostOptions
-from dkm_deploy.validation.record import Report
+from dkm_deploy.validation.measures.cost import CostOptions
+from dkm_deploy.validation.report import Report
 
 
 def add_validate(commands: Any) -> None:
@@ -80,10 +80,10 @@ def _validate(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _report(arguments: argparse.Namespace) -> Report:
-    from dkm_deploy.sources import metric_named, samples
-    from dkm_deploy.steps import unstacked
-    from dkm_deploy.validation.budget import Budget
-    from dkm_deploy.validation.verdict import replay, validate
+    from dkm_deploy.model.spec import metric_named, samples
+    from dkm_deploy.model.steps import unstacked
+    from dkm_deploy.validation.size_budget import Budget
+    from dkm_deploy.validation.validate import replay, validate
 
     how: Any = {
         "metric": metric_named(arguments.metric) if arguments.metric else None,

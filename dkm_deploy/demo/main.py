@@ -11,13 +11,13 @@ from safetensors.torch import save_file
 from torch import nn
 
 import dkm_deploy as dkm
-from dkm_deploy.atomic import check_writable, set_aside, written_whole
+from dkm_deploy._support.atomic_files import check_writable, set_aside, written_whole
 from dkm_deploy.demo.data import Digits, digits
 from dkm_deploy.demo.model import DigitNet
 from dkm_deploy.demo.train import steps_of, train
 from dkm_deploy.errors import DkmError
-from dkm_deploy.report.table import print_line, safe
-from dkm_deploy.report.terminal import show
+from dkm_deploy.report.terminal.report import show
+from dkm_deploy.report.terminal.table import print_line, safe
 from dkm_deploy.runtimes import runtime_for
 
 _SEED = 0

@@ -9,8 +9,8 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.nn import functional
 
+from dkm_deploy._support.progress import track
 from dkm_deploy.demo.data import Digits
-from dkm_deploy.progress import track
 
 _BATCH = 64
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from dkm_deploy.conversion.plan_subject import Subject
 from dkm_deploy.errors import DkmError
-from dkm_deploy.planning.subject import Subject
 from dkm_deploy.recipe import PaletteSpec
 
 DEFAULT: tuple[PaletteSpec, ...] = (

@@ -11,25 +11,24 @@ from rich.console import Console
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from dkm_deploy.cache import Cache
+from dkm_deploy._support.argument_checks import function, model_of, names_of
+from dkm_deploy._support.byte_sizes import bytes_of
+from dkm_deploy._support.measurement_cache import Cache
+from dkm_deploy._support.paths import path_of
+from dkm_deploy.conversion.recipe_check import check
+from dkm_deploy.conversion.registry import target_named
 from dkm_deploy.errors import DkmError
-from dkm_deploy.export import Inputs
-from dkm_deploy.given import function, model_of, names_of
-from dkm_deploy.metric import Metric
-from dkm_deploy.paths import path_of
+from dkm_deploy.model.calibration import Calibration
+from dkm_deploy.model.inputs import Inputs, parted
+from dkm_deploy.model.metric import Metric
+from dkm_deploy.nn_utils.state_guard import random_state_kept
+from dkm_deploy.nn_utils.weights import plain
 from dkm_deploy.planning.candidates import DEFAULT, specs_of
-from dkm_deploy.planning.decide import Plan, decide
-from dkm_deploy.planning.module import ModuleSubject
-from dkm_deploy.quantities import bytes_of
+from dkm_deploy.planning.decision import Plan, decide
+from dkm_deploy.planning.module_subject import ModuleSubject
+from dkm_deploy.post_training.loss_probe import Probe
+from dkm_deploy.post_training.methods import AfterTraining, method_named
 from dkm_deploy.recipe import PaletteSpec, Recipe
-from dkm_deploy.stacked import plain
-from dkm_deploy.targets import target_named
-from dkm_deploy.training.after import AfterTraining, method_named
-from dkm_deploy.training.attach import check
-from dkm_deploy.training.calibration import Calibration
-from dkm_deploy.training.probe import Probe
-from dkm_deploy.training.step import parted
-from dkm_deploy.untouched import random_state_kept
 
 
 def plan(

@@ -14,12 +14,12 @@ from typing import Any
 
 from rich.console import Console
 
+from dkm_deploy._support.measurement_cache import Cache, digest
+from dkm_deploy._support.progress import track
 from dkm_deploy._version import __version__
-from dkm_deploy.cache import Cache, digest
 from dkm_deploy.clustering.layout import group_count
+from dkm_deploy.conversion.plan_subject import Item, Specs, Subject, Weighed
 from dkm_deploy.planning.candidates import Candidates
-from dkm_deploy.planning.subject import Item, Specs, Subject, Weighed
-from dkm_deploy.progress import track
 from dkm_deploy.recipe import PaletteSpec
 
 

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
+from dkm_deploy._support.printable import printable
 from dkm_deploy.report import summary
-from dkm_deploy.report.text import printable
 
 _NAME = "dkm-deploy"
 _COUNTS = ("tests", "failures", "errors", "skipped")

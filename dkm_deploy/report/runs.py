@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from dkm_deploy.errors import DkmError, MissingFileError
-from dkm_deploy.report import summary
-from dkm_deploy.validation.record import FORMAT, VERSION
+from dkm_deploy.report import summary, text
+from dkm_deploy.validation.report import FORMAT, VERSION
 
 _INSIDE = "report.json"
 _LARGEST = 1e100
@@ -212,3 +212,18 @@ def _beats(other: Point, point: Point) -> bool:
     """Whether ``other`` is at least as small and as good, and better in one of them."""
     gain = (other.score or 0.0) - (point.score or 0.0), point.size_bytes - other.size_bytes
     return min(gain) >= 0 and max(gain) > 0
+
+
+FRONT = "\N{BLACK STAR}"
+
+
+def figures_of(point: Point) -> list[str]:
+    """Bytes, ratio, bits a weight, score and latency of a file, as text."""
+    latency = None if point.latency_s is None else 1e3 * point.latency_s
+    return [
+        text.whole(point.size_bytes),
+        text.ratio(point.size_ratio),
+        text.fixed(point.bits_per_weight, 2),
+        text.score(point.score),
+        text.figure(latency),
+    ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 
 DASH = "-"
@@ -55,12 +54,3 @@ def shape(lengths: Iterable[int]) -> str:
 def plural(count: int, noun: str) -> str:
     """``1 check``, ``2 checks``."""
     return f"{count:,} {noun}" + "s" * (count != 1)
-
-
-def printable(text: object) -> str:
-    r"""Text from outside in one safe line: white space as blanks, control characters as ``\x1b``.
-
-    Names come from files. They may hold what a terminal obeys and what UTF-8 cannot hold.
-    """
-    line = re.sub(r"\s+", " ", str(text))
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)

@@ -8,13 +8,13 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from dkm_deploy.clustering.ranges import beyond, largest, soft_span
-from dkm_deploy.copies import unwrapped
+from dkm_deploy._support.argument_checks import model_of
+from dkm_deploy.clustering.range_penalties import beyond, largest, soft_span
+from dkm_deploy.conversion.recipe_check import check
 from dkm_deploy.errors import DkmError
-from dkm_deploy.given import model_of
+from dkm_deploy.nn_utils.copies import unwrapped
+from dkm_deploy.nn_utils.weights import used, weights
 from dkm_deploy.recipe import PaletteSpec, Recipe
-from dkm_deploy.stacked import used, weights
-from dkm_deploy.training.attach import check
 
 RangeKind = Literal["l_inf", "margin", "soft_min_max"]
 
@@ -30,7 +30,8 @@ class RangeLoss(nn.Module):
         (loss + 0.01 * penalty()).backward()
 
     "margin" and "soft_min_max" learn one number a weight, so the optimiser must hold their
-    parameters. The formulas are in :mod:`dkm_deploy.clustering.ranges`. Where the learned numbers
+    parameters. The formulas are in :mod:`dkm_deploy.clustering.range_penalties`. Where the learned
+    numbers
     start is our choice: a margin at 3 standard deviations, a sharpness at ``log(n) / max |w|``,
     where the softmax begins to single out the largest of n values.
 

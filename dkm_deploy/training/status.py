@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from dkm_deploy.clustering.collapse import duplicates, variances
-from dkm_deploy.training.attach import Attached, require_attached
+from dkm_deploy.clustering.dkm.collapse import duplicates, variances
+from dkm_deploy.training.prepare import Attached, require_attached
 
 
 @dataclass(frozen=True)

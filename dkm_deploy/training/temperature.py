@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dkm_deploy.clustering.collapse import forecast, variances
+from dkm_deploy.clustering.dkm.collapse import forecast, variances
 from dkm_deploy.errors import DkmError
 from dkm_deploy.recipe import PaletteSpec
-from dkm_deploy.training.method import Method
+from dkm_deploy.training.methods.protocol import Method
 
 _HALVINGS = 20  # of a temperature that is too high, before giving up
 

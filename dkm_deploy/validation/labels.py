@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.metric import accuracy, guessing, score, unfit
+from dkm_deploy.model.metric import accuracy, guessing, score, unfit
 from dkm_deploy.validation.task import Task, first
 
 Labels = Tensor | NDArray[Any] | Sequence[Any]

@@ -6,15 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, TypeVar
 
+from dkm_deploy._support.argument_checks import real, record, short
 from dkm_deploy.errors import DkmError
-from dkm_deploy.given import real, record, short
 
 _ELEMENT = 10  # times the relative limit: a single element may stray further than all on average
 
 
 @dataclass(frozen=True)
 class OutputLimits:
-    """Limits on the :class:`~dkm_deploy.validation.metrics.Errors` of one output; None is none.
+    """Limits on the errors of one output; None is none.
 
     ``max_relative_error`` and ``max_element_error`` default to those of :class:`Limits`. The first
     takes the place of the limits that come from the model's own noise.
@@ -40,7 +40,7 @@ class Limits:
     Attributes:
         max_relative_error: of every output against PyTorch with the same palettes. If left out,
             samples, channels and elements of every output are judged by the model's own noise in
-            the arithmetic of the file: :mod:`dkm_deploy.parity.judge`.
+            the arithmetic of the file: :mod:`dkm_deploy.parity.slice_comparison`.
         max_element_error: of every element, relative to it or to the output's root mean square if
             that is larger; ten times ``max_relative_error`` if that is given alone.
         max_metric_loss: metric of the original minus that of the file, in the metric's unit.

@@ -7,17 +7,18 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dkm_deploy.dense_tensor import DenseReader
+from dkm_deploy.conversion.registry import ledger, read_palettes, reader_for, rewriter_for
 from dkm_deploy.errors import DkmError
-from dkm_deploy.export import Inputs
-from dkm_deploy.ledger import Kind
+from dkm_deploy.formats.dense_tensor import DenseReader
+from dkm_deploy.formats.ledger import Kind
+from dkm_deploy.model.inputs import Inputs
+from dkm_deploy.model.run import Outputs
+from dkm_deploy.model.steps import Steps
 from dkm_deploy.runtimes import runtime_for
-from dkm_deploy.steps import Steps
-from dkm_deploy.targets import ledger, read_palettes, reader_for, rewriter_for
-from dkm_deploy.validation.dense_reference import DenseReference
-from dkm_deploy.validation.record import Model
-from dkm_deploy.validation.rows import file_row
-from dkm_deploy.validation.run import Outputs, run_file
+from dkm_deploy.runtimes.run_file import run_file
+from dkm_deploy.validation.dense_weights.reference import DenseReference
+from dkm_deploy.validation.report import Model
+from dkm_deploy.validation.report_rows import file_row
 from dkm_deploy.validation.task import Original, Task
 
 _TENSORS: tuple[Kind, ...] = ("indices", "lut", "dense")

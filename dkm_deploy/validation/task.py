@@ -10,21 +10,21 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.export import Inputs
-from dkm_deploy.interface import Interface
-from dkm_deploy.metric import Metric, score
+from dkm_deploy.formats.interface import Interface
+from dkm_deploy.model.inputs import Inputs
+from dkm_deploy.model.metric import Metric, score
+from dkm_deploy.model.run import Outputs
+from dkm_deploy.model.steps import Steps
 from dkm_deploy.palette import Palette
-from dkm_deploy.parity.emulate import Arithmetic
-from dkm_deploy.parity.noise import Noise
-from dkm_deploy.steps import Steps
-from dkm_deploy.validation.answers import Answers, compare_answers
-from dkm_deploy.validation.budget import Budget
-from dkm_deploy.validation.cost_run import Meter
-from dkm_deploy.validation.dense_reference import DenseReference
-from dkm_deploy.validation.interval import Loss, metric_loss
+from dkm_deploy.parity.output_errors import Errors, errors
+from dkm_deploy.parity.reduced_precision import Arithmetic
+from dkm_deploy.parity.rounding_noise import Noise
+from dkm_deploy.validation.dense_weights.reference import DenseReference
 from dkm_deploy.validation.limits import Limits
-from dkm_deploy.validation.metrics import Errors, errors
-from dkm_deploy.validation.run import Outputs
+from dkm_deploy.validation.measures.confidence_interval import Loss, metric_loss
+from dkm_deploy.validation.measures.cost_measure import Meter
+from dkm_deploy.validation.measures.top1_agreement import Answers, compare_answers
+from dkm_deploy.validation.size_budget import Budget
 
 
 @dataclass(frozen=True)

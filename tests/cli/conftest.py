@@ -9,9 +9,9 @@ from safetensors.torch import save_file
 import dkm_deploy as dkm
 from dkm_deploy.cli import main
 from tests.command import MODEL, ROW
-from tests.converters.onnx_models import model as onnx_model
-from tests.converters.onnx_models import save as save_onnx
-from tests.converters.onnx_models import tensor, values
+from tests.converters.onnx.models import model as onnx_model
+from tests.converters.onnx.models import save as save_onnx
+from tests.converters.onnx.models import tensor, values
 from tests.models import MIXED, images, small_net
 
 

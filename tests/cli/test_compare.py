@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 import dkm_deploy as dkm
 from dkm_deploy.cli import main
 from tests.models import MIXED, images, small_net
-from tests.validation.test_returned import give
+from tests.validation.golden.test_device_outputs import give
 
 MODEL = "tests.models:small_net"
 

@@ -10,8 +10,9 @@ from safetensors.torch import save_file
 
 import dkm_deploy as dkm
 from tests.command import fails, run
+from tests.converters.onnx.models import save
 from tests.models import images, wide_net
-from tests.planning.onnx_net import net, rows, save
+from tests.planning.onnx_net import net, rows
 
 
 @pytest.fixture(scope="module")

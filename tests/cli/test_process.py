@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from dkm_deploy import targets
-from dkm_deploy.atomic import written_whole
+from dkm_deploy._support.atomic_files import written_whole
 from dkm_deploy.cli import main
+from dkm_deploy.conversion import registry
 from tests.command import fails, run
 from tests.models import small_net
 
@@ -53,7 +53,7 @@ def test_a_signal_leaves_no_temporary_folder(tmp_path, monkeypatch, capsys, name
             os.kill(os.getpid(), getattr(signal, name))
             raise AssertionError("went on")
 
-    monkeypatch.setattr(targets, "read_palettes", signalled)
+    monkeypatch.setattr(registry, "read_palettes", signalled)
     assert run("inspect", file) == code
     assert capsys.readouterr().err.count("\n") == 1
     assert list(tmp_path.iterdir()) == [file]

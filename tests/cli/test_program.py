@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 import dkm_deploy as dkm
 from tests.command import fails, run
+from tests.model.test_pt2_program import FREE, write
 from tests.models import images, small_net
-from tests.test_program import FREE, write
 
 FOUR = dkm.Recipe.uniform(4)
 

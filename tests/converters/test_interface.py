@@ -6,8 +6,8 @@ import torch
 from torch import nn
 
 import dkm_deploy as dkm
-from dkm_deploy.outputs import output_names
-from tests.converters.coreai_assets import EXTRA
+from dkm_deploy.model.output_names import output_names
+from tests.converters.coreai.assets import EXTRA
 
 X = torch.linspace(-2, 3, 24).reshape(2, 12)
 
@@ -69,7 +69,7 @@ def same(found, expected):
 
 @pytest.mark.parametrize("suffix", [".onnx", ".ort"])
 def test_onnx(tmp_path, odd, suffix):
-    from dkm_deploy.runtimes.onnx_runtime import runtime
+    from dkm_deploy.runtimes.onnx_runtime.runtime import runtime
 
     frozen, expected = odd
     session = runtime.load(dkm.convert(frozen, X, tmp_path / f"m{suffix}").path)
@@ -92,7 +92,7 @@ def test_core_ml(tmp_path, odd):
 
 def test_core_ai(tmp_path, odd):
     pytest.importorskip("coreai_torch", reason=EXTRA, exc_type=ImportError)
-    from dkm_deploy.runtimes.core_ai import runtime
+    from dkm_deploy.runtimes.core_ai.runtime import runtime
 
     frozen, expected = odd
     session = runtime.load(dkm.convert(frozen, X, tmp_path / "m.aimodel").path)

@@ -6,7 +6,7 @@ import torch
 from onnx import ModelProto, helper
 from torch import Tensor
 
-from tests.converters.onnx_models import model, save, tensor, value, values
+from tests.converters.onnx.models import model, save, tensor, value, values
 
 __all__ = ["net", "rows", "save"]
 

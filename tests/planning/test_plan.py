@@ -10,10 +10,10 @@ from rich.console import Console
 from torch import nn
 
 import dkm_deploy as dkm
-from dkm_deploy.planning.module import ModuleSubject
-from dkm_deploy.planning.subject import Weighed
-from dkm_deploy.training import probe as probes
-from dkm_deploy.training.after import KMeans
+from dkm_deploy.conversion.plan_subject import Weighed
+from dkm_deploy.planning.module_subject import ModuleSubject
+from dkm_deploy.post_training import loss_probe as probes
+from dkm_deploy.post_training.methods import KMeans
 from tests.models import images, wide_net
 
 QUIET = Console(file=io.StringIO())

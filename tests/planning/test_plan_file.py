@@ -11,9 +11,9 @@ import torch
 from rich.console import Console
 
 import dkm_deploy as dkm
-from converters.onnx.given import GivenWeights
-from tests.converters.onnx_models import LEVELS, dense_twin, run
-from tests.planning.onnx_net import net, rows, save
+from converters.onnx.rewriting.weights_as_inputs import GivenWeights
+from tests.converters.onnx.models import LEVELS, dense_twin, run, save
+from tests.planning.onnx_net import net, rows
 
 QUIET = Console(file=io.StringIO())
 SPECS = [

@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
-from dkm_deploy.validation.answers import Flip
-from dkm_deploy.validation.interval import Loss
+from dkm_deploy.parity.output_errors import Errors
+from dkm_deploy.validation.check import Check
 from dkm_deploy.validation.limits import Limits, OutputLimits
-from dkm_deploy.validation.metrics import Errors
-from dkm_deploy.validation.record import Check, Layer, Model, Report
+from dkm_deploy.validation.measures.confidence_interval import Loss
+from dkm_deploy.validation.measures.palette_statistics import Layer
+from dkm_deploy.validation.measures.top1_agreement import Flip
+from dkm_deploy.validation.report import Model, Report
 
 EVIL = '<script>alert("1")</script>[red]\x1b[2J\n&amp;.onnx'
 

@@ -10,10 +10,11 @@ import pytest
 from rich.console import Console
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.report.comparison import comparison_page, show_runs
+from dkm_deploy.report.html.comparison import comparison_page
 from dkm_deploy.report.runs import compare_runs
+from dkm_deploy.report.terminal.comparison import show_runs
 from tests.report.conftest import EVIL, RECIPE, run_of
-from tests.report.test_html import Page
+from tests.report.html.test_page import Page
 
 
 def test_points_of_all_reports_are_in_order(demo, save):

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.report.comparison import comparison_page
+from dkm_deploy.report.html.comparison import comparison_page
 from dkm_deploy.report.runs import compare_runs
 from tests.report.conftest import run_of
-from tests.report.test_html import Page
+from tests.report.html.test_page import Page
 
 Values = dict[str, Any]
 Save = Callable[..., Path]

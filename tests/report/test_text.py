@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dkm_deploy._support.printable import printable
 from dkm_deploy.report import text
 
 
@@ -51,10 +52,10 @@ def test_agreement_just_short_of_all_keeps_its_digits() -> None:
 
 @given(st.text(st.characters()))
 def test_text_from_outside_is_one_printable_line_that_utf8_holds(name: str) -> None:
-    shown = text.printable(name)
+    shown = printable(name)
     assert shown.isprintable()
     assert shown.encode("utf-8").decode("utf-8") == shown
 
 
 def test_terminal_codes_are_spelled_out() -> None:
-    assert text.printable("a\x1b[2J\nb \udcff") == "a\\x1b[2J b \\udcff"
+    assert printable("a\x1b[2J\nb \udcff") == "a\\x1b[2J b \\udcff"

@@ -15,24 +15,26 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from dkm_deploy.ledger import Entry, Ledger
+from dkm_deploy.formats.ledger import Entry, Ledger
 from dkm_deploy.palette import Palette
-from dkm_deploy.planning.decide import Decision, Plan
+from dkm_deploy.planning.decision import Decision, Plan
+from dkm_deploy.post_training.palettize_file import Rewritten
 from dkm_deploy.recipe import PaletteSpec, Recipe, Rule
-from dkm_deploy.report.comparison import comparison_page, show_runs
-from dkm_deploy.report.html import page
+from dkm_deploy.report.html.comparison import comparison_page
+from dkm_deploy.report.html.page import page
+from dkm_deploy.report.html.pareto import pareto
 from dkm_deploy.report.junit import junit
-from dkm_deploy.report.pareto import pareto
-from dkm_deploy.report.planned import show_plan
-from dkm_deploy.report.rewritten import show_rewritten
 from dkm_deploy.report.runs import Comparison, Point
-from dkm_deploy.report.terminal import show, show_ledger, show_palettes
-from dkm_deploy.rewrite import Rewritten
-from dkm_deploy.validation.answers import Flip
-from dkm_deploy.validation.cost import Cost, Costs
-from dkm_deploy.validation.layers import Histogram
-from dkm_deploy.validation.locate import Divergence
-from dkm_deploy.validation.record import Check, Report
+from dkm_deploy.report.terminal.comparison import show_runs
+from dkm_deploy.report.terminal.palettized_file import show_rewritten
+from dkm_deploy.report.terminal.plan import show_plan
+from dkm_deploy.report.terminal.report import show, show_ledger, show_palettes
+from dkm_deploy.validation.check import Check
+from dkm_deploy.validation.locate.locate import Divergence
+from dkm_deploy.validation.measures.cost import Cost, Costs
+from dkm_deploy.validation.measures.palette_statistics import Histogram
+from dkm_deploy.validation.measures.top1_agreement import Flip
+from dkm_deploy.validation.report import Report
 from tests.report.conftest import as_read, demo_report, missed_report
 
 EXPECTED = Path(__file__).parent / "expected"

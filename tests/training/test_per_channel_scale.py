@@ -10,9 +10,9 @@ from torch import nn
 
 import dkm_deploy as dkm
 from dkm_deploy.clustering.layout import from_vectors, to_vectors
-from tests.clustering.reference import dense_soft_cluster
+from tests.clustering.dkm.reference import dense_soft_cluster
 from tests.models import SmallNet, TiedNet, images, small_net
-from tests.training.runs import Killed, assert_same, batches, fit_quietly, kill_at
+from tests.training.loop.runs import Killed, assert_same, batches, fit_quietly, kill_at
 
 SCALED = dkm.Recipe.uniform(3, per_channel_scale=True)
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import dkm_deploy as dkm
-from dkm_deploy.metric import accuracy
-from dkm_deploy.validation.checks import answer_checks
+from dkm_deploy.model.metric import accuracy
+from dkm_deploy.validation.checks.output_checks import answer_checks
 from dkm_deploy.validation.labels import decided, labels_array
 from dkm_deploy.validation.task import Original, Task, answered
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from dkm_deploy import DkmError, Limits, OutputLimits
-from dkm_deploy.parity.judge import judged as against
-from dkm_deploy.validation.checks import parity_check
+from dkm_deploy.parity.output_errors import errors
+from dkm_deploy.parity.slice_comparison import judged as against
+from dkm_deploy.validation.checks.output_checks import parity_check
 from dkm_deploy.validation.limits import (
     check_names,
     limits_from,
@@ -16,7 +17,6 @@ from dkm_deploy.validation.limits import (
     merged,
     parse_output_limits,
 )
-from dkm_deploy.validation.metrics import errors
 
 EXPECTED = np.linspace(-1, 1, 1001)
 NOISY = EXPECTED + 1e-3 * np.sign(np.sin(7 * np.arange(1001)))

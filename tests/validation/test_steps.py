@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 import dkm_deploy as dkm
-from dkm_deploy.steps import unstacked
-from dkm_deploy.validation.bundle import SUMS, sha256
-from dkm_deploy.validation.run import run_model
+from dkm_deploy.model.run import run_model
+from dkm_deploy.model.steps import unstacked
+from dkm_deploy.validation.golden.bundle import SUMS, sha256
 
 
 class Decoder(nn.Module):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import dkm_deploy as dkm
-from dkm_deploy.metric import accuracy
-from dkm_deploy.validation.answers import Answers, compare_answers
-from dkm_deploy.validation.interval import metric_loss
-from dkm_deploy.validation.metrics import errors
+from dkm_deploy.model.metric import accuracy
+from dkm_deploy.parity.output_errors import errors
+from dkm_deploy.validation.measures.confidence_interval import metric_loss
+from dkm_deploy.validation.measures.top1_agreement import Answers, compare_answers
 from dkm_deploy.validation.task import (
     Answered,
     Original,

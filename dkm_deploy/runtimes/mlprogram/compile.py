@@ -11,11 +11,19 @@ import torch
 from numpy.typing import NDArray
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.runtimes.mlprogram.constexpr import Constants, is_constant
+from dkm_deploy.formats.mlpackage.constexpr import Constants, is_constant
+from dkm_deploy.formats.mlpackage.dtypes import FP32
+from dkm_deploy.formats.mlpackage.limits import check_elements
+from dkm_deploy.formats.mlpackage.ml_program import (
+    Block,
+    Constant,
+    Function,
+    Operand,
+    Operation,
+    TensorType,
+)
 from dkm_deploy.runtimes.mlprogram.control import Body, Branch, Loop
-from dkm_deploy.runtimes.mlprogram.dtypes import FP32
 from dkm_deploy.runtimes.mlprogram.kernels import KERNELS, Kernel
-from dkm_deploy.runtimes.mlprogram.limits import check_elements
 from dkm_deploy.runtimes.mlprogram.numerics import (
     Finish,
     Numerics,
@@ -23,14 +31,6 @@ from dkm_deploy.runtimes.mlprogram.numerics import (
     Source,
     kept_from_zero,
     rounds,
-)
-from dkm_deploy.runtimes.mlprogram.program import (
-    Block,
-    Constant,
-    Function,
-    Operand,
-    Operation,
-    TensorType,
 )
 from dkm_deploy.runtimes.mlprogram.schema import check_constant, check_types, schema
 from dkm_deploy.runtimes.mlprogram.step import Argument, Call, Step, Value, Values, told

@@ -11,13 +11,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dkm_deploy._support.paths import existing
 from dkm_deploy.errors import DkmError
-from dkm_deploy.paths import existing
+from dkm_deploy.formats.mlpackage.limits import check_elements
+from dkm_deploy.formats.mlpackage.ml_program import TensorType, chosen, functions
+from dkm_deploy.formats.mlpackage.package import open_package
 from dkm_deploy.runtimes import Arrays, Interface, Shape, Tap, check_inputs
 from dkm_deploy.runtimes.mlprogram.compile import compile_function, to_value
 from dkm_deploy.runtimes.mlprogram.inputs import batches, described_inputs, taken_inputs
 from dkm_deploy.runtimes.mlprogram.interface import interface
-from dkm_deploy.runtimes.mlprogram.limits import check_elements
 from dkm_deploy.runtimes.mlprogram.numerics import (
     Finish,
     Numerics,
@@ -26,8 +28,6 @@ from dkm_deploy.runtimes.mlprogram.numerics import (
     checked,
     rounds,
 )
-from dkm_deploy.runtimes.mlprogram.package import open_package
-from dkm_deploy.runtimes.mlprogram.program import TensorType, chosen, functions
 from dkm_deploy.runtimes.mlprogram.state import State
 from dkm_deploy.runtimes.mlprogram.step import Values
 from dkm_deploy.runtimes.mlprogram.taps import find_taps

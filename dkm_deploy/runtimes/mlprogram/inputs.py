@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.formats.mlpackage.ml_program import Function, TensorType
+from dkm_deploy.formats.mlpackage.package import Package
 from dkm_deploy.runtimes import Arrays, Shape
-from dkm_deploy.runtimes.mlprogram.package import Package
-from dkm_deploy.runtimes.mlprogram.program import Function, TensorType
 
 Range = tuple[int, int | None]
 """Smallest and largest length of a dimension; None where it may be any."""

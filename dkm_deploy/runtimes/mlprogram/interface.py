@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.formats.mlpackage.constexpr import Constants
+from dkm_deploy.formats.mlpackage.ml_program import Function
+from dkm_deploy.formats.mlpackage.package import Package
 from dkm_deploy.runtimes import Arrays, NotTakenError, WrongLabelError
-from dkm_deploy.runtimes.mlprogram.constexpr import Constants
-from dkm_deploy.runtimes.mlprogram.package import Package
-from dkm_deploy.runtimes.mlprogram.program import Function
 
 IMAGES_KEY = "dkm_deploy.images"
 """User-defined metadata: JSON, by the name of an input that is an image, how pixels become the

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.runtimes.mlprogram.program import TensorType
+from dkm_deploy.formats.mlpackage.ml_program import TensorType
 
 Numerics = Literal["fp32", "declared", "fp16"]
 """``fp32``: every float is kept in float32. ``declared``: a value that the program declares as

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 
+from dkm_deploy.formats.mlpackage.ml_program import Operand, Operation
 from dkm_deploy.runtimes import Tap
-from dkm_deploy.runtimes.mlprogram.program import Operand, Operation
 
 _SUFFIXES = ("_to_fp16", "_palettized", "_quantized", "_sparsified")
 

@@ -3,9 +3,9 @@
 from torch import Tensor
 from torch.nn import functional
 
+from dkm_deploy.formats.mlpackage.limits import check_elements
 from dkm_deploy.runtimes.mlprogram.kernels.padding import explicit_pads, flat, symmetric
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Ints, kernel
-from dkm_deploy.runtimes.mlprogram.limits import check_elements
 
 _CONV = {1: functional.conv1d, 2: functional.conv2d, 3: functional.conv3d}
 _TRANSPOSED = {

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dkm_deploy.formats.mlpackage.limits import check_elements
 from dkm_deploy.runtimes.mlprogram.kernels.registry import kernel
-from dkm_deploy.runtimes.mlprogram.limits import check_elements
 
 
 @kernel("non_maximum_suppression")

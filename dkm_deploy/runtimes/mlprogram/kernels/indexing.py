@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.formats.mlpackage.limits import check_elements
 from dkm_deploy.runtimes.mlprogram.kernels.places import dimension, places
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Bools, Ints, kernel
-from dkm_deploy.runtimes.mlprogram.limits import check_elements
 
 
 @kernel("slice_by_index", exact=True)

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.formats.mlpackage.limits import check_elements
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Items, kernel
-from dkm_deploy.runtimes.mlprogram.limits import check_elements
 
 _DTYPES = {
     "fp16": torch.float32,

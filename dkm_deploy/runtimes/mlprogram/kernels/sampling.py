@@ -5,9 +5,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.formats.mlpackage.limits import check_elements
 from dkm_deploy.runtimes.mlprogram.kernels.registry import kernel
 from dkm_deploy.runtimes.mlprogram.kernels.resizing import grid
-from dkm_deploy.runtimes.mlprogram.limits import check_elements
 
 _SAMPLING = ("bilinear", "nearest")
 _ALIGNED = ("ALIGN_CORNERS", "STRICT_ALIGN_CORNERS")  # modes in which a box may be turned round

@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from dkm_deploy.errors import DkmError
+from dkm_deploy.formats.mlpackage.limits import check_elements
 from dkm_deploy.runtimes.mlprogram.kernels.places import IOS17, dimension, dimensions
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Ints, Tensors, kernel
-from dkm_deploy.runtimes.mlprogram.limits import check_elements
 
 
 @kernel("reshape", exact=True)

@@ -1,0 +1,90 @@
+"""What of a program is made float16, and which constants that costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+from converters.storage import some
+from dkm_deploy.formats.mlpackage.proto import coremltools
+
+_FACTORS = ("mul", "real_div")
+_BORNE = 0.01  # relative error of a factor; other programs stay as coremltools makes them
+_LEAST = float(np.nextafter(np.float16(0), np.float16(1)))
+
+
+class Narrowing:
+    """Says of each operation whether it is computed in float16, and keeps what that costs.
+
+    An operation that multiplies by a number which float16 rounds by more than 1 %, as it does
+    those below some 3e-6, stays float32: ``x * 1e-8`` would be six times too large. So do copies
+    of inputs and ``log(x + 1e-12)``. Other numbers that keep a sum from zero have no such remedy,
+    for what is computed from the sum is beyond float16 too: coremltools puts float16's smallest
+    number in their place, and they are told of.
+
+    Attributes:
+        lost: by the number that float16 rounds to zero, the operations it stood in.
+    """
+
+    def __init__(self, stays: Callable[[Any], bool]) -> None:
+        self._stays = stays
+        self.lost: dict[float, list[str]] = {}
+
+    def __call__(self, operation: Any) -> bool:
+        """Whether ``operation`` is computed in float16."""
+        if self._stays(operation) or _copies_input(operation) or _is_guarded_log(operation):
+            return False
+        numbers = list(_numbers(operation))
+        if operation.op_type in _FACTORS and any(map(_is_coarse, numbers)):
+            return False
+        for number in filter(_vanishes, numbers):
+            self.lost.setdefault(number, []).append(operation.op_type)
+        return True
+
+    def precision(self) -> Any:
+        """As coremltools takes it."""
+        return coremltools().transform.FP16ComputePrecision(op_selector=self)
+
+    def notes(self) -> Iterator[str]:
+        """A line on what was lost, if anything was."""
+        if self.lost:
+            told = [f"{n:.3g} ({', '.join(dict.fromkeys(ops))})" for n, ops in self.lost.items()]
+            yield (
+                f"{len(told)} constants are too small for float16 and stand as {_LEAST:.3g}: "
+                f"{some(told)}; compute_precision='float32' keeps them"
+            )
+
+
+def _numbers(operation: Any) -> Iterator[float]:
+    """The lone float32 numbers that an operation takes as constants."""
+    for name, value in operation.inputs.items():
+        known: Any = getattr(value, "val", None)
+        if name == "epsilon" and operation.op_type in ("inverse", "log", "rsqrt"):
+            continue  # coremltools keeps these
+        if getattr(known, "dtype", None) == np.float32 and np.size(known) == 1:
+            yield float(np.ravel(known)[0])
+
+
+def _is_coarse(number: float) -> bool:
+    narrow = float(np.float16(number))
+    return math.isfinite(narrow) and abs(narrow - number) > _BORNE * abs(number)
+
+
+def _vanishes(number: float) -> bool:
+    return number != 0 and float(np.float16(number)) == 0
+
+
+def _copies_input(operation: Any) -> bool:
+    return bool(operation.op_type == "identity" and operation.x.op is None)
+
+
+def _is_guarded_log(operation: Any) -> bool:
+    """Whether it is a logarithm or the sum of which one is taken, with a number that vanishes."""
+    total = operation.x.op if operation.op_type == "log" else operation
+    if total is None or total.op_type not in ("add", "maximum"):
+        return False
+    users = total.outputs[0].child_ops
+    return any(map(_vanishes, _numbers(total))) and {user.op_type for user in users} == {"log"}

@@ -1,0 +1,1 @@
+"""From ATen to MIL: palettes, recurrent layers, and what coremltools lacks."""

@@ -1,0 +1,150 @@
+"""What a package says of itself: where its palettes are, the recipe, author and licence."""
+
+from __future__ import annotations
+
+import glob
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Set
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from converters.coreml.lowering.lower import Decodes
+from converters.coreml.options import Options
+from converters.coreml.reading.interface import asked_interface
+from converters.coreml.reading.read_palettes import (
+    ORDERS_KEY,
+    ROWS_KEY,
+    SAME_KEY,
+    STACKED_KEY,
+    TRANSPOSED_KEY,
+    UNREAD_KEY,
+    WEIGHTS_KEY,
+)
+from converters.coreml.tables.table_rows import Held, left
+from converters.coreml.tables.unread_rows import store
+from dkm_deploy.conversion.exported import Exported
+from dkm_deploy.formats.interface import INTERFACE_KEY
+from dkm_deploy.palette import Palette
+from dkm_deploy.recipe import Recipe, Rule, not_a_weight, spec_of
+from dkm_deploy.runtimes.mlprogram.interface import IMAGES_KEY
+
+RECIPE_KEY = "dkm_deploy.recipe"
+"""User-defined metadata: the recipe that gives palettes of these layouts, as TOML."""
+
+_CAST = "_cast_fp16"  # what coremltools puts behind the names of what it makes float16
+
+
+def describe(
+    model: Any,
+    exported: Exported,
+    options: Options,
+    made: Decodes,
+) -> None:
+    """Write a converted model's metadata, and to its weights the rows that no operation reads.
+
+    Args:
+        model: of coremltools, not saved yet.
+        exported: what it was converted from.
+        options: of the user.
+        made: the decode operations, by the names that they were made with.
+    """
+    decodes = {
+        output: name if name in made.weights else name.removesuffix(_CAST)
+        for output, name in _decodes(model)
+    }
+    stored = {name: made.weights[base] for name, base in decodes.items()}
+    tables: dict[str, Mapping[str, Any]] = {
+        WEIGHTS_KEY: stored,
+        ORDERS_KEY: {n: made.orders[base] for n, base in decodes.items() if base in made.orders},
+        TRANSPOSED_KEY: {n: True for n, base in decodes.items() if base in made.transposed},
+        STACKED_KEY: {n: made.stacked[b] for n, b in decodes.items() if made.stacked.get(b)},
+        ROWS_KEY: {n: asdict(made.rows[base]) for n, base in decodes.items() if base in made.rows},
+        UNREAD_KEY: _unread(Path(model.weights_dir), made, set(decodes.values()), options),
+        SAME_KEY: _same(exported.palettes, stored.values(), options),
+        IMAGES_KEY: _images(options),
+    }
+    for key, table in tables.items():
+        if table:
+            model.user_defined_metadata[key] = json.dumps(table)
+    if exported.palettes:
+        model.user_defined_metadata[RECIPE_KEY] = recipe(exported).to_toml()
+    asked = asked_interface(model.get_spec().description, options)
+    model.user_defined_metadata[INTERFACE_KEY] = asked.to_json()
+    _about(model, options.about)
+
+
+def recipe(exported: Exported) -> Recipe:
+    """A recipe that gives a model palettes of the layouts that this one has."""
+    specs = {name: spec_of(palette) for name, palette in exported.palettes.items()}
+    ((default, _),) = Counter(specs.values()).most_common(1)
+    others = [Rule(glob.escape(name), spec) for name, spec in specs.items() if spec != default]
+    dense = [Rule(glob.escape(name), skip=True) for name in _dense(exported)]
+    return Recipe(default, [*others, *dense])
+
+
+def _dense(exported: Exported) -> Iterator[str]:
+    for name, parameter in exported.program.named_parameters():
+        if not_a_weight(parameter) is None:
+            yield name
+
+
+def _decodes(model: Any) -> Iterator[tuple[str, str]]:
+    """The outputs and names of all operations that decode a palette."""
+    for function in model.get_spec().mlProgram.functions.values():
+        for block in function.block_specializations.values():
+            for operation in block.operations:
+                if operation.type == "constexpr_lut_to_dense":
+                    (name,) = operation.attributes["name"].immediateValue.tensor.strings.values
+                    yield operation.outputs[0].name, name
+
+
+def _unread(
+    folder: Path, made: Decodes, names: Set[str], options: Options
+) -> dict[str, dict[str, int]]:
+    """Store the rows that no operation holds of all tables whose rows some do; say where."""
+    parts: dict[str, list[Held]] = {}
+    for name in sorted(names & made.rows.keys()):
+        parts.setdefault(made.weights[name], []).append(made.rows[name])
+    for name in names - made.rows.keys():
+        parts.pop(made.weights[name], None)  # the program has the whole table too
+    dtype = np.dtype(options.compute_precision)
+    rests = {w: left(made.tables[w].astype(dtype), held) for w, held in parts.items()}
+    return {
+        weight: store(rest, folder, luts=parts[weight][0].luts)
+        for weight, rest in rests.items()
+        if rest is not None
+    }
+
+
+def _same(
+    palettes: Mapping[str, Palette], stored: Collection[str], options: Options
+) -> dict[str, str]:
+    """Of weights that coremltools has merged with an equal one: that one's name."""
+    dtype = np.dtype(options.compute_precision)
+    missing = {name: p.astype(dtype) for name, p in palettes.items() if name not in stored}
+    held = {name: palettes[name].astype(dtype) for name in stored} if missing else {}
+    equal = ((name, o) for name, p in missing.items() for o, other in held.items() if p == other)
+    return dict(equal)
+
+
+def _images(options: Options) -> dict[str, dict[str, Any]]:
+    found = {name: options.image(name) for name in options.images}
+    return {n: {"scale": i.scale, "bias": i.biases} for n, i in found.items() if i is not None}
+
+
+def _about(model: Any, about: Mapping[str, str]) -> None:
+    for key, attribute in _ATTRIBUTES.items():
+        if key in about:
+            setattr(model, attribute, about[key])
+
+
+_ATTRIBUTES = {
+    "author": "author",
+    "license": "license",
+    "description": "short_description",
+    "version": "version",
+}

@@ -1,0 +1,1 @@
+"""What a package holds: palettes, dense tensors, interface, every byte."""

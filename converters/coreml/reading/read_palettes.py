@@ -1,0 +1,197 @@
+"""Read the palettes of a Core ML package back from its bytes, on any OS."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeGuard, TypeVar
+
+from converters.coreml.tables.row_blocks import behind, inverse, reorder, unstacked
+from converters.coreml.tables.table_rows import Held, joined
+from converters.coreml.tables.unread_rows import restore
+from dkm_deploy.errors import DkmError
+from dkm_deploy.formats.mlpackage.constexpr import Constants
+from dkm_deploy.formats.mlpackage.ml_program import Operand, Operation, functions
+from dkm_deploy.formats.mlpackage.package import Package, open_package
+from dkm_deploy.palette import Palette
+
+_T = TypeVar("_T")
+
+# User-defined metadata, each a JSON object.
+WEIGHTS_KEY = "dkm_deploy.weights"
+"""The qualified parameter name by the output of the operation that decodes its palette."""
+ORDERS_KEY = "dkm_deploy.orders"
+"""By the same outputs, where the rows are not in the parameter's order, such as the gates of an
+LSTM: the block of the parameter that each block of rows holds."""
+TRANSPOSED_KEY = "dkm_deploy.transposed"
+"""By the same outputs, true where the rows are the parameter's columns."""
+STACKED_KEY = "dkm_deploy.stacked"
+"""By the same outputs, how many dimensions of length 1 stand before the parameter's own."""
+ROWS_KEY = "dkm_deploy.rows"
+"""By the same outputs, where only some rows of a parameter are held: how many equal ``blocks`` of
+rows the parameter has, whether each has ``luts`` of its own, and the ``runs`` of blocks held."""
+UNREAD_KEY = "dkm_deploy.unread"
+"""By parameter name, of rows that no operation reads: where records of the weight file hold their
+``indices``, a bit stream, and their ``lut`` and ``scale`` where they have their own. All rows that
+no output holds are there, in order."""
+SAME_KEY = "dkm_deploy.same"
+"""Of parameters whose palette is another one's too, and stored once: the name of that one."""
+
+
+@dataclass(frozen=True)
+class PaletteSite:
+    """Where a program decodes a palette.
+
+    Attributes:
+        name: the qualified parameter name, or the operation's own where the file does not say.
+        operation: the ``constexpr_lut_to_dense``.
+        constants: of the function it is in.
+        order: see ``ORDERS_KEY``; None is the parameter's own.
+        transposed: whether it holds the parameter's columns as rows.
+        ones: how many dimensions of length 1 stand before the parameter's own.
+        held: which rows of the parameter it holds; None is all, as they are.
+        scale: what the decoded weight is multiplied with, channel by channel, if it is.
+    """
+
+    name: str
+    operation: Operation
+    constants: Constants
+    order: tuple[int, ...] | None
+    transposed: bool
+    ones: int
+    held: Held | None
+    scale: Operand | None
+
+    def palette(self) -> Palette:
+        """The palette, in the parameter's order. Raises DkmError if it is damaged."""
+        stored = self.constants.palette(self.operation)
+        stored = stored.transposed() if self.transposed else stored
+        stored = unstacked(stored, self.ones) if self.ones else stored
+        if self.scale is not None:
+            scale = self.constants.get(self.scale)
+            stored = replace(stored, scale=behind(scale, self.ones))
+        return stored if self.order is None else reorder(stored, inverse(self.order))
+
+
+def read_palettes(path: Path) -> dict[str, Palette]:
+    """The palettes of a package by qualified parameter name.
+
+    A palette that the package has no parameter name for (a file of another tool) goes by the name
+    of its operation's output. What such a file does to the decoded weight afterwards, such as a
+    scale for each channel, is not part of the palette.
+
+    Raises:
+        DkmError: the package is damaged, or gives one name to two different palettes.
+    """
+    found: dict[str, Palette] = {}
+    parts: dict[str, list[tuple[Held, Palette]]] = {}
+    package = open_package(path)
+    for site in palette_sites(package):
+        try:
+            palette = site.palette()
+        except DkmError as error:
+            raise DkmError(f"{path}: {error}") from error
+        if site.held is not None:
+            parts.setdefault(site.name, []).append((site.held, palette))
+        elif found.setdefault(site.name, palette) != palette:
+            raise DkmError(f"{path}: two different palettes are called {site.name!r}")
+    for name, held in parts.items():
+        found[name] = _table(package, name, held, found.get(name))
+    for name, other in _metadata(package, SAME_KEY, str).items():
+        if other not in found:
+            raise DkmError(f"{path}: metadata {SAME_KEY!r} names {other!r}, which is no palette")
+        found[name] = found[other]
+    return found
+
+
+def palette_sites(package: Package) -> list[PaletteSite]:
+    """All places of all functions where a palette is decoded."""
+    names = _metadata(package, WEIGHTS_KEY, str)
+    orders = {name: _order(package, o) for name, o in _metadata(package, ORDERS_KEY, list).items()}
+    transposed = _metadata(package, TRANSPOSED_KEY, bool)
+    ones = _metadata(package, STACKED_KEY, int)
+    held = {name: _held(package, h) for name, h in _metadata(package, ROWS_KEY, dict).items()}
+    sites = []
+    for function in functions(package).values():
+        constants, operations = Constants(function.body), list(function.body.walk())
+        scales = dict(_scales(operations)) if names else {}
+        sites += [
+            PaletteSite(
+                names.get(o.output, o.output),
+                o,
+                constants,
+                orders.get(o.output),
+                transposed.get(o.output, False),
+                ones.get(o.output, 0),
+                held.get(o.output),
+                scales.get(o.output),
+            )
+            for o in operations
+            if o.type == "constexpr_lut_to_dense"
+        ]
+    return sites
+
+
+def unread_rows(package: Package) -> dict[str, Mapping[str, Any]]:
+    """By parameter name, where the rows are that no operation reads."""
+    return _metadata(package, UNREAD_KEY, dict)
+
+
+def _table(
+    package: Package, name: str, parts: list[tuple[Held, Palette]], whole: Palette | None
+) -> Palette:
+    """The palette of which these are parts, and ``whole`` all of it where the program has it."""
+    first, like = parts[0]
+    if whole is not None:
+        parts = [*parts, (replace(first, runs=((0, first.blocks),)), whole)]
+    offsets = unread_rows(package).get(name, {})
+    try:
+        return joined(parts, lambda count: restore(package, offsets, first, like, count))
+    except DkmError as error:
+        raise DkmError(f"{package.path}: {name}: {error}") from error
+
+
+def _scales(operations: Iterable[Operation]) -> Iterator[tuple[str, Operand]]:
+    """The names of decoded weights and the scales they are multiplied with afterwards."""
+    for operation in operations:
+        data, scale = operation.inputs.get("data"), operation.inputs.get("scale")
+        shifts = operation.inputs.get("offset")
+        if operation.type != "constexpr_blockwise_shift_scale" or shifts or not data or not scale:
+            continue
+        if isinstance(data[0], str):  # not integers of a LUT, written in place
+            yield data[0], scale[0]
+
+
+def _metadata(package: Package, key: str, kind: type[_T]) -> dict[str, _T]:
+    """A JSON object of the metadata whose values are of ``kind``; empty where it is absent."""
+    text = package.user_metadata.get(key, "{}")
+    try:
+        table = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DkmError(f"{package.path}: metadata {key!r} is not JSON: {error}") from error
+    if not isinstance(table, dict) or not all(isinstance(v, kind) for v in table.values()):
+        raise DkmError(f"{package.path}: metadata {key!r} is not an object of {kind.__name__}s")
+    return table
+
+
+def _order(package: Package, order: list[object]) -> tuple[int, ...]:
+    if not order or sorted(order, key=repr) != list(range(len(order))):
+        raise DkmError(f"{package.path}: metadata {ORDERS_KEY!r} holds {order}, no order of blocks")
+    return tuple(order)  # type: ignore[arg-type]  # integers, as just compared
+
+
+def _held(package: Package, table: dict[str, Any]) -> Held:
+    blocks, luts, runs = (table.get(key) for key in ("blocks", "luts", "runs"))
+    if not isinstance(blocks, int) or not isinstance(luts, bool) or not _are_runs(runs, blocks):
+        raise DkmError(f"{package.path}: metadata {ROWS_KEY!r} holds {table}, no rows of a table")
+    return Held(blocks, luts, tuple((start, stop) for start, stop in runs))
+
+
+def _are_runs(runs: Any, blocks: int) -> TypeGuard[list[list[int]]]:
+    if not isinstance(runs, list) or not runs:
+        return False
+    pairs = all(isinstance(run, list) and len(run) == 2 for run in runs)
+    integers = pairs and all(type(end) is int for run in runs for end in run)
+    return integers and all(0 <= start < stop <= blocks for start, stop in runs)

@@ -1,0 +1,1 @@
+"""How a palette is decoded in the graph."""

@@ -1,0 +1,1 @@
+"""What an ONNX file holds: palettes, dense tensors, every byte."""

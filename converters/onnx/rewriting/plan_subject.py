@@ -1,0 +1,160 @@
+"""An ONNX file as the subject of a plan: what palettes cost its outputs, and how large it gets."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from converters.onnx.graph.old_ir import load_unlisted
+from converters.onnx.graph.tensors import array_of, values_of
+from converters.onnx.reading.ledger import ledger
+from converters.onnx.rewriting.palettize import (
+    check_free,
+    check_model,
+    cluster_tensor,
+    encoding,
+    stand_in,
+    too_small,
+    write_with,
+)
+from converters.onnx.rewriting.weights import find_weights
+from converters.onnx.rewriting.weights_as_inputs import GivenWeights, in_batches
+from dkm_deploy._support.argument_checks import short
+from dkm_deploy._support.measurement_cache import digest
+from dkm_deploy.conversion.plan_subject import Weighed
+from dkm_deploy.errors import DkmError
+from dkm_deploy.model.samples import sample_count
+from dkm_deploy.post_training.output_loss import Yardstick
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+    from onnx import ModelProto, TensorProto
+    from torch import Tensor
+
+    from dkm_deploy.conversion.plan_subject import Specs
+    from dkm_deploy.model.inputs import Inputs
+    from dkm_deploy.model.metric import Metric
+    from dkm_deploy.recipe import PaletteSpec
+    from dkm_deploy.runtimes import Arrays
+
+_METHOD = "kmeans"
+
+
+class OnnxSubject:
+    """Implements :class:`dkm_deploy.conversion.plan_subject.Subject`, for the target "onnx" alone.
+
+    The weights are given to one session with every run, so that another one costs no load.
+
+    Args:
+        path: the file.
+        inputs: calibration data, as :func:`dkm_deploy.plan_file` takes it.
+        labels: what ``metric`` takes.
+        metric: what counts; None is the relative squared error of the outputs.
+
+    Raises:
+        DkmError: the file is damaged or cannot be palettized, or does not run on the inputs; or
+            the metric lacks labels.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        inputs: Inputs,
+        labels: Tensor | NDArray[Any] | None,
+        metric: Metric | None,
+    ) -> None:
+        if labels is not None and not hasattr(labels, "__len__"):
+            raise DkmError(f"labels are {short(labels)}; give one for each input")
+        if labels is not None and len(labels) != sample_count(inputs):
+            raise DkmError(f"{len(labels)} labels for {sample_count(inputs)} inputs")
+        self._path = path
+        model = load_unlisted(path)
+        self._tensors = _weights(path, model)
+        self.shapes: Mapping[str, tuple[int, ...]] = {
+            name: tuple(tensor.dims) for name, tensor in self._tensors.items()
+        }
+        arrays = {name: array_of(name, tensor) for name, tensor in self._tensors.items()}
+        self._session = GivenWeights(path, model, arrays)
+        content = (_digest(model.SerializeToString(deterministic=True)), _content(arrays))
+        self._batches = list(in_batches(self._session, inputs))
+        self._yardstick = Yardstick(self._run(), [labels], metric)
+        data = [_content(batch) for batch in self._batches]
+        self.written_from: Sequence[object] = content
+        answers = None if labels is None else _digest(np.asarray(labels).tobytes())
+        baseline = self._yardstick.baseline
+        self.measured_on: Sequence[object] = (
+            *content,
+            data,
+            answers,
+            metric,
+            baseline,
+            _METHOD,
+        )
+
+    def holds(self, name: str, spec: PaletteSpec, target: str) -> bool:
+        """Whether the palette alone makes the weight smaller, for else it would stay dense."""
+        del target
+        tensor = self._tensors[name]
+        return not too_small({name: tensor}, {name: encoding(name, tensor, spec)})
+
+    def losses(self, spec: PaletteSpec, names: Sequence[str]) -> Iterator[tuple[str, float]]:
+        """By k-means, as :func:`converters.onnx.rewriting.palettize.palettize` clusters."""
+        for name in names:
+            kept = self._session.weights[name]
+            palette = cluster_tensor(name, self._tensors[name], spec)
+            self._session.weights[name] = palette.decode().astype(kept.dtype)
+            try:
+                yield name, self._yardstick.loss(self._run())
+            finally:
+                self._session.weights[name] = kept
+
+    def weigh(self, target: str, specs: Specs) -> Weighed:
+        """By writing it, with other values, to a folder that is removed again."""
+        del target
+        palettes = {name: stand_in(self._tensors[name], spec) for name, spec in specs.items()}
+        model = load_unlisted(self._path)
+        encodings = {
+            name: encoding(name, self._tensors[name], spec) for name, spec in specs.items()
+        }
+        check_free(encodings, values_of(model))
+        with TemporaryDirectory() as folder:
+            out = Path(folder) / self._path.name
+            write_with(model, palettes, out)
+            return Weighed.of(ledger(out), palettes)
+
+    def _run(self) -> list[list[Tensor]]:
+        """The outputs of each batch that are numbers."""
+        made = (self._session.run(batch).values() for batch in self._batches)
+        return [[torch.tensor(a).float() for a in batch if _is_numbers(a)] for batch in made]
+
+
+def _weights(path: Path, model: ModelProto) -> Mapping[str, TensorProto]:
+    """The weights that can be palettized. Raises DkmError if there is none."""
+    try:
+        check_model(model)
+        tensors = find_weights(model).tensors
+    except DkmError as error:
+        raise DkmError(f"{path}: {error}") from error
+    if not tensors:
+        raise DkmError(f"{path}: there is nothing to palettize")
+    return tensors
+
+
+def _content(arrays: Arrays) -> str:
+    return digest((name, a.dtype, a.shape, _digest(a.tobytes())) for name, a in arrays.items())
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _is_numbers(value: object) -> bool:
+    """Whether an output is a tensor of numbers, and not of text or a list."""
+    return getattr(getattr(value, "dtype", None), "kind", "") in tuple("fiub")

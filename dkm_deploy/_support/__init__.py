@@ -1,0 +1,1 @@
+"""What any module may use and no user calls: files, paths, arguments, progress."""

@@ -1,0 +1,1 @@
+"""DKM: differentiable k-means of scalars and of vectors."""

@@ -1,0 +1,1 @@
+"""K-means: exact for scalars, searched for vectors."""

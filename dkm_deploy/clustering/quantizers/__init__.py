@@ -1,0 +1,1 @@
+"""Hard assignment, uniform levels and 8-bit grids."""

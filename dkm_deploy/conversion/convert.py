@@ -1,0 +1,213 @@
+"""Convert a frozen model to a file: export once, let the target write, read back, then publish."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dkm_deploy._support.argument_checks import truth
+from dkm_deploy._support.atomic_files import check_writable, remove, written_whole
+from dkm_deploy._support.paths import path_of
+from dkm_deploy._support.silence import quiet
+from dkm_deploy.conversion.export import export
+from dkm_deploy.conversion.exported import Exported
+from dkm_deploy.conversion.registry import held_to, target_for
+from dkm_deploy.conversion.target import Approximating, StatefulTarget, Target
+from dkm_deploy.errors import DkmError
+from dkm_deploy.formats.interface import Interface, InterfaceReader
+from dkm_deploy.formats.ledger import Ledger
+from dkm_deploy.model.inputs import Inputs
+from dkm_deploy.model.samples import check_not_empty
+from dkm_deploy.model.steps import Steps
+from dkm_deploy.nn_utils.bfloat16 import is_bfloat16
+from dkm_deploy.nn_utils.state_guard import random_state_kept
+from dkm_deploy.palette import Palette, difference
+from dkm_deploy.parity.float16_storage import stores_half
+from dkm_deploy.parity.trial_run import DiffersError, tried
+from dkm_deploy.recipe import spec_of
+
+_WIDENED = "bfloat16 is written as float32, which holds its values; call .half() for half the bytes"
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A written file. ``os.fspath`` of it is its path.
+
+    Attributes:
+        path: the file or folder.
+        target: name of the target that wrote it.
+        ledger: every byte of it, and of its data files.
+        notes: what to know of it, a line each, such as a weight that could not be stored as asked.
+        interface: what an app finds in it by name, for ``dkm.validate`` and ``dkm.write_golden``
+            to hold later files to; None where its target does not tell.
+    """
+
+    path: Path
+    target: str
+    ledger: Ledger
+    notes: tuple[str, ...] = ()
+    interface: Interface | None = None
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes on disk."""
+        return self.ledger.total_bytes
+
+
+@random_state_kept()
+def convert(
+    frozen: nn.Module,
+    example_inputs: Inputs,
+    path: str | Path,
+    *,
+    dynamic_shapes: Any = None,
+    force: bool = False,
+    try_file: bool = True,
+    **target_options: Any,
+) -> Artifact:
+    """Write a frozen model to a file. The suffix of ``path`` chooses the target.
+
+    The palettes are decoded from the written file and compared with the frozen ones, and the file
+    is run on the example inputs and compared with the model, before the file gets its name. So a
+    file that exists holds these weights, and computes with them what PyTorch does. Where it cannot
+    be run here, or the model overflows in its numbers, a note says so.
+
+    Args:
+        frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``; it is written as it is in
+            eval mode, and left as it was.
+        example_inputs: a tensor, a tuple of positional or a mapping of keyword inputs; they fix
+            the shapes that ``dynamic_shapes`` does not free.
+        path: ``.onnx``, ``.ort`` or ``.mlpackage``, or the suffix of another installed target.
+        dynamic_shapes: as ``torch.export.export`` takes it.
+        force: replace what is at ``path``.
+        try_file: whether to run what was written.
+        **target_options: such as ``opset=18`` or ``minimum_deployment_target="iOS17"``.
+
+    Raises:
+        DkmError: the target does not know the option or cannot hold a palette or a state, the
+            model cannot be exported or converted (with the reason), the file gives outputs that
+            differ by more than rounding, or ``path`` exists and ``force`` is not set. Nothing is
+            written then.
+    """
+    path = path_of(path)
+    truth("try_file", try_file)
+    target = target_for(path)
+    _check_options(target, target_options)
+    check_writable(path, force=force)
+    exported = export(frozen, example_inputs, dynamic_shapes=dynamic_shapes)
+    check_not_empty(example_inputs)
+    held = held_to(target, target_options)
+    _check_palettes(held, exported)
+    _check_states(held, exported)
+    replaced = _companions(target, path)
+    with written_whole(path, force=force) as temporary:
+        with quiet():
+            notes = list(target.write(exported, temporary, **target_options) or ())
+        stored = check_written(target, exported.palettes, temporary)
+        meant = target.approximates(target_options) if isinstance(target, Approximating) else None
+        if try_file:
+            half = stores_half(temporary, target, stored)
+            step = Steps([example_inputs]) if exported.states else example_inputs
+            notes += _tried(temporary, path, frozen, step, half_weights=half, meant=meant)
+    ledger = target.ledger(path)
+    for file in replaced.difference(ledger.companions):
+        remove(file)
+    widened = (_WIDENED,) if is_bfloat16(frozen) else ()
+    told = (*widened, *notes)
+    return Artifact(path, target.name, ledger, told, _interface(target, path))
+
+
+def _interface(target: Target, path: Path) -> Interface | None:
+    """What a file that was just written is to offer an app."""
+    if not isinstance(target, InterfaceReader):
+        return None
+    found, asked = target.read_interface(path)
+    return asked or found
+
+
+def _tried(
+    temporary: Path,
+    path: Path,
+    frozen: nn.Module,
+    inputs: Inputs | Steps,
+    *,
+    half_weights: bool,
+    meant: str | None,
+) -> list[str]:
+    """Notes on a file that was run. Raises DkmError if it computes something else, not meant to."""
+    try:
+        note = tried(temporary, frozen, inputs, half_weights=half_weights)
+    except DiffersError as error:
+        if meant:
+            return [f"{meant}: {error}"]
+        raise DkmError(
+            f"{path}: the file would not compute what the model does: {error}; try_file=False "
+            "(--no-try) writes it all the same"
+        ) from error
+    return [note.replace(str(temporary), str(path))] if note else []
+
+
+def _companions(target: Target, path: Path) -> set[Path]:
+    """Files that an older ``path`` keeps data in, and no other file, going by their names."""
+    try:
+        files = target.ledger(path).companions if path.exists() else ()
+    except DkmError:  # not a file of this target; what is beside it is not ours
+        files = ()
+    return {file for file in files if file.name.startswith(f"{path.name}.")}
+
+
+def _check_options(target: Target, options: dict[str, Any]) -> None:
+    parameters = inspect.signature(target.write).parameters.values()
+    known = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
+    for name in options:
+        if name not in known:
+            raise DkmError(
+                f"target {target.name} has no option {name!r}; it has {', '.join(known) or 'none'}"
+            )
+
+
+def _check_palettes(target: Target, exported: Exported) -> None:
+    for name, palette in exported.palettes.items():
+        refusal = target.refuse(spec_of(palette), palette.shape)
+        if refusal:
+            raise DkmError(f"{name}: target {target.name} cannot hold it: {refusal}")
+
+
+def _check_states(target: Target, exported: Exported) -> None:
+    for name, start in exported.states.items():
+        if isinstance(target, StatefulTarget):
+            refusal = target.refuse_state(start)
+        else:
+            refusal = "its files keep nothing from run to run"
+        if refusal:
+            raise DkmError(
+                f"{name}: forward writes to this buffer, and target {target.name} cannot hold it: "
+                f"{refusal}; make it an input and an output of forward"
+            )
+
+
+def check_written(
+    target: Target, palettes: Mapping[str, Palette], path: Path
+) -> Mapping[str, Palette]:
+    """The file is the witness: compare what its bytes decode to, not what was meant.
+
+    Returns:
+        The palettes of the file.
+
+    Raises:
+        RuntimeError: the file at ``path`` holds other palettes; the target is at fault.
+    """
+    stored = target.read_palettes(path)
+    for name, palette in palettes.items():
+        wrong = difference(palette, stored[name]) if name in stored else "not in the file"
+        if wrong:
+            raise RuntimeError(f"{name}: target {target.name} wrote a wrong file: {wrong}")
+    return stored

@@ -1,0 +1,126 @@
+"""Fold BatchNorm into the layers before it, ahead of clustering."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.fx import Node
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.conv import _ConvNd
+from torch.utils import _pytree as pytree
+
+from dkm_deploy._support.argument_checks import model_of
+from dkm_deploy.conversion.export import export
+from dkm_deploy.conversion.exported import Exported
+from dkm_deploy.errors import DkmError
+from dkm_deploy.model.inputs import Inputs, arguments
+from dkm_deploy.nn_utils.bfloat16 import widened
+from dkm_deploy.nn_utils.copies import independent_copy
+from dkm_deploy.nn_utils.state_guard import own_copies, random_state_kept, untouched
+from dkm_deploy.nn_utils.weights import plain
+
+_Layer = nn.Linear | _ConvNd
+_TOLERANCE = 1e-2  # of the outputs' norm; a wrong fold is far off, float16 arithmetic is not
+
+
+@torch.no_grad()
+@random_state_kept()
+def fold_batch_norm(model: nn.Module, example_inputs: Inputs) -> nn.Module:
+    """A copy of a model whose BatchNorms are folded into the layers before them.
+
+    Do it before ``dkm.prepare`` or ``dkm.palettize``: a palette cannot take up one factor a
+    channel, so that behind a palettized layer a BatchNorm stays an operation of its own in the
+    converted program. Folded are those that a linear or convolution layer alone feeds, each used
+    once; what took their place is ``nn.Identity``.
+
+    Args:
+        model: as it is in eval mode; it is left as it was. Norms, pruning masks and
+            parametrizations on its weights are applied, and gone from what is returned.
+        example_inputs: as :func:`dkm_deploy.convert` takes them; they show which layer feeds which.
+
+    Raises:
+        DkmError: the model cannot be exported, or computes something else once folded, which it
+            does if it reads a weight behind its layer's back.
+    """
+    model = plain(model_of(model))
+    folded = independent_copy(model).eval()
+    for layer_name, norm_name in _pairs(export(model, example_inputs)):
+        layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)
+        if isinstance(layer, _Layer) and isinstance(norm, _BatchNorm):
+            _fold(layer, norm)
+            folded.set_submodule(norm_name, nn.Identity())
+    _check(model, folded, example_inputs)
+    return folded
+
+
+def _pairs(exported: Exported) -> Iterator[tuple[str, str]]:
+    """Names of a layer and of the BatchNorm that alone reads its output."""
+    graph, signature = exported.program.graph, exported.program.graph_signature
+    reads = Counter(str(argument) for node in graph.nodes for argument in node.all_input_nodes)
+    for norm in graph.find_nodes(op="call_function", target=torch.ops.aten.batch_norm.default):
+        layer = norm.args[0]
+        if not _foldable(layer):
+            continue
+        weight, mean = str(layer.args[1]), str(norm.args[3])
+        known = weight in signature.inputs_to_parameters and mean in signature.inputs_to_buffers
+        if known and reads[weight] == reads[mean] == reads[str(layer)] == 1:
+            yield (
+                signature.inputs_to_parameters[weight].rpartition(".")[0],
+                signature.inputs_to_buffers[mean].rpartition(".")[0],
+            )
+
+
+def _foldable(layer: Any) -> bool:
+    """Whether the channels of the layer's output are dimension 1, as BatchNorm has them."""
+    if not isinstance(layer, Node) or len(layer.args) < 2:
+        return False
+    if layer.target is torch.ops.aten.linear.default:
+        return bool(layer.meta["val"].ndim == 2)
+    return str(layer.target).startswith("aten.conv")
+
+
+def _fold(layer: _Layer, norm: _BatchNorm) -> None:
+    """Scale and shift the weights of a layer as the BatchNorm does its outputs."""
+    mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = torch.rsqrt(variance + norm.eps) * (1 if norm.weight is None else norm.weight)
+    bias = (0 if layer.bias is None else layer.bias) - mean
+    shift = bias * scale + (0 if norm.bias is None else norm.bias)
+    layer.weight.copy_(_scaled(layer, scale))
+    if layer.bias is None:
+        layer.bias = nn.Parameter(shift.to(layer.weight))
+    else:
+        layer.bias.copy_(shift)
+
+
+def _scaled(layer: _Layer, scale: Tensor) -> Tensor:
+    """The weight with each output channel times its factor."""
+    weight = layer.weight
+    if not isinstance(layer, _ConvNd) or not layer.transposed:
+        return weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
+    # (groups, inputs, outputs, ..), the last two of each group
+    grouped = weight.reshape(layer.groups, -1, *weight.shape[1:])
+    factors = scale.reshape(layer.groups, 1, -1, *[1] * (weight.ndim - 2))
+    return (grouped * factors).reshape(weight.shape)
+
+
+def _outputs(model: nn.Module, example_inputs: Inputs) -> list[Any]:
+    args, kwargs = own_copies(arguments(example_inputs))
+    with untouched(model) as copied:
+        return pytree.tree_leaves(copied(*args, **kwargs))
+
+
+def _check(model: nn.Module, folded: nn.Module, example_inputs: Inputs) -> None:
+    before, after = (_outputs(m, example_inputs) for m in (widened(model), widened(folded)))
+    for expected, found in zip(before, after, strict=True):
+        if not torch.is_tensor(expected):
+            continue
+        difference = (found - expected).float().norm()
+        if not difference <= _TOLERANCE * expected.float().norm():
+            raise DkmError(
+                "the model computes something else with its BatchNorms folded; it reads weights "
+                "behind its layers' backs, so leave them as they are"
+            )

@@ -1,0 +1,71 @@
+"""Check a recipe against a model and the targets, before anything is clustered."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+import torch
+from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrize import ParametrizationList
+
+from dkm_deploy._support.argument_checks import model_of, names_of
+from dkm_deploy.conversion.registry import target_named
+from dkm_deploy.conversion.target import LayerTarget
+from dkm_deploy.errors import DkmError
+from dkm_deploy.nn_utils.copies import unwrapped
+from dkm_deploy.nn_utils.recurrent import gates
+from dkm_deploy.nn_utils.weights import OwnParametrization, weights
+from dkm_deploy.recipe import PaletteSpec, Recipe
+
+
+def check(
+    model: nn.Module, recipe: Recipe | PaletteSpec | int, targets: Sequence[str] = ()
+) -> Mapping[str, PaletteSpec]:
+    """The palette of each weight that the recipe clusters, by qualified name.
+
+    Raises:
+        DkmError: the weights cannot be clustered as the recipe says.
+    """
+    model, recipe = unwrapped(model_of(model)), Recipe.of(recipe)
+    targets = names_of(targets, "targets")
+    palettized = _palettized(model)
+    if palettized is not None:
+        raise DkmError(
+            f"{palettized} has a palette already (prepared before, or frozen); start from the "
+            "plain model, or from dkm.dense of the frozen one"
+        )
+    for target in targets:
+        _check_layers(model, target)
+    parameters = {name: weight.value.detach() for name, weight in weights(model).items()}
+    specs = recipe.assign(parameters).specs
+    for name, spec in specs.items():
+        if not torch.isfinite(parameters[name].detach()).all():
+            raise DkmError(f"{name}: the weights hold NaN or infinity; mend the model first")
+        for target in targets:
+            shape = tuple(parameters[name].shape)
+            refusal = target_named(target).refuse(spec, shape, gates(model, name))
+            if refusal:
+                raise DkmError(f"{name}: target {target} cannot hold it: {refusal}")
+    return specs
+
+
+def _palettized(model: nn.Module) -> str | None:
+    """The name of a weight that is prepared or frozen, if there is one."""
+    for prefix, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            for attribute, chain in cast(nn.ModuleDict, module.parametrizations).items():
+                parametrizations = list(cast(ParametrizationList, chain))
+                if any(isinstance(one, OwnParametrization) for one in parametrizations):
+                    return f"{prefix}.{attribute}".lstrip(".")
+    return None
+
+
+def _check_layers(model: nn.Module, name: str) -> None:
+    target = target_named(name)
+    if isinstance(target, LayerTarget):
+        for layer, module in model.named_modules():
+            refusal = target.refuse_layer(module)
+            if refusal:
+                raise DkmError(f"{layer or 'the model'}: target {name} cannot hold it: {refusal}")

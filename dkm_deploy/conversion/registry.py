@@ -1,0 +1,117 @@
+"""The register of targets and readers: who writes and who reads which file suffix.
+
+A target lives in its own package and registers an object under the entry-point group
+``dkm_deploy.targets``, so that a third party can add one; what only reads a kind of file
+registers under ``dkm_deploy.readers``. Nothing here knows any of them by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dkm_deploy._support.paths import existing, reading
+from dkm_deploy.conversion.target import Planner, Rewriter, Target, Versioned
+from dkm_deploy.errors import DkmError
+from dkm_deploy.formats.reader import Adviser, Reader
+
+if TYPE_CHECKING:
+    from dkm_deploy.formats.ledger import Ledger
+    from dkm_deploy.palette import Palette
+
+TARGETS = "dkm_deploy.targets"
+READERS = "dkm_deploy.readers"
+
+
+_R = TypeVar("_R", bound=Reader)
+
+
+@cache
+def targets() -> dict[str, Target]:
+    """All registered targets by name."""
+    found: list[Target] = [point.load() for point in entry_points(group=TARGETS)]
+    return {target.name: target for target in sorted(found, key=lambda t: t.name)}
+
+
+def target_named(name: str) -> Target:
+    """The target called ``name``, such as "onnx" or "coreml", or "coreml:iOS17" with a version."""
+    name, colon, version = name.partition(":")
+    if name not in targets():
+        raise DkmError(f"no target is called {name!r}; there are {', '.join(targets())}")
+    target = targets()[name]
+    if not colon:
+        return target
+    if not isinstance(target, Versioned):
+        raise DkmError(f"target {name} has no versions such as {version!r}; write {name!r}")
+    return target.at(version)
+
+
+def held_to(target: Target, options: Mapping[str, Any]) -> Target:
+    """The target at the version that the options of ``convert`` name, if they name one."""
+    if isinstance(target, Versioned) and target.version_option in options:
+        return target.at(options[target.version_option])
+    return target
+
+
+def target_for(path: Path) -> Target:
+    """The target that writes files with the suffix of ``path``."""
+    return _with_suffix(path, targets().values(), "written")
+
+
+def rewriter_for(path: Path) -> Rewriter:
+    """The target that palettizes files with the suffix of ``path``."""
+    able = [target for target in targets().values() if isinstance(target, Rewriter)]
+    return _with_suffix(path, able, "palettized")
+
+
+def planner_for(path: Path) -> Planner:
+    """The target that plans for files with the suffix of ``path``."""
+    able = [target for target in targets().values() if isinstance(target, Planner)]
+    return _with_suffix(path, able, "planned for")
+
+
+def reader_for(path: Path) -> Reader:
+    """What reads files with the suffix of ``path``: a target or a reader."""
+    loaded = (point.load() for point in entry_points(group=READERS))
+    readers: list[Reader] = [*targets().values(), *loaded]
+    for reader in readers:
+        if isinstance(reader, Adviser) and path.suffix in reader.advice:
+            raise DkmError(f"{path}: {reader.advice[path.suffix]}")
+    return _with_suffix(path, readers, "read")
+
+
+def _with_suffix(path: Path, candidates: Iterable[_R], verb: str) -> _R:
+    found = list(candidates)
+    for candidate in found:
+        if path.suffix in candidate.suffixes:
+            return candidate
+    known = ", ".join(suffix for candidate in found for suffix in candidate.suffixes)
+    raise DkmError(f"{path}: files with suffix {path.suffix!r} cannot be {verb}; known: {known}")
+
+
+def read_palettes(path: str | Path) -> dict[str, Palette]:
+    """The palettes of a converted file, decoded from its bytes on any OS.
+
+    Returns:
+        Palettes by qualified parameter name; empty where every weight is dense.
+
+    Raises:
+        DkmError: the file is missing, damaged, or of an unknown kind.
+    """
+    path = existing(path)
+    with reading(path):
+        return reader_for(path).read_palettes(path)
+
+
+def ledger(path: str | Path) -> Ledger:
+    """Every byte of a converted file accounted for, by tensor and by kind.
+
+    Raises:
+        DkmError: the file is missing, damaged, or of an unknown kind.
+    """
+    path = existing(path)
+    with reading(path):
+        return reader_for(path).ledger(path)

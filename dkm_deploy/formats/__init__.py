@@ -1,0 +1,1 @@
+"""What files hold, read without any runtime."""

@@ -1,0 +1,32 @@
+"""What reads a kind of file: its palettes and every byte of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from dkm_deploy.formats.ledger import Ledger
+from dkm_deploy.palette import Palette
+
+
+class Reader(Protocol):
+    """Something that tells what a file holds."""
+
+    suffixes: tuple[str, ...]
+
+    def read_palettes(self, path: Path) -> dict[str, Palette]:
+        """The palettes decoded from the file's bytes, by qualified parameter name."""
+        ...
+
+    def ledger(self, path: Path) -> Ledger:
+        """Every byte of the file."""
+        ...
+
+
+@runtime_checkable
+class Adviser(Reader, Protocol):
+    """A reader that knows files of its kind that it cannot read."""
+
+    advice: Mapping[str, str]
+    """By suffix, what such a file is and what to give in its place."""

@@ -1,0 +1,1 @@
+"""A model with palettes: its inputs, outputs, checkpoint, and how it is named and run."""

@@ -1,0 +1,79 @@
+"""Calibration data: samples that show what a model is used for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from dkm_deploy.errors import DkmError, reason_of
+from dkm_deploy.model.inputs import call
+from dkm_deploy.nn_utils.state_guard import own_copies, rewound
+
+Calibration = Tensor | Mapping[str, Any] | Iterable[Any]
+"""Batches as :func:`dkm_deploy.fit` takes them: ``(inputs, labels)``, or the inputs alone; or all
+samples at once, a tensor or a mapping of keyword inputs, which are cut into batches of 16."""
+
+BATCH = 16
+"""Samples of a batch, where the user has made none."""
+
+
+def batches(calibration: Calibration | None) -> Iterator[Any]:
+    """The batches of calibration data.
+
+    Raises:
+        DkmError: there is none, or it is no collection.
+    """
+    if calibration is None:
+        raise DkmError("calibration data is missing: give batches of (inputs, labels) or of inputs")
+    if isinstance(calibration, (Tensor, Mapping)):
+        calibration = in_batches(calibration)
+    if not isinstance(calibration, Iterable):
+        raise DkmError(f"calibration is a {type(calibration).__name__}; it must be batches")
+    number = 0
+    for number, batch in enumerate(calibration, 1):  # noqa: B007  # counted for the check below
+        yield batch
+    if not number:
+        raise DkmError("calibration has no batch; a generator can be used once only")
+
+
+def in_batches(samples: Any, size: int = BATCH) -> Iterator[Any]:
+    """Nested tensors of n samples, along the first dimension, as nested batches."""
+    leaves, spec = pytree.tree_flatten(samples)
+    counts = {len(leaf) for leaf in leaves if torch.is_tensor(leaf) and leaf.ndim}
+    if len(counts) != 1:
+        raise DkmError(f"calibration tensors have {sorted(counts)} samples; they must have as many")
+    for start in range(0, counts.pop(), size):
+        part = [t[start : start + size] if torch.is_tensor(t) and t.ndim else t for t in leaves]
+        yield pytree.tree_unflatten(part, spec)
+
+
+def outputs_of(model: nn.Module, inputs: Any, number: int) -> Any:
+    """What a model returns on the inputs of a batch, each time from its own buffers.
+
+    Raises:
+        DkmError: it does not run on them.
+    """
+    try:
+        with rewound(model):
+            return call(model, own_copies(inputs))
+    except Exception as error:  # any error of the user's own forward
+        raise DkmError(
+            f"the model does not run on calibration batch {number}: {reason_of(error)}"
+        ) from error
+
+
+def tensors_of(model: nn.Module, inputs: Any, number: int) -> list[Tensor]:
+    """The tensors among what :func:`outputs_of` gives, in float32."""
+    outputs = outputs_of(model, inputs, number)
+    return [t.float() for t in pytree.tree_leaves(outputs) if torch.is_tensor(t)]
+
+
+def samples_in(batch: Any) -> int:
+    """Samples of a batch: the length of its first tensor."""
+    tensors = (leaf for leaf in pytree.tree_leaves(batch) if torch.is_tensor(leaf) and leaf.ndim)
+    first = next(tensors, None)
+    return 1 if first is None else len(first)

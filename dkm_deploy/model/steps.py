@@ -1,0 +1,53 @@
+"""A sequence of steps: the inputs of runs that follow each other, with state kept between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dkm_deploy.errors import DkmError
+from dkm_deploy.model.inputs import Inputs, arguments
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Inputs of a model that keeps state, step by step; the first starts from its own buffers.
+
+    ``dkm.Steps([(token_0, position_0), (token_1, position_1)])`` are two steps of a model with two
+    inputs, each as :func:`dkm_deploy.convert` takes example inputs. Where samples are counted, as
+    for labels, those of the first step come first, then those of the second, and so on.
+
+    Raises:
+        DkmError: there is no step, or one is no inputs of a model.
+    """
+
+    steps: Sequence[Inputs]
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.steps, (list, tuple)) or not self.steps:
+            raise DkmError("Steps takes a list with the inputs of each step, at least one")
+        for step in self.steps:
+            arguments(step)
+
+    def __iter__(self) -> Iterator[Inputs]:
+        return iter(self.steps)
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+
+def unstacked(inputs: Mapping[str, Tensor]) -> Steps:
+    """The steps of tensors whose first dimension is the step.
+
+    Raises:
+        DkmError: the tensors have other numbers of steps, or none.
+    """
+    lengths = {len(tensor) if tensor.ndim else 0 for tensor in inputs.values()}
+    if len(lengths) != 1 or 0 in lengths:
+        raise DkmError(
+            f"the inputs have {sorted(lengths)} steps (first dimension); they must have as many"
+        )
+    (count,) = lengths
+    return Steps([{name: tensor[i] for name, tensor in inputs.items()} for i in range(count)])

@@ -1,0 +1,131 @@
+"""Run a file that was just written on the inputs that it was made with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from dkm_deploy.errors import DkmError, reason_of
+from dkm_deploy.model.inputs import Inputs
+from dkm_deploy.model.run import Outputs, run_model
+from dkm_deploy.model.steps import Steps
+from dkm_deploy.parity.figures import Judged
+from dkm_deploy.parity.reduced_precision import Arithmetic, arithmetic
+from dkm_deploy.parity.repeatability import randomness
+from dkm_deploy.parity.rounding_noise import DRAWS, measure
+from dkm_deploy.parity.slice_comparison import close, judged
+from dkm_deploy.parity.stored_reference import as_stored, unless_exact
+from dkm_deploy.runtimes import Session, TellsPrecision, float32_runtime, runtime_for
+from dkm_deploy.runtimes.run_file import run_file
+
+_DRAWS = 4  # half of what a validation takes, which is asked where these find fault
+_NOT_TRIED = "not tried: "
+
+
+class DiffersError(DkmError):
+    """A file that computes something else than the model it was made from."""
+
+
+def tried(
+    path: Path, model: nn.Module, inputs: Inputs | Steps, *, half_weights: bool
+) -> str | None:
+    """Compare what a file computes with the model, under the limits of a validation.
+
+    Args:
+        path: the file.
+        model: that it was made from; it is not changed.
+        inputs: that it was made with; one step for a file that keeps state.
+        half_weights: whether the file stores weights in float16.
+
+    Returns:
+        None if it computes the same; else what to know: why it could not be tried, or that the
+        model overflows in the numbers of the file.
+
+    Raises:
+        DiffersError: an output is further off than the model's own noise allows.
+    """
+    with torch.random.fork_rng(devices=[]):
+        try:
+            runtime = runtime_for(path)
+            session = runtime.load(path)
+        except Exception as error:  # whatever a runtime's own code raises: the file is written
+            return _NOT_TRIED + reason_of(error)
+        half = session.computes_half if isinstance(session, TellsPrecision) else half_weights
+        given = (path, model, inputs)
+        if half and (exact := float32_runtime(path)):
+            # First, for rounding hides small faults, and what overflows tells of no others.
+            found = _compared(exact.load_in_float32, Arithmetic("float32", "float16"), *given)
+            if found:
+                return found
+        numbers = arithmetic(half, half_weights)
+        return _compared(lambda _: session, numbers, *given, half_sums=half and runtime.native)
+
+
+def _compared(
+    load: Callable[[Path], Session],
+    numbers: Arithmetic,
+    path: Path,
+    model: nn.Module,
+    inputs: Inputs | Steps,
+    *,
+    half_sums: bool = False,
+) -> str | None:
+    """As :func:`tried`, in one arithmetic."""
+    try:
+        expected = run_model(model, inputs)
+        outputs = _matched(run_file(load(path), inputs), expected)
+    except DiffersError:
+        raise
+    except Exception as error:  # as above
+        return _NOT_TRIED + reason_of(error)
+    stored = as_stored(model, numbers.weights, path)
+    if stored is not model:
+        expected = unless_exact(outputs, expected, run_model(stored, inputs))
+    if all(close(outputs[name], expected[name], numbers.compute) for name in expected):
+        return None
+    random = randomness("the model", model, inputs)
+    if random:
+        return _NOT_TRIED + random
+
+    def told(draws: int) -> str | None:
+        noise = measure(stored, inputs, numbers, draws)
+        if half_sums:
+            noise = noise.in_half_sums()
+        return _told(outputs, expected, judged(outputs, expected, noise, numbers.coarsest))
+
+    try:
+        return told(_DRAWS)
+    except DiffersError:  # few draws may miss what a gain or a mean owes to one rounding
+        return told(DRAWS)
+
+
+def _told(outputs: Outputs, expected: Outputs, found: dict[str, Judged]) -> str | None:
+    for name, own in found.items():
+        lost = int(np.count_nonzero(np.isfinite(expected[name]) & ~np.isfinite(outputs[name])))
+        if lost and own.infinite:
+            return (
+                f"output {name!r}: {lost} values overflow in float16, in which the file computes; "
+                "compute_precision='float32' has room for them"
+            )
+        if lost:
+            raise DiffersError(f"output {name!r} has {lost} NaN or infinite values")
+        if own.figures and not own.figures[0].ratio <= 1:
+            raise DiffersError(f"output {name!r}: {own.told(own.figures[0])}")
+    return None
+
+
+def _matched(outputs: Outputs, expected: Outputs) -> Outputs:
+    """Outputs by the model's names. Raises DiffersError if they cannot be those of the model."""
+    if len(outputs) != len(expected):
+        raise DiffersError(f"it gives {len(outputs)} outputs, the model {len(expected)}")
+    if set(outputs) != set(expected):
+        outputs = dict(zip(expected, outputs.values(), strict=True))
+    for name, array in expected.items():
+        if outputs[name].shape != array.shape:
+            shape = outputs[name].shape
+            raise DiffersError(f"output {name!r} has shape {shape}, the model gives {array.shape}")
+    return {name: outputs[name] for name in expected}

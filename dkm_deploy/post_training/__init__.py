@@ -1,0 +1,1 @@
+"""Palettes after training, without a loop; and what is mended afterwards."""

@@ -1,0 +1,224 @@
+"""Bin & Quant (Sakthi et al. 2022, arXiv 2210.05111): bins are cut where the model minds most."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from dkm_deploy._support.argument_checks import function, integer, real
+from dkm_deploy._support.measurement_cache import Cache, digest, model_digest, tensor_digest
+from dkm_deploy._version import __version__
+from dkm_deploy.clustering.layout import to_palette
+from dkm_deploy.errors import DkmError
+from dkm_deploy.model.calibration import Calibration
+from dkm_deploy.model.metric import Metric, accuracy
+from dkm_deploy.palette import Palette
+from dkm_deploy.post_training.loss_probe import Probe
+from dkm_deploy.recipe import PaletteSpec
+
+_RAISED = 1.2  # what the members of a bin are multiplied by, to see how much the model minds
+
+
+@dataclass(frozen=True)
+class BinQuant:
+    """Bins of a weight's values, with the model's metric in the loop and no training.
+
+    A weight starts with the bins between its least value, mean - sd, mean, mean + sd and largest
+    value. As long as the model has lost more than ``tolerance``, the bin whose members it minds
+    most (raised by a fifth, the rest of the weight as it was) is cut in two at its midpoint.
+    Weights are taken by size, the largest first, and stay binned while the next is; of equal ones
+    the first is that by whose four bins the model loses least.
+
+    Attributes:
+        metric: ``metric(first output, labels)``, more is better; top-1 accuracy in percent if left
+            out.
+        tolerance: of its loss, in its own units; the paper's authors use 0.2 points of accuracy.
+        evaluations: of the model, at most. When they are used up, bins with the largest squared
+            error are cut, up to the bits of the recipe.
+        means: a bin's value is the mean of its members, which is never worse in squared error;
+            False takes the bin's midpoint, as published.
+        cache: a folder for evaluations, kept by content: a search that was killed goes on. Metrics
+            count by their name.
+    """
+
+    metric: Metric = accuracy
+    tolerance: float = 0.2
+    evaluations: int = 1_000
+    means: bool = True
+    cache: str | Path | None = None
+
+    def __post_init__(self) -> None:
+        real("tolerance", self.tolerance, least=0)
+        integer("evaluations", self.evaluations, 0)
+        function("metric", self.metric)
+
+    @property
+    def calibrated(self) -> bool:
+        """It takes labelled samples."""
+        return True
+
+    def palettes(
+        self,
+        model: nn.Module,
+        specs: Mapping[str, PaletteSpec],
+        calibration: Calibration | None,
+    ) -> Iterator[tuple[str, Palette]]:
+        """The bits of a spec are the most that its palette gets; fewer bins make fewer bits.
+
+        Raises:
+            DkmError: a spec is not of scalars in one LUT, or the calibration data does not fit.
+        """
+        for name, spec in specs.items():
+            if (spec.cluster_dim, spec.group_size, spec.per_channel_scale) != (1, None, False):
+                raise DkmError(f"{name}: bins are of scalars, with one LUT and no scale")
+        probe = Probe(model, calibration, self.metric)
+        search = _Search(self, probe, model_digest(model))
+        weights = {name: model.get_parameter(name).detach() for name in specs}
+        for name in search.order(weights):
+            bins = search.bins(name, weights[name], 1 << specs[name].bits)
+            yield name, bins.palette()
+
+
+@dataclass(frozen=True)
+class Bins:
+    """A weight's values cut at edges.
+
+    Attributes:
+        weight: of any shape.
+        edges: increasing, all values within them, ``(bins + 1,)``; float64.
+        means: whether a bin's value is the mean of its members or its midpoint.
+    """
+
+    weight: Tensor
+    edges: Tensor
+    means: bool
+
+    @classmethod
+    def first(cls, weight: Tensor, means: bool) -> Bins:
+        """Four bins, or fewer where edges coincide or leave the range of the values."""
+        wide = weight.double()
+        low, high, middle = wide.min(), wide.max(), wide.mean()
+        spread = wide.std(correction=0)
+        edges = torch.stack([low, middle - spread, middle, middle + spread, high])
+        return cls(weight, torch.unique(edges.clamp(low, high)), means)
+
+    @property
+    def count(self) -> int:
+        """How many bins there are; a weight of equal values has one."""
+        return max(len(self.edges) - 1, 1)
+
+    def members(self) -> Tensor:
+        """The bin of each value; int64 of the weight's shape."""
+        return torch.bucketize(self.weight.double().contiguous(), self.edges[1:-1], right=True)
+
+    def levels(self) -> Tensor:
+        """The value of each bin, ``(bins,)``; an empty bin has its midpoint. float64."""
+        middles = (self.edges[1:] + self.edges[:-1]) / 2 if len(self.edges) > 1 else self.edges
+        if not self.means:
+            return middles
+        place, values = self.members().flatten(), self.weight.double().flatten()
+        sums = torch.zeros_like(middles).index_add_(0, place, values)
+        counts = torch.bincount(place, minlength=self.count)
+        return torch.where(counts > 0, sums / counts.clamp(min=1), middles)
+
+    def decoded(self) -> Tensor:
+        """The weight with the value of its bin for each value."""
+        return self.levels()[self.members()].to(self.weight.dtype)
+
+    def raised(self, bin_number: int) -> Tensor:
+        """The weight with the members of one bin multiplied."""
+        return torch.where(self.members() == bin_number, _RAISED * self.weight, self.weight)
+
+    def errors(self) -> Tensor:
+        """The squared error of each bin, ``(bins,)``."""
+        place = self.members().flatten()
+        gaps = (self.levels()[place] - self.weight.double().flatten()).square()
+        return torch.zeros_like(self.levels()).index_add_(0, place, gaps)
+
+    def cut(self, bin_number: int) -> Bins:
+        """One bin more, by an edge in the middle of one."""
+        low, high = self.edges[bin_number], self.edges[bin_number + 1]
+        edges = torch.cat([self.edges, ((low + high) / 2)[None]]).sort().values
+        return Bins(self.weight, edges, self.means)
+
+    def palette(self) -> Palette:
+        """With the fewest bits that hold the bins; the last value fills the LUT."""
+        levels = self.levels().to(self.weight.dtype)
+        bits = max((self.count - 1).bit_length(), 1)
+        lut = torch.cat([levels, levels[-1:].expand((1 << bits) - self.count)])
+        spec, shape = PaletteSpec(bits), self.weight.shape
+        return to_palette(self.members().reshape(1, -1), lut.reshape(1, -1, 1), shape, spec)
+
+
+class _Search:
+    """Evaluates, and counts how often."""
+
+    def __init__(self, how: BinQuant, probe: Probe, fingerprint: str) -> None:
+        self._how, self._probe = how, probe
+        self._cache = Cache(None if how.cache is None else Path(how.cache))
+        self._key: list[object] = [__version__, fingerprint, tensor_digest(probe.samples)]
+        self._key += [how.metric, probe.baseline]
+        self._left = how.evaluations
+
+    def order(self, weights: Mapping[str, Tensor]) -> list[str]:
+        """Names, the largest weights first."""
+        sizes = [weight.numel() for weight in weights.values()]
+        losses = {
+            name: self._loss(name, Bins.first(weight, self._how.means).decoded())
+            for name, weight in weights.items()
+            if sizes.count(weight.numel()) > 1 and self._left
+        }
+        return sorted(weights, key=lambda name: (-weights[name].numel(), losses.get(name, 0.0)))
+
+    def bins(self, name: str, weight: Tensor, most: int) -> Bins:
+        """The bins of one weight; the next evaluations are made with it binned."""
+        bins = Bins.first(weight, self._how.means)
+        if bins.count > most:
+            raise DkmError(f"{name}: bins start with {bins.count} values, and 1 bit has 2")
+        best, least = bins, float("inf")
+        sensitivities: dict[tuple[float, float], float] = {}
+        while self._left:
+            loss = self._loss(name, bins.decoded())
+            if loss <= least:
+                best, least = bins, loss
+            if loss <= self._how.tolerance or bins.count == most or len(bins.edges) < 3:
+                break
+            bins = bins.cut(self._most_sensitive(name, bins, sensitivities))
+        else:
+            best = _by_error(bins, most)
+        self._probe.keep(name, best.decoded())
+        self._key += [name, tensor_digest(best.decoded())]
+        return best
+
+    def _most_sensitive(
+        self, name: str, bins: Bins, known: dict[tuple[float, float], float]
+    ) -> int:
+        """The bin whose raised members lose the model most; of cut ones only halves are new."""
+        spans: Sequence[tuple[float, float]] = list(
+            zip(bins.edges[:-1].tolist(), bins.edges[1:].tolist(), strict=True)
+        )
+        for number, span in enumerate(spans):
+            if span not in known and self._left:
+                known[span] = self._loss(name, bins.raised(number))
+        losses = [known.get(span, float("-inf")) for span in spans]
+        return losses.index(max(losses))
+
+    def _loss(self, name: str, values: Tensor) -> float:
+        key = digest((*self._key, name, tensor_digest(values)))
+        self._left -= 1
+        known = self._cache.take(key, float)
+        if known is None:
+            known = float(self._probe.loss(name, values))
+            self._cache.put(key, known)
+        return known
+
+
+def _by_error(bins: Bins, most: int) -> Bins:
+    """Cut the bin with the largest squared error until there are ``most``, or no error is left."""
+    while bins.count < most and len(bins.edges) > 1 and float(bins.errors().max()) > 0:
+        bins = bins.cut(int(bins.errors().argmax()))
+    return bins

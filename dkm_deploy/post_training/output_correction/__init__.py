@@ -1,0 +1,1 @@
+"""Correct the outputs of a palettized model, layer by layer, without labels."""

@@ -1,0 +1,183 @@
+"""Correct the outputs of a palettized model without labels: LUT entries, biases, BatchNorms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from dkm_deploy._support.argument_checks import model_of
+from dkm_deploy.errors import DkmError
+from dkm_deploy.model.calibration import Calibration, batches, tensors_of
+from dkm_deploy.model.inputs import parted, to_device
+from dkm_deploy.model.palettized import PaletteWeight, palettes, weight_name
+from dkm_deploy.nn_utils.copies import independent_copy
+from dkm_deploy.nn_utils.hooks import unfused_attention
+from dkm_deploy.nn_utils.state_guard import random_state_kept
+from dkm_deploy.nn_utils.weights import plain
+from dkm_deploy.post_training.output_correction.layer import LayerCorrection, correct_layer
+from dkm_deploy.post_training.output_correction.layer_order import LINEAR, Stage, stages
+from dkm_deploy.post_training.output_correction.layer_samples import Models
+from dkm_deploy.post_training.output_loss import Yardstick
+
+_NEARER_WITHOUT = "the model's outputs came nearer to the original's without"
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A corrected model and what was done to it.
+
+    Attributes:
+        model: frozen, in eval mode.
+        layers: in the order in which they work; none if the model was best as it was.
+        left: reason by palette whose LUT is as it was.
+        error_before: ``|outputs - original outputs| / |original outputs|`` of the model on the
+            calibration data, the squares summed over its outputs.
+        error_after: the same of the corrected one, no larger.
+    """
+
+    model: nn.Module
+    layers: tuple[LayerCorrection, ...]
+    left: Mapping[str, str]
+    error_before: float
+    error_after: float
+
+
+def correct(frozen: nn.Module, original: nn.Module, calibration: Calibration | None) -> nn.Module:
+    """A copy of a frozen model whose layers' outputs are nearer to the original's.
+
+    Layer by layer, in the order in which they work and each on what the corrected ones before it
+    give: LUT entries by least squares, with the indices as they are; biases by the mean gap of
+    each channel; BatchNorms by a factor and a shift of each channel. That is done with LUTs and
+    without, and of these two and the model as it was the one is kept whose own outputs are nearest
+    to the original's. Labels are not read. Only values change, so that files keep their size.
+
+    Args:
+        frozen: from ``dkm.palettize`` or ``dkm.freeze``; it is left as it was.
+        original: the plain model that it was made of; it is left as it was.
+        calibration: batches as :func:`dkm_deploy.fit` takes them, or all samples at once; see
+            :func:`dkm_deploy.palettize`. 64 to 256 samples are enough. They are held in memory,
+            four copies of the model, and of two models' layers up to 256 MiB of inputs and outputs.
+
+    Returns:
+        A frozen module in eval mode. :func:`correct_details` also tells what was done where.
+
+    Raises:
+        DkmError: the models do not belong together, there is no calibration data, a model does not
+            run on it, or a layer's outputs are not finite.
+    """
+    return correct_details(frozen, original, calibration).model
+
+
+@torch.no_grad()
+@random_state_kept()
+def correct_details(
+    frozen: nn.Module, original: nn.Module, calibration: Calibration | None
+) -> Correction:
+    """What :func:`correct` gives, with the figures of each layer. Takes and raises the same."""
+    model_of(frozen, "frozen")
+    original = plain(model_of(original, "original"))
+    _check_alike(frozen, original)
+    intact = independent_copy(original).eval()
+    device = next(original.parameters()).device
+    inputs = [to_device(parted(batch)[0], device) for batch in batches(calibration)]
+    users = list(_users(frozen).values())
+    alone = {names[0] for names in users if len(names) == 1}
+    with unfused_attention():
+        as_it_was = _Candidate(independent_copy(frozen).eval())
+        order = stages(as_it_was.model, inputs[0])
+        fitted, without = (
+            _corrected(as_it_was.model, intact, order, inputs, luts) for luts in (alone, set[str]())
+        )
+        wanted = Yardstick(_outputs(intact, inputs), [None] * len(inputs), None)
+        tried = (fitted, without, as_it_was)
+        *_, before = losses = [wanted.loss(_outputs(one.model, inputs)) for one in tried]
+    least = min(losses)
+    best = tried[losses.index(least)]
+    called = {stage.layer for stage in order}
+    left = {
+        names[0]: _NEARER_WITHOUT if names[0] in fitted.names else _reason(frozen, names, called)
+        for names in users
+        if names[0] not in best.names
+    }
+    return Correction(best.model, best.layers, left, math.sqrt(before), math.sqrt(least))
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    model: nn.Module
+    layers: tuple[LayerCorrection, ...] = ()
+
+    @property
+    def names(self) -> set[str]:
+        """Of all that has new values."""
+        return {name for layer in self.layers for name in layer.corrected}
+
+
+def _corrected(
+    frozen: nn.Module,
+    original: nn.Module,
+    order: Sequence[Stage],
+    inputs: Sequence[Any],
+    luts: Collection[str],
+) -> _Candidate:
+    """A copy of the frozen model, corrected layer by layer; of its LUTs only these."""
+    copied = independent_copy(frozen)
+    models = Models(copied, original, order, inputs)
+    done = tuple(correct_layer(stage, models.samples(stage), luts) for stage in order)
+    return _Candidate(copied, done)
+
+
+def _outputs(model: nn.Module, inputs: Sequence[Any]) -> list[list[Tensor]]:
+    with parametrize.cached():
+        return [tensors_of(model, batch, number) for number, batch in enumerate(inputs, 1)]
+
+
+def _check_alike(frozen: nn.Module, original: nn.Module) -> None:
+    """Raise DkmError unless the original has the tensors that the frozen model was made of."""
+    found, theirs = palettes(frozen), original.state_dict()
+    if not found:
+        raise DkmError("the model has no palettes; dkm.freeze or dkm.palettize it first")
+    ours = dict.fromkeys(weight_name(name) for name in frozen.state_dict())
+    for name in (*ours, *theirs):
+        if name not in theirs or name not in ours:
+            which = "original" if name in ours else "frozen model"
+            raise DkmError(
+                f"{name}: the {which} has no such tensor; give the plain model that the frozen one "
+                "was made of, with its BatchNorms folded if they were"
+            )
+    for name, palette in found.items():
+        shape = tuple(theirs[name].shape)
+        if shape != palette.shape:
+            raise DkmError(f"{name}: its shape is {palette.shape}, and {shape} in the original")
+
+
+def _users(frozen: nn.Module) -> dict[int, list[str]]:
+    """The names by which each palette is used, by the identity of its decoder."""
+    users: dict[int, list[str]] = {}
+    for prefix, module in frozen.named_modules():
+        if parametrize.is_parametrized(module):
+            for attribute, chain in module.parametrizations.items():
+                if isinstance(chain[0], PaletteWeight):
+                    name = f"{prefix}.{attribute}".lstrip(".")
+                    users.setdefault(id(chain[0]), []).append(name)
+    return users
+
+
+def _reason(frozen: nn.Module, names: Sequence[str], called: Collection[str | None]) -> str:
+    """Why the LUT of a palette was left, if it was."""
+    layer = names[0].rpartition(".")[0]
+    module = frozen.get_submodule(layer)
+    if len(names) > 1:
+        return f"shared by {', '.join(names)}"
+    if not isinstance(module, LINEAR):
+        kind = type(module).__name__.removeprefix("Parametrized")
+        return f"its layer is of type {kind}; corrected are linear layers and convolutions"
+    if layer not in called:
+        return "its layer was not called by itself"
+    return "no other LUT brought the outputs nearer to the original's"

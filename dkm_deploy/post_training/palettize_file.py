@@ -1,0 +1,166 @@
+"""A file in, a smaller file out: a model file without its Python model, or a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dkm_deploy._support.atomic_files import check_writable, written_whole
+from dkm_deploy._support.paths import existing, path_of
+from dkm_deploy.conversion.convert import check_written
+from dkm_deploy.conversion.registry import ledger, read_palettes, rewriter_for
+from dkm_deploy.errors import DkmError
+from dkm_deploy.formats.ledger import size_on_disk
+from dkm_deploy.model.checkpoint import dense_tensors, is_palettized, save
+from dkm_deploy.model.spec import calibration_batches, is_program, plain_model
+from dkm_deploy.nn_utils.state_guard import random_state_kept
+from dkm_deploy.nn_utils.weights import plain
+from dkm_deploy.palette import Palette
+from dkm_deploy.post_training.methods import AfterTraining, method_named
+from dkm_deploy.post_training.output_correction.correct import correct_details
+from dkm_deploy.post_training.palettize import palettize
+from dkm_deploy.recipe import PaletteSpec, Recipe
+
+
+@dataclass(frozen=True)
+class Rewritten:
+    """A palettized file. ``os.fspath`` of it is its path.
+
+    Attributes:
+        path: the file.
+        palettes: by weight name, as they were read back from the file.
+        dense: reason of every other tensor of rank 2 or more by name.
+        unchecked: what could not be checked about the file, one sentence each.
+        bytes_before: of the input, with all files that it refers to; of a program, its
+            parameters and buffers alone.
+        bytes_after: of the file, with all files that it refers to.
+        uncorrected: reason of every palette whose LUT a correction left as it was by name.
+    """
+
+    path: Path
+    palettes: Mapping[str, Palette]
+    dense: Mapping[str, str]
+    unchecked: tuple[str, ...]
+    bytes_before: int
+    bytes_after: int
+    uncorrected: Mapping[str, str] = field(default_factory=dict)
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+
+@random_state_kept()
+def palettize_file(
+    path: str | Path, out: str | Path, recipe: Recipe | PaletteSpec | int, *, force: bool = False
+) -> Rewritten:
+    """Cluster the weights of a model file by k-means and write a file of the same kind.
+
+    A ``.pt2`` file gives a checkpoint, as ``dkm.save`` writes it. Of other files the palettes are
+    decoded from what was written and compared with the clustered ones before it gets its name. The
+    input is never changed.
+
+    Args:
+        path: an ``.onnx`` file, a file of another target that can do this, or a ``.pt2`` file.
+        out: the file to write; of the same kind, or ``.safetensors``; not ``path``.
+        recipe: which weight gets which palette, by the names in the file.
+        force: replace what is at ``out``.
+
+    Raises:
+        DkmError: the file is missing, damaged or of a kind that cannot be palettized; the recipe
+            does not fit it; nothing in it can be palettized (with the first reasons); or ``out``
+            is the input, of another kind, or exists and ``force`` is not set. Nothing is written
+            then.
+    """
+    recipe, path, out = Recipe.of(recipe), path_of(path), path_of(out, "out")
+    if is_program(path):
+        return palettize_checkpoint(str(path), None, out, recipe, force=force)
+    path = existing(path)
+    target = rewriter_for(path)
+    if out.suffix not in target.suffixes:
+        kinds = " or ".join(target.suffixes)
+        raise DkmError(f"{out}: palettizing {path} gives a file with suffix {kinds}")
+    _check_output(out, path, force=force)
+    with written_whole(out, force=force) as temporary:
+        done = target.palettize(path, temporary, recipe)
+        check_written(target, done.palettes, temporary)
+    after = ledger(out).total_bytes
+    return Rewritten(out, done.palettes, done.dense, done.unchecked, done.bytes_before, after)
+
+
+def palettize_checkpoint(
+    model: str,
+    weights: Path | None,
+    out: Path,
+    recipe: Recipe,
+    *,
+    method: str | AfterTraining = "kmeans",
+    calibration: Path | None = None,
+    correct: bool = False,
+    force: bool = False,
+) -> Rewritten:
+    """Cluster the weights of a Python model or a program and write a packed checkpoint.
+
+    Args:
+        model: ``package.module:callable`` that makes the model of the checkpoint, or a ``.pt2``
+            file.
+        weights: the plain safetensors checkpoint; None for a ``.pt2`` file, which has its own.
+        out: the ``.safetensors`` file to write, as ``dkm.save`` does.
+        recipe: which weight gets which palette.
+        method: as :func:`dkm_deploy.palettize` takes it.
+        calibration: safetensors file of inputs, and labels if known; for methods and a
+            correction, which need it.
+        correct: whether to correct the outputs, see :func:`dkm_deploy.correct`.
+        force: replace what is at ``out``.
+
+    Raises:
+        DkmError: the model cannot be made, the checkpoint is not its own or palettized already,
+            the recipe or the calibration data does not fit, or ``out`` is no place to write to.
+    """
+    if out.suffix != ".safetensors":
+        raise DkmError(
+            f"{out}: palettizing a PyTorch model gives a checkpoint with suffix .safetensors; "
+            "for other files there is dkm-deploy convert"
+        )
+    source = existing(weights or model)
+    _check_output(out, source, force=force)
+    if weights is not None and is_palettized(weights):
+        raise DkmError(f"{weights}: palettized already; start from the plain checkpoint")
+    original = plain(plain_model(model, weights).model)
+    data = None if calibration is None else list(calibration_batches(calibration, original))
+    frozen, left = _palettized(original, recipe, method, data, correct=correct)
+    save(frozen, out, force=force)
+    dense = recipe.assign(original).dense.items()
+    high_rank = {name: reason for name, reason in dense if original.get_parameter(name).ndim > 1}
+    tensors = dense_tensors(original).values()  # beside them a program has a graph, and inputs
+    before = sum(t.nbytes for t in tensors) if weights is None else size_on_disk(weights)
+    return Rewritten(out, read_palettes(out), high_rank, (), before, size_on_disk(out), left)
+
+
+def _palettized(
+    original: nn.Module,
+    recipe: Recipe,
+    method: str | AfterTraining,
+    data: Sequence[Any] | None,
+    *,
+    correct: bool,
+) -> tuple[nn.Module, Mapping[str, str]]:
+    """A frozen model, and the reasons of LUTs that were not corrected."""
+    if not correct:
+        return palettize(original, recipe, method, data), {}
+    frozen = palettize(original, recipe, method, data if method_named(method).calibrated else None)
+    done = correct_details(frozen, original, data)
+    return done.model, done.left
+
+
+def _check_output(out: Path, source: Path, *, force: bool) -> None:
+    """Raise DkmError if ``out`` is the input or may not be replaced."""
+    check_writable(out, force=True)
+    if out.is_dir():
+        raise DkmError(f"{out}: this is a folder; give the name of a file")
+    if out.exists() and out.samefile(source):
+        raise DkmError(f"{out}: this is the input, which is never changed; give another name")
+    check_writable(out, force=force)

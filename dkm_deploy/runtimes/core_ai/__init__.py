@@ -1,0 +1,1 @@
+"""Core AI: Apple's own runtime for ``.aimodel`` assets, an extra."""

@@ -1,0 +1,105 @@
+"""The delta of element-wise gradient scaling from the curvature of the loss."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from dkm_deploy.errors import DkmError, reason_of
+from dkm_deploy.nn_utils.state_guard import eval_mode, random_state_kept, rewound
+from dkm_deploy.training.fsdp import whole
+from dkm_deploy.training.methods.protocol import Learned
+from dkm_deploy.training.prepare import Attached, require_attached
+
+_LARGE = 3  # standard deviations: the size that a large gradient has
+
+
+@random_state_kept()
+def ewgs_delta(model: nn.Module, loss: Callable[[], Tensor], *, seed: int = 0) -> dict[str, float]:
+    """Set the delta of every weight of a model that trains with EWGS.
+
+    ``delta = max(0, Tr(H) / N / G)`` (Lee, Kim and Ham, CVPR 2021, section 3.3): H is the Hessian
+    of the loss by the N levels of a weight, which lie in 0..1; its trace is estimated with one
+    random vector of signs (Hutchinson). G is three standard deviations of the loss's gradients by
+    the levels. The authors start with a delta of 0 and measure it every 10 epochs of CIFAR-10,
+    every epoch of ImageNet; the deltas are kept in the model's ``state_dict``.
+
+    Args:
+        model: prepared with ``method="ewgs"``. It runs in eval mode and is otherwise left alone.
+        loss: runs the model on a batch and gives the loss, a scalar that can be differentiated
+            twice. It takes the memory of a training step and about twice that again.
+        seed: of the signs.
+
+    Returns:
+        The delta of each weight by its name.
+
+    Raises:
+        DkmError: a weight trains with another method, or the loss cannot be differentiated twice
+            or is not finite.
+    """
+    layers = require_attached(model)
+    for layer in layers:
+        if not isinstance(layer.soft.method, Learned):
+            raise DkmError(f"{layer.name}: its method is {layer.soft.method}, which has no delta")
+    levels = [_levels(layer) for layer in layers]
+    with _held(model, layers, levels):
+        gradients, curvatures = _derivatives(loss, levels, seed)
+    found = {
+        layer.name: _delta(layer.name, *pair)
+        for layer, *pair in zip(layers, gradients, curvatures, strict=True)
+    }
+    for layer in layers:
+        cast(Tensor, layer.soft.scaling).fill_(found[layer.name])
+    return found
+
+
+def _levels(layer: Attached) -> Tensor:
+    """Of each weight, from 0 to 1; a leaf ``(groups, count, 1)``."""
+    with torch.no_grad():
+        assigned = layer.soft.assigned(layer.soft.vectors(whole(layer.weight)))
+        levels = assigned.unsqueeze(-1).to(torch.float32) / ((1 << layer.soft.spec.bits) - 1)
+    return levels.requires_grad_()
+
+
+@contextmanager
+def _held(model: nn.Module, layers: Sequence[Attached], levels: Sequence[Tensor]) -> Iterator[None]:
+    """The model in eval mode, with these levels for its weights."""
+    try:
+        with eval_mode(model), rewound(model):
+            for layer, held in zip(layers, levels, strict=True):
+                layer.soft.held = held
+            yield
+    finally:
+        for layer in layers:
+            layer.soft.held = None
+
+
+def _derivatives(
+    loss: Callable[[], Tensor], levels: Sequence[Tensor], seed: int
+) -> tuple[Sequence[Tensor], list[Tensor]]:
+    """The gradients by the levels, and the Hessian's products with signs, times these signs."""
+    generator = torch.Generator().manual_seed(seed)
+    signs = [2.0 * torch.randint(2, one.shape, generator=generator) - 1 for one in levels]
+    signs = [sign.to(one.device) for sign, one in zip(signs, levels, strict=True)]
+    try:
+        with torch.enable_grad():
+            gradients = torch.autograd.grad(
+                loss(), levels, create_graph=True, materialize_grads=True
+            )
+        products = torch.autograd.grad(gradients, levels, signs, materialize_grads=True)
+    except RuntimeError as error:
+        raise DkmError(f"the loss cannot be differentiated twice: {reason_of(error)}") from error
+    return gradients, [sign * product for sign, product in zip(signs, products, strict=True)]
+
+
+def _delta(name: str, gradient: Tensor, curvature: Tensor) -> float:
+    large = _LARGE * float(gradient.detach().std(correction=0))
+    mean = float(curvature.mean())
+    if not math.isfinite(large + mean):
+        raise DkmError(f"{name}: the loss's derivatives by its levels are not finite")
+    return max(0.0, mean / large) if large else 0.0

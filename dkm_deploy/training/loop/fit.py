@@ -1,0 +1,167 @@
+"""A plain training loop: progress, distillation, and a run that can be killed at any step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from torch import distributed as dist
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+
+from dkm_deploy._support.argument_checks import function, integer, model_of, real, record, short
+from dkm_deploy._support.paths import path_of
+from dkm_deploy._support.progress import meter
+from dkm_deploy.errors import DkmError
+from dkm_deploy.nn_utils.state_guard import eval_mode
+from dkm_deploy.training.loop.epochs import Data, Run
+from dkm_deploy.training.loop.objective import Loss, Objective
+from dkm_deploy.training.loop.step import Step
+from dkm_deploy.training.prepare import attached, require_attached
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What a run came to.
+
+    Attributes:
+        steps: optimiser steps since the start, those before a resume included.
+        last_loss: of the last step.
+        resumed_from: step of the checkpoint that the run went on from; None for a new run.
+    """
+
+    steps: int
+    last_loss: float
+    resumed_from: int | None
+
+
+def fit(
+    model: nn.Module,
+    data: Data,
+    *,
+    epochs: int,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None = None,
+    loss: Loss | None = None,
+    teacher: nn.Module | None = None,
+    temperature: float = 4.0,
+    teacher_weight: float = 0.9,
+    class_dim: int = -1,
+    clip_norm: float | None = None,
+    checkpoint: str | Path | None = None,
+    every: int = 100,
+    after_step: Callable[[int, float], None] | None = None,
+    console: Console | None = None,
+) -> FitResult:
+    """Train a prepared model in one process, and leave it in eval mode.
+
+    A batch is ``(inputs, labels)``, or with a teacher the inputs alone: a tensor, a mapping of
+    keyword arguments, or either in a tuple of one. Inputs that are a tuple are positional
+    arguments. Batches are moved to the model's device.
+
+    With ``checkpoint``, a run that was killed goes on from that file when called again with the
+    same arguments, and ends with the same bits. It repeats the epoch's shuffling, which takes a
+    pass over the epoch's batches so far. So the order of ``data`` must come from global random
+    states (of torch, numpy, Python), from a DataLoader's or its sampler's generator, or, if
+    ``data`` is a function, from the epoch. What persistent DataLoader workers draw does not come
+    back.
+
+    Args:
+        model: made by ``dkm.prepare``.
+        data: batches, to be iterated once an epoch; or a function from the epoch to its batches.
+        epochs: how often to go through the data.
+        optimizer: of the model's parameters.
+        scheduler: of the learning rate, stepped after every step of the optimiser.
+        loss: ``loss(outputs, labels)``, a scalar tensor; cross entropy if left out.
+        teacher: the fp32 model to distil from, such as a copy made before ``prepare``; it runs
+            in eval mode and is left as it was.
+        temperature: of the distillation.
+        teacher_weight: share of the distillation in the loss where there are labels too, up to 1.
+        class_dim: dimension of the outputs that holds the classes, for cross entropy and
+            distillation; for images ``(n, classes, h, w)`` it is 1.
+        clip_norm: largest 2-norm of the gradient. Clustering gives weights between two centroids
+            gradients many times larger than the others.
+        checkpoint: file for the whole state of the run, replaced every ``every`` steps.
+        every: steps between two checkpoints; one is also written at the start and at the end.
+        after_step: called with the number of steps done and the loss; it is called again for
+            steps that are repeated after a kill.
+        console: where progress is shown; standard error if left out.
+
+    Raises:
+        DkmError: an argument does not fit; the checkpoint is damaged or of another run (nothing is
+            then changed); or the loss, a gradient or a weight is no longer finite (at which step,
+            which parameter). The last checkpoint is then kept; to go on from it with other
+            settings, load ``torch.load(checkpoint)["model"]`` and give a new path.
+    """
+    integer("epochs", epochs, 1)
+    integer("every", every, 1)
+    if clip_norm is not None:
+        real("clip_norm", clip_norm, above=0)
+    function("after_step", after_step)
+    if isinstance(data, (str, bytes)) or not (callable(data) or isinstance(data, Iterable)):
+        raise DkmError(f"data is {short(data)}; give batches, or a function of the epoch")
+    _check_parts(model, optimizer, scheduler, teacher)
+    objective = Objective(loss, teacher, temperature, teacher_weight, class_dim)
+    step = Step(model, optimizer, scheduler, objective, clip_norm)
+    run = Run(step, data, every, after_step)
+    if checkpoint is not None:
+        options = {
+            "epochs": epochs,
+            "clip_norm": clip_norm,
+            "class_dim": class_dim,
+            "temperature": temperature,
+            "teacher_weight": teacher_weight,
+        }
+        run.keep_in(path_of(checkpoint, "checkpoint"), options)
+    modes = nullcontext() if teacher is None else eval_mode(teacher)
+    with (
+        modes,
+        meter("fit", epochs, console or Console(stderr=True), done=run.position.epoch) as show,
+    ):
+        while run.position.epoch < epochs:
+            run.epoch(show)
+    run.save()
+    model.eval()
+    return FitResult(run.position.step, run.position.loss, run.resumed_from)
+
+
+def _check_parts(
+    model: nn.Module,
+    optimizer: Optimizer,
+    scheduler: LRScheduler | None,
+    teacher: nn.Module | None,
+) -> None:
+    """Refuse what would train something else than meant, or nothing."""
+    layers = require_attached(model)
+    record("optimizer", optimizer, Optimizer)
+    if scheduler is not None:
+        record("scheduler", scheduler, LRScheduler)
+    if teacher is not None:
+        model_of(teacher, "teacher")
+    ours = {id(parameter) for parameter in model.parameters()}
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    if not held & ours:
+        raise DkmError("the optimizer holds none of the model's parameters; make it from this one")
+    for layer in layers:
+        if any(p.requires_grad and id(p) not in held for p in layer.soft.parameters()):
+            raise DkmError(
+                f"{layer.name}: the optimizer lacks what {layer.soft.method} learns beside the "
+                "weight; make it after dkm.prepare"
+            )
+    if isinstance(scheduler, ReduceLROnPlateau):
+        raise DkmError("scheduler ReduceLROnPlateau needs a metric; give one that counts steps")
+    if scheduler is not None and scheduler.optimizer is not optimizer:
+        raise DkmError("the scheduler belongs to another optimizer; make it from this one")
+    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+        raise DkmError(
+            f"fit trains in one process, and there are {dist.get_world_size()}; write your own "
+            "loop with dkm.advance"
+        )
+    if teacher is not None and any(attached(teacher)):
+        raise DkmError("the teacher is a prepared model; copy it before dkm.prepare")
+    if teacher is not None and any(id(parameter) in ours for parameter in teacher.parameters()):
+        raise DkmError("the teacher shares parameters with the model; give a copy of its own")

@@ -1,0 +1,77 @@
+"""Gradient-weighted k-means: weights that train at 8 bits and are snapped to a palette at times."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from dkm_deploy._support.argument_checks import integer, real
+from dkm_deploy.clustering.kmeans.kmeans import kmeans
+from dkm_deploy.clustering.quantizers.eight_bit import at_eight_bits
+from dkm_deploy.errors import DkmError
+from dkm_deploy.training.methods.protocol import Hard
+
+Gradients = Literal["mean", "last", "none"]
+
+
+@dataclass(frozen=True)
+class GWK(Hard):
+    """Gradient-weighted k-means (Sakthi, Yadla and Pawate 2022, arXiv 2210.05111).
+
+    The forward pass sees the weights rounded to 8 bits, with the gradient of EWGS. After every
+    ``every`` steps the weights are clustered anew, ``c = sum(s w) / sum(s)`` over the members of a
+    centroid with s the mean size of the gradient over a vector, and each weight is moved onto its
+    centroid: the parameter itself, as the authors do it, so that the next steps start from there
+    and a checkpoint holds it. The norm by which they divide s cancels. Eval mode and
+    :func:`dkm_deploy.freeze` take the nearest centroid of the last snap, which changes nothing if
+    no step came after it.
+
+    Less than one bit a weight takes vectors: ``PaletteSpec(bits=7, cluster_dim=8, axis=1)`` makes
+    them of 8 input channels at one kernel position of one output channel. The authors' vectors of
+    6 or 12 values run across the positions of a 3x3 kernel; a palette cannot hold those, for a LUT
+    entry fills one dimension of the weight. :func:`dkm_deploy.round_luts` makes the centroids 8
+    bits wide, on the grid on which they were trained.
+
+    ``dkm.advance`` reads the gradients, so it comes after ``optimizer.step()`` and before
+    ``zero_grad()``.
+
+    Attributes:
+        every: steps from one snap to the next; 196 are an epoch of CIFAR-10 at the authors' batch.
+        gradients: "mean" weighs by all gradients since the last snap, "last" by that of the last
+            step, as the authors' code does; "none" takes all weights alike.
+        scaling: delta of EWGS.
+    """
+
+    every: int = 200
+    gradients: Gradients = "mean"
+    scaling: float = 1e-3
+
+    def __post_init__(self) -> None:
+        integer("every", self.every, 1)
+        if self.gradients not in get_args(Gradients):
+            raise DkmError(
+                f"gradients is {self.gradients!r}; it must be one of "
+                f"{', '.join(get_args(Gradients))}"
+            )
+        real("scaling", self.scaling, least=0, most=sys.float_info.max)
+
+    def soften(self, vectors: Tensor, centroids: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+        """The vectors at 8 bits, and the centroids as they are until the next snap."""
+        return at_eight_bits(vectors, self.scaling), centroids
+
+    def noted(self, importance: Tensor, gradient: Tensor) -> Tensor:
+        """Importance after a step's gradient; a sum, for only ratios count."""
+        if self.gradients == "none":
+            return importance
+        # Mixed precision leaves gradients that are not finite where it skipped the step.
+        size = gradient.abs().nan_to_num(0, 0, 0)
+        return size if self.gradients == "last" else importance + size
+
+    def snap(self, vectors: Tensor, importance: Tensor, clusters: int) -> Tensor:
+        """Centroids weighted by gradients; plain k-means where no gradient came."""
+        # On the CPU, where sums have one order: processes that share the weights find the same.
+        weights = importance.mean(2, keepdim=True).expand_as(vectors).cpu()
+        return kmeans(vectors.cpu(), clusters, weights=weights).to(vectors.device)

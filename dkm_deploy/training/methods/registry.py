@@ -1,0 +1,27 @@
+"""Ways to train a palette. A method turns a weight into what the forward pass uses."""
+
+from __future__ import annotations
+
+from dkm_deploy._support.argument_checks import implementing
+from dkm_deploy.errors import DkmError
+from dkm_deploy.training.methods.dkm import DKM
+from dkm_deploy.training.methods.ewgs import EWGS
+from dkm_deploy.training.methods.gwk import GWK
+from dkm_deploy.training.methods.hard_ste import HardSTE
+from dkm_deploy.training.methods.protocol import AnyMethod
+
+METHODS: dict[str, AnyMethod] = {
+    "dkm": DKM(),
+    "ste": HardSTE(),
+    "ewgs": EWGS(),
+    "gwk": GWK(),
+}
+
+
+def method_named(method: str | AnyMethod) -> AnyMethod:
+    """A method by its name, or itself."""
+    if not isinstance(method, str):
+        return implementing("method", method, "automatic", METHODS)
+    if method not in METHODS:
+        raise DkmError(f"no training method is called {method!r}; there are {', '.join(METHODS)}")
+    return METHODS[method]

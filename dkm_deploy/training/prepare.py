@@ -1,0 +1,215 @@
+"""Prepare a model: its weights go through a soft palette on every access."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrize import ParametrizationList
+
+from dkm_deploy._support.argument_checks import integer, model_of
+from dkm_deploy.conversion.recipe_check import check
+from dkm_deploy.errors import DkmError
+from dkm_deploy.nn_utils.copies import unwrapped
+from dkm_deploy.nn_utils.weights import (
+    Place,
+    Weight,
+    as_parametrization,
+    computed,
+    is_nested,
+    originals,
+    weights,
+)
+from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.training.fsdp import overwrite, shard, whole
+from dkm_deploy.training.methods.protocol import AnyMethod, Snapping
+from dkm_deploy.training.methods.registry import method_named
+from dkm_deploy.training.soft_palette import SoftPalette
+
+
+@dataclass(frozen=True)
+class Attached:
+    """One prepared weight.
+
+    Attributes:
+        name: qualified name of the parameter, the first of its names if it is tied.
+        parameters: what is trained: the weight, or what a norm or a mask computes it of.
+        soft: its parametrization.
+        places: every (module, attribute) that uses it.
+    """
+
+    name: str
+    parameters: tuple[Tensor, ...]
+    soft: SoftPalette
+    places: tuple[Place, ...]
+
+    @property
+    def is_stacked(self) -> bool:
+        """Whether the weight is computed of the parameters."""
+        return self._chain[0] is not self.soft
+
+    @property
+    def weight(self) -> Tensor:
+        """What the palette clusters: the parameter, or what is computed of it; then detached."""
+        if not self.is_stacked:
+            return self.parameters[0]
+        return computed(self._chain, list(self._chain).index(self.soft))
+
+    @property
+    def above(self) -> list[list[nn.Module]]:
+        """The parametrizations above the palette, of each place: a mask, a scale, an adapter."""
+        chains = (_chain(place) for place in self.places)
+        return [list(chain)[list(chain).index(self.soft) + 1 :] for chain in chains]
+
+    @property
+    def _chain(self) -> ParametrizationList:
+        return _chain(self.places[0])
+
+
+def _chain(place: Place) -> ParametrizationList:
+    module, attribute = place
+    return cast(ParametrizationList, cast(nn.ModuleDict, module.parametrizations)[attribute])
+
+
+def prepare(
+    model: nn.Module,
+    recipe: Recipe | PaletteSpec | int,
+    method: str | AnyMethod = "dkm",
+    targets: Sequence[str] = (),
+) -> nn.Module:
+    """Make a model train with palettes. Works in place and returns the model.
+
+    Parameters keep their identity, so an optimiser made before goes on working. Only "ewgs" adds
+    some of its own, which the optimiser must hold: make it after. A norm or a pruning mask stays
+    below the palette: what it computes is clustered, and its parameters train. One that is a hook
+    becomes the parametrization of its like.
+
+    Args:
+        model: any module; its weights may be on any device.
+        recipe: which weight gets which palette; a spec or a number of bits is for all.
+        method: "dkm", "ste", "ewgs", "gwk", or a record such as ``dkm.DKM(temperature=0.02)``.
+        targets: names of the targets the model will be converted to, such as "onnx" or
+            "coreml:iOS17"; what one of them cannot hold is refused now, not after training.
+
+    Raises:
+        DkmError: the recipe does not fit the model or a target, the model is prepared already, or
+            a weight holds NaN or infinity. The model is then unchanged.
+    """
+    model, recipe, chosen = model_of(model), Recipe.of(recipe), method_named(method)
+    _check_trainable(model)
+    specs, found = check(model, recipe, targets), weights(unwrapped(model))
+    softs = {name: _soft(name, found[name], spec, chosen, recipe) for name, spec in specs.items()}
+    for name, soft in softs.items():
+        soft.train(model.training)
+        for place in found[name].places:
+            as_parametrization(place)
+            parametrize.register_parametrization(*place, soft, unsafe=True)
+    return model
+
+
+def _soft(
+    name: str, weight: Weight, spec: PaletteSpec, method: AnyMethod, recipe: Recipe
+) -> SoftPalette:
+    if any(source.is_inference() for source in weight.sources):
+        raise DkmError(
+            f"{name}: it was made in inference mode and cannot be trained; prepare a copy of the "
+            "model, copy.deepcopy(model)"
+        )
+    if weight.is_stacked and isinstance(method, Snapping):
+        raise DkmError(
+            f"{name}: a norm, a mask or a parametrization computes it, so that gwk cannot move it "
+            "onto centroids; take that away first or choose another method"
+        )
+    if any(map(is_nested, weight.places)):
+        raise DkmError(
+            f"{name}: a mask lies on a part of its norm; make it permanent before training, "
+            "torch.nn.utils.prune.remove"
+        )
+    try:
+        return SoftPalette(weight.value, spec, method, recipe.schedule)
+    except DkmError as error:
+        raise DkmError(f"{name}: {error}") from error
+
+
+def _check_trainable(model: nn.Module) -> None:
+    """Raise DkmError for a model that PyTorch cannot train."""
+    if isinstance(model, fx.GraphModule) and "train" in vars(model):
+        raise DkmError(
+            "model is a program of torch.export, fixed to one mode; prepare the model that it was "
+            "exported from"
+        )
+
+
+def attached(model: nn.Module) -> Iterator[Attached]:
+    """Every prepared weight of a model, tied ones once."""
+    found: dict[int, Attached] = {}
+    for prefix, module in unwrapped(model).named_modules():
+        if not parametrize.is_parametrized(module):
+            continue
+        for attribute, chain in cast(nn.ModuleDict, module.parametrizations).items():
+            chain = cast(ParametrizationList, chain)
+            soft = next((one for one in chain if isinstance(one, SoftPalette)), None)
+            if soft is not None:
+                name = f"{prefix}.{attribute}" if prefix else attribute
+                known = found.get(id(soft)) or Attached(name, originals(chain), soft, ())
+                found[id(soft)] = replace(known, places=(*known.places, (module, attribute)))
+    yield from found.values()
+
+
+def advance(model: nn.Module, steps: int = 1) -> None:
+    """Count training steps; call it once after each step of the optimiser, before ``zero_grad``.
+
+    Moves the temperature along the recipe's schedule, snaps the weights where the method does, and
+    stops a run that has diverged.
+
+    Raises:
+        DkmError: the model is not prepared, a weight has become NaN or infinite (which, and at
+            which step), or the method needs gradients and none is there.
+    """
+    layers = require_attached(model)
+    steps = integer("steps", steps, 1)
+    _check_gradients(layers)
+    for layer in layers:
+        weight = layer.weight
+        trained = [weight, *layer.soft.parameters()]
+        if not all(torch.isfinite(shard(one)).all() for one in trained):
+            step = int(layer.soft.step) + steps
+            raise DkmError(
+                f"{layer.name}: the weights hold NaN or infinity after step {step}; go back to a "
+                "checkpoint and lower the learning rate or clip gradients"
+            )
+        moved = layer.soft.advance(whole(weight).detach(), steps, _gradient(layer))
+        if moved is not None:
+            overwrite(weight, moved)
+
+
+def _check_gradients(layers: Sequence[Attached]) -> None:
+    """Refuse a loop that clears gradients before a method that snaps has seen the first."""
+    snapping = [layer for layer in layers if isinstance(layer.soft.method, Snapping)]
+    if not snapping or int(snapping[0].soft.step):
+        return
+    gradients = (layer.weight.grad for layer in snapping)
+    if not any(gradient is not None and shard(gradient).any() for gradient in gradients):
+        raise DkmError(
+            f"{snapping[0].name}: {snapping[0].soft.method} needs gradients, and no weight has "
+            "one; call dkm.advance after optimizer.step() and before zero_grad()"
+        )
+
+
+def _gradient(layer: Attached) -> Tensor | None:
+    """The whole gradient for a method that asks for it; FSDP2 must gather it."""
+    if not isinstance(layer.soft.method, Snapping) or layer.weight.grad is None:
+        return None
+    return whole(layer.weight.grad)
+
+
+def require_attached(model: nn.Module) -> list[Attached]:
+    """The prepared weights. Raises DkmError if there are none."""
+    layers = list(attached(model_of(model)))
+    if not layers:
+        raise DkmError("the model has no prepared weights; call dkm.prepare(model, recipe) first")
+    return layers

@@ -1,0 +1,1 @@
+"""The questions asked of a file. Each gives a status and a reason."""

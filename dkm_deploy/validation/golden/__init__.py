@@ -1,0 +1,1 @@
+"""Golden bundles: inputs and the outputs that a device must give for them."""

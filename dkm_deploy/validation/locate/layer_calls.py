@@ -1,0 +1,97 @@
+"""What goes into and comes out of the layers of a PyTorch model while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from dkm_deploy.model.inputs import Inputs
+from dkm_deploy.model.palettized import palettes
+from dkm_deploy.model.run import outputs_of
+from dkm_deploy.nn_utils.bfloat16 import widened
+from dkm_deploy.nn_utils.hooks import hooked
+from dkm_deploy.nn_utils.state_guard import untouched
+
+Note = Callable[[str, Tensor, Tensor], None]
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a layer: the shapes of the first tensor in and of the first tensor out."""
+
+    layer: str
+    taken: tuple[int, ...]
+    made: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Values:
+    """What went in and what came out in one call of a layer, as float32."""
+
+    taken: NDArray[Any]
+    made: NDArray[Any]
+
+
+def weights_of(model: nn.Module) -> list[str]:
+    """Names of the weights that modules have, palettized ones too; a bias tells a layer by half."""
+    names = [*palettes(model), *(name for name, _ in model.named_parameters())]
+    return [name for name in names if "." in name and not name.endswith("bias")]
+
+
+def layers_of(weights: Iterable[str]) -> list[str]:
+    """The modules that have these weights, each once."""
+    return list(dict.fromkeys(weight.rpartition(".")[0] for weight in weights))
+
+
+def calls_of(model: nn.Module, inputs: Inputs, layers: Collection[str]) -> list[Call]:
+    """Every call of ``layers`` in one run, in the order in which they end; no value is kept."""
+    found: list[Call] = []
+
+    def note(layer: str, taken: Tensor, made: Tensor) -> None:
+        found.append(Call(layer, tuple(taken.shape), tuple(made.shape)))
+
+    _run(model, inputs, layers, note)
+    return found
+
+
+def values_of(
+    model: nn.Module, inputs: Inputs, layers: Collection[str], wanted: Collection[int]
+) -> dict[int, Values]:
+    """The values of some calls, by their place in :func:`calls_of`."""
+    found: dict[int, Values] = {}
+    places = count()
+
+    def note(_: str, taken: Tensor, made: Tensor) -> None:
+        place = next(places)
+        if place in wanted:
+            found[place] = Values(_copied(taken), _copied(made))
+
+    _run(model, inputs, layers, note)
+    return found
+
+
+def _run(model: nn.Module, inputs: Inputs, layers: Collection[str], note: Note) -> None:
+    def hook(layer: str, _: nn.Module, args: Any, kwargs: Any, output: Any) -> None:  # noqa: ARG001
+        taken, made = _tensor(args), _tensor(output)
+        if taken is not None and made is not None:
+            note(layer, taken, made)
+
+    with untouched(widened(model)) as copied, hooked(copied, layers, hook):
+        outputs_of(copied, inputs)
+
+
+def _tensor(values: Any) -> Tensor | None:
+    values = values[0] if isinstance(values, (tuple, list)) and values else values
+    return values if torch.is_tensor(values) else None
+
+
+def _copied(tensor: Tensor) -> NDArray[Any]:
+    """A copy, for what comes next may change a tensor in place, as ``ReLU(inplace=True)`` does."""
+    return np.array(tensor.detach().cpu().float().numpy())

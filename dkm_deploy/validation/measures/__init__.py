@@ -1,0 +1,1 @@
+"""What is measured of models and files: errors, agreement, size, cost."""

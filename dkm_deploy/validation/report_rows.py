@@ -1,0 +1,352 @@
+"""The rows of a report: each model, each file and what a device gave, against the same task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dkm_deploy.conversion.registry import reader_for
+from dkm_deploy.errors import DkmError
+from dkm_deploy.formats.reader import Reader
+from dkm_deploy.model.inputs import Inputs
+from dkm_deploy.model.run import Outputs
+from dkm_deploy.model.steps import Steps
+from dkm_deploy.palette import Palette
+from dkm_deploy.parity.figures import Judged
+from dkm_deploy.parity.float16_storage import stores_half
+from dkm_deploy.parity.output_errors import Errors
+from dkm_deploy.parity.reduced_precision import Arithmetic, arithmetic
+from dkm_deploy.parity.repeatability import file_randomness
+from dkm_deploy.parity.slice_comparison import Judge
+from dkm_deploy.runtimes import (
+    NotTakenError,
+    Session,
+    Stateful,
+    TellsPrecision,
+    WrongLabelError,
+    runtime_for,
+)
+from dkm_deploy.runtimes.run_file import run_file
+from dkm_deploy.validation.check import Check
+from dkm_deploy.validation.checks.cost import cost_checks
+from dkm_deploy.validation.checks.finite_outputs import uncompared
+from dkm_deploy.validation.checks.float32_parity import with_float32
+from dkm_deploy.validation.checks.interface import interface_check
+from dkm_deploy.validation.checks.model_noise import judge_of
+from dkm_deploy.validation.checks.output_checks import (
+    answer_checks,
+    palettes_check,
+    parity_check,
+    size_checks,
+)
+from dkm_deploy.validation.checks.state_steps import over_steps
+from dkm_deploy.validation.checks.swapped_outputs import swapped
+from dkm_deploy.validation.dense_weights.check import dense_check
+from dkm_deploy.validation.golden.bundle import in_a_row
+from dkm_deploy.validation.golden.device_outputs import Returned
+from dkm_deploy.validation.limits import Limits, limits_of
+from dkm_deploy.validation.locate.locate import Divergence, locate, told
+from dkm_deploy.validation.measures.cost import Costs
+from dkm_deploy.validation.measures.size import (
+    bits_per_weight,
+    deflated_bytes,
+    ideal_bytes,
+    tensor_bytes,
+)
+from dkm_deploy.validation.report import Model
+from dkm_deploy.validation.row_errors import told_reason
+from dkm_deploy.validation.size_budget import budget_checks
+from dkm_deploy.validation.task import Answered, Original, Task, answered, errors_of, matched
+
+_NO_MODEL = "layers are compared with those of a PyTorch model, which is not given"
+
+
+def model_row(name: str, model: nn.Module, outputs: Outputs, task: Task) -> Model:
+    """The row of a PyTorch model that gave ``outputs``."""
+    size = tensor_bytes(model)
+    ratio, half_ratio = _ratios(task.original, size)
+    found = errors_of(matched(outputs, task.reference), task.reference)
+    return _row(
+        answered(outputs, task),
+        found,
+        name=name,
+        runtime=f"PyTorch {version('torch')}",
+        size_bytes=size,
+        size_ratio=ratio,
+        half_ratio=half_ratio,
+        bits_per_weight=bits_per_weight(model),
+    )
+
+
+def file_row(path: Path, task: Task) -> Model:
+    """The row of a converted file. Raises DkmError if it is damaged."""
+    reader = reader_for(path)
+    stored, ledger = reader.read_palettes(path), reader.ledger(path)
+    ran = _run(path, task.inputs)
+    outputs, found, reason = _compared(ran.outputs, ran.reason, task)
+    before, kinds, size = task.original, ledger.by_kind(), ledger.total_bytes
+    weights = sum(palette.size for palette in stored.values())
+    ratio, half_ratio = _ratios(before, size)
+    weighed = (path, reader, stored)
+    parity, divergence = _parity(weighed, ran, (outputs, found, reason), task)
+    told, (costs, unmeasured) = answered(outputs if found else None, task), _costs(path, task)
+    return _row(
+        told,
+        found,
+        name=path.name,
+        path=str(path),
+        runtime=ran.runtime,
+        size_bytes=size,
+        size_ratio=ratio,
+        half_ratio=half_ratio,
+        deflated_bytes=deflated_bytes(ledger),
+        ideal_bytes=ideal_bytes(ledger, stored, task.frozen),
+        bits_per_weight=8 * (kinds["indices"] + kinds["lut"]) / weights if weights else None,
+        divergence=divergence,
+        bytes_by_kind={str(kind): part for kind, part in kinds.items()},
+        cost=costs,
+        checks=(
+            palettes_check(task.frozen, stored, ledger),
+            _unless_it_fails("dense", partial(dense_check, path, reader, task.dense, stored)),
+            _unless_it_fails(
+                "interface",
+                partial(interface_check, path, reader, task.interface, ran.outputs, task.reference),
+            ),
+            parity,
+            *answer_checks(told, task.limits, task.undecided),
+            *size_checks(ledger, before.tensor_bytes if before else None, task.limits),
+            *budget_checks(path, size, task.budget),
+            *cost_checks(costs, unmeasured, task.limits),
+        ),
+    )
+
+
+def _unless_it_fails(name: str, check: Callable[[], Check]) -> Check:
+    try:
+        return check()
+    except DkmError:
+        raise  # the file is damaged
+    except Exception as error:  # a fault of the comparison is not one of the file
+        return Check(name, "not run", f"it failed: {told_reason(error)}", blocks=True)
+
+
+def returned_row(folder: Path, returned: Returned, task: Task) -> Model:
+    """The row of outputs that a device gave; of the file that it ran nothing else is known."""
+    outputs, found, reason = _compared(*_in_a_row(returned, task), task)
+    noise = task.noise.get(Arithmetic("float16", "float16"))
+    judge = Judge(task.reference, noise and noise.in_half_sums(), "float16")
+    told = answered(outputs if found else None, task)
+    own = judge(outputs or {}) if found else {}
+    parity = parity_check(found, reason, True, task.limits, own)
+    return _row(
+        told,
+        found,
+        name=folder.name,
+        path=str(folder),
+        runtime=returned.runtime,
+        checks=(
+            _over_steps(parity, outputs if found else None, (), task, judge),
+            *answer_checks(told, task.limits, task.undecided),
+            *_unasked(task.limits),
+        ),
+    )
+
+
+def _in_a_row(returned: Returned, task: Task) -> tuple[Outputs, str]:
+    """Outputs as those of the task are, and why there are none if so."""
+    steps = len(task.inputs) if isinstance(task.inputs, Steps) else None
+    try:
+        return in_a_row(returned.outputs, steps), ""
+    except DkmError as error:
+        return {}, str(error)
+
+
+def _unasked(limits: Limits) -> list[Check]:
+    """Limits on the file itself, about which outputs say nothing."""
+    sizes = (limits.max_bytes, limits.max_size_ratio)
+    costs = (limits.max_latency_ratio, limits.max_load_ratio, limits.max_peak_ratio)
+    reason = "a device gives outputs alone; dkm-deploy validate weighs the file"
+    return [
+        Check(name, "not run", reason)
+        for name, found in (("size", sizes), ("cost", costs))
+        if any(limit is not None for limit in found)
+    ]
+
+
+def _row(told: Answered, found: Mapping[str, Errors], **about: Any) -> Model:
+    """A row with what its outputs say; ``about`` is the rest."""
+    answers = told.answers
+    return Model(
+        metric=told.metric,
+        metric_loss=told.loss,
+        agreement=answers.agreement,
+        top5_overlap=answers.top5_overlap,
+        flip_count=answers.flip_count,
+        flips=answers.flips,
+        errors=found,
+        **about,
+    )
+
+
+def _compared(
+    outputs: Outputs | None, reason: str, task: Task
+) -> tuple[Outputs | None, dict[str, Errors], str]:
+    """Outputs under the reference's names, their errors, and the reason if there are none."""
+    if outputs is None or reason:
+        return outputs, {}, reason
+    try:
+        outputs = matched(outputs, task.reference)
+        return outputs, errors_of(outputs, task.reference), reason
+    except DkmError as error:
+        return outputs, {}, str(error)
+
+
+def _over_steps(
+    parity: Check,
+    outputs: Outputs | None,
+    states: Collection[str],
+    task: Task,
+    judge: Judge | None,
+) -> Check:
+    def misses(some: Outputs) -> bool:
+        found = errors_of(some, task.reference)
+        own = judge(some) if judge else {}
+        return parity_check(found, "", True, task.limits, own).status == "missed"
+
+    if not outputs or judge is None:
+        return parity
+    return over_steps(parity, task.inputs, states, (outputs, judge.expected), misses)
+
+
+def _parity(
+    file: tuple[Path, Reader, Mapping[str, Palette]],
+    ran: _Ran,
+    compared: tuple[Outputs | None, Mapping[str, Errors], str],
+    task: Task,
+) -> tuple[Check, Divergence | None]:
+    """The parity check of a file with its reader and palettes, and where it goes wrong."""
+    path = file[0]
+    if task.random:
+        return Check("parity", "not run", task.random, blocks=True), None
+    outputs, found, reason = compared
+    try:
+        half = stores_half(*file)
+        numbers = arithmetic(half if ran.half is None else ran.half, half)
+        half_sums = ran.native and numbers.compute == "float16"
+        made = outputs if found and outputs else None
+        judge = judge_of(path, numbers, made, task, half_sums=half_sums) if made else None
+        own = judge(made) if judge and made else {}
+    except Exception as error:  # of the user's own model in emulated arithmetic
+        reason = f"the model's own noise cannot be measured: {told_reason(error)}"
+        return Check("parity", "not run", reason, blocks=True), None
+    parity = parity_check(found, reason, outputs is not None, task.limits, own)
+    parity = replace(parity, blocks=parity.blocks or ran.refused)
+    states = ran.session.states if isinstance(ran.session, Stateful) else ()
+    parity = _over_steps(parity, outputs, states, task, judge)
+    hidden = parity.status == "passed"  # by rounding: where it goes wrong is not seen either
+    if numbers.compute == "float16" and parity.status != "not run":
+        parity = with_float32(parity, path, task)
+    if parity.status == "passed":
+        return replace(parity, reason=parity.reason + uncompared(task.reference)), None
+    if hidden:
+        return parity, None
+    chance = ""
+    if parity.status == "missed" and ran.session is not None:
+        chance = file_randomness(ran.session, task.inputs)
+    if chance:
+        return replace(parity, reason=f"{chance}; {parity.reason}"), None
+    return _located(parity, path, outputs, task, own)
+
+
+def _located(
+    parity: Check, path: Path, outputs: Outputs | None, task: Task, own: Mapping[str, Judged]
+) -> tuple[Check, Divergence | None]:
+    """The parity check with where a file first goes wrong, if it does and that can be found."""
+    if parity.status != "missed" or not outputs:
+        return parity, None
+    wanted = {name: _relative_limit(name, task.limits, own) for name in task.reference}
+    exchanged = swapped(outputs, task.reference, wanted)
+    if exchanged:
+        return replace(parity, reason=f"{parity.reason}; {exchanged}"), None
+    if task.model is None:
+        return replace(parity, reason=f"{parity.reason}; not located: {_NO_MODEL}"), None
+    limit = wanted[next(iter(task.reference))]
+    try:
+        found = locate(path, task.model, task.inputs, (outputs, task.reference), limit)
+    except Exception as error:  # whatever a runtime's own code raises: the miss stands
+        reason = f"{parity.reason}; not located: {told_reason(error)}"
+        return replace(parity, reason=reason), None
+    return replace(parity, reason=f"{parity.reason}; {told(found)}"), found
+
+
+def _relative_limit(name: str, limits: Limits, own: Mapping[str, Judged]) -> float:
+    asked = limits_of(name, limits).max_relative_error
+    if asked is not None:
+        return asked
+    return own[name].relative_limit if name in own else 0.0
+
+
+@dataclass(frozen=True)
+class _Ran:
+    """What came of running a file.
+
+    Attributes:
+        outputs: None if it was not run; empty if it was, and what it gave cannot be right.
+        runtime: the name of what runs it here.
+        reason: why there are no outputs.
+        refused: it is the runtime that did not load or run it.
+        half: whether it computes in float16; None if the session does not tell.
+        session: the loaded file, if it ran.
+        native: whether it is what an app runs, which may sum in float16.
+    """
+
+    outputs: Outputs | None
+    runtime: str | None
+    reason: str = ""
+    refused: bool = False
+    half: bool | None = None
+    session: Session | None = None
+    native: bool = False
+
+
+def _run(path: Path, inputs: Inputs | Steps) -> _Ran:
+    try:
+        runtime = runtime_for(path)
+    except DkmError as error:
+        return _Ran(None, None, str(error))
+    try:
+        session = runtime.load(path)
+        half = session.computes_half if isinstance(session, TellsPrecision) else None
+        outputs = run_file(session, inputs)
+        native = runtime.native
+        return _Ran(outputs, runtime.name, half=half, session=session, native=native)
+    except NotTakenError as error:
+        return _Ran(None, runtime.name, str(error))
+    except WrongLabelError as error:
+        return _Ran({}, runtime.name, str(error))
+    except Exception as error:  # whatever a runtime's own code raises, one file must not end all
+        return _Ran(None, runtime.name, f"{runtime.name}: {told_reason(error)}", refused=True)
+
+
+def _costs(path: Path, task: Task) -> tuple[Costs | None, str]:
+    """What the file costs, or why that is not known; neither where nobody asked."""
+    if task.meter is None:
+        return None, ""
+    try:
+        return task.meter.measure(path), ""
+    except Exception as error:  # as above
+        return None, told_reason(error)
+
+
+def _ratios(original: Original | None, size: int) -> tuple[float | None, float | None]:
+    """Bytes of the original, and of its fp16 half, over ``size``; None without an original."""
+    if original is None or not original.tensor_bytes:
+        return None, None
+    half = original.half_bytes
+    return original.tensor_bytes / size, None if half is None else half / size

@@ -1,0 +1,78 @@
+"""Constants that decide: kept, or told of in float16, and never taken for others."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+import dkm_deploy as dkm
+from tests.converters.coreml.programs import operations
+
+X = torch.randn(4, 16, generator=torch.Generator().manual_seed(0)).abs()
+X[2] = 0  # a padded row
+
+
+class Guards(nn.Module):
+    """What keeps a sum from zero, or makes small or large numbers of others."""
+
+    def forward(self, x):
+        zero = x.new_zeros(4, 160)
+        return {
+            "mean": x / (x.sum(-1, keepdim=True) + 1e-12),
+            "norm": x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-8),
+            "unit": nn.functional.normalize(x, dim=-1),
+            "log": torch.log(x + 1e-12),
+            "small": x * 1e-8,
+            "back": x * 1e-8 * 1e8,
+            "divided": x / 1e6,
+            "given": x,
+            "table": zero + torch.full((160,), 3e-13),
+        }
+
+
+class Likely(nn.Module):
+    """What coremltools takes for GELU and for a mean, with and without reason."""
+
+    def forward(self, x):
+        return {
+            "gelu": x * 0.5 * (1 + torch.erf(x / math.sqrt(2))),
+            "no_gelu": x * 0.5 * (1 + torch.erf(x / 1.4147)),
+            "mean": x.sum(-1) / 16,
+            "no_mean": x.sum(-1) / 16.005,
+        }
+
+
+def run(model, path, **options):
+    """Outputs of the package, those of PyTorch, and the notes."""
+    artifact = dkm.convert(model.eval(), X, path, **options)
+    return dkm.Evaluator(path).run({"x": X.numpy()}), model(X), artifact.notes
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_small_constants(tmp_path, precision):
+    found, expected, notes = run(Guards(), tmp_path / "m.mlpackage", compute_precision=precision)
+    single = precision == "float32"
+    for name, value in expected.items():
+        assert np.allclose(found[name], value, rtol=1e-6 if single else 4e-3, atol=0), name
+    if single:
+        assert notes == ()
+    else:
+        (note,) = notes
+        assert note == (
+            "2 constants are too small for float16 and stand as 5.96e-08: 1e-12 (add, maximum), "
+            "1e-08 (add); compute_precision='float32' keeps them"
+        )
+    assert np.array_equal(found["given"], X.numpy())
+
+
+def test_a_constant_is_taken_for_another_only_if_it_is_that(tmp_path):
+    path = tmp_path / "m.mlpackage"
+    found, expected, _ = run(Likely(), path, compute_precision="float32")
+    made = operations(path)
+    assert (made["gelu"], made["erf"], made["reduce_mean"], made["reduce_sum"]) == (1, 1, 1, 1)
+    for name, value in expected.items():
+        assert np.allclose(found[name], value, rtol=1e-6, atol=1e-7), name

@@ -1,0 +1,47 @@
+"""What docs/ci.md shows works: its command line parses, its budget loads, its links lead on."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from dkm_deploy.cli import build_parser
+from dkm_deploy.validation.size_budget import Allowance, Budget
+
+DOCS = Path(__file__).parents[2] / "docs"
+TEXT = (DOCS / "ci.md").read_text("utf-8")
+
+
+def _block(language):
+    (found,) = re.findall(rf"```{language}\n(.*?)```", TEXT, re.DOTALL)
+    return found
+
+
+def test_the_step_is_a_command_that_parses():
+    joined = re.sub(r"\\\n\s*", "", _block("yaml"))
+    (line,) = re.findall(r"^\s+dkm-deploy (.*)$", joined, re.M)
+    arguments = build_parser().parse_args(shlex.split(line))
+    assert [path.name for path in arguments.files] == ["model.onnx", "model.mlpackage"]
+    assert arguments.require
+
+
+def test_the_budget_loads(tmp_path):
+    (tmp_path / "size-budget.toml").write_text(_block("toml"))
+    assert Budget.load(tmp_path / "size-budget.toml").files == (
+        Allowance("*.onnx", 3_400_000),
+        Allowance("*.mlpackage", base_bytes=3_512_004, max_growth=0.01),
+    )
+
+
+@pytest.mark.parametrize("name", ["ci.md", "validation.md"])
+def test_links_lead_somewhere(name):
+    links = re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", (DOCS / name).read_text("utf-8"))
+    assert links
+    for path, anchor in links:
+        target = DOCS / path if path else DOCS / name
+        assert target.exists()
+        headings = re.findall(r"^#+ (.*)$", target.read_text("utf-8"), re.M) if anchor else []
+        assert not anchor or anchor[1:] in {h.lower().replace(" ", "-") for h in headings}

@@ -1,0 +1,50 @@
+"""Arguments of another kind than a validation takes are refused before anything is run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from torch import nn
+
+import dkm_deploy as dkm
+from dkm_deploy.formats.interface import Interface
+from dkm_deploy.validation.request import check_asked, original_given
+from dkm_deploy.validation.size_budget import Allowance
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"metric": 3}, "metric is 3; it must be a function"),
+        ({"limits": 3}, "limits is 3; give a dkm.Limits"),
+        ({"budget": 3}, "budget is 3; give a dkm.Budget"),
+        ({"cost": 3}, "cost is 3; give a dkm.CostOptions"),
+        ({"interface": 3}, "interface is 3; give a dkm.Interface"),
+        ({"also": 3}, "also is 3; give models by name"),
+        ({"also": {"small": 3}}, "also: small is 3; give a torch.nn.Module"),
+    ],
+)
+def test_one_line_says_what_is_wrong(asked, message):
+    with pytest.raises(dkm.DkmError) as caught:
+        check_asked(**{"metric": None} | asked)
+    assert str(caught.value) == message
+
+
+def test_what_a_validation_takes_is_taken():
+    check_asked(None)
+    model, budget = nn.Linear(2, 2), dkm.Budget((Allowance("*", 3),))
+    check_asked(
+        print, dkm.Limits(), budget, dkm.CostOptions(), {"m": model}, Interface(".onnx", (), ())
+    )
+
+
+def test_an_original_is_a_model_or_a_path():
+    model = nn.Linear(2, 2)
+    assert original_given(None) is None
+    assert original_given(model) is model
+    assert original_given("a/m.pt2") == original_given(Path("a/m.pt2")) == Path("a/m.pt2")
+    with pytest.raises(dkm.DkmError, match=r"^original is 3; give a torch\.nn\.Module$"):
+        original_given(3)
+    with pytest.raises(dkm.DkmError, match=r"^original is "):
+        original_given("")
