@@ -11,8 +11,8 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.ledger import size_on_disk
 from dkm_deploy.packing import pack
 from dkm_deploy.palette import Palette
-from tests.runtimes import aimodel_bytecode as ml
-from tests.runtimes.aimodel_bytecode import CONSTANT, DECODE, SCALE, Op, Tensor, asset, program
+from tests.formats.aimodel import mlir_bytecode as ml
+from tests.formats.aimodel.mlir_bytecode import CONSTANT, DECODE, SCALE, Op, Tensor, asset, program
 
 INDICES = np.arange(32).reshape(8, 4).astype(np.uint8) % 4
 LUT = np.array([-1, 0, 1, 2], np.float16).reshape(1, 1, 4, 1)

@@ -8,7 +8,7 @@ import pytest
 from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.formats.aimodel.asset import open_asset
 from dkm_deploy.runtimes.core_ai import packages
-from tests.runtimes.aimodel_bytecode import asset
+from tests.formats.aimodel.mlir_bytecode import asset
 
 
 @pytest.fixture

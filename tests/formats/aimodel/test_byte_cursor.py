@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkm_deploy.formats.aimodel.byte_cursor import Cursor, DamagedError
-from tests.runtimes.aimodel_bytecode import listed, number
+from tests.formats.aimodel.mlir_bytecode import listed, number
 
 
 def cursor(data, place=0):

@@ -7,8 +7,8 @@ from dkm_deploy.formats.aimodel.byte_cursor import DamagedError
 from dkm_deploy.formats.aimodel.constants import Constant, Element, constant
 from dkm_deploy.formats.aimodel.mlir_sections import sections, tables
 from dkm_deploy.packing import pack
-from tests.runtimes import aimodel_bytecode as ml
-from tests.runtimes.aimodel_bytecode import Tensor, flagged, listed, number, numbers, strings
+from tests.formats.aimodel import mlir_bytecode as ml
+from tests.formats.aimodel.mlir_bytecode import Tensor, flagged, listed, number, numbers, strings
 
 
 def made(kind, bits, shape, data, blob=None):

@@ -6,8 +6,8 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.aimodel.asset import Asset
 from dkm_deploy.formats.aimodel.byte_cursor import DamagedError
 from dkm_deploy.formats.aimodel.mlir_program import open_program, parse
-from tests.runtimes import aimodel_bytecode as ml
-from tests.runtimes.aimodel_bytecode import bytecode, flagged, listed, number, numbers, strings
+from tests.formats.aimodel import mlir_bytecode as ml
+from tests.formats.aimodel.mlir_bytecode import bytecode, flagged, listed, number, numbers, strings
 
 NAMES = ("m", "a", "b", "c", "d")
 ATTRIBUTES, RESULTS, OPERANDS, SUCCESSORS, REGIONS, ORDERS, PROPERTIES = (1 << i for i in range(7))

@@ -4,8 +4,8 @@ import pytest
 
 from dkm_deploy.formats.aimodel.byte_cursor import Cursor, DamagedError
 from dkm_deploy.formats.aimodel.mlir_sections import at, section, sections, tables
-from tests.runtimes import aimodel_bytecode as ml
-from tests.runtimes.aimodel_bytecode import bytecode, flagged, number, numbers, strings
+from tests.formats.aimodel import mlir_bytecode as ml
+from tests.formats.aimodel.mlir_bytecode import bytecode, flagged, number, numbers, strings
 
 NAMES = ("aicode", "add", "mul", "other", "key", "more")
 DIALECTS = ml.section(
