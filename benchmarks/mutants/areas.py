@@ -35,34 +35,41 @@ AREAS = (
     Area(
         "ONNX reader",
         (
-            "converters/onnx/reading/find_decodes.py",
-            "converters/onnx/reading/evaluate.py",
-            "converters/onnx/reading/ledger.py",
             "converters/onnx/graph/load.py",
-            "converters/onnx/reading/read_palettes.py",
-            "converters/onnx/reading/protobuf_fields.py",
+            *(
+                f"converters/onnx/reading/{name}.py"
+                for name in (
+                    "evaluate",
+                    "find_decodes",
+                    "ledger",
+                    "protobuf_fields",
+                    "read_palettes",
+                )
+            ),
         ),
-        tuple(
-            f"tests/converters/test_onnx_{name}.py"
-            for name in (
-                *("decodes", "decodes_rows", "evaluate", "ledger", "ledger_kinds", "load"),
-                *("load_data", "load_errors", "read", "read_errors", "read_forms", "wire"),
-            )
+        (
+            "tests/converters/onnx/reading",
+            *(
+                f"tests/converters/onnx/graph/test_{name}.py"
+                for name in ("load", "load_data", "load_errors")
+            ),
         ),
-        # It reads a file of any damage, many times.
-        ("tests/converters/onnx/graph/test_load.py::test_a_damaged_file_is_read_or_refused",),
+        (
+            # It reads a file of any damage, many times.
+            "tests/converters/onnx/graph/test_load.py::test_a_damaged_file_is_read_or_refused",
+            # Files of other writers, which take long to make.
+            "tests/converters/onnx/reading/test_resaved.py",
+        ),
     ),
     Area(
         ".ort reader",
-        (
-            "converters/ort/flatbuffer_reader.py",
-            "converters/ort/ledger.py",
-            "converters/ort/load.py",
-            "converters/ort/onnx_model.py",
+        tuple(
+            f"converters/ort/{name}.py"
+            for name in ("flatbuffer_reader", "ledger", "load", "onnx_model")
         ),
         tuple(
-            f"tests/converters/test_ort_{name}.py"
-            for name in ("flatbuffer", "ledger", "model", "read")
+            f"tests/converters/ort/test_{name}.py"
+            for name in ("flatbuffer_reader", "ledger", "onnx_model", "read")
         ),
         # It counts on how deep calls may go.
         ("tests/converters/ort/test_read.py::test_graphs_that_double_at_every_level_are_refused",),
@@ -95,10 +102,7 @@ AREAS = (
         (
             "tests/converters/coreai/test_bytes.py",
             "tests/converters/coreai/test_read_palettes.py",
-            *(
-                f"tests/runtimes/test_aimodel_{name}.py"
-                for name in ("asset", "constants", "cursor", "program", "sections")
-            ),
+            "tests/formats/aimodel",
         ),
     ),
     Area(
