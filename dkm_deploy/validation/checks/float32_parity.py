@@ -9,6 +9,7 @@ from pathlib import Path
 from dkm_deploy.parity.figures import Judged
 from dkm_deploy.parity.reduced_precision import Arithmetic
 from dkm_deploy.parity.repeatability import file_randomness
+from dkm_deploy.parity.rounding_noise import DRAWS
 from dkm_deploy.runtimes import Session, float32_runtime
 from dkm_deploy.runtimes.run_file import run_file
 from dkm_deploy.validation.check import Check
@@ -17,6 +18,7 @@ from dkm_deploy.validation.checks.output_checks import parity_check
 from dkm_deploy.validation.row_errors import told_reason
 from dkm_deploy.validation.task import Task, errors_of, matched
 
+_DRAWS = 4
 _STORED_HALF = Arithmetic("float32", "float16")
 _REMEDY = "computed in float32 it passes: compute_precision='float32' keeps what float16 loses"
 
@@ -55,8 +57,13 @@ def with_float32(parity: Check, path: Path, task: Task) -> Check:
 def _exact(session: Session, path: Path, task: Task) -> tuple[Check, str]:
     """The check in float32, and how much of its limits the file takes, in words."""
     outputs = matched(run_file(session, task.inputs), task.reference)
-    own = judge_of(path, _STORED_HALF, outputs, task)(outputs)
-    return parity_check(errors_of(outputs, task.reference), "", True, task.limits, own), _used(own)
+    found = errors_of(outputs, task.reference)
+    for draws in (_DRAWS, DRAWS):  # few do for most right files, and none is missed by few
+        own = judge_of(path, _STORED_HALF, outputs, task, draws=draws)(outputs)
+        check = parity_check(found, "", True, task.limits, own)
+        if check.status == "passed":
+            break
+    return check, _used(own)
 
 
 def _used(own: Mapping[str, Judged]) -> str:
