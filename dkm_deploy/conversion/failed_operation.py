@@ -48,5 +48,15 @@ def _locals(error: BaseException | None) -> Iterator[dict[str, Any]]:
 
 
 def _place(node: fx.Node) -> str:
-    modules = [path for path, _ in node.meta.get("nn_module_stack", {}).values() if path]
-    return f"{node.target} in layer {modules[-1]}" if modules else str(node.target)
+    layer = layer_of(node)
+    return f"{node.target} in layer {layer}" if layer else str(node.target)
+
+
+def layer_of(node: Any) -> str:
+    """The qualified name of the innermost module that makes a call; empty for the model itself.
+
+    Args:
+        node: of a graph, or what coremltools makes of it.
+    """
+    stack = node.meta.get("nn_module_stack") or {}
+    return str(next((path for path, _ in reversed(stack.values()) if path), ""))

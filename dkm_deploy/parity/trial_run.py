@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -52,47 +54,66 @@ def tried(
         try:
             runtime = runtime_for(path)
             session = runtime.load(path)
+            exactly = run_model(model, inputs)
         except Exception as error:  # whatever a runtime's own code raises: the file is written
             return _NOT_TRIED + reason_of(error)
         half = session.computes_half if isinstance(session, TellsPrecision) else half_weights
-        given = (path, model, inputs)
+        numbers = arithmetic(half, half_weights)
+        stored = as_stored(model, numbers.weights, path)
+        rounded = exactly if stored is model else run_model(stored, inputs)
+        made_from = _MadeFrom(model, stored, inputs, exactly, rounded)
         if half and (exact := float32_runtime(path)):
             # First, for rounding hides small faults, and what overflows tells of no others.
-            found = _compared(exact.load_in_float32, Arithmetic("float32", "float16"), *given)
+            in_float32 = replace(numbers, compute="float32")
+            found = _compared(partial(exact.load_in_float32, path), in_float32, made_from)
             if found:
                 return found
-        numbers = arithmetic(half, half_weights)
-        return _compared(lambda _: session, numbers, *given, half_sums=half and runtime.native)
+        half_sums = half and runtime.native
+        return _compared(lambda: session, numbers, made_from, half_sums=half_sums)
+
+
+@dataclass(frozen=True)
+class _MadeFrom:
+    """What a file was made from.
+
+    Attributes:
+        model: as it was given.
+        stored: the model with weights as the file has them.
+        inputs: of both.
+        exactly: outputs of the model as it was given.
+        rounded: outputs of the other.
+    """
+
+    model: nn.Module
+    stored: nn.Module
+    inputs: Inputs | Steps
+    exactly: Outputs
+    rounded: Outputs
 
 
 def _compared(
-    load: Callable[[Path], Session],
+    load: Callable[[], Session],
     numbers: Arithmetic,
-    path: Path,
-    model: nn.Module,
-    inputs: Inputs | Steps,
+    made_from: _MadeFrom,
     *,
     half_sums: bool = False,
 ) -> str | None:
     """As :func:`tried`, in one arithmetic."""
     try:
-        expected = run_model(model, inputs)
-        outputs = _matched(run_file(load(path), inputs), expected)
+        outputs = _matched(run_file(load(), made_from.inputs), made_from.exactly)
     except DiffersError:
         raise
     except Exception as error:  # as above
         return _NOT_TRIED + reason_of(error)
-    stored = as_stored(model, numbers.weights, path)
-    if stored is not model:
-        expected = unless_exact(outputs, expected, run_model(stored, inputs))
+    expected = unless_exact(outputs, made_from.exactly, made_from.rounded)
     if all(close(outputs[name], expected[name], numbers.compute) for name in expected):
         return None
-    random = randomness("the model", model, inputs)
+    random = randomness("the model", made_from.model, made_from.inputs)
     if random:
         return _NOT_TRIED + random
 
     def told(draws: int) -> str | None:
-        noise = measure(stored, inputs, numbers, draws)
+        noise = measure(made_from.stored, made_from.inputs, numbers, draws)
         if half_sums:
             noise = noise.in_half_sums()
         return _told(outputs, expected, judged(outputs, expected, noise, numbers.coarsest))

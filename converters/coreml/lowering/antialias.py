@@ -9,7 +9,7 @@ from coremltools.converters.mil import Builder
 from coremltools.converters.mil.frontend.torch.ops import _get_inputs
 from numpy.typing import NDArray
 
-from converters.coreml.lowering.call_keywords import layer
+from dkm_deploy.conversion.failed_operation import layer_of
 from dkm_deploy.errors import DkmError
 
 _resized = torch.ops.aten._upsample_bilinear2d_aa.default
@@ -26,8 +26,8 @@ def antialiased(context: Any, node: Any) -> None:
     sizes = list(zip(x.shape[-2:], node.meta["val"].shape[-2:], strict=True))
     if not all(isinstance(length, int) for size in sizes for length in size):
         raise DkmError(
-            f"{layer(node)}: images are resized with antialiasing from fixed sizes only; "
-            "fix height and width, or leave antialias out"
+            f"{layer_of(node) or 'the model'}: images are resized with antialiasing from fixed "
+            "sizes only; fix height and width, or leave antialias out"
         )
     rows, columns = (
         _weights(*size, align, factor) for size, factor in zip(sizes, factors, strict=True)

@@ -12,6 +12,7 @@ from coremltools.converters.mil.mil import Var, types
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from dkm_deploy.conversion.failed_operation import layer_of
 from dkm_deploy.errors import DkmError
 
 Lowering = Callable[[Any, Any], None]
@@ -52,7 +53,7 @@ def calls(program: ExportedProgram) -> dict[str, Call]:
                 if name not in _MOOT and not _equal(value, defaults[name])
             }
             if keywords:
-                found[node.name] = Call(str(node.target), layer(node), keywords)
+                found[node.name] = Call(str(node.target), layer_of(node) or "the model", keywords)
     return found
 
 
@@ -80,12 +81,6 @@ def heeding(lower: Lowering, met: Mapping[str, Call]) -> Lowering:
                 )
 
     return lower_call
-
-
-def layer(node: Any) -> str:
-    """The qualified name of the innermost module that makes a call, of a graph or coremltools."""
-    stack = node.meta.get("nn_module_stack") or {"": ("", "")}
-    return str(next(reversed(stack.values()))[0]) or "the model"
 
 
 class _Asked(dict[str, Any]):

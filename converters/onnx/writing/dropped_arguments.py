@@ -8,6 +8,7 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
+from dkm_deploy.conversion.failed_operation import layer_of
 from dkm_deploy.errors import DkmError
 
 _aten = torch.ops.aten
@@ -26,9 +27,8 @@ def refuse_left_out(program: ExportedProgram) -> None:
             name, heeded = _HEEDED[node.target]
             value = _argument(node, name)
             if value not in heeded:
-                modules = [path for path, _ in node.meta.get("nn_module_stack", {}).values()]
                 raise DkmError(
-                    f"{(modules or [''])[-1] or 'the model'}: PyTorch's ONNX exporter would leave "
+                    f"{layer_of(node) or 'the model'}: PyTorch's ONNX exporter would leave "
                     f"out {name}={value} of {node.target}; compute the same without it"
                 )
 
