@@ -69,7 +69,7 @@ AREAS = (
         ),
         tuple(
             f"tests/converters/ort/test_{name}.py"
-            for name in ("flatbuffer_reader", "ledger", "onnx_model", "read")
+            for name in ("flatbuffer_limits", "flatbuffer_reader", "ledger", "onnx_model", "read")
         ),
         # It counts on how deep calls may go.
         ("tests/converters/ort/test_read.py::test_graphs_that_double_at_every_level_are_refused",),

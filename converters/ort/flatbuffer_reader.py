@@ -96,7 +96,6 @@ class _Reader:
         self.data = data
         self.tables: dict[int, Table] = {}
         self.spans = {0: Span(0, _HEADER, "table", 0)}
-        self._covered = _HEADER
         # By position and kind: what is there, its bytes of content and the depth below it.
         self._seen: dict[tuple[int, str], tuple[Any, int, int]] = {}
         self._content = 0
@@ -193,10 +192,7 @@ class _Reader:
         if end > len(self.data):
             raise _damaged(start, "a part of the file is longer than the file")
         self._count(start, end - start)
-        if start not in self.spans:
-            self.spans[start] = Span(start, end, part, owner)
-            self._covered += end - start
-        if self._covered > len(self.data) or self.spans[start].end != end:
+        if self.spans.setdefault(start, Span(start, end, part, owner)).end != end:
             raise _damaged(start, "two parts of the file overlap")
 
     def _count(self, start: int, content: int) -> None:

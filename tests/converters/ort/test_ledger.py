@@ -78,6 +78,25 @@ def test_parts_count_by_the_table_that_they_belong_to(path):
     assert found.total_bytes == path.stat().st_size
 
 
+def test_texts_of_a_tensor_are_its_data_and_small_integers_are_constants(tmp_path):
+    """Each text has its length, its bytes and a zero; both tensors are read, by ``Neg``."""
+    words = tensor(name=b"words", data_type=8, string_data=(b"ab", b"cde"))
+    del words.values["raw_data"]
+    shape = tensor(name=b"shape", data_type=7, raw_data=memoryview(bytes(16)))
+    read_them = tuple(node(name, f"{name}2") for name in ("words", "shape"))
+    whole = session()
+    graph = whole["model"]["graph"].values
+    graph["initializers"] += (words, shape)
+    graph["nodes"] += read_them
+    path = tmp_path / "m.ort"
+    path.write_bytes(build(whole))
+    found = {(e.kind, e.name): e.size_bytes for e in target.ledger(path).entries}
+    # The list of places, without its length; each text without the length it starts with.
+    assert found["dense", "words"] == 2 * 4 + 3 + 4
+    assert found["graph", "constants"] == 16
+    assert ("dense", "shape") not in found
+
+
 def test_a_missing_file_and_a_folder(tmp_path):
     for gone in (tmp_path / "gone.ort", tmp_path):
         with pytest.raises(MissingFileError, match=f"^{gone}: no such file$"):

@@ -176,6 +176,25 @@ def test_attributes_that_have_their_default_value_are_left_out():
     assert kept == [0, 1, 1, 1, 0]
 
 
+def test_defaults_are_those_of_the_version_that_the_node_has():
+    """Softmax goes along axis 1 by default up to version 11, along the last from 13 on."""
+    cases = [(11, 1), (11, -1), (13, 1), (13, -1)]
+    softmax = {"op_type": b"Softmax"}
+    nodes = [
+        node("x", f"{n}", **softmax, since_version=v, attributes=(attribute(2, b"axis", i=axis),))
+        for n, (v, axis) in enumerate(cases)
+    ]
+    kept = [len(made.attribute) for made in graph_of(nodes=tuple(nodes)).node]
+    assert kept == [0, 1, 1, 0]
+
+
+def test_an_operator_of_a_later_version_has_no_defaults():
+    """Gelu came with version 20."""
+    early = node("x", "a", op_type=b"Gelu", attributes=(attribute(3, b"approximate", s=b"none"),))
+    (made,) = graph_of(nodes=(early,)).node
+    assert [each.name for each in made.attribute] == ["approximate"]
+
+
 def test_nodes_run_in_an_order_that_is_as_they_were_made():
     """As near as can be: what waits for nothing keeps its place."""
     nodes = (node("b", "y"), node("x", "a"), node("a", "b"), node("x", "c"))
@@ -189,6 +208,13 @@ def test_nodes_wait_for_what_their_graphs_take_from_outside(field):
     kind = AttributeProto.GRAPH if field == "g" else AttributeProto.GRAPHS
     body = attribute(kind, **{field: inner if field == "g" else (inner,)})
     nodes = (node("", "y", op_type=b"If", attributes=(body,)), node("x", "a"))
+    assert [each.op_type for each in graph_of(nodes=nodes).node] == ["Neg", "If"]
+
+
+def test_a_node_with_graphs_waits_for_its_own_inputs_too():
+    inner = Table("Graph", {"nodes": (node("x", "z"),), "outputs": (b"z",)})
+    body = attribute(AttributeProto.GRAPH, g=inner)
+    nodes = (node("a", "y", op_type=b"If", attributes=(body,)), node("x", "a"))
     assert [each.op_type for each in graph_of(nodes=nodes).node] == ["Neg", "If"]
 
 
