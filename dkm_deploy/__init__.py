@@ -1,44 +1,60 @@
-"""dkm-deploy: cluster a model's weights, write them to Core ML and ONNX, prove the files right."""
+"""dkm-deploy: cluster a model's weights, write them to Core ML and ONNX, prove the files right.
+
+Each public name is imported at its first use (PEP 562), and torch with it: the command line starts
+at once, and a program pays for what it uses. A program of ``torch.export`` that holds
+``dkm::lut_to_dense`` needs ``import dkm_deploy.ops`` before it is loaded.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 from dkm_deploy._version import __version__ as __version__
-from dkm_deploy.conversion.convert import Artifact, convert
-from dkm_deploy.conversion.fold_batch_norm import fold_batch_norm
-from dkm_deploy.conversion.registry import ledger, read_palettes
-from dkm_deploy.errors import DkmError
-from dkm_deploy.formats.ledger import Ledger
-from dkm_deploy.model.checkpoint import load, save
-from dkm_deploy.model.dense import dense
-from dkm_deploy.model.palettized import palettes
-from dkm_deploy.model.steps import Steps
-from dkm_deploy.palette import Palette
-from dkm_deploy.planning.decision import Plan
-from dkm_deploy.planning.plan import plan, plan_details
-from dkm_deploy.planning.plan_file import plan_file
-from dkm_deploy.post_training.bin_quant import BinQuant
-from dkm_deploy.post_training.methods import KMeans, Sensitive
-from dkm_deploy.post_training.output_correction.correct import Correction, correct, correct_details
-from dkm_deploy.post_training.palettize import palettize
-from dkm_deploy.post_training.palettize_file import Rewritten, palettize_file
-from dkm_deploy.post_training.round_luts import round_luts
-from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, Schedule
-from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
-from dkm_deploy.runtimes.mlprogram.numerics import Overflow
-from dkm_deploy.training.ewgs_scaling import ewgs_delta
-from dkm_deploy.training.freeze import freeze, soft_copy
-from dkm_deploy.training.loop.fit import FitResult, fit
-from dkm_deploy.training.methods.dkm import DKM
-from dkm_deploy.training.methods.ewgs import EWGS
-from dkm_deploy.training.methods.gwk import GWK
-from dkm_deploy.training.methods.hard_ste import HardSTE
-from dkm_deploy.training.prepare import advance, prepare
-from dkm_deploy.training.range_loss import RangeLoss
-from dkm_deploy.training.status import status
-from dkm_deploy.validation.golden.write import write_golden
-from dkm_deploy.validation.limits import Limits, OutputLimits
-from dkm_deploy.validation.measures.cost import CostOptions
-from dkm_deploy.validation.report import Report
-from dkm_deploy.validation.size_budget import Budget
-from dkm_deploy.validation.validate import judge, replay, validate
+
+if TYPE_CHECKING:
+    from dkm_deploy.conversion.convert import Artifact, convert
+    from dkm_deploy.conversion.fold_batch_norm import fold_batch_norm
+    from dkm_deploy.conversion.registry import ledger, read_palettes
+    from dkm_deploy.errors import DkmError
+    from dkm_deploy.formats.ledger import Ledger
+    from dkm_deploy.model.checkpoint import load, save
+    from dkm_deploy.model.dense import dense
+    from dkm_deploy.model.palettized import palettes
+    from dkm_deploy.model.steps import Steps
+    from dkm_deploy.palette import Palette
+    from dkm_deploy.planning.decision import Plan
+    from dkm_deploy.planning.plan import plan, plan_details
+    from dkm_deploy.planning.plan_file import plan_file
+    from dkm_deploy.post_training.bin_quant import BinQuant
+    from dkm_deploy.post_training.methods import KMeans, Sensitive
+    from dkm_deploy.post_training.output_correction.correct import (
+        Correction,
+        correct,
+        correct_details,
+    )
+    from dkm_deploy.post_training.palettize import palettize
+    from dkm_deploy.post_training.palettize_file import Rewritten, palettize_file
+    from dkm_deploy.post_training.round_luts import round_luts
+    from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, Schedule
+    from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+    from dkm_deploy.runtimes.mlprogram.numerics import Overflow
+    from dkm_deploy.training.ewgs_scaling import ewgs_delta
+    from dkm_deploy.training.freeze import freeze, soft_copy
+    from dkm_deploy.training.loop.fit import FitResult, fit
+    from dkm_deploy.training.methods.dkm import DKM
+    from dkm_deploy.training.methods.ewgs import EWGS
+    from dkm_deploy.training.methods.gwk import GWK
+    from dkm_deploy.training.methods.hard_ste import HardSTE
+    from dkm_deploy.training.prepare import advance, prepare
+    from dkm_deploy.training.range_loss import RangeLoss
+    from dkm_deploy.training.status import status
+    from dkm_deploy.validation.golden.write import write_golden
+    from dkm_deploy.validation.limits import Limits, OutputLimits
+    from dkm_deploy.validation.measures.cost import CostOptions
+    from dkm_deploy.validation.report import Report
+    from dkm_deploy.validation.size_budget import Budget
+    from dkm_deploy.validation.validate import judge, replay, validate
 
 __all__ = [
     # What to do with which weight.
@@ -104,6 +120,76 @@ __all__ = [
     # What is raised for wrong use and bad input.
     "DkmError",
 ]
+
+_MODULES = {
+    "Artifact": "dkm_deploy.conversion.convert",
+    "BinQuant": "dkm_deploy.post_training.bin_quant",
+    "Budget": "dkm_deploy.validation.size_budget",
+    "Correction": "dkm_deploy.post_training.output_correction.correct",
+    "CostOptions": "dkm_deploy.validation.measures.cost",
+    "DKM": "dkm_deploy.training.methods.dkm",
+    "DkmError": "dkm_deploy.errors",
+    "EWGS": "dkm_deploy.training.methods.ewgs",
+    "Evaluator": "dkm_deploy.runtimes.mlprogram.evaluator",
+    "FitResult": "dkm_deploy.training.loop.fit",
+    "GWK": "dkm_deploy.training.methods.gwk",
+    "HardSTE": "dkm_deploy.training.methods.hard_ste",
+    "KMeans": "dkm_deploy.post_training.methods",
+    "Ledger": "dkm_deploy.formats.ledger",
+    "Limits": "dkm_deploy.validation.limits",
+    "OutputLimits": "dkm_deploy.validation.limits",
+    "Overflow": "dkm_deploy.runtimes.mlprogram.numerics",
+    "Palette": "dkm_deploy.palette",
+    "PaletteSpec": "dkm_deploy.recipe",
+    "Plan": "dkm_deploy.planning.decision",
+    "RangeLoss": "dkm_deploy.training.range_loss",
+    "Recipe": "dkm_deploy.recipe",
+    "Report": "dkm_deploy.validation.report",
+    "Rewritten": "dkm_deploy.post_training.palettize_file",
+    "Rule": "dkm_deploy.recipe",
+    "Schedule": "dkm_deploy.recipe",
+    "Sensitive": "dkm_deploy.post_training.methods",
+    "Steps": "dkm_deploy.model.steps",
+    "advance": "dkm_deploy.training.prepare",
+    "convert": "dkm_deploy.conversion.convert",
+    "correct": "dkm_deploy.post_training.output_correction.correct",
+    "correct_details": "dkm_deploy.post_training.output_correction.correct",
+    "dense": "dkm_deploy.model.dense",
+    "ewgs_delta": "dkm_deploy.training.ewgs_scaling",
+    "fit": "dkm_deploy.training.loop.fit",
+    "fold_batch_norm": "dkm_deploy.conversion.fold_batch_norm",
+    "freeze": "dkm_deploy.training.freeze",
+    "judge": "dkm_deploy.validation.validate",
+    "ledger": "dkm_deploy.conversion.registry",
+    "load": "dkm_deploy.model.checkpoint",
+    "palettes": "dkm_deploy.model.palettized",
+    "palettize": "dkm_deploy.post_training.palettize",
+    "palettize_file": "dkm_deploy.post_training.palettize_file",
+    "plan": "dkm_deploy.planning.plan",
+    "plan_details": "dkm_deploy.planning.plan",
+    "plan_file": "dkm_deploy.planning.plan_file",
+    "prepare": "dkm_deploy.training.prepare",
+    "read_palettes": "dkm_deploy.conversion.registry",
+    "replay": "dkm_deploy.validation.validate",
+    "round_luts": "dkm_deploy.post_training.round_luts",
+    "save": "dkm_deploy.model.checkpoint",
+    "soft_copy": "dkm_deploy.training.freeze",
+    "status": "dkm_deploy.training.status",
+    "validate": "dkm_deploy.validation.validate",
+    "write_golden": "dkm_deploy.validation.golden.write",
+}
+"""Where each public name is defined."""
+
+
+if not TYPE_CHECKING:  # with it, type checkers would let any name pass
+
+    def __getattr__(name: str) -> Any:
+        """A public name, from its module."""
+        if name not in _MODULES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_MODULES[name]), name)
+        globals()[name] = value  # the next use does not come here
+        return value
 
 
 def __dir__() -> list[str]:

@@ -5,25 +5,17 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from dkm_deploy._version import __version__
-from dkm_deploy.cli.compare import add_compare
-from dkm_deploy.cli.convert import add_convert
-from dkm_deploy.cli.demo import add_demo
-from dkm_deploy.cli.golden import add_golden
-from dkm_deploy.cli.inspect import add_inspect
-from dkm_deploy.cli.palettize import add_palettize
-from dkm_deploy.cli.plan import add_plan
 from dkm_deploy.cli.process import (
     Ended,
     OneLineParser,
-    OutputConsole,
     flush_output,
     open_streams,
     tell_error,
     unwound_by_signals,
 )
-from dkm_deploy.cli.validate import add_validate
 from dkm_deploy.errors import DkmError, refused_by_system
 
 _DESCRIPTION = """\
@@ -39,17 +31,31 @@ exit codes: 0 passed, 1 a limit was missed, 2 wrong use, bad input or no place t
 130 interrupted, 143 ended by SIGTERM
 """
 
+COMMANDS = {
+    "demo": "the whole job on handwritten digits",
+    "palettize": "make an .onnx file or a checkpoint small",
+    "plan": "find the recipe that costs least within a byte budget",
+    "convert": "write a model to .onnx, .ort, .mlpackage or .aimodel",
+    "validate": "check files against PyTorch: weights, outputs, answers, bytes, cost",
+    "golden": "write a bundle of inputs and the outputs they must give",
+    "compare": "reports side by side, or a device's outputs against a golden bundle",
+    "inspect": "palettes and bytes of a file",
+}
+"""Every command, and what it is for. Its module here is imported only when it is asked for."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     open_streams()
     with unwound_by_signals():
-        return _run(argv)
+        return _run(sys.argv[1:] if argv is None else argv)
 
 
-def _run(argv: Sequence[str] | None) -> int:
+def _run(argv: Sequence[str]) -> int:
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = build_parser(argv).parse_args(argv)
+        from dkm_deploy.cli.console import OutputConsole  # rich, which --help does without
+
         code: int = arguments.run(arguments, OutputConsole(soft_wrap=False))
     except DkmError as error:
         tell_error(str(error))
@@ -71,8 +77,11 @@ def _run(argv: Sequence[str] | None) -> int:
     return code
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; each sets ``run(arguments, console)``."""
+def build_parser(argv: Sequence[str]) -> argparse.ArgumentParser:
+    """The parser of a command line, which sets ``run(arguments, console)``.
+
+    Of the command that ``argv`` asks for it has the arguments, of all others the name and the help.
+    """
     parser = OneLineParser(
         prog="dkm-deploy",
         description=_DESCRIPTION,
@@ -81,12 +90,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dkm-deploy {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND", title="commands")
-    add_demo(commands)
-    add_palettize(commands)
-    add_plan(commands)
-    add_convert(commands)
-    add_validate(commands)
-    add_golden(commands)
-    add_compare(commands)
-    add_inspect(commands)
+    asked = next((word for word in argv if not word.startswith("-")), None)
+    for name, words in COMMANDS.items():
+        command = commands.add_parser(name, help=words)
+        if name == asked:
+            import_module(f"{__name__}.{name}").add_arguments(command)
     return parser

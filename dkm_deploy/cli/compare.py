@@ -6,25 +6,26 @@ import argparse
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from dkm_deploy.cli.report import check_files, finish
 from dkm_deploy.errors import DkmError
 
+if TYPE_CHECKING:
+    from rich.console import Console
 
-def add_compare(commands: Any) -> None:
-    """The parser of the command."""
-    parser = commands.add_parser(
-        "compare",
-        help="reports side by side, or a device's outputs against a golden bundle",
-        description="If the first folder is a golden bundle (it holds bundle.json), the others are "
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.description = (
+        "If the first folder is a golden bundle (it holds bundle.json), the others are "
         "folders of outputs that devices wrote for its inputs, judged under its limits. Otherwise "
         "all are reports (validate --json, or folders with a report.json): a table and a plot of "
-        "score against bytes.",
-        epilog="examples: dkm-deploy compare out/golden from_phone/; dkm-deploy compare "
-        "2bit.json 4bit.json --html runs.html",
+        "score against bytes."
+    )
+    parser.epilog = (
+        "examples: dkm-deploy compare out/golden from_phone/; dkm-deploy compare "
+        "2bit.json 4bit.json --html runs.html"
     )
     parser.add_argument(
         "paths", nargs="+", type=Path, help="a bundle and outputs, or reports; see above"

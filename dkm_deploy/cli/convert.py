@@ -5,30 +5,30 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-from rich.text import Text
+from typing import TYPE_CHECKING, Any
 
 from dkm_deploy.cli.options.key_value import named_values
 from dkm_deploy.cli.options.model import INPUT, add_model
 from dkm_deploy.cli.options.output_files import check_outputs
 from dkm_deploy.errors import DkmError
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _PAIR = "NAME=VALUE"
 _FLAGS = {"true": True, "false": False}
 
 
-def add_convert(commands: Any) -> None:
-    """The parser of the command."""
-    parser = commands.add_parser(
-        "convert",
-        help="write a model to .onnx, .ort, .mlpackage or .aimodel",
-        description="Convert a palettized checkpoint (from dkm.save), or palettize a plain one, "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.description = (
+        "Convert a palettized checkpoint (from dkm.save), or palettize a plain one, "
         "or a .pt2 program, by k-means on the way. The palettes are read back from every file and "
-        "compared, and the file is run beside the model.",
-        epilog="example: dkm-deploy convert mynet:Net --weights net.safetensors --bits 4 "
-        "--input 1x3x224x224 -o out/net.onnx -o out/net.mlpackage",
+        "compared, and the file is run beside the model."
+    )
+    parser.epilog = (
+        "example: dkm-deploy convert mynet:Net --weights net.safetensors --bits 4 "
+        "--input 1x3x224x224 -o out/net.onnx -o out/net.mlpackage"
     )
     add_model(parser)
     how = parser.add_mutually_exclusive_group()
@@ -54,6 +54,8 @@ def add_convert(commands: Any) -> None:
 
 
 def _convert(arguments: argparse.Namespace, console: Console) -> int:
+    from rich.text import Text
+
     from dkm_deploy.cli.frozen_model import frozen_model
     from dkm_deploy.conversion.convert import convert
     from dkm_deploy.model.spec import example, is_program

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
-def add_demo(commands: Any) -> None:
-    """The parser of the command."""
-    parser = commands.add_parser(
-        "demo",
-        help="the whole job on handwritten digits",
-        description="Train a small CNN on scikit-learn's digits, cluster it with DKM, write ONNX "
-        "and Core ML files, run both on held-out digits and report.",
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.description = (
+        "Train a small CNN on scikit-learn's digits, cluster it with DKM, write ONNX "
+        "and Core ML files, run both on held-out digits and report."
     )
     parser.add_argument("--out", type=Path, required=True, help="folder to be made")
     parser.add_argument("--force", action="store_true", help="replace the folder")

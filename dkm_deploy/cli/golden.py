@@ -4,27 +4,28 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from dkm_deploy.cli.options.key_value import named_values
 from dkm_deploy.cli.options.reference import add_limits, add_reference, interface, limits, reference
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 _NOTE = "NAME=TEXT"
 
 
-def add_golden(commands: Any) -> None:
-    """The parser of the command."""
-    parser = commands.add_parser(
-        "golden",
-        help="write a bundle of inputs and the outputs they must give",
-        description="Run the palettized PyTorch model and write its inputs, outputs, palettes and "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.description = (
+        "Run the palettized PyTorch model and write its inputs, outputs, palettes and "
         "limits to a folder that dkm-deploy validate --golden, a phone or any other program "
-        "can replay.",
-        epilog="example: dkm-deploy golden out/golden --model mynet:Net --weights "
+        "can replay."
+    )
+    parser.epilog = (
+        "example: dkm-deploy golden out/golden --model mynet:Net --weights "
         "out/net.safetensors --inputs held_out.safetensors --original net.safetensors "
-        "--min-agreement 99% --note commit=1a2b3c",
+        "--min-agreement 99% --note commit=1a2b3c"
     )
     parser.add_argument("out", type=Path, help="folder to be made")
     add_reference(parser, required=True)

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
-def add_inspect(commands: Any) -> None:
-    """The parser of the command."""
-    parser = commands.add_parser(
-        "inspect",
-        help="palettes and bytes of a file",
-        description="Show the palettes decoded from a file's bytes, and where every byte went.",
-    )
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.description = "Show the palettes decoded from a file's bytes, and where every byte went."
     parser.add_argument("file", type=Path, help=".onnx, .ort, .mlpackage, .aimodel or .safetensors")
     parser.set_defaults(run=_inspect)
 

@@ -6,12 +6,12 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from dkm_deploy.cli.options.model import METRIC, MODEL, SAMPLES
 from dkm_deploy.errors import DkmError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from dkm_deploy.post_training.methods import AfterTraining
     from dkm_deploy.recipe import Recipe
 
@@ -21,17 +21,17 @@ _METHOD = (
 )
 
 
-def add_palettize(commands: Any) -> None:
-    """The parser of the command."""
-    parser = commands.add_parser(
-        "palettize",
-        help="make an .onnx file or a checkpoint small",
-        description="Cluster weights, without training. An .onnx file gives an .onnx "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.description = (
+        "Cluster weights, without training. An .onnx file gives an .onnx "
         "file and needs no Python model; a Python model with a plain checkpoint, or a .pt2 "
-        "program, gives a packed checkpoint. What stays dense is listed with the reason.",
-        epilog="examples: dkm-deploy palettize model.onnx --bits 4 -o small.onnx; dkm-deploy "
+        "program, gives a packed checkpoint. What stays dense is listed with the reason."
+    )
+    parser.epilog = (
+        "examples: dkm-deploy palettize model.onnx --bits 4 -o small.onnx; dkm-deploy "
         "palettize mynet:Net --weights net.safetensors --bits 4 -o net.palettes.safetensors; "
-        "dkm-deploy palettize net.pt2 --bits 4 -o net.palettes.safetensors",
+        "dkm-deploy palettize net.pt2 --bits 4 -o net.palettes.safetensors"
     )
     parser.add_argument("source", help=f"an .onnx file, or {MODEL}")
     parser.add_argument("--weights", type=Path, help="safetensors checkpoint of a Python model")

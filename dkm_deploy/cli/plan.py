@@ -7,28 +7,28 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rich.console import Console
-
 from dkm_deploy.cli.options.model import INPUT, METRIC, MODEL, SAMPLES
 from dkm_deploy.cli.options.output_files import check_outputs
 from dkm_deploy.errors import DkmError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from dkm_deploy.planning.decision import Plan
 
 
-def add_plan(commands: Any) -> None:
-    """The parser of the command."""
-    parser = commands.add_parser(
-        "plan",
-        help="find the recipe that costs least within a byte budget",
-        description="Measure what each palette on each weight costs the outputs on calibration "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.description = (
+        "Measure what each palette on each weight costs the outputs on calibration "
         "data and in bytes of the file, and write the recipe whose file fits the budget with the "
         "least expected loss. What was measured is kept: a plan that was killed goes on, and "
-        "another budget takes moments.",
-        epilog="examples: dkm-deploy plan mynet:Net --weights net.safetensors --budget 3.3MB "
+        "another budget takes moments."
+    )
+    parser.epilog = (
+        "examples: dkm-deploy plan mynet:Net --weights net.safetensors --budget 3.3MB "
         "--calibration samples.safetensors -o recipe.toml; dkm-deploy plan net.onnx --budget "
-        "3.3MB --calibration samples.safetensors -o recipe.toml, for dkm-deploy palettize",
+        "3.3MB --calibration samples.safetensors -o recipe.toml, for dkm-deploy palettize"
     )
     parser.add_argument("model", help=f"an .onnx file, or {MODEL}")
     parser.add_argument("--weights", type=Path, help="plain checkpoint of a Python model")

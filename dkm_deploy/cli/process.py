@@ -12,8 +12,6 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import NoReturn
 
-from rich.console import Console
-
 from dkm_deploy._support.printable import printable
 
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
@@ -48,15 +46,6 @@ def unwound_by_signals() -> Iterator[None]:
     finally:
         for number in taken:
             signal.signal(number, signal.SIG_DFL)
-
-
-class OutputConsole(Console):
-    """Standard output. Where its reader has gone, as ``head -1`` does, the command goes on."""
-
-    def on_broken_pipe(self) -> None:
-        """Print no more. rich would end the process with exit code 1, which is a missed limit."""
-        self.quiet = True
-        _lead_nowhere()
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -99,14 +88,14 @@ def flush_output() -> str | None:
     try:
         sys.stdout.flush()
     except BrokenPipeError:
-        _lead_nowhere()
+        lead_nowhere()
     except OSError as error:
-        _lead_nowhere()
+        lead_nowhere()
         return error.strerror
     return None
 
 
-def _lead_nowhere() -> None:
+def lead_nowhere() -> None:
     """Lead standard output nowhere, with what Python still holds for it."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())

@@ -6,12 +6,15 @@ import argparse
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from dkm_deploy.cli.options.output_files import check_outputs
 from dkm_deploy.errors import DkmError, UnwritableFileError
-from dkm_deploy.validation.report import Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dkm_deploy.validation.report import Report
 
 
 def check_files(arguments: argparse.Namespace) -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
-
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from dkm_deploy.cli.options.reference import (
     add_limits,
@@ -19,19 +17,23 @@ from dkm_deploy.cli.options.reference import (
 from dkm_deploy.cli.report import check_files, finish
 from dkm_deploy.errors import DkmError
 from dkm_deploy.validation.measures.cost import CostOptions
-from dkm_deploy.validation.report import Report
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dkm_deploy.validation.report import Report
 
 
-def add_validate(commands: Any) -> None:
-    """The parser of the command."""
-    parser = commands.add_parser(
-        "validate",
-        help="check files against PyTorch: weights, outputs, answers, bytes, cost",
-        description="Compare converted files with the palettized PyTorch model they came from, and "
-        "its answers with those of the original model; or with a golden bundle, without PyTorch.",
-        epilog="examples: dkm-deploy validate out/net.onnx --model mynet:Net --weights "
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What the command takes."""
+    parser.description = (
+        "Compare converted files with the palettized PyTorch model they came from, and "
+        "its answers with those of the original model; or with a golden bundle, without PyTorch."
+    )
+    parser.epilog = (
+        "examples: dkm-deploy validate out/net.onnx --model mynet:Net --weights "
         "out/net.safetensors --inputs held_out.safetensors --original net.safetensors; "
-        "dkm-deploy validate out/net.onnx --golden out/golden --max-size 3.4MB",
+        "dkm-deploy validate out/net.onnx --golden out/golden --max-size 3.4MB"
     )
     parser.add_argument("files", nargs="+", type=Path, help="converted files")
     parser.add_argument("--golden", type=Path, help="bundle from dkm-deploy golden, and no model")

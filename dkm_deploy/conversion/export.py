@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from dkm_deploy._support.argument_checks import model_of
 from dkm_deploy.conversion.drop_non_tensors import tensors_only
 from dkm_deploy.conversion.exported import Exported
 from dkm_deploy.conversion.model_state import FirstRun, check_seen, first_run, functional, states_of
@@ -21,6 +20,7 @@ from dkm_deploy.model.output_names import output_names, separate_outputs
 from dkm_deploy.model.palettized import is_scale, palettes, weight_name
 from dkm_deploy.nn_utils.bfloat16 import widened
 from dkm_deploy.nn_utils.hooks import unfused_attention
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import eval_copy, random_state_kept
 from dkm_deploy.nn_utils.weights import plain
 from dkm_deploy.palette import Palette

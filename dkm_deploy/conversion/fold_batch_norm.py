@@ -13,13 +13,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
-from dkm_deploy._support.argument_checks import model_of
 from dkm_deploy.conversion.export import export
 from dkm_deploy.conversion.exported import Exported
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.inputs import Inputs, arguments
 from dkm_deploy.nn_utils.bfloat16 import widened
 from dkm_deploy.nn_utils.copies import independent_copy
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import own_copies, random_state_kept, untouched
 from dkm_deploy.nn_utils.weights import plain
 

@@ -10,11 +10,12 @@ from torch import nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
-from dkm_deploy._support.argument_checks import model_of, names_of
+from dkm_deploy._support.argument_checks import names_of
 from dkm_deploy.conversion.registry import target_named
 from dkm_deploy.conversion.target import LayerTarget
 from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils.copies import unwrapped
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.recurrent import gates
 from dkm_deploy.nn_utils.weights import OwnParametrization, weights
 from dkm_deploy.recipe import PaletteSpec, Recipe

@@ -18,7 +18,6 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from dkm_deploy._support.argument_checks import model_of
 from dkm_deploy._support.atomic_files import written_whole
 from dkm_deploy._support.paths import existing_file, path_of, reading
 from dkm_deploy.errors import DkmError
@@ -27,6 +26,7 @@ from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced, size_on_dis
 from dkm_deploy.formats.reader import Reader
 from dkm_deploy.model.palettized import install, palettes, stacked_above
 from dkm_deploy.nn_utils.copies import independent_copy
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.weights import OwnParametrization, originals, places, plain
 from dkm_deploy.packing import pack, unpack
 from dkm_deploy.palette import Palette

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from dkm_deploy._support.argument_checks import model_of
 from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils.copies import independent_copy, unwrapped
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.weights import OwnParametrization, Place, places
 from dkm_deploy.ops import lut_to_dense
 from dkm_deploy.palette import Palette

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from dkm_deploy._support.argument_checks import model_of
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.model.inputs import Inputs, arguments
 from dkm_deploy.model.output_names import output_names
@@ -19,6 +18,7 @@ from dkm_deploy.model.pt2_program import fixed_batch as program_batch
 from dkm_deploy.model.samples import rows, sample_count, share_samples
 from dkm_deploy.model.steps import Steps
 from dkm_deploy.nn_utils.bfloat16 import widened
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import own_copies, untouched, written
 
 Outputs = dict[str, NDArray[Any]]

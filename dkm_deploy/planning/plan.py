@@ -11,7 +11,7 @@ from rich.console import Console
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from dkm_deploy._support.argument_checks import function, model_of, names_of
+from dkm_deploy._support.argument_checks import function, names_of
 from dkm_deploy._support.byte_sizes import bytes_of
 from dkm_deploy._support.measurement_cache import Cache
 from dkm_deploy._support.paths import path_of
@@ -21,6 +21,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.model.calibration import Calibration
 from dkm_deploy.model.inputs import Inputs, parted
 from dkm_deploy.model.metric import Metric
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import random_state_kept
 from dkm_deploy.nn_utils.weights import plain
 from dkm_deploy.planning.candidates import DEFAULT, specs_of

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from dkm_deploy._support.argument_checks import model_of
 from dkm_deploy.conversion.recipe_check import check
 from dkm_deploy.model.calibration import Calibration
 from dkm_deploy.model.palettized import with_palettes
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import random_state_kept
 from dkm_deploy.nn_utils.weights import plain
 from dkm_deploy.post_training.methods import AfterTraining, method_named

@@ -11,10 +11,11 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
-from dkm_deploy._support.argument_checks import integer, model_of
+from dkm_deploy._support.argument_checks import integer
 from dkm_deploy.conversion.recipe_check import check
 from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils.copies import unwrapped
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.weights import (
     Place,
     Weight,

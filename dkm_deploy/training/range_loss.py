@@ -8,11 +8,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from dkm_deploy._support.argument_checks import model_of
 from dkm_deploy.clustering.range_penalties import beyond, largest, soft_span
 from dkm_deploy.conversion.recipe_check import check
 from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils.copies import unwrapped
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.weights import used, weights
 from dkm_deploy.recipe import PaletteSpec, Recipe
 

@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import nn
 
-from dkm_deploy._support.argument_checks import function, model_of, record, short
+from dkm_deploy._support.argument_checks import function, record, short
 from dkm_deploy._support.paths import path_of
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.interface import Interface
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.validation.limits import Limits
 from dkm_deploy.validation.measures.cost import CostOptions
 from dkm_deploy.validation.size_budget import Budget

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from torch import nn
 
-from dkm_deploy._support.argument_checks import model_of
 from dkm_deploy._support.paths import existing, paths_of
 from dkm_deploy.conversion.registry import reader_for
 from dkm_deploy.errors import DkmError
@@ -21,6 +20,7 @@ from dkm_deploy.model.palettized import palettes
 from dkm_deploy.model.run import run_model
 from dkm_deploy.model.samples import sample_count
 from dkm_deploy.model.steps import Steps
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import random_state_kept
 from dkm_deploy.nn_utils.weights import plain
 from dkm_deploy.parity.repeatability import randomness

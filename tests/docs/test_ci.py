@@ -23,7 +23,8 @@ def _block(language):
 def test_the_step_is_a_command_that_parses():
     joined = re.sub(r"\\\n\s*", "", _block("yaml"))
     (line,) = re.findall(r"^\s+dkm-deploy (.*)$", joined, re.M)
-    arguments = build_parser().parse_args(shlex.split(line))
+    words = shlex.split(line)
+    arguments = build_parser(words).parse_args(words)
     assert [path.name for path in arguments.files] == ["model.onnx", "model.mlpackage"]
     assert arguments.require
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dkm_deploy.cli import build_parser
+from dkm_deploy.cli import COMMANDS, build_parser
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -33,14 +33,13 @@ def test_the_example_is_short_and_passes(tmp_path, monkeypatch, capsys):
     }
 
 
-COMMANDS = "demo|palettize|convert|golden|validate|compare|inspect"
-
-
 @pytest.mark.parametrize(
-    "line", re.findall(rf"^dkm-deploy (?:{COMMANDS}) .*$", re.sub(r"\\\n\s*", "", README), re.M)
+    "line",
+    re.findall(rf"^dkm-deploy (?:{'|'.join(COMMANDS)}) .*$", re.sub(r"\\\n\s*", "", README), re.M),
 )
 def test_every_command_line_parses(line):
-    build_parser().parse_args(shlex.split(line)[1:])
+    arguments = shlex.split(line)[1:]
+    build_parser(arguments).parse_args(arguments)
 
 
 @pytest.mark.parametrize("folder", re.findall(r"^\| `([\w/]+/)`", README, re.M))

@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from dkm_deploy._support.argument_checks import model_of
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.calibration import Calibration, batches, tensors_of
 from dkm_deploy.model.inputs import parted, to_device
 from dkm_deploy.model.palettized import PaletteWeight, palettes, weight_name
 from dkm_deploy.nn_utils.copies import independent_copy
 from dkm_deploy.nn_utils.hooks import unfused_attention
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import random_state_kept
 from dkm_deploy.nn_utils.weights import plain
 from dkm_deploy.post_training.output_correction.layer import LayerCorrection, correct_layer

@@ -13,10 +13,11 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from dkm_deploy._support.argument_checks import function, integer, model_of, real, record, short
+from dkm_deploy._support.argument_checks import function, integer, real, record, short
 from dkm_deploy._support.paths import path_of
 from dkm_deploy._support.progress import meter
 from dkm_deploy.errors import DkmError
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import eval_mode
 from dkm_deploy.training.loop.epochs import Data, Run
 from dkm_deploy.training.loop.objective import Loss, Objective

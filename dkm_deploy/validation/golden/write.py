@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from dkm_deploy._support.argument_checks import model_of
 from dkm_deploy._support.atomic_files import check_writable, written_whole
 from dkm_deploy._support.paths import path_of
 from dkm_deploy.errors import DkmError
@@ -27,6 +26,7 @@ from dkm_deploy.model.palettized import palettes
 from dkm_deploy.model.run import run_model
 from dkm_deploy.model.samples import sample_count
 from dkm_deploy.model.steps import Steps
+from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import random_state_kept
 from dkm_deploy.nn_utils.weights import plain
 from dkm_deploy.parity.noise_arrays import to_arrays
