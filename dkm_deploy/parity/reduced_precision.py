@@ -55,10 +55,32 @@ def _log_sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
     return torch.log(_ONE * torch.sigmoid(x)), torch.empty_like(x)
 
 
-# Operations that subtract near numbers within: rounding the result alone would not show what that
-# loses, and files do it in operations of their own.
+def _group_norm(
+    x: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    samples: int,
+    channels: int,
+    _places: int,
+    groups: int,
+    eps: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    parts = x.reshape(samples, groups, -1)
+    mean = parts.mean(-1, keepdim=True)
+    centred = parts - mean
+    deviation = (centred.square().mean(-1, keepdim=True) + eps).sqrt()
+    found = (centred / deviation).reshape(x.shape)
+    shape = (channels, *[1] * (x.ndim - 2))
+    found = found if weight is None else found * weight.reshape(shape)
+    found = found if bias is None else found + bias.reshape(shape)
+    return found, mean, 1 / deviation
+
+
+# Operations that subtract near numbers within, or round what many results share: rounding the
+# result alone would not show what that loses, and files do it in operations of their own.
 _IN_STEPS: Mapping[str, Callable[..., Any]] = {
     "gelu": _gelu,
+    "native_group_norm": _group_norm,
     "_log_softmax": _log_softmax,
     "log_sigmoid_forward": _log_sigmoid,
 }

@@ -108,6 +108,26 @@ def test_the_epsilon_of_a_normalization_is_rounded(name):
     assert 1e-4 < off < 1e-2
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_what_a_group_norm_divides_by_is_rounded_for_all_values_of_a_group(affine):
+    """Files divide in an operation of its own: one rounding of the deviation moves the group."""
+    torch.manual_seed(0)
+    norm, x = nn.GroupNorm(2, 4, affine=affine), 3.3 * torch.randn(1, 4, 40, 50)
+    plain = norm(x).detach()
+    groups = plain.reshape(2, -1)
+    gains = torch.tensor(
+        [
+            ((_run(norm, x, HALF, draw).reshape(2, -1) - groups) * groups).mean(1).tolist()
+            for draw in range(8)
+        ]
+    ).div(groups.square().mean(1))
+    assert gains.abs().max() < 2**-10
+    # Rounding each of 4,000 values alone would leave 2**-12 / 4000**0.5 of them.
+    assert (gains.square().mean(0).sqrt() > 2**-13).all()
+    exact = _run(norm, x, Arithmetic("float32", "float32"), 0)
+    assert torch.allclose(exact, plain, atol=1e-5)
+
+
 def test_nothing_of_the_model_is_changed():
     torch.manual_seed(0)
     model, x = (
