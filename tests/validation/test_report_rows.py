@@ -7,9 +7,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import dkm_deploy as dkm
 from dkm_deploy.model.metric import accuracy
+from dkm_deploy.parity.mean_difference import Pooled
+from dkm_deploy.parity.reduced_precision import Arithmetic
+from dkm_deploy.parity.rounding_noise import Noise, OutputNoise
 from dkm_deploy.parity.slice_comparison import judged
 from dkm_deploy.runtimes import NotTakenError, WrongLabelError
 from dkm_deploy.validation import report_rows
@@ -133,6 +137,30 @@ class TestReturned:
     def test_a_constant_for_half_precision_judges_where_noise_is_unknown(self):
         assert self.row({"output": SCORES * 1.005}).checks[0].status == "passed"
         assert self.row({"output": SCORES * 1.2}).checks[0].status == "missed"
+
+    def test_it_has_four_times_the_noise_of_float16(self):
+        half, level = Arithmetic("float16", "float16"), np.full_like(SCORES, 0.01)
+        noise = Noise(half, np.arange(4), {"output": OutputNoise(level, Pooled({}, {}))})
+        near = self.row({"output": SCORES + 0.1}, noise={half: noise}).checks[0]
+        assert near.status == "passed"
+        assert "the model's own float16 noise" in near.reason
+        assert self.row({"output": SCORES + 0.5}, noise={half: noise}).checks[0].status == "missed"
+
+    def test_why_the_metric_decides_nothing_is_told(self):
+        checks = self.row({"output": SCORES}, undecided="all labels are 7").checks
+        assert checks[1:] == (Check("metric", "not run", "all labels are 7"),)
+
+    @pytest.mark.parametrize(
+        ("shape", "reason"),
+        [
+            ((2,), "output 'output' has shape (2,), not that of 2 steps"),
+            ((2, 4, 3), "shape (8, 3) in place of (4, 3)"),
+        ],
+    )
+    def test_steps_that_do_not_fit_are_missed(self, shape, reason):
+        given = dkm.Steps([torch.ones(2, 2)] * 2)
+        row = self.row({"output": np.ones(shape, np.float32)}, inputs=given)
+        assert row.checks == (Check("parity", "missed", reason),)
 
     def test_outputs_that_do_not_fit_are_missed(self):
         row = self.row({"output": SCORES[:2]})

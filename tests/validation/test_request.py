@@ -12,22 +12,52 @@ from dkm_deploy.formats.interface import Interface
 from dkm_deploy.validation.request import check_asked, original_given
 from dkm_deploy.validation.size_budget import Allowance
 
+WRONG = {
+    "metric": "metric is 3; it must be a function",
+    "limits": "limits is 3; give a dkm.Limits",
+    "budget": "budget is 3; give a dkm.Budget",
+    "cost": "cost is 3; give a dkm.CostOptions",
+    "interface": "interface is 3; give a dkm.Interface",
+    "also": "also is 3; give models by name",
+}
+"""What is said of a 3 in place of each argument."""
+
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ({"metric": 3}, "metric is 3; it must be a function"),
-        ({"limits": 3}, "limits is 3; give a dkm.Limits"),
-        ({"budget": 3}, "budget is 3; give a dkm.Budget"),
-        ({"cost": 3}, "cost is 3; give a dkm.CostOptions"),
-        ({"interface": 3}, "interface is 3; give a dkm.Interface"),
-        ({"also": 3}, "also is 3; give models by name"),
+        *(({name: 3}, message) for name, message in WRONG.items()),
         ({"also": {"small": 3}}, "also: small is 3; give a torch.nn.Module"),
     ],
 )
 def test_one_line_says_what_is_wrong(asked, message):
     with pytest.raises(dkm.DkmError) as caught:
         check_asked(**{"metric": None} | asked)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("function", "given", "message"),
+    [
+        *((dkm.validate, {name: 3}, message) for name, message in WRONG.items()),
+        *((dkm.replay, {n: 3}, WRONG[n]) for n in ("metric", "limits", "budget", "cost")),
+        (dkm.judge, {"metric": 3}, WRONG["metric"]),
+        (dkm.validate, {"reference": 3}, "reference is 3; give a torch.nn.Module"),
+        (dkm.validate, {"files": 3}, "files is 3; give a path or a list of paths"),
+        (dkm.replay, {"files": 3}, "files is 3; give a path or a list of paths"),
+        (dkm.judge, {"folders": 3}, "folders is 3; give a path or a list of paths"),
+        (dkm.replay, {"golden": 3}, "golden is 3; give a str or a path"),
+        (dkm.judge, {"golden": 3}, "golden is 3; give a str or a path"),
+    ],
+)
+def test_every_way_of_asking_says_so_before_anything_is_read(function, given, message):
+    right = {
+        dkm.validate: {"files": [], "inputs": None},
+        dkm.replay: {"files": [], "golden": "."},
+        dkm.judge: {"folders": [], "golden": "."},
+    }
+    with pytest.raises(dkm.DkmError) as caught:
+        function(**right[function] | given)
     assert str(caught.value) == message
 
 

@@ -96,12 +96,12 @@ class _Norm:
     def alone(self) -> Iterator[Folded]:
         """Its own vectors."""
         product = self.mean * self.scale
-        one = np.ones_like(self.mean)
+        inverse = 1 / self.deviation
         for values, operands in (
             (self.scale, self.scale),
             (self.bias - product, np.abs(self.bias) + np.abs(product)),
             (self.deviation, self.deviation),
-            (1 / self.deviation, one / self.deviation),
+            (inverse, inverse),
             (self.deviation**2, self.deviation**2),
             (-self.mean, self.mean),
             (product, product),

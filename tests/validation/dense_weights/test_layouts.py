@@ -38,11 +38,11 @@ def test_orders_keep_the_values_in_place():
 
 NORM = {
     "running_mean": [6.0, -2.0],
-    "running_var": [3.0, 3.0],
-    "weight": [4.0, 8.0],
+    "running_var": [3.0, 8.0],
+    "weight": [4.0, 12.0],
     "bias": [1.0, -1.0],
 }
-"""With an epsilon of 1 the deviation is 2, the scale [2, 4], mean times scale [12, -8]."""
+"""With an epsilon of 1 the deviation is [2, 3], the scale [2, 4], mean times scale [12, -8]."""
 SOURCES = tuple(f"n.{name}" for name in NORM)
 
 
@@ -62,12 +62,12 @@ def test_a_normalization_alone():
         for values, operands in (
             ([2, 4], [2, 4]),
             ([-11, 7], [13, 9]),
-            ([2, 2], [2, 2]),
-            ([0.5, 0.5], [0.5, 0.5]),
-            ([4, 4], [4, 4]),
+            ([2, 3], [2, 3]),
+            ([1 / 2, 1 / 3], [1 / 2, 1 / 3]),
+            ([4, 9], [4, 9]),
             ([-6, 2], [6, 2]),
             ([12, -8], [12, 8]),
-            ([3, -1], [3, 1]),
+            ([3, -2 / 3], [3, 2 / 3]),
         )
     ]
     assert _folded(3) == []

@@ -160,11 +160,11 @@ def test_gates_are_the_weights_that_they_are_of():
 
 
 def test_a_layer_times_a_constant_is_the_programs_own_where_it_has_a_name():
-    weights = {"c.weight": A, "c.bias": B[0], "v": C[0]}
+    weights = {"block.c.weight": A, "block.c.bias": B[0], "v": C[0]}
     stored = 1.05 * B[0]
     named = _compare([("x", stored)], weights)
     assert (named.wrong, named.strange) == ([], {"x": stored.nbytes})
-    assert _wrong(_compare([(None, stored)], weights)) == [("c.bias", "")]
+    assert _wrong(_compare([(None, stored)], weights)) == [("block.c.bias", "")]
     assert _wrong(_compare([("x", np.float32(1.05) * C[0])], weights)) == [("v", "")]
     flat = {"c.weight": A[0], "c.bias": B[0]}
     assert _wrong(_compare([("x", stored)], flat)) == [("c.bias", "")]

@@ -136,6 +136,20 @@ class TestLike:
         turns = TURNS[:count]
         assert is_like(20 + factor * turns, 20 + turns) is like
 
+    def test_a_likeness_at_the_limit_is_one(self):
+        wanted, stored = np.zeros(16), np.zeros(16)
+        wanted[:2] = stored[:2] = 3, 4
+        stored[2] = 1  # a fifth of the length
+        assert is_like(stored, wanted)
+        turns, error = np.zeros(16), np.zeros(16)
+        turns[:4], error[:6] = (5, 5, -5, -5), (2, -2, 0.5, -0.5, 0.5, -0.5)
+        assert is_like(20 + turns + error, 20 + turns)  # 3 of 10 about the mean
+        even = np.full(16, 250_000.0)
+        assert is_like(even + turns / 10, even)  # a millionth of the length about the mean
+
+    def test_small_values_are_like_each_other(self):
+        assert is_like(0.011 * TURNS[:16], 0.01 * TURNS[:16])
+
     def test_values_that_are_all_one_are_like_others_that_are(self):
         turns, wanted = TURNS[:16], np.full(16, 5.0)
         assert is_like(np.full(16, 5.9), wanted)
@@ -194,6 +208,12 @@ class TestComputed:
         assert not is_computed(shifted.reshape(-1), table.reshape(1, -1))  # of one row it is any
         shifted[-1, 1] += 0.01 * np.abs(table).max()
         assert not is_computed(shifted.reshape(-1), table)
+
+    def test_what_is_added_may_differ_from_that_of_the_first_row_by_rounding(self):
+        table = np.resize([1.0, -1.0], (3, 4))
+        for unit, computed in ((2.0**-9, True), (1.01 * 2.0**-9, False)):
+            shifted = table + 0.5 + unit * np.array([[0], [-1], [1]])
+            assert is_computed(shifted.reshape(-1), table) is computed
 
     def test_the_order_of_many_values_is_kept_and_not_their_proportion(self):
         for made in (np.tanh(RANDOM), np.clip(RANDOM, -1, 1)):

@@ -59,7 +59,7 @@ def give(folder, bundle, scores, **changes):
     return folder
 
 
-def test_right_outputs_pass(golden, scores, tmp_path):
+def test_right_outputs_pass(frozen, golden, scores, tmp_path):
     report = dkm.judge([give(tmp_path / "phone", golden, scores)], golden)
     model = report.files[0]
     assert report
@@ -72,6 +72,7 @@ def test_right_outputs_pass(golden, scores, tmp_path):
     assert model.errors["output"].relative < 1e-6
     assert model.metric is not None
     assert report.provenance["golden: torch"] == torch.__version__
+    assert report.histograms.keys() == dkm.palettes(frozen).keys()
 
 
 def test_several_runs_are_judged_one_by_one(golden, scores, tmp_path):
@@ -129,6 +130,16 @@ def test_a_report_of_outputs_has_every_view(golden, scores, tmp_path):
     report.to_junit(tmp_path / "r.xml")
     assert "Core ML, iPhone" in (tmp_path / "r.html").read_text()
     assert "Where the bytes are" not in (tmp_path / "r.html").read_text()
+
+
+def test_a_metric_of_ones_own_is_used(golden, scores, tmp_path):
+    def mean_score(output, labels):
+        return float(output.mean())
+
+    folder = give(tmp_path / "phone", golden, scores)
+    report = dkm.judge(folder, golden, metric=mean_score)
+    assert report.metric_name == "mean_score"
+    assert report.files[0].metric == pytest.approx(scores.mean())
 
 
 class TestBadInput:
@@ -205,7 +216,7 @@ class TestOneTensor:
 
     def test_it_is_little_endian_in_the_machines_own_order(self, tmp_path):
         found = self.read(tmp_path)
-        assert found.tolist() == [[1], [258]]
+        assert (found.tolist(), found.dtype) == ([[1], [258]], np.int16)
         assert (found.dtype.isnative, found.flags.writeable) == (True, True)
         assert self.read(tmp_path, dtype="uint8", shape=[4]).tolist() == [1, 0, 2, 1]
 

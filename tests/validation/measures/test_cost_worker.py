@@ -100,6 +100,20 @@ def test_where_memory_cannot_be_read_it_is_not_told(monkeypatch, machine, inputs
     assert (found["peak_bytes"], found["steady_bytes"]) == (None, None)
 
 
+@pytest.mark.parametrize("at", ["start", "end"])
+def test_memory_that_is_known_at_one_end_alone_is_not_told(
+    monkeypatch, machine, inputs, tmp_path, at
+):
+    def remember(resident, peak):
+        monkeypatch.setattr(cost_worker, "_STATUS", machine.status if at == "end" else absent)
+
+    absent = tmp_path / "none"
+    monkeypatch.setattr(cost_worker, "_STATUS", absent if at == "end" else machine.status)
+    monkeypatch.setattr(machine, "remember", remember)
+    found, _ = _measured(monkeypatch, machine, inputs, [1.0] * 60)
+    assert (found["peak_bytes"], found["steady_bytes"]) == (None, None)
+
+
 def test_a_peak_that_cannot_start_anew_is_taken_as_it_is(monkeypatch, machine, inputs):
     machine.clear.unlink()
     monkeypatch.setattr(cost_worker, "runpy", SimpleNamespace(run_path=lambda _: {"load": _load}))
