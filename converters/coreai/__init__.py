@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from converters.coreai import index_widths
-from converters.coreai.dense_tensors import read_dense
-from converters.coreai.ledger import ledger
 from converters.coreai.options import Options
-from converters.coreai.read_palettes import read_palettes
-from dkm_deploy.conversion.exported import Exported
 from dkm_deploy.conversion.target import Target
-from dkm_deploy.formats.dense_tensor import DenseTensor
-from dkm_deploy.formats.ledger import Ledger
-from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.runtimes.core_ai.packages import quiet, require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from dkm_deploy.conversion.exported import Exported
+    from dkm_deploy.formats.dense_tensor import DenseTensor
+    from dkm_deploy.formats.ledger import Ledger
+    from dkm_deploy.palette import Palette
+    from dkm_deploy.recipe import PaletteSpec
 
 
 class CoreAITarget:
-    """Writes, reads back and weighs ``.aimodel`` folders."""
+    """Writes, reads back and weighs ``.aimodel`` folders; imports what it does when it does it."""
 
     name = "coreai"
     suffixes: tuple[str, ...] = (".aimodel",)
@@ -59,14 +60,20 @@ class CoreAITarget:
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """See :func:`converters.coreai.read_palettes.read_palettes`."""
+        from converters.coreai.read_palettes import read_palettes
+
         return read_palettes(path)
 
     def read_dense(self, path: Path) -> Iterator[DenseTensor]:
         """See :func:`converters.coreai.dense_tensors.read_dense`."""
+        from converters.coreai.dense_tensors import read_dense
+
         return read_dense(path)
 
     def ledger(self, path: Path) -> Ledger:
         """See :func:`converters.coreai.ledger.ledger`."""
+        from converters.coreai.ledger import ledger
+
         return ledger(path)
 
 

@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Any
-
-from torch import Tensor, nn
+from typing import TYPE_CHECKING, Any
 
 from converters.coreml import deployment
 from converters.coreml.options import Options
-from converters.coreml.reading.dense_tensors import read_dense
-from converters.coreml.reading.interface import read_interface
-from converters.coreml.reading.ledger import ledger
-from converters.coreml.reading.read_palettes import read_palettes
-from dkm_deploy.conversion.exported import Exported
 from dkm_deploy.conversion.target import Versioned
-from dkm_deploy.formats.dense_tensor import DenseTensor
-from dkm_deploy.formats.interface import Interface
-from dkm_deploy.formats.ledger import Ledger
 from dkm_deploy.formats.mlpackage.package import COMPILED
-from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.formats.mlpackage.proto import coremltools
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from torch import Tensor, nn
+
+    from dkm_deploy.conversion.exported import Exported
+    from dkm_deploy.formats.dense_tensor import DenseTensor
+    from dkm_deploy.formats.interface import Interface
+    from dkm_deploy.formats.ledger import Ledger
+    from dkm_deploy.palette import Palette
+    from dkm_deploy.recipe import PaletteSpec
 
 
 class CoreMLTarget:
     """Writes, reads back and weighs ``.mlpackage`` folders.
+
+    What it does is imported when it does it: any command that is given a file asks all targets.
 
     Args:
         version: the deployment target whose limits :meth:`refuse` knows.
@@ -50,6 +52,8 @@ class CoreMLTarget:
 
     def refuse_layer(self, layer: nn.Module) -> str | None:
         """Why the format has no operation for a layer, or None if it has or nothing is known."""
+        from torch import nn
+
         projects = isinstance(layer, nn.LSTM) and layer.proj_size > 0
         return deployment.NO_PROJECTION if projects else None
 
@@ -112,24 +116,33 @@ class CoreMLTarget:
             class_labels,
             about or {},
         )
-        from converters.coreml.write import write  # imports coremltools, which takes seconds
+        coremltools()  # in silence, which a plain import in what follows would not be
+        from converters.coreml.write import write
 
         return write(exported, path, options)
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """See :func:`converters.coreml.reading.read_palettes.read_palettes`."""
+        from converters.coreml.reading.read_palettes import read_palettes
+
         return read_palettes(path)
 
     def read_dense(self, path: Path) -> Iterator[DenseTensor]:
         """See :func:`converters.coreml.reading.dense_tensors.read_dense`."""
+        from converters.coreml.reading.dense_tensors import read_dense
+
         return read_dense(path)
 
     def read_interface(self, path: Path) -> tuple[Interface, Interface | None]:
         """See :func:`converters.coreml.reading.interface.read_interface`."""
+        from converters.coreml.reading.interface import read_interface
+
         return read_interface(path)
 
     def ledger(self, path: Path) -> Ledger:
         """See :func:`converters.coreml.reading.ledger.ledger`."""
+        from converters.coreml.reading.ledger import ledger
+
         return ledger(path)
 
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
 
 from converters.coreml.tables.row_blocks import spans
 from dkm_deploy.errors import DkmError
-from dkm_deploy.recipe import PaletteSpec
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from dkm_deploy.recipe import PaletteSpec
 
 DEFAULT = "iOS18"
 MAX_RANK = 5
@@ -62,7 +66,7 @@ def refuse(
     return _spans_gates(spec, shape, gates)
 
 
-def refuse_state(start: torch.Tensor, deployment_target: str) -> str | None:
+def refuse_state(start: Tensor, deployment_target: str) -> str | None:
     """Why Core ML cannot keep a buffer that starts as ``start``, or None if it can."""
     if generation(deployment_target) < _STATES:
         return f"states need {lowest(_STATES)}, and the deployment target is {deployment_target}"

@@ -14,8 +14,15 @@ import torch
 from torch.export import ExportedProgram
 
 from converters.coreml.deployment import generation, stored_bits
+from converters.coreml.float16_program import Narrowing
+from converters.coreml.graph_passes import exact_constants, passes
+from converters.coreml.interface import classifier, inputs, outputs
 from converters.coreml.lowering.broadcast_sums import sums
+from converters.coreml.lowering.call_keywords import calls
 from converters.coreml.lowering.corrected_calls import CORRECTED
+from converters.coreml.lowering.lower import Decodes, lowering
+from converters.coreml.lowering.output_marks import mark_outputs
+from converters.coreml.metadata import describe
 from converters.coreml.options import Options
 from converters.storage import check_float16, some, widened
 from dkm_deploy._support.silence import quiet
@@ -25,14 +32,7 @@ from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.formats.mlpackage.proto import coremltools
 from dkm_deploy.model.palettized import is_scale, weight_name
 
-ct = coremltools()  # noisy, so before what imports it
-from converters.coreml.float16_program import Narrowing  # noqa: E402
-from converters.coreml.graph_passes import exact_constants, passes  # noqa: E402
-from converters.coreml.interface import classifier, inputs, outputs  # noqa: E402
-from converters.coreml.lowering.call_keywords import calls  # noqa: E402
-from converters.coreml.lowering.lower import Decodes, lowering  # noqa: E402
-from converters.coreml.lowering.output_marks import mark_outputs  # noqa: E402
-from converters.coreml.metadata import describe  # noqa: E402
+ct = coremltools()
 
 _FLOAT32 = ct.precision.FLOAT32
 _RECURRENT_FLOAT16 = 17  # the generation of Core ML whose lstm, gru and rnn may be in float16

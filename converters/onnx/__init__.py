@@ -4,15 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from converters.onnx.graph.interface import read_interface
-from converters.onnx.graph.load import load
-from converters.onnx.options import Decode, Options
-from converters.onnx.reading.dense_tensors import read_dense
-from converters.onnx.reading.ledger import ledger
-from converters.onnx.reading.read_palettes import read_palettes
-from converters.onnx.rewriting.dense_reference import write_twin
-from converters.onnx.rewriting.palettize import palettize
-from converters.onnx.writing.write import write
 from dkm_deploy.conversion.target import Planner
 
 if TYPE_CHECKING:
@@ -22,6 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from converters.onnx.options import Decode
     from dkm_deploy.conversion.exported import Exported
     from dkm_deploy.conversion.plan_subject import Subject
     from dkm_deploy.conversion.target import Rewrite
@@ -35,7 +27,10 @@ if TYPE_CHECKING:
 
 
 class OnnxTarget:
-    """Writes, palettizes, reads back and weighs ``.onnx`` files."""
+    """Writes, palettizes, reads back and weighs ``.onnx`` files.
+
+    What it does is imported when it does it: any command that is given a file asks all targets.
+    """
 
     name = "onnx"
     suffixes: tuple[str, ...] = (".onnx",)
@@ -63,23 +58,35 @@ class OnnxTarget:
         external_data: bool | None = None,
     ) -> tuple[str, ...]:
         """Write the file, and its data file if there is to be one; see :class:`Options`."""
+        from converters.onnx.options import Options
+        from converters.onnx.writing.write import write
+
         options = Options(opset, decode, runtime, storage_dtype, external_data)
         return write(exported, path, options)
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """The palettes that the file's own graph decodes, by weight name."""
+        from converters.onnx.reading.read_palettes import read_palettes
+
         return read_palettes(path)
 
     def read_dense(self, path: Path) -> Iterator[DenseTensor]:
         """The tensors that no palette is decoded from, by the names of their initializers."""
+        from converters.onnx.reading.dense_tensors import read_dense
+
         return read_dense(path)
 
     def read_interface(self, path: Path) -> tuple[Interface, Interface | None]:
         """What an app finds in the file, and what its metadata says it should."""
+        from converters.onnx.graph.interface import read_interface
+        from converters.onnx.graph.load import load
+
         return read_interface(load(path, largest=0), path)
 
     def palettize(self, path: Path, out: Path, recipe: Recipe) -> Rewrite:
         """Cluster the weights of the file at ``path`` and write it to ``out``."""
+        from converters.onnx.rewriting.palettize import palettize
+
         return palettize(path, out, recipe)
 
     def subject(
@@ -90,16 +97,20 @@ class OnnxTarget:
         metric: Metric | None,
     ) -> Subject:
         """The file at ``path`` as the subject of a plan."""
-        from converters.onnx.rewriting.plan_subject import OnnxSubject  # it imports ONNX Runtime
+        from converters.onnx.rewriting.plan_subject import OnnxSubject
 
         return OnnxSubject(path, inputs, labels, metric)
 
     def write_twin(self, path: Path, palettes: Mapping[str, Palette], out: Path) -> None:
         """Write the file at ``path`` with what ``palettes`` decode to as its weights."""
+        from converters.onnx.rewriting.dense_reference import write_twin
+
         write_twin(path, palettes, out)
 
     def ledger(self, path: Path) -> Ledger:
         """Every byte of the file."""
+        from converters.onnx.reading.ledger import ledger
+
         return ledger(path)
 
 

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.onnx.reading.dense_tensors import dense_of
-from converters.onnx.reading.read_palettes import palettes_of
-from converters.ort.ledger import ledger
-from converters.ort.load import load
-from converters.ort.write import write
 from dkm_deploy.conversion.target import Target
 
 if TYPE_CHECKING:
@@ -23,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class OrtTarget:
-    """Writes, reads back and weighs ``.ort`` files."""
+    """Writes, reads back and weighs ``.ort`` files; imports what it does when it does it."""
 
     name = "ort"
     suffixes: tuple[str, ...] = (".ort",)
@@ -35,20 +30,30 @@ class OrtTarget:
 
     def write(self, exported: Exported, path: Path, *, opset: int | None = None) -> None:
         """Write the file, and the operators that it needs beside it; see :func:`write`."""
+        from converters.ort.write import write
+
         write(exported, path, opset=opset)
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """The palettes that the file's own graph decodes, by weight name."""
+        from converters.onnx.reading.read_palettes import palettes_of
+        from converters.ort.load import load
+
         _, model = load(path)
         return palettes_of(model, path)
 
     def read_dense(self, path: Path) -> Iterator[DenseTensor]:
         """The tensors that no palette is decoded from, by the names of their initializers."""
+        from converters.onnx.reading.dense_tensors import dense_of
+        from converters.ort.load import load
+
         _, model = load(path)
         return dense_of(model, path)
 
     def ledger(self, path: Path) -> Ledger:
         """Every byte of the file."""
+        from converters.ort.ledger import ledger
+
         return ledger(path)
 
 

@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _compare(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.validation.golden.bundle import MANIFEST
+    from dkm_deploy.validation.golden import MANIFEST
 
     check_files(arguments)
     if (arguments.paths[0] / MANIFEST).is_file():

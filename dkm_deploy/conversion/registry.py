@@ -7,7 +7,7 @@ registers under ``dkm_deploy.readers``. Nothing here knows any of them by name.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -75,21 +75,32 @@ def planner_for(path: Path) -> Planner:
 
 def reader_for(path: Path) -> Reader:
     """What reads files with the suffix of ``path``: a target or a reader."""
-    loaded = (point.load() for point in entry_points(group=READERS))
-    readers: list[Reader] = [*targets().values(), *loaded]
-    for reader in readers:
+    for reader in _readers():
         if isinstance(reader, Adviser) and path.suffix in reader.advice:
             raise DkmError(f"{path}: {reader.advice[path.suffix]}")
-    return _with_suffix(path, readers, "read")
+        if path.suffix in reader.suffixes:
+            return reader
+    raise _unknown(path, _readers(), "read")
 
 
-def _with_suffix(path: Path, candidates: Iterable[_R], verb: str) -> _R:
-    found = list(candidates)
-    for candidate in found:
+def _readers() -> Iterator[Reader]:
+    """Targets first: what only reads is not imported if one of them does."""
+    yield from targets().values()
+    for point in entry_points(group=READERS):
+        reader: Reader = point.load()
+        yield reader
+
+
+def _with_suffix(path: Path, candidates: Collection[_R], verb: str) -> _R:
+    for candidate in candidates:
         if path.suffix in candidate.suffixes:
             return candidate
-    known = ", ".join(suffix for candidate in found for suffix in candidate.suffixes)
-    raise DkmError(f"{path}: files with suffix {path.suffix!r} cannot be {verb}; known: {known}")
+    raise _unknown(path, candidates, verb)
+
+
+def _unknown(path: Path, candidates: Iterable[Reader], verb: str) -> DkmError:
+    known = ", ".join(suffix for candidate in candidates for suffix in candidate.suffixes)
+    return DkmError(f"{path}: files with suffix {path.suffix!r} cannot be {verb}; known: {known}")
 
 
 def read_palettes(path: str | Path) -> dict[str, Palette]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
-from numpy.typing import NDArray
-from torch import Tensor, nn
-
-from dkm_deploy.conversion.exported import Exported
-from dkm_deploy.conversion.plan_subject import Subject
 from dkm_deploy.formats.reader import Reader
-from dkm_deploy.model.inputs import Inputs
-from dkm_deploy.model.metric import Metric
-from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import PaletteSpec, Recipe
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from torch import Tensor, nn
+
+    from dkm_deploy.conversion.exported import Exported
+    from dkm_deploy.conversion.plan_subject import Subject
+    from dkm_deploy.model.inputs import Inputs
+    from dkm_deploy.model.metric import Metric
+    from dkm_deploy.palette import Palette
+    from dkm_deploy.recipe import PaletteSpec, Recipe
 
 
 @dataclass(frozen=True)

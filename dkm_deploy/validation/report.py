@@ -7,18 +7,20 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dkm_deploy._support.atomic_files import written_whole
 from dkm_deploy._support.paths import path_of
-from dkm_deploy.parity.output_errors import Errors
 from dkm_deploy.validation.check import HALF_A_PROOF, Check, Required
-from dkm_deploy.validation.limits import Limits
-from dkm_deploy.validation.locate.locate import Divergence
-from dkm_deploy.validation.measures.confidence_interval import Loss
-from dkm_deploy.validation.measures.cost import Costs
-from dkm_deploy.validation.measures.palette_statistics import Histogram, Layer
-from dkm_deploy.validation.measures.top1_agreement import Flip
+
+if TYPE_CHECKING:
+    from dkm_deploy.parity.output_errors import Errors
+    from dkm_deploy.validation.limits import Limits
+    from dkm_deploy.validation.locate.locate import Divergence
+    from dkm_deploy.validation.measures.confidence_interval import Loss
+    from dkm_deploy.validation.measures.cost import Costs
+    from dkm_deploy.validation.measures.palette_statistics import Histogram, Layer
+    from dkm_deploy.validation.measures.top1_agreement import Flip
 
 FORMAT, VERSION = "dkm-deploy report", 1
 

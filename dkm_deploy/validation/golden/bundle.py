@@ -42,11 +42,11 @@ from dkm_deploy.parity.noise_arrays import from_arrays
 from dkm_deploy.parity.reduced_precision import Arithmetic
 from dkm_deploy.parity.rounding_noise import Noise
 from dkm_deploy.validation.dense_weights.reference import DenseReference
+from dkm_deploy.validation.golden import MANIFEST
 from dkm_deploy.validation.limits import Limits, limits_from
 
 FORMAT, VERSION = "dkm-deploy golden bundle", 1
-MANIFEST, TENSORS, PALETTES, DENSE, NOISE, SUMS = (
-    "bundle.json",
+TENSORS, PALETTES, DENSE, NOISE, SUMS = (
     "tensors.safetensors",
     "palettes.safetensors",
     "dense.safetensors",

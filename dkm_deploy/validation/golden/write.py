@@ -34,12 +34,12 @@ from dkm_deploy.parity.repeatability import randomness
 from dkm_deploy.parity.rounding_noise import measure
 from dkm_deploy.validation.checks.finite_outputs import check_finite
 from dkm_deploy.validation.dense_weights.reference import dense_reference
+from dkm_deploy.validation.golden import MANIFEST
 from dkm_deploy.validation.golden.bundle import (
     ARITHMETICS,
     DENSE,
     FORMAT,
     GROUPS,
-    MANIFEST,
     NOISE,
     PALETTES,
     SUMS,
