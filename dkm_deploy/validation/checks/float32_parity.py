@@ -67,5 +67,5 @@ def _exact(session: Session, path: Path, task: Task) -> tuple[Check, str]:
 
 
 def _used(own: Mapping[str, Judged]) -> str:
-    worst = max((figure.ratio for judged in own.values() for figure in judged.figures), default=0)
+    worst = max(figure.ratio for judged in own.values() for figure in judged.figures)
     return f"{100 * worst:.0f} % of its limits"
