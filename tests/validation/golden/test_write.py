@@ -12,6 +12,7 @@ from torch import nn
 
 import dkm_deploy as dkm
 from dkm_deploy.formats.interface import Feature, Interface
+from dkm_deploy.validation.golden.bundle import read_bundle
 from dkm_deploy.validation.measures.palette_statistics import recipe_of
 from dkm_deploy.validation.provenance import provenance
 
@@ -19,15 +20,15 @@ X = torch.arange(8.0).reshape(2, 4)
 
 
 class Two(nn.Module):
-    """Two inputs to two outputs."""
+    """Two inputs to two outputs, with noise where it is asked for."""
 
-    def __init__(self) -> None:
+    def __init__(self, noise: float = 0.0) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.fc = nn.Linear(4, 3)
+        self.fc, self.noise = nn.Linear(4, 3), noise
 
     def forward(self, x: torch.Tensor, gain: torch.Tensor) -> dict[str, torch.Tensor]:
-        y = self.fc(x) * gain
+        y = self.fc(x) * gain + self.noise * torch.rand(1)
         return {"y": y, "doubled": 2 * y}
 
 
@@ -97,6 +98,16 @@ def test_what_is_not_given_is_null_or_empty(frozen, tmp_path):
     assert (tmp_path / "g/bundle.json").read_bytes() != before
 
 
+def test_values_that_lie_in_another_order_are_written_in_c_order(tmp_path):
+    model = Two().eval()
+    model.fc.weight = nn.Parameter(torch.arange(12.0).reshape(4, 3).T)
+    x = torch.arange(8.0).reshape(4, 2).T
+    dkm.write_golden(tmp_path / "g", reference=model, inputs=(x, GIVEN[1]))
+    found = read_bundle(tmp_path / "g")
+    assert torch.equal(found.inputs["x"], x)
+    assert found.dense.tensors["fc.weight"].tolist() == model.fc.weight.tolist()
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -106,6 +117,25 @@ def test_what_is_not_given_is_null_or_empty(frozen, tmp_path):
         ({"reference": 3}, "reference is 3; give a torch.nn.Module"),
         ({"labels": ["a", "b"]}, "labels are <U1; a golden bundle holds numbers"),
         ({"labels": [1]}, "1 labels for 2 inputs"),
+        (
+            {"labels": [1, 0.5]},
+            "labels such as 0.5 are no class numbers: give whole ones, or give metric=",
+        ),
+        ({"limits": 3}, "limits is 3; give a dkm.Limits"),
+        ({"interface": 3}, "interface is 3; give a dkm.Interface"),
+        ({"folder": 3}, "folder is 3; give a str or a path"),
+        (
+            {"reference": Two(noise=1.0)},
+            "the reference gives other outputs on a second run: it is random",
+        ),
+        (
+            {"original": Two(noise=1.0)},
+            "the original gives other outputs on a second run: it is random",
+        ),
+        (
+            {"reference": Two(noise=float("nan"))},
+            "the reference gives no finite value in output 'y', so no file can be compared with it",
+        ),
         ({"inputs": (*GIVEN, X)}, "3 inputs given; forward() takes x, gain"),
         (
             {"inputs": dkm.Steps([GIVEN, (X[:1], GIVEN[1][:1])])},
@@ -118,8 +148,9 @@ def test_what_is_not_given_is_null_or_empty(frozen, tmp_path):
     ],
 )
 def test_what_is_refused(frozen, tmp_path, changes, message):
+    right = {"folder": tmp_path / "g", "reference": frozen, "inputs": GIVEN}
     with pytest.raises(dkm.DkmError) as caught:
-        dkm.write_golden(tmp_path / "g", **{"reference": frozen, "inputs": GIVEN} | changes)
+        dkm.write_golden(**right | changes)
     assert str(caught.value) == message
     assert list(tmp_path.iterdir()) == []
 

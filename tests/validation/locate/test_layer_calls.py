@@ -6,7 +6,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from dkm_deploy.validation.locate.layer_calls import Call, calls_of, values_of
+import dkm_deploy as dkm
+from dkm_deploy.validation.locate.layer_calls import (
+    Call,
+    calls_of,
+    layers_of,
+    values_of,
+    weights_of,
+)
 
 
 def test_each_call_has_its_shapes_and_only_wanted_values_are_kept():
@@ -26,3 +33,45 @@ def test_each_call_has_its_shapes_and_only_wanted_values_are_kept():
 def test_a_value_is_kept_as_it_was_before_it_is_changed_in_place():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True)).eval()
     assert values_of(model, torch.randn(8, 4), ["0"], {0})[0].made.min() < 0
+
+
+class Part(nn.Module):
+    """Gives its input as ``form`` makes it."""
+
+    def __init__(self, form):
+        super().__init__()
+        self.form = form
+
+    def forward(self, *values):
+        return self.form(*values)
+
+
+def test_a_layer_is_seen_by_the_first_tensor_that_it_takes_and_makes():
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pair = Part(lambda x, y: (y, x))
+            self.none, self.named = Part(lambda x: ()), Part(lambda x: {"x": x})
+            self.nested, self.keyed = Part(lambda x: ((x,), x)), Part(lambda: torch.ones(1))
+
+        def forward(self, x):
+            self.none(x), self.named(x), self.nested(x), self.keyed()
+            return self.pair(x, x[:, :2])[0]
+
+    names = ("pair", "none", "named", "nested", "keyed")
+    assert calls_of(Net().eval(), torch.ones(3, 4), names) == [Call("pair", (3, 4), (3, 2))]
+
+
+def test_values_are_float32():
+    model = nn.Sequential(nn.Linear(4, 4)).double().eval()
+    found = values_of(model, torch.ones(2, 4).double(), ["0"], {0})[0]
+    assert found.taken.dtype == found.made.dtype == np.float32
+
+
+def test_a_layer_is_told_by_its_weights_and_not_by_its_bias():
+    model = nn.Sequential(nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 4), nn.GRU(4, 4, bias=False)))
+    model.scale = nn.Parameter(torch.ones(1))  # no layer's
+    frozen = dkm.palettize(model.eval(), dkm.Recipe(rules=[dkm.Rule("1.0.*", dkm.PaletteSpec(2))]))
+    weights = weights_of(frozen)
+    assert weights == ["1.0.weight", "0.weight", "1.1.weight_ih_l0", "1.1.weight_hh_l0"]
+    assert layers_of(weights) == ["1.0", "0", "1.1"]
