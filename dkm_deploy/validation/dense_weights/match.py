@@ -157,7 +157,7 @@ class _Matcher:
         if (stored == stored[:1]).all():
             return None  # such values are anywhere
         for name, array in self._reference.tensors.items():
-            if not 1 < stored.size < array.size:
+            if stored.size >= array.size:
                 continue
             for table in (array, array.T) if array.ndim == 2 else (array,):
                 width = table[:1].size
@@ -205,19 +205,15 @@ class _Matcher:
         for form in folded(self._reference, stored.size):
             yield form.sources, form.values
         for name, array in self._reference.tensors.items():
+            if array.ndim < 2 or stored.size >= array.size:
+                continue
             width = array[:1].size
-            if (
-                array.ndim > 1
-                and width > 1
-                and stored.size < array.size
-                and not stored.size % width
-            ):
+            if width > 1 and stored.size % width == 0:
                 rows = nearest_rows(stored.reshape(-1, width), array.reshape(-1, width))
                 if rows is not None:
                     yield (name,), rows
         for gates in self._gates.like(stored):
-            if _sources(gates):
-                yield _sources(gates), np.concatenate([gate.values for gate in gates])
+            yield _sources(gates), np.concatenate([gate.values for gate in gates])
 
 
 def _sources(gates: Iterable[Gate]) -> tuple[str, ...]:

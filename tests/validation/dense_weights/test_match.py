@@ -133,6 +133,7 @@ def test_a_part_of_a_table_is_the_table():
     assert _compare([("x", cube[1:3])], {"a": cube}).equal == {"a"}
     vector = RANDOM.normal(size=20)
     assert _compare([("x", vector[4:9])], {"a": vector}).equal == {"a"}
+    assert _compare([("x", vector[4:6])], {"a": vector}).equal == {"a"}
 
 
 @pytest.mark.parametrize(
@@ -148,6 +149,25 @@ def test_rows_that_are_like_those_of_a_table_are_wrong():
     found = _compare([("x", (A + NOISE)[[4, 1, 6]])], {"b": C[:, :4], "a": A})
     assert _wrong(found) == [("a", "")]
     assert found.wrong[0].relative < 0.1
+
+
+def test_rows_in_another_order_are_another_table():
+    for stored in (A[::-1], (A + NOISE)[::-1]):
+        found = _compare([("x", stored)], {"a": A})
+        assert (found.equal, found.wrong, found.strange) == (set(), [], {"x": A.nbytes})
+
+
+def test_single_values_are_near_some_of_any_column():
+    column = RANDOM.normal(size=(200, 1))
+    stored = column[[9, 3, 5, 1, 7, 2, 8, 4], 0] + 0.01
+    found = _compare([("x", stored)], {"a": column})
+    assert (found.wrong, found.strange) == ([], {"x": stored.nbytes})
+
+
+def test_a_scalar_is_a_weight_like_others():
+    weights = {"scale": np.array(3.5), "a": A}
+    found = _compare([("x", np.array([3.5])), ("y", 5 + A[:2]), ("a", A)], weights)
+    assert (found.equal, found.wrong, found.strange) == ({"scale", "a"}, [], {"y": 48})
 
 
 def test_gates_are_the_weights_that_they_are_of():
