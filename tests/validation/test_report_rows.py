@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import dkm_deploy as dkm
 from dkm_deploy.model.metric import accuracy
 from dkm_deploy.parity.mean_difference import Pooled
+from dkm_deploy.parity.output_errors import errors
 from dkm_deploy.parity.reduced_precision import Arithmetic
 from dkm_deploy.parity.rounding_noise import Noise, OutputNoise
 from dkm_deploy.parity.slice_comparison import judged
@@ -19,6 +21,9 @@ from dkm_deploy.runtimes import NotTakenError, WrongLabelError
 from dkm_deploy.validation import report_rows
 from dkm_deploy.validation.check import Check
 from dkm_deploy.validation.golden.device_outputs import Returned
+from dkm_deploy.validation.measures.confidence_interval import metric_loss
+from dkm_deploy.validation.measures.top1_agreement import compare_answers
+from dkm_deploy.validation.report import Model
 from dkm_deploy.validation.task import Original, Task
 
 X = np.ones((4, 2), np.float32)
@@ -79,6 +84,28 @@ def test_ratios_are_of_the_original():
         assert report_rows._ratios(original, 10) == (None, None)
     assert report_rows._ratios(Original({}, 40, None), 10) == (4, None)
     assert report_rows._ratios(Original({}, 40, 20), 10) == (4, 2)
+
+
+def test_the_row_of_a_model_tells_its_size_and_its_answers():
+    torch.manual_seed(0)
+    model, answers = nn.Linear(2, 3), np.array([0, 1, 2, 0])
+    task = replace(TASK, labels=answers, original=Original({"output": SCORES}, 72, 54))
+    row = report_rows.model_row("small", model, {"y": SCORES[::-1].copy()}, task)
+    compared = compare_answers(SCORES[::-1], SCORES, answers)
+    assert row == Model(
+        name="small",
+        runtime=f"PyTorch {torch.__version__}",
+        size_bytes=4 * (6 + 3),
+        size_ratio=2,
+        half_ratio=1.5,
+        bits_per_weight=32,
+        metric=accuracy(SCORES[::-1], answers),
+        metric_loss=metric_loss(accuracy, SCORES, SCORES[::-1], answers),
+        agreement=compared.agreement,
+        flip_count=compared.flip_count,
+        flips=compared.flips,
+        errors={"output": errors(SCORES[::-1], SCORES)},
+    )
 
 
 def test_a_relative_limit_is_asked_for_or_comes_from_noise():
