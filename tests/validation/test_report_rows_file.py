@@ -138,6 +138,19 @@ def test_why_the_metric_decides_nothing_is_told(file_row):
     assert checks[-1] == Check("metric", "not run", "all labels are 7")
 
 
+def test_a_comparison_that_fails_is_told_by_its_name(file_row, monkeypatch):
+    def fails(*_):
+        raise ValueError("odd")
+
+    for name in ("dense", "interface"):
+        monkeypatch.setattr(report_rows, f"{name}_check", fails)
+    checks = file_row().checks[1:3]
+    assert [(check.name, check.reason) for check in checks] == [
+        ("dense", "it failed: ValueError: odd"),
+        ("interface", "it failed: ValueError: odd"),
+    ]
+
+
 def test_outputs_that_do_not_fit_have_no_answers(file_row):
     row = file_row({"y": SCORES[:, :2]}, labels=np.zeros(4, int))
     assert (row.errors, row.metric, row.agreement) == ({}, None, None)

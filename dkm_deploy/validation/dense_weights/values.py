@@ -80,7 +80,7 @@ def off(stored: Array, wanted: Array) -> tuple[float, float]:
     a, b = stored.astype(np.float64), wanted.reshape(-1).astype(np.float64)
     with np.errstate(all="ignore"):
         difference = np.abs(a - b)
-        relative = np.linalg.norm(difference) / np.linalg.norm(b) if b.any() else np.inf
+        relative = np.linalg.norm(difference) / np.linalg.norm(b)
         largest = difference.max(initial=0.0)
     return tuple(float(n) if np.isfinite(n) else float("inf") for n in (relative, largest))  # type: ignore[return-value]
 

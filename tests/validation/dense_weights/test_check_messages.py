@@ -50,6 +50,18 @@ def test_without_weights_or_a_reader_it_is_not_run():
     assert other == Check("dense", "not run", reason)
 
 
+def test_a_weight_that_the_file_palettizes_is_not_found_and_not_wrong():
+    found = _check({"b": B}, {"a.weight": A, "b": B}, ["a.weight"])
+    reason = "1 of 2 equal, stored as float64; not found in the file: a.weight (192 bytes)"
+    assert found == Check("dense", "passed", reason)
+
+
+def test_a_bias_of_one_value_may_be_there_as_a_number():
+    found = _check({"a.weight": A[:1]}, {"a.weight": A[:1], "a.bias": BIAS[:1]})
+    assert found.status == "passed"
+    assert "not found in the file: a.bias (8 bytes)" in found.reason
+
+
 def test_a_changed_weight_is_told_by_its_largest_difference_and_by_its_length():
     changed = A.copy()
     changed[0, 0] += 0.25 * np.linalg.norm(A)

@@ -151,6 +151,16 @@ def test_rows_that_are_like_those_of_a_table_are_wrong():
     assert found.wrong[0].relative < 0.1
 
 
+def test_rows_of_a_cube_are_not_those_of_its_transpose():
+    cube = RANDOM.normal(size=(4, 3, 2))
+    assert _compare([("x", cube.T[:1])], {"a": cube}).equal == set()
+
+
+def test_rows_of_two_values_may_be_like_those_of_a_table():
+    table = RANDOM.normal(size=(20, 2))
+    assert _wrong(_compare([("x", 1.02 * table[[4, 1, 6]] + 0.01)], {"a": table})) == [("a", "")]
+
+
 def test_rows_in_another_order_are_another_table():
     for stored in (A[::-1], (A + NOISE)[::-1]):
         found = _compare([("x", stored)], {"a": A})

@@ -60,8 +60,9 @@ def test_biases_side_by_side_added_up_and_left_out():
         np.r_[IH[:2], 5.0, 5.0],
         LSTM["head.weight"].reshape(-1),
         IH[:1],
+        2 * WEIGHT.reshape(-1),
     ],
-    ids=["zeros", "nothing", "a value too many", "others", "no gates", "half a gate"],
+    ids=["zeros", "nothing", "a value too many", "others", "no gates", "half a gate", "twice"],
 )
 def test_what_is_no_gates(stored):
     assert Gates(LSTM).made_of(stored) is None
@@ -97,3 +98,9 @@ def test_the_nearest_gates_of_each_length():
     assert [len(gates) for gates in Gates({"l.bias_ih_l0": IH}).like(near[:6])] == [3]
     assert list(Gates({"l.bias_ih_l0": IH}).like(near[:7])) == []
     assert list(Gates({"l.bias_ih_l0": IH[:1]}).like(near)) == []
+
+
+def test_the_nearest_gate_is_that_with_the_least_relative_difference():
+    gates = Gates({"l.bias_ih_l0": np.array([10.0, 0, 1, 0, 50, 50])})
+    ((nearest,),) = gates.like(np.array([3.0, 0]))
+    assert nearest.number == 0  # off by 7 of 10, and from the next by 2 of 1

@@ -139,6 +139,10 @@ def test_an_error_up_to_the_limit_is_right(monkeypatch):
     probe = _Probe(LAYERS, _values(out1=lambda x: x * 5))
     assert _located(monkeypatch, probe, 0.25).at == "after"
     assert _located(monkeypatch, probe, 0.24).at == "output"
+    probe = _Probe(LAYERS, _values(in1=lambda x: x * 2.5))
+    assert _located(monkeypatch, probe, 0.25).at == "after"
+    probe = _Probe(LAYERS, _values(in1=lambda x: x * 2.5, out1=lambda x: x * 7))
+    assert _located(monkeypatch, probe, 0.25).at == "output"
 
 
 def test_layers_that_the_file_does_not_show_are_told(monkeypatch):
