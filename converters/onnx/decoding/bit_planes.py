@@ -12,10 +12,11 @@ several symbols are dimensions of the bytes of a wide one.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from converters.onnx.decoding.builder import Builder
 from dkm_deploy.packing import pack
@@ -26,13 +27,13 @@ class Plane:
     """An initializer with ``width`` bits of every symbol, of weight ``2**shift``.
 
     Attributes:
-        name: of the initializer, uint8.
+        value: the initializer, uint8.
         width: 8, 4, 2 or 1.
         shift: place of its lowest bit in a symbol.
         shape: of the initializer.
     """
 
-    name: str
+    value: ir.Value
     width: int
     shift: int
     shape: tuple[int, ...]
@@ -90,35 +91,34 @@ def store(graph: Builder, name: str, symbols: NDArray[np.uint16], bits: int) -> 
     return Stored(tuple(planes), (rows, columns), whole)
 
 
-def symbols(graph: Builder, stored: Stored, data: list[str]) -> str:
+def symbols(graph: Builder, stored: Stored, data: list[ir.Value]) -> ir.Value:
     """int32 symbols from ``data``, the bytes of the planes, or some of their rows.
 
     Their shape is that of the rows and more dimensions, which hold the columns in order; it is
     ``(rows, columns)`` where the symbols are one plane of bytes, or not whole.
     """
-    total = ""
-    for plane, source in zip(stored.planes, data, strict=True):
-        # int32: half the work of int64, and uint8 arithmetic is missing or wrong in some runtimes.
-        codes = _unpacked(graph, graph.node("Cast", source, to=TensorProto.INT32), plane)
-        codes = codes if stored.whole else _cut(graph, codes, stored, plane)
-        total = graph.node("Add", total, codes) if total else codes
+    codes = (
+        _codes(graph, stored, plane, source)
+        for plane, source in zip(stored.planes, data, strict=True)
+    )
+    total = reduce(lambda before, more: graph.node("Add", before, more), codes)
     return total if stored.whole else graph.node("Reshape", total, graph.int64(stored.shape))
 
 
-def numbers(graph: Builder, bits: int, dims: tuple[int, ...]) -> str:
+def numbers(graph: Builder, bits: int, dims: tuple[int, ...]) -> ir.Value:
     """int32 ``(2**(bits * count), *dims)``: the ``count`` numbers in every symbol; shared."""
     count = int(np.prod(dims))
     rows, name = 1 << bits * count, f"dkm:n{bits}x" + "x".join(map(str, dims))
     values = graph.up_to(rows)
     shape = [rows, *[1] * len(dims)]
-    column = graph.node("Reshape", values, graph.int64(shape), into=f"{values}_{len(dims)}")
+    column = graph.node("Reshape", values, graph.int64(shape), into=f"{values.name}_{len(dims)}")
     powers = np.array([1 << bits * place for place in range(count)], np.int32).reshape(dims)
     divisors = graph.tensor(f"{name}:p", powers)
     shifted = graph.node("Div", column, divisors, into=f"{name}:q")
     return graph.node("Mod", shifted, graph.int32(1 << bits), into=name)
 
 
-def halves(graph: Builder) -> str:
+def halves(graph: Builder) -> ir.Value:
     """int32 ``(2, 256)``: the lower 4 bits of every byte, then the upper ones; shared."""
     values = graph.up_to(256)
     divisors = graph.tensor("dkm:halves:p", np.array([[1], [16]], np.int32))
@@ -126,18 +126,25 @@ def halves(graph: Builder) -> str:
     return graph.node("Mod", shifted, graph.int32(16), into="dkm:halves")
 
 
-def _unpacked(graph: Builder, data: str, plane: Plane) -> str:
+def _codes(graph: Builder, stored: Stored, plane: Plane, data: ir.Value) -> ir.Value:
+    """The part of every symbol that is in one plane."""
+    # int32: half the work of int64, and uint8 arithmetic is missing or wrong in some runtimes.
+    codes = _unpacked(graph, graph.node("Cast", data, to=ir.DataType.INT32), plane)
+    return codes if stored.whole else _cut(graph, codes, stored, plane)
+
+
+def _unpacked(graph: Builder, data: ir.Value, plane: Plane) -> ir.Value:
     """The numbers in bytes ``data`` times ``2**shift``, in new last dimensions of size 2."""
     if plane.width == 8:
         return data
     table = numbers(graph, plane.width, _twos(8 // plane.width))
     if plane.shift:
         factor = graph.int32(1 << plane.shift)
-        table = graph.node("Mul", table, factor, into=f"{table}:{plane.shift}")
+        table = graph.node("Mul", table, factor, into=f"{table.name}:{plane.shift}")
     return graph.node("Gather", table, data)
 
 
-def _cut(graph: Builder, codes: str, stored: Stored, plane: Plane) -> str:
+def _cut(graph: Builder, codes: ir.Value, stored: Stored, plane: Plane) -> ir.Value:
     """Flat numbers without those that fill the last byte."""
     count = stored.shape[0] * stored.shape[1]
     if plane.width == 8:

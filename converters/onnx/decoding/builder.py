@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 
 @dataclass
@@ -19,44 +19,74 @@ class Builder:
     Attributes:
         weight: name of the parameter.
         unique: another name, for a weight that is decoded in several places.
+        nodes: by the name of what they give, in an order that runs.
+        tensors: initializers by name.
     """
 
     weight: str
     unique: str = ""
-    nodes: list[NodeProto] = field(default_factory=list)
-    tensors: dict[str, TensorProto] = field(default_factory=dict)
+    nodes: dict[str, ir.Node] = field(default_factory=dict)
+    tensors: dict[str, ir.Value] = field(default_factory=dict)
 
-    def tensor(self, name: str, values: NDArray[Any]) -> str:
-        """An initializer."""
-        self.tensors[name] = numpy_helper.from_array(values, name)
-        return name
+    def tensor(self, name: str, values: NDArray[Any] | ir.TensorProtocol) -> ir.Value:
+        """An initializer; one of this name that is there already is shared."""
+        if name not in self.tensors:
+            self.tensors[name] = initializer(name, values)
+        return self.tensors[name]
 
-    def int64(self, values: Sequence[int]) -> str:
+    def int64(self, values: Sequence[int]) -> ir.Value:
         """A shape, shared by value; int64 is what Reshape and Slice ask for."""
         return self.tensor("dkm:shape_" + "_".join(map(str, values)), np.array(values, np.int64))
 
-    def int32(self, values: int | Sequence[int]) -> str:
+    def int32(self, values: int | Sequence[int]) -> ir.Value:
         """A constant of index arithmetic, shared by value."""
         name = str(values) if isinstance(values, int) else "_".join(map(str, ["", *values]))
         return self.tensor(f"dkm:int{name}", np.array(values, np.int32))
 
-    def up_to(self, stop: int) -> str:
+    def up_to(self, stop: int) -> ir.Value:
         """int32 ``0, 1 .. stop - 1``, made by the graph; shared."""
         bounds = self.int32(0), self.int32(stop), self.int32(1)
         return self.node("Range", *bounds, into=f"dkm:to{stop}")
 
-    def node(self, op: str, *inputs: str, into: str = "", **attributes: Any) -> str:
+    def node(self, op: str, *inputs: ir.Value, into: str = "", **attributes: Any) -> ir.Value:
         """Add a node and give its output; a name in ``into`` that is there already is shared."""
         name = into or f"{self._stem}:{len(self.nodes)}"
-        if all(name != node.output[0] for node in self.nodes):
-            self.nodes.append(helper.make_node(op, inputs, [name], **attributes))
-        return name
+        if name not in self.nodes:
+            self.nodes[name] = make_node(op, inputs, [name], **attributes)
+        return self.nodes[name].outputs[0]
 
     def rename_last(self, name: str) -> None:
         """Give the value of the last node a name of its own."""
-        self.nodes[-1].output[0] = name
+        _, node = self.nodes.popitem()
+        node.outputs[0].name = name
+        self.nodes[name] = node
 
     @property
     def _stem(self) -> str:
         """Start of the names of steps; short, for a deep model's names outweigh one-bit layers."""
         return f"w{zlib.crc32((self.unique or self.weight).encode()):08x}"
+
+
+def initializer(name: str, values: NDArray[Any] | ir.TensorProtocol) -> ir.Value:
+    """A value called ``name`` that holds a tensor; its bytes are not copied."""
+    tensor = ir.Tensor(values) if isinstance(values, np.ndarray) else values
+    tensor.name = name
+    return ir.Value(name=name, const_value=tensor)
+
+
+def make_node(
+    op: str,
+    inputs: Sequence[ir.Value | None],
+    outputs: Sequence[str],
+    *,
+    name: str = "",
+    domain: str = "",
+    **attributes: Any,
+) -> ir.Node:
+    """A node with new values, called ``outputs``, and attributes that are an int or several."""
+    values = [ir.Value(name=output) for output in outputs]
+    kept = [
+        ir.AttrInt64(key, number) if isinstance(number, int) else ir.AttrInt64s(key, number)
+        for key, number in sorted(attributes.items())
+    ]
+    return ir.Node(domain, op, inputs, kept, outputs=values, name=name)

@@ -8,17 +8,18 @@ ever holds it as a whole.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
-import numpy as np
-from onnx import GraphProto, NodeProto, helper, numpy_helper
+import onnx_ir as ir
 
-from converters.onnx.decoding.encode import Encoding, encode, merged
+from converters.onnx.decoding.builder import Builder, make_node
+from converters.onnx.decoding.encode import encode
+from converters.onnx.decoding.encoding import Encoding, Replacement, finished, merged
 from converters.onnx.decoding.matmul_nbits import is_product
 from converters.onnx.decoding.runtime_zero import anchor
 from converters.onnx.decoding.transposed import TURNED, only_user
-from converters.onnx.graph.consumers import applies, attributes_of
+from converters.onnx.graph.consumers import applies, attribute, name_of
 from dkm_deploy.palette import Palette
 
 PART = ".part."
@@ -28,9 +29,9 @@ _ROWS = 8  # a part is a multiple of these, so that its symbols end with a byte
 
 
 def use_of_packed(
-    graph: GraphProto, weight: str, palette: Palette, *, folds: bool
-) -> list[tuple[NodeProto, Encoding]]:
-    """The one node that uses a weight, and what to put in its place; empty if there are several.
+    graph: ir.Graph, weight: ir.Value, palette: Palette, *, folds: bool
+) -> list[Replacement]:
+    """What replaces a weight that one node uses, or that node's result; else empty.
 
     It is empty too where nothing has to be done: ``folds`` is false and the weight is not split.
     A weight is split for a Gemm, a Conv of one group and a MatMul behind a Transpose, if it has one
@@ -40,58 +41,51 @@ def use_of_packed(
     if user is None:
         return []
     node, turned = user
+    source = node.inputs[0]
     # The size of a constant is one too.
-    constants = {weight, *(tensor.name for tensor in graph.initializer)}
-    if node.op_type == "Transpose" or node.input[0] in constants:
+    constant = source is None or source is weight or source.is_initializer()
+    if node.op_type == "Transpose" or source is None or constant:
         return []
-    splits = turned or is_product(graph, node, weight) or _is_conv(graph, node, weight)
+    splits = turned or is_product(node, weight) or _is_conv(node, weight)
     bounds = _bounds(palette) if splits else []
     if not folds and not bounds:
         return []
-    anchored = anchor(node.input[0], f"{weight}:zero") if folds else Encoding((), ())
-    zero = f"{weight}:zero" if folds else ""
+    name = name_of(weight)
+    anchored = anchor(source, f"{name}:zero") if folds else Encoding()
+    zero = anchored.result if folds else None
     if bounds:
-        steps = _in_parts(weight, palette, node, bounds, zero)
-    else:
-        steps = _at_once(weight, palette, node, zero, turned=turned)
-    return [(node, merged([anchored, *steps]))]
+        steps = merged([anchored, *_in_parts(name, palette, node, bounds, zero)])
+        return [Replacement(node.outputs[0], node, steps)]
+    if not turned:
+        decoded = encode(name, palette, zero=zero)
+        return [Replacement(weight, node, merged([anchored, decoded]))]
+    decoded = encode(name, palette.transposed(), zero=zero, into=f"{name}{TURNED}")
+    (transposed,) = weight.consumers()
+    return [Replacement(transposed.outputs[0], node, merged([anchored, decoded]))]
 
 
-def _is_conv(graph: GraphProto, node: NodeProto, weight: str) -> bool:
+def _is_conv(node: ir.Node, weight: ir.Value) -> bool:
     """Whether a Conv of one group has this weight, and its bias, if any, is a constant."""
     if not applies(node, "Conv", weight):
         return False
-    constants = {tensor.name for tensor in graph.initializer}
-    return attributes_of(node).get("group", 1) == 1 and constants.issuperset(
-        filter(None, node.input[2:])
-    )
-
-
-def _at_once(
-    weight: str, palette: Palette, node: NodeProto, zero: str, *, turned: bool
-) -> list[Encoding]:
-    """Decode the weight and apply it."""
-    if not turned:
-        return [encode(weight, palette, zero=zero), Encoding((node,), ())]
-    into = f"{weight}{TURNED}"
-    copy = with_input(node, 1, into, node.output[0])
-    copy.name = node.name
-    used = Encoding((copy,), ())
-    return [encode(weight, palette.transposed(), zero=zero, into=into), used]
+    constant = all(value is None or value.is_initializer() for value in node.inputs[2:])
+    return attribute(node, "group", 1) == 1 and constant
 
 
 def _in_parts(
-    weight: str, palette: Palette, node: NodeProto, bounds: Bounds, zero: str
+    weight: str, palette: Palette, node: ir.Node, bounds: Bounds, zero: ir.Value | None
 ) -> list[Encoding]:
     """Decode and apply part by part, and put the results side by side."""
-    steps, results = [], []
+    steps: list[Encoding] = []
+    products: list[Encoding] = []
     for number, (start, stop) in enumerate(bounds):
         part = f"{PART}{number}"
         rows = Palette(palette.indices[start:stop], palette.lut, palette.axis)
         decoded = encode(weight, rows, zero=zero, into=f"{weight}{part}", part=part)
-        results.append(f"{node.output[0]}{part}")
-        steps += [decoded, applied(node, f"{weight}{part}", results[-1], (start, stop))]
-    return [*steps, put_together(node, results)]
+        result = f"{name_of(node.outputs[0])}{part}"
+        products.append(applied(node, decoded.result, result, (start, stop)))
+        steps += [decoded, products[-1]]
+    return [*steps, put_together(node, products)]
 
 
 def _bounds(palette: Palette) -> Bounds:
@@ -105,30 +99,40 @@ def _bounds(palette: Palette) -> Bounds:
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def applied(node: NodeProto, weight: str, result: str, rows: tuple[int, int]) -> Encoding:
+def applied(node: ir.Node, weight: ir.Value, result: str, rows: tuple[int, int]) -> Encoding:
     """``node`` with the part ``weight``, and that of its bias, if it has one."""
-    part = with_input(node, 1, weight, result)
+    graph, changed = Builder(result), {1: weight}
     if node.op_type == "MatMul":
-        turned = helper.make_node("Transpose", [weight], [f"{weight}{TURNED}"], perm=[1, 0])
-        return Encoding((turned, with_input(part, 1, turned.output[0], result)), ())
-    if len(node.input) < 3 or not node.input[2]:
-        return Encoding((part,), ())
-    bounds = {f"dkm:shape_{place}": np.array([place], np.int64) for place in rows}
-    sliced = helper.make_node("Slice", [node.input[2], *bounds], [f"{result}.bias"])
-    tensors = tuple(numpy_helper.from_array(value, name) for name, value in bounds.items())
-    return Encoding((sliced, with_input(part, 2, sliced.output[0], result)), tensors)
+        turned = f"{name_of(weight)}{TURNED}"
+        changed[1] = graph.node("Transpose", weight, into=turned, perm=[1, 0])
+    elif len(node.inputs) > 2 and node.inputs[2] is not None:
+        bounds = [graph.int64([place]) for place in rows]
+        changed[2] = graph.node("Slice", node.inputs[2], *bounds, into=f"{result}.bias")
+    graph.nodes[result] = with_inputs(node, changed, result)
+    return finished(graph)
 
 
-def put_together(node: NodeProto, results: Sequence[str]) -> Encoding:
+def put_together(node: ir.Node, products: Sequence[Encoding]) -> Encoding:
     """The results of the parts side by side, as ``node`` gives them."""
     axis = -1 if node.op_type == "MatMul" else 1  # a Gemm's result has two dimensions
-    joined = helper.make_node("Concat", results, list(node.output), name=node.name, axis=axis)
-    return Encoding((joined,), ())
+    results = [product.result for product in products]
+    name = node.name or ""
+    joined = make_node("Concat", results, [name_of(node.outputs[0])], name=name, axis=axis)
+    return Encoding((joined,))
 
 
-def with_input(node: NodeProto, place: int, name: str, result: str) -> NodeProto:
-    """A copy of a node, without its name, that reads ``name`` in one place and gives ``result``."""
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    copy.name, copy.input[place], copy.output[0] = "", name, result
+def with_inputs(node: ir.Node, changed: Mapping[int, ir.Value], result: str) -> ir.Node:
+    """A copy of a node, without its name, with other inputs by place; it gives ``result``."""
+    copy = ir.Node(
+        node.domain,
+        node.op_type,
+        [changed.get(place, value) for place, value in enumerate(node.inputs)],
+        node.attributes,
+        overload=node.overload,
+        outputs=[ir.Value(name=result)],
+        name="",
+        doc_string=node.doc_string,
+        metadata_props=dict(node.metadata_props),
+    )
+    copy.meta.update(node.meta)
     return copy

@@ -4,13 +4,47 @@ from __future__ import annotations
 
 from math import prod
 
+import onnx_ir as ir
+
 from converters.onnx.decoding import bit_planes
 from converters.onnx.decoding.builder import Builder
-from converters.onnx.decoding.encode import Encoding, finished, join, table_of, together_in
+from converters.onnx.decoding.encode import join, table_of, together_in
+from converters.onnx.decoding.encoding import Encoding, Replacement, finished
+from converters.onnx.graph.consumers import attribute, name_of, used_elsewhere, users_of
 from dkm_deploy.palette import Palette
 
 
-def holds_rows(palette: Palette) -> bool:
+def gathered_rows(graph: ir.Graph, weight: ir.Value, palette: Palette) -> list[Replacement]:
+    """The results of the nodes that use a weight, if each gathers rows by numbers of a run.
+
+    Args:
+        graph: the main graph.
+        weight: a value that its nodes use.
+        palette: of the weight.
+    """
+    if used_elsewhere(graph, weight) or not _holds_rows(palette):
+        return []
+    found: list[Replacement] = []
+    for node in users_of(graph, weight):
+        ids = _row_numbers(node, weight)
+        if ids is None or ids.shape is None:
+            return []
+        result = node.outputs[0]
+        rows = encode_rows(name_of(weight), palette, ids, ids.shape.rank(), name_of(result))
+        found.append(Replacement(result, node, rows))
+    return found
+
+
+def _row_numbers(node: ir.Node, weight: ir.Value) -> ir.Value | None:
+    """What gives the rows that a node gathers; None if it does not, or by a constant or one."""
+    if node.op_type != "Gather" or node.inputs[0] is not weight or attribute(node, "axis", 0) != 0:
+        return None
+    ids = node.inputs[1]
+    some = ids is not None and ids.shape is not None and ids.shape.rank() > 0
+    return None if ids is None or not some or ids.is_initializer() else ids
+
+
+def _holds_rows(palette: Palette) -> bool:
     """Whether rows of a palette's weight can be decoded on their own: see :func:`encode_rows`."""
     if len(palette.shape) != 2 or prod(palette.groups) > 1:
         return False
@@ -21,13 +55,14 @@ def holds_rows(palette: Palette) -> bool:
     return bit_planes.are_whole(row // together, palette.bits * together)
 
 
-def encode_rows(weight: str, palette: Palette, ids: str, rank: int, into: str) -> Encoding:
+def encode_rows(weight: str, palette: Palette, ids: ir.Value, rank: int, into: str) -> Encoding:
     """``Gather(weight, ids)`` without the whole weight.
 
     Args:
         weight: name of the parameter.
-        palette: one that :func:`holds_rows`.
-        ids: name of the value with row numbers, of shape ``(..)``.
+        palette: one whose rows can be decoded on their own: of a matrix with one LUT, whose rows
+            end with a byte.
+        ids: the value with row numbers, of shape ``(..)``.
         rank: of ``ids``.
         into: name of the result, of shape ``(.., columns)``.
     """
@@ -36,7 +71,7 @@ def encode_rows(weight: str, palette: Palette, ids: str, rank: int, into: str) -
     graph = Builder(weight, unique=into)
     joined = join(palette.indices.reshape(-1, together), palette.bits).reshape(rows, -1)
     stored = bit_planes.store(graph, f"{weight}.indices", joined, palette.bits * together)
-    data = [graph.node("Gather", plane.name, ids) for plane in stored.planes]
+    data = [graph.node("Gather", plane.value, ids) for plane in stored.planes]
     table, _ = table_of(graph, graph.tensor(f"{weight}.lut", palette.lut), palette, together)
     values = graph.node("Gather", table, bit_planes.symbols(graph, stored, data))
     # The leading dimensions as they are.

@@ -20,16 +20,16 @@ laid one below the other, and the rows of each half look them up in a table for 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from collections.abc import Collection
 from math import prod
 
 import numpy as np
+import onnx_ir as ir
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper
 
 from converters.onnx.decoding import bit_planes
 from converters.onnx.decoding.builder import Builder
+from converters.onnx.decoding.encoding import Encoding, finished
 from converters.onnx.decoding.index_order import Order, by_group
 from dkm_deploy.packing import pack
 from dkm_deploy.palette import Palette
@@ -41,24 +41,13 @@ _SMALL_TABLE = 2048
 _TABLE_SHARE = 8  # weights for each entry of a larger table
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """Nodes in an order that runs, and the initializers that they read.
-
-    Encodings of several weights bring the same shared parts, under the same names.
-    """
-
-    nodes: tuple[NodeProto, ...]
-    tensors: tuple[TensorProto, ...]
-
-
 def encode(
     weight: str,
     palette: Palette,
     *,
-    zero: str = "",
+    zero: ir.Value | None = None,
     narrow: Collection[int] = (),
-    lut: str = "",
+    lut: ir.Value | None = None,
     into: str = "",
     shape: tuple[int, ...] = (),
     part: str = "",
@@ -69,11 +58,11 @@ def encode(
     Args:
         weight: name of the parameter.
         palette: of any layout.
-        zero: name of an int64 value of the graph that is 0 in every run but no constant, which
+        zero: an int64 value of the graph that is 0 in every run but no constant, which
             keeps runtimes from decoding once for all; left out, they may.
         narrow: widths of indices that are stored as ONNX's own type of that width: 2, 4. Those of
             vectors and of files that stay packed are not: Reshape has no kernel for these types.
-        lut: name of a value with the LUT's shape to decode with in place of the LUT.
+        lut: a value with the LUT's shape to decode with in place of the LUT.
         into: name of the result, if not the weight's.
         shape: of the result, if not the weight's.
         part: what to add to the name of the indices, where the palette is a part of the weight's.
@@ -82,11 +71,11 @@ def encode(
     """
     order, graph = Order.of(palette), Builder(weight, unique=into if part else "")
     stored_lut = graph.tensor(f"{weight}.lut", palette.lut)
-    lut, name = lut or stored_lut, f"{weight}.indices{part}"
+    lut, name = stored_lut if lut is None else lut, f"{weight}.indices{part}"
     together = together_in(palette, order.members)
     grid: tuple[int, ...] = ()
     scalar = palette.cluster_dim == 1 and elements
-    if scalar and palette.bits in narrow and not zero:
+    if scalar and palette.bits in narrow and zero is None:
         grid = _grid(palette, order)
         indices = _narrow(graph, name, palette, grid)
         values = _looked_up(graph, lut, palette, indices, grid)
@@ -107,29 +96,36 @@ def encode(
 
 
 def _symbols(
-    graph: Builder, name: str, palette: Palette, together: int, rows: int, zero: str
-) -> tuple[str, int]:
+    graph: Builder,
+    name: str,
+    palette: Palette,
+    together: int,
+    rows: int,
+    zero: ir.Value | None,
+) -> tuple[ir.Value, int]:
     """The symbols of all indices, in rows, and their rank: see ``bit_planes``."""
     joined = join(by_group(palette).reshape(-1, together), palette.bits).reshape(rows, -1)
     stored = bit_planes.store(graph, name, joined, palette.bits * together)
-    data = [_kept(graph, plane.name, plane.shape, zero) for plane in stored.planes]
+    data = [_kept(graph, plane.value, plane.shape, zero) for plane in stored.planes]
     return bit_planes.symbols(graph, stored, data), stored.rank
 
 
-def _kept(graph: Builder, packed: str, shape: tuple[int, ...], zero: str) -> str:
-    """Packed bytes of ``shape``, no constant if ``zero`` names a value: see :func:`encode`.
+def _kept(
+    graph: Builder, packed: ir.Value, shape: tuple[int, ...], zero: ir.Value | None
+) -> ir.Value:
+    """Packed bytes of ``shape``, no constant if there is a ``zero``: see :func:`encode`.
 
     In one Reshape to a sum: runtimes see through two of them, and through a Concat of sizes.
     """
-    if not zero:
+    if zero is None:
         return packed
-    name = "_".join([zero, *map(str, shape)])
+    name = "_".join([zero.name or "", *map(str, shape)])
     return graph.node("Reshape", packed, graph.node("Add", zero, graph.int64(shape), into=name))
 
 
 def _by_symbols(
-    graph: Builder, palette: Palette, together: int, lut: str, symbols: str, rank: int
-) -> str:
+    graph: Builder, palette: Palette, together: int, lut: ir.Value, symbols: ir.Value, rank: int
+) -> ir.Value:
     """The values of symbols, whose first dimension is that of the groups."""
     count = prod(palette.groups)
     if count == 1:
@@ -157,12 +153,11 @@ def _grid(palette: Palette, order: Order) -> tuple[int, int]:
     return groups, order.members
 
 
-def _narrow(graph: Builder, name: str, palette: Palette, grid: tuple[int, int]) -> str:
+def _narrow(graph: Builder, name: str, palette: Palette, grid: tuple[int, int]) -> ir.Value:
     """Indices as one initializer of their own width, cast to int32."""
-    kind = {2: TensorProto.UINT2, 4: TensorProto.UINT4}[palette.bits]
-    packed = pack(by_group(palette), palette.bits)
-    graph.tensors[name] = helper.make_tensor(name, kind, grid, packed.tobytes(), raw=True)
-    return graph.node("Cast", name, to=TensorProto.INT32)
+    kind = {2: ir.DataType.UINT2, 4: ir.DataType.UINT4}[palette.bits]
+    packed = ir.PackedTensor(pack(by_group(palette), palette.bits), kind, shape=ir.Shape(grid))
+    return graph.node("Cast", graph.tensor(name, packed), to=ir.DataType.INT32)
 
 
 def _is_stacked(palette: Palette, order: Order) -> bool:
@@ -172,14 +167,16 @@ def _is_stacked(palette: Palette, order: Order) -> bool:
     return own and palette.bits == _STACKED and rows % 2 == 0 and columns >= 256
 
 
-def _stacked(graph: Builder, name: str, palette: Palette, lut: str, zero: str) -> str:
+def _stacked(
+    graph: Builder, name: str, palette: Palette, lut: ir.Value, zero: ir.Value | None
+) -> ir.Value:
     """The matrix of indices that lie two a byte: ``(rows, columns)``, with no copy of it made."""
     rows, columns = palette.shape
     upper, lower = palette.indices.reshape(2, rows // 2, columns)
     packed = upper | lower << np.uint8(_STACKED)
     stored = _kept(graph, graph.tensor(name, packed), packed.shape, zero)
     both = graph.node("Concat", stored, stored, axis=0)
-    codes = graph.node("Cast", both, to=TensorProto.INT32)
+    codes = graph.node("Cast", both, to=ir.DataType.INT32)
     entries = graph.node("Reshape", lut, graph.int64([-1]))
     table = graph.node("Gather", entries, bit_planes.halves(graph))
     half = graph.node("Div", graph.up_to(rows), graph.int32(rows // 2), into=f"dkm:half_of_{rows}")
@@ -188,8 +185,8 @@ def _stacked(graph: Builder, name: str, palette: Palette, lut: str, zero: str) -
 
 
 def _looked_up(
-    graph: Builder, lut: str, palette: Palette, indices: str, grid: tuple[int, int]
-) -> str:
+    graph: Builder, lut: ir.Value, palette: Palette, indices: ir.Value, grid: tuple[int, int]
+) -> ir.Value:
     """Scalars by indices of shape ``grid``."""
     rows, groups, entries = grid[0], prod(palette.groups), 1 << palette.bits
     if rows == groups:
@@ -201,21 +198,6 @@ def _looked_up(
         tables = graph.node("Reshape", tables, graph.int64([rows, entries]))
     # Several times as fast as Gather, which copies slices.
     return graph.node("GatherElements", tables, indices, axis=1)
-
-
-def merged(encodings: Iterable[Encoding]) -> Encoding:
-    """All encodings in one; what they share is in it once."""
-    nodes: dict[str, NodeProto] = {}
-    tensors: dict[str, TensorProto] = {}
-    for encoding in encodings:
-        nodes.update({node.output[0]: node for node in encoding.nodes})
-        tensors.update({tensor.name: tensor for tensor in encoding.tensors})
-    return Encoding(tuple(nodes.values()), tuple(tensors.values()))
-
-
-def finished(graph: Builder) -> Encoding:
-    """What a builder has collected."""
-    return Encoding(tuple(graph.nodes), tuple(graph.tensors.values()))
 
 
 def together_in(palette: Palette, divisor: int) -> int:
@@ -236,7 +218,9 @@ def join(indices: NDArray[np.uint8], bits: int) -> NDArray[np.uint16]:
     return symbols
 
 
-def table_of(graph: Builder, lut: str, palette: Palette, together: int) -> tuple[str, int]:
+def table_of(
+    graph: Builder, lut: ir.Value, palette: Palette, together: int
+) -> tuple[ir.Value, int]:
     """The LUT entries of every symbol, one LUT's after the other's; and the rows of one."""
     count, entries, width = prod(palette.groups), 1 << palette.bits, palette.cluster_dim
     if count == 1:
@@ -256,17 +240,17 @@ def table_of(graph: Builder, lut: str, palette: Palette, together: int) -> tuple
     )
 
 
-def _firsts(graph: Builder, count: int, rows: int, rank: int) -> str:
+def _firsts(graph: Builder, count: int, rows: int, rank: int) -> ir.Value:
     """int32 ``(count, 1 ..)``: the first row of each LUT's table; shared."""
     bounds = graph.int32(0), graph.int32(count * rows), graph.int32(rows)
     firsts = graph.node("Range", *bounds, into=f"dkm:firsts_{count}_{rows}")
     shape = graph.int64([count, *[1] * (rank - 1)])
-    return graph.node("Reshape", firsts, shape, into=f"{firsts}_{rank}")
+    return graph.node("Reshape", firsts, shape, into=f"{firsts.name}_{rank}")
 
 
 def _into_place(
     graph: Builder,
-    values: str,
+    values: ir.Value,
     grid: tuple[int, ...],
     order: Order,
     palette: Palette,

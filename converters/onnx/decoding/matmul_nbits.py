@@ -9,10 +9,18 @@ slower), which costs about 0.6 % of the output's norm a product.
 from __future__ import annotations
 
 import numpy as np
-from onnx import GraphProto, NodeProto, TensorProto, helper, numpy_helper
+import onnx_ir as ir
 
-from converters.onnx.decoding.encode import Encoding, encode, merged
-from converters.onnx.graph.consumers import applies, attributes_of, used_elsewhere, users_of
+from converters.onnx.decoding.builder import Builder, make_node
+from converters.onnx.decoding.encode import encode
+from converters.onnx.decoding.encoding import Encoding, Replacement, finished, merged
+from converters.onnx.graph.consumers import (
+    applies,
+    attribute,
+    name_of,
+    used_elsewhere,
+    users_of,
+)
 from dkm_deploy.clustering.quantizers.int8_lut import on_grid, step_of
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
@@ -23,24 +31,34 @@ _BLOCKS = (128, 64, 32, 16)  # weights that share a scale, along the inner dimen
 _ACTIVATIONS_IN_8_BITS = 4
 
 
-def product_users(graph: GraphProto, weight: str, palette: Palette) -> list[NodeProto]:
+def products(graph: ir.Graph, weight: ir.Value, palette: Palette) -> list[Replacement]:
     """The products ``x @ weight.T`` that use a weight, if nothing else does and a kernel fits.
 
     They are Gemm nodes, or MatMul nodes behind a Transpose of the weight. A per-channel scale has
     no place in the codes of a LUT, so such a weight is decoded for ordinary products.
+
+    Raises:
+        DkmError: a kernel fits, but the LUT does not lie on an 8-bit grid.
     """
     if palette.scale is not None:
         return []
     if len(palette.shape) != 2 or palette.cluster_dim > 1 or _block(palette.shape[1]) is None:
         return []
+    return [
+        Replacement(node.outputs[0], node, encode_product(name_of(weight), palette, node))
+        for node in _product_users(graph, weight)
+    ]
+
+
+def _product_users(graph: ir.Graph, weight: ir.Value) -> list[ir.Node]:
     if used_elsewhere(graph, weight):
         return []
-    found: list[NodeProto] = []
+    found: list[ir.Node] = []
     for node in users_of(graph, weight):
-        if is_product(graph, node, weight):
+        if is_product(node, weight):
             found.append(node)
-        elif node.op_type == "Transpose" and len(node.output) == 1:
-            turned = node.output[0]
+        elif node.op_type == "Transpose" and len(node.outputs) == 1:
+            turned = node.outputs[0]
             behind = users_of(graph, turned)
             alone = bool(behind) and not used_elsewhere(graph, turned)
             if not alone or not all(applies(n, "MatMul", turned) for n in behind):
@@ -51,7 +69,7 @@ def product_users(graph: GraphProto, weight: str, palette: Palette) -> list[Node
     return found
 
 
-def encode_product(weight: str, palette: Palette, node: NodeProto) -> Encoding:
+def encode_product(weight: str, palette: Palette, node: ir.Node) -> Encoding:
     """One product with the codes of ``palette`` in place of ``node``.
 
     Raises:
@@ -64,28 +82,25 @@ def encode_product(weight: str, palette: Palette, node: NodeProto) -> Encoding:
     rows, columns = palette.shape
     block = _block(columns) or columns
     blocks = columns // block
-    step, codes, scales = f"{weight}.step", f"{weight}.lut_codes", f"{weight}.scales"
-    constants = {
-        step: np.array([step_of(palette.lut)]),
-        "dkm:zero_code": np.array(ZERO, np.float32),
-        f"dkm:shape_{rows * blocks}": np.array([rows * blocks], np.int64),
-    }
-    lut_codes = [
-        helper.make_node("Div", [f"{weight}.lut", step], [f"{codes}:0"]),
-        helper.make_node("Round", [f"{codes}:0"], [f"{codes}:1"]),
-        helper.make_node("Add", [f"{codes}:1", "dkm:zero_code"], [f"{codes}:2"]),
-        helper.make_node("Cast", [f"{codes}:2"], [codes], to=TensorProto.UINT8),
-        helper.make_node("Expand", [step, f"dkm:shape_{rows * blocks}"], [scales]),
-    ]
+    graph = Builder(weight)
+    step = graph.tensor(f"{weight}.step", np.array([step_of(palette.lut)]))
+    zero = graph.tensor("dkm:zero_code", np.array(ZERO, np.float32))
+    lut, name = graph.tensor(f"{weight}.lut", palette.lut), f"{weight}.lut_codes"
+    codes = graph.node("Div", lut, step, into=f"{name}:0")
+    codes = graph.node("Round", codes, into=f"{name}:1")
+    codes = graph.node("Add", codes, zero, into=f"{name}:2")
+    codes = graph.node("Cast", codes, into=name, to=ir.DataType.UINT8)
+    shape = graph.int64([rows * blocks])
+    scales = graph.node("Expand", step, shape, into=f"{weight}.scales")
     decoded = encode(
         weight, palette, lut=codes, into=f"{weight}.codes", shape=(rows, blocks, block)
     )
-    bias = node.input[2] if len(node.input) > 2 else ""
-    product = helper.make_node(
+    bias = node.inputs[2:3]
+    product = make_node(
         "MatMulNBits",
-        [node.input[0], f"{weight}.codes", scales, *(["", "", bias] if bias else [])],
-        [node.output[0]],
-        name=node.name,
+        [node.inputs[0], decoded.result, scales, *([None, None, *bias] if any(bias) else [])],
+        [name_of(node.outputs[0])],
+        name=node.name or "",
         domain=DOMAIN,
         K=columns,
         N=rows,
@@ -93,20 +108,23 @@ def encode_product(weight: str, palette: Palette, node: NodeProto) -> Encoding:
         block_size=block,
         accuracy_level=_ACTIVATIONS_IN_8_BITS,
     )
-    tensors = tuple(numpy_helper.from_array(value, name) for name, value in constants.items())
-    return merged([Encoding(tuple(lut_codes), tensors), decoded, Encoding((product,), ())])
+    return merged([finished(graph), decoded, Encoding((product,))])
 
 
 def _block(columns: int) -> int | None:
     return next((size for size in _BLOCKS if columns % size == 0), None)
 
 
-def is_product(graph: GraphProto, node: NodeProto, weight: str) -> bool:
+def is_product(node: ir.Node, weight: ir.Value) -> bool:
     """Whether a Gemm is ``x @ weight.T``, plus a bias of one dimension if any."""
     if not applies(node, "Gemm", weight):
         return False
-    attributes = attributes_of(node)
-    plain = attributes.get("alpha", 1) == attributes.get("beta", 1) == 1
-    bias = [t for t in graph.initializer if t.name in node.input[2:]]
-    fits = len(node.input) < 3 or (len(bias) == 1 and len(bias[0].dims) == 1)
-    return bool(plain and fits and attributes.get("transB") and not attributes.get("transA"))
+    plain = attribute(node, "alpha", 1) == attribute(node, "beta", 1) == 1
+    turned = attribute(node, "transB", 0) and not attribute(node, "transA", 0)
+    return bool(plain and turned) and all(_is_row(value) for value in node.inputs[2:])
+
+
+def _is_row(value: ir.Value | None) -> bool:
+    """Whether a bias is a constant of one dimension."""
+    tensor = value.const_value if value is not None and value.is_initializer() else None
+    return tensor is not None and tensor.shape.rank() == 1

@@ -7,17 +7,17 @@ A runtime decodes at load what depends on constants alone. A size costs nothing,
 from __future__ import annotations
 
 import numpy as np
-from onnx import helper, numpy_helper
+import onnx_ir as ir
 
-from converters.onnx.decoding.encode import Encoding
+from converters.onnx.decoding.builder import Builder
+from converters.onnx.decoding.encoding import Encoding, finished
 
 SIZE = "Size"
 
 
-def anchor(source: str, name: str) -> Encoding:
+def anchor(source: ir.Value, name: str) -> Encoding:
     """The value ``name``, int64 0, from the value ``source`` of any shape."""
-    nodes = (
-        helper.make_node(SIZE, [source], [f"{name}_size"]),
-        helper.make_node("Min", [f"{name}_size", "dkm:none"], [name]),
-    )
-    return Encoding(nodes, (numpy_helper.from_array(np.array(0, np.int64), "dkm:none"),))
+    graph = Builder(name)
+    size = graph.node(SIZE, source, into=f"{name}_size")
+    graph.node("Min", size, graph.tensor("dkm:none", np.array(0, np.int64)), into=name)
+    return finished(graph)

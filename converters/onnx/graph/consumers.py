@@ -1,48 +1,42 @@
-"""Who uses a value of an ONNX graph."""
+"""Who uses a value of an ONNX graph that is edited."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from onnx import GraphProto, NodeProto, helper
+import onnx_ir as ir
 
 _RECURRENT = ("LSTM", "GRU", "RNN")
 _MOVING = ("Concat", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
 
 
-def users_of(graph: GraphProto, value: str) -> list[NodeProto]:
-    """The nodes of the main graph that read a value."""
-    return [node for node in graph.node if value in node.input]
+def name_of(value: ir.Value) -> str:
+    """The name of a value of a graph, where all have one."""
+    return value.name or ""
 
 
-def attributes_of(node: NodeProto) -> dict[str, Any]:
-    """The attributes that a node sets, by name."""
-    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+def users_of(graph: ir.Graph, value: ir.Value) -> list[ir.Node]:
+    """The nodes of the main graph that read a value, in no order to build on."""
+    return [node for node in value.consumers() if node.graph is graph]
 
 
-def applies(node: NodeProto, kind: str, weight: str) -> bool:
+def attribute(node: ir.Node, name: str, default: Any) -> Any:
+    """The value of an attribute of a node, or ``default`` if the node does not set it."""
+    return node.attributes[name].value if name in node.attributes else default
+
+
+def applies(node: ir.Node, kind: str, weight: ir.Value) -> bool:
     """Whether a node of this kind has ``weight`` as its second input, and as no other."""
-    others = (node.input[0], *node.input[2:])
-    return node.op_type == kind and node.input[1] == weight and weight not in others
+    places = [place for user, place in weight.uses() if user is node]
+    return node.op_type == kind and places == [1]
 
 
-def used_elsewhere(graph: GraphProto, weight: str) -> bool:
-    """Whether a weight is an output, or used in the body of an If, Loop or Scan."""
-    if any(output.name == weight for output in graph.output):
-        return True
-    bodies = [
-        body
-        for node in graph.node
-        for attribute in node.attribute
-        for body in ([attribute.g] if attribute.HasField("g") else attribute.graphs)
-    ]
-    return any(
-        any(weight in node.input for node in body.node) or used_elsewhere(body, weight)
-        for body in bodies
-    )
+def used_elsewhere(graph: ir.Graph, value: ir.Value) -> bool:
+    """Whether a value is an output, or used in the body of an If, Loop or Scan."""
+    return value.is_graph_output() or any(node.graph is not graph for node in value.consumers())
 
 
-def feeds_recurrent(graph: GraphProto, value: str) -> bool:
+def feeds_recurrent(graph: ir.Graph, value: ir.Value) -> bool:
     """Whether a value is a weight of a recurrent layer, moved about on the way or not."""
     waiting, seen = [value], {value}
     while waiting:
@@ -50,7 +44,7 @@ def feeds_recurrent(graph: GraphProto, value: str) -> bool:
             if node.op_type in _RECURRENT:
                 return True
             if node.op_type in _MOVING:
-                fresh = [name for name in node.output if name not in seen]
+                fresh = [output for output in node.outputs if output not in seen]
                 seen.update(fresh)
                 waiting += fresh
     return False

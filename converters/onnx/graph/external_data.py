@@ -8,22 +8,18 @@ import onnx_ir as ir
 from onnx.external_data_helper import set_external_data
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
     from onnx import GraphProto, TensorProto
-
-    from dkm_deploy.palette import Palette
 
 LARGEST = 2**31 - 2**24  # bytes of tensors in one file, which leaves 16 MiB of 2 GiB for the graph
 # Bytes. Runtimes want shapes and other small constants in the model itself.
 _SMALL = 1024
 
 
-def total_bytes(graph: ir.Graph, palettes: Iterable[Palette]) -> int:
-    """Bytes of all tensors of a model: what is in ``graph``, and ``palettes`` once encoded."""
-    packed = sum(p.indices.size * p.bits // 8 + p.lut_bytes for p in palettes)
-    return packed + sum(_sizes(graph))
+def total_bytes(graph: ir.Graph) -> int:
+    """Bytes of all tensors of a main graph."""
+    return sum(_sizes(graph))
 
 
 def move_weights_out(model: ir.Model, path: Path) -> None:

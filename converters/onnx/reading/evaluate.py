@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
-from converters.onnx.graph.consumers import attributes_of
 from dkm_deploy.errors import DkmError, reason_of
 
 Array = NDArray[Any]
@@ -48,7 +47,7 @@ def evaluate(
             if run is None or node.domain:
                 raise ValueError("no decoding uses this operator")
             inputs = [values[source] for source in node.input]
-            attributes = attributes_of(node)
+            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             # A LUT value times a small scale may be subnormal, or zero, as in any runtime.
             with np.errstate(all="raise", under="ignore"):
                 values[name] = run(limit, *inputs, **attributes)

@@ -7,12 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # no type hints
 from onnx import ModelProto, TensorProto, helper
 
-from converters.onnx.decoding.encode import Encoding, encode
+from converters.onnx.decoding.encode import encode
+from converters.onnx.decoding.encoding import Encoding
 from converters.onnx.decoding.insert import insert
+from converters.onnx.graph.consumers import name_of
+from converters.onnx.graph.editable import editable, write_back
 from converters.onnx.graph.external_data import LARGEST, bytes_of, move_tensors_out
 from converters.onnx.graph.old_ir import load_unlisted
 from converters.onnx.graph.tensors import (
@@ -86,7 +90,9 @@ def palettize(path: Path, out: Path, recipe: Recipe) -> Rewrite:
 def write_with(model: ModelProto, palettes: Mapping[str, Palette], out: Path) -> None:
     """Put palettes in place of weights of a model, which is changed, and write it to ``out``."""
     take_out(model, set(palettes))
-    insert(model, palettes)
+    graph, weights = editable(model.graph, palettes)
+    insert(graph, weights, palettes)
+    write_back(graph, model.graph)
     model.ir_version = max(model.ir_version, _OLDEST_IR)
     save(model, out)
 
@@ -179,8 +185,14 @@ def cluster_tensor(name: str, tensor: TensorProto, spec: PaletteSpec) -> Palette
 
 def _sizes(encoding: Encoding) -> dict[str, int]:
     """Bytes of each node, by the value that it makes, and of each tensor."""
-    nodes = {node.output[0]: node.ByteSize() for node in encoding.nodes}
-    return nodes | {tensor.name: tensor.ByteSize() for tensor in encoding.tensors}
+    sizes = {
+        name_of(node.outputs[0]): ir.serde.serialize_node(node).ByteSize()
+        for node in encoding.nodes
+    }
+    for value in encoding.tensors:
+        if value.const_value is not None:
+            sizes[name_of(value)] = ir.serde.serialize_tensor(value.const_value).ByteSize()
+    return sizes
 
 
 def check_free(encodings: Mapping[str, Encoding], values: Values) -> None:
@@ -189,8 +201,8 @@ def check_free(encodings: Mapping[str, Encoding], values: Values) -> None:
     for weight, encoding in encodings.items():
         if weight.startswith(_SHARED):
             raise DkmError(f"{weight}: names with {_SHARED} belong to the decoding; rename it")
-        made = {tensor.name for tensor in encoding.tensors}
-        made.update(node.output[0] for node in encoding.nodes)
+        made = {name_of(value) for value in encoding.tensors}
+        made.update(name_of(node.outputs[0]) for node in encoding.nodes)
         for name in sorted(made - {weight}):
             if name in taken:
                 raise DkmError(

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnx_ir as ir
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from converters.onnx.decoding.builder import make_node
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from numpy.typing import NDArray
-    from onnx import GraphProto
 
 # The Cast node and the longer name take about 100 bytes; 2 bytes a value are saved.
 _SMALLEST = 64
@@ -90,18 +90,19 @@ def narrow_weights(graph: ir.Graph) -> tuple[list[str], list[str]]:
     return changed, notes
 
 
-def cast_weights(graph: GraphProto, names: Iterable[str]) -> None:
+def cast_weights(graph: ir.Graph, names: Iterable[str]) -> None:
     """Store initializers of float16 values under names of their own, and cast them to float32.
 
     The cast value has the initializer's name, so that nothing else in ``graph`` changes.
     """
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    first = graph[0]
     for name in names:
-        tensors[name].name = name + HALF
-    _put_first(graph, [_cast(name + HALF, name) for name in names])
+        value = graph.initializers[name]
+        value.name = name + HALF
+        graph.insert_before(first, _cast_for_users(value, name))
 
 
-def narrow_luts(graph: GraphProto, names: Iterable[str]) -> list[str]:
+def narrow_luts(graph: ir.Graph, names: Iterable[str]) -> list[str]:
     """Store LUTs as float16, where their values survive, and cast them to float32.
 
     They keep their names, by which they are read back, and the cast values get others.
@@ -109,35 +110,31 @@ def narrow_luts(graph: GraphProto, names: Iterable[str]) -> list[str]:
     Returns:
         As :func:`narrow_weights`, the reasons why some stay float32.
     """
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    changed: dict[str, str] = {}
     notes: list[str] = []
+    first = graph[0]
     for name in names:
-        values = numpy_helper.to_array(tensors[name])
-        if values.dtype != np.float32 or values.size < _SMALLEST:
+        value = graph.initializers[name]
+        tensor = value.const_value
+        if tensor is None or tensor.dtype != ir.DataType.FLOAT or tensor.size < _SMALLEST:
             continue
         # Products in float32 of what is stored as float16 would be no palette's weights.
-        scaled = f"{name.removesuffix('.lut')}.scale" in tensors
-        reason = "it has a per-channel scale" if scaled else _loss(values, each=False)
+        scaled = f"{name.removesuffix('.lut')}.scale" in graph.initializers
+        reason = "it has a per-channel scale" if scaled else _loss(tensor.numpy(), each=False)
         if reason:
             notes.append(f"{name} stays float32: {reason}")
             continue
-        tensors[name].CopyFrom(numpy_helper.from_array(values.astype(np.float16), name))
-        changed[name] = f"{name}.float32"
-    for node in graph.node:
-        node.input[:] = [changed.get(source, source) for source in node.input]
-    _put_first(graph, [_cast(name, value) for name, value in changed.items()])
+        value.const_value = _rounded(tensor)
+        graph.insert_before(first, _cast_for_users(value, f"{name}.float32"))
     return notes
 
 
-def _cast(stored: str, value: str) -> NodeProto:
-    return helper.make_node("Cast", [stored], [value], to=TensorProto.FLOAT)
-
-
-def _put_first(graph: GraphProto, nodes: list[NodeProto]) -> None:
-    nodes = [*nodes, *graph.node]
-    del graph.node[:]
-    graph.node.extend(nodes)
+def _cast_for_users(stored: ir.Value, name: str) -> ir.Node:
+    """A Cast to float32, called ``name``, which all that reads ``stored`` reads instead."""
+    users = stored.uses()
+    cast = make_node("Cast", [stored], [name], to=ir.DataType.FLOAT)
+    for node, place in users:
+        node.replace_input_with(place, cast.outputs[0])
+    return cast
 
 
 def _reason(tensor: ir.TensorProtocol, uses: list[tuple[str, int]]) -> str | None:

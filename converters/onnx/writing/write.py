@@ -13,12 +13,7 @@ from onnx import helper
 from onnx_ir.passes import common as passes
 
 from converters.onnx.decoding.insert import insert
-from converters.onnx.graph.external_data import (
-    LARGEST,
-    move_tensors_out,
-    move_weights_out,
-    total_bytes,
-)
+from converters.onnx.graph.external_data import LARGEST, move_weights_out, total_bytes
 from converters.onnx.graph.interface import write_interface
 from converters.onnx.options import Options
 from converters.onnx.writing.float16_storage import cast_weights, narrow_luts, narrow_weights
@@ -56,20 +51,19 @@ def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
     _tidy(model)
     half = options.storage_dtype == "float16"
     narrowed, notes = narrow_weights(model.graph) if half else ([], [])
-    external = options.external_data
-    if external is None:
-        external = total_bytes(model.graph, exported.palettes.values()) > LARGEST
-    if external:
-        move_weights_out(model, path)
-    proto = with_palettes(model, {name: exported.palettes[name] for name in weights}, options)
+    palettes = {name: exported.palettes[name] for name in weights}
+    insert(model.graph, weights, palettes, options.decode, options.narrow, folds=options.folds)
     if half:
-        cast_weights(proto.graph, narrowed)
+        cast_weights(model.graph, narrowed)
         # A kernel's LUT lies on a grid that float16 would leave.
         luts = [] if options.decode == "int8" else [f"{weight}.lut" for weight in weights]
-        notes += narrow_luts(proto.graph, luts)
+        notes += narrow_luts(model.graph, luts)
+    external = options.external_data
+    if external is None:
+        external = total_bytes(model.graph) > LARGEST
     if external:
-        move_tensors_out(proto.graph, path)
-    _save(proto, path)
+        move_weights_out(model, path)
+    _save(_serialized(model), path)
     _check_float64(exported, path)
     return tuple(notes)
 
@@ -85,12 +79,8 @@ def _check_float64(exported: Exported, path: Path) -> None:
             ) from error
 
 
-def with_palettes(
-    model: ir.Model, palettes: Mapping[str, Palette], options: Options
-) -> onnx.ModelProto:
-    """The model with the decoding of ``palettes`` for the values that are called after them."""
+def _serialized(model: ir.Model) -> onnx.ModelProto:
     proto = ir.to_proto(model)
-    insert(proto, palettes, options.decode, options.narrow, folds=options.folds)
     del proto.graph.value_info[:]  # every reader infers them again
     proto.ir_version = helper.find_min_ir_version_for(list(proto.opset_import), True)
     proto.producer_name, proto.producer_version = "dkm-deploy", __version__
@@ -122,13 +112,11 @@ def _tidy(model: ir.Model) -> None:
         value.metadata_props.clear()
 
 
-def _take_out(model: ir.Model, palettes: Mapping[str, Palette]) -> list[str]:
+def _take_out(model: ir.Model, palettes: Mapping[str, Palette]) -> dict[str, ir.Value]:
     """Remove the ``LutToDense`` nodes and the Mul nodes that multiply what they give with a scale.
 
-    Values named after the weights are left.
-
     Returns:
-        Those names.
+        The values that are left to be used by name of the weight; nothing gives them.
     """
     values: dict[str, ir.Value] = {}
     for graph in (model.graph, *model.graph.subgraphs()):
@@ -144,7 +132,7 @@ def _take_out(model: ir.Model, palettes: Mapping[str, Palette]) -> list[str]:
                     seen = identity.outputs[0]
                 ir.convenience.replace_all_uses_with(dense, seen, replace_graph_outputs=True)
             graph.remove({node, *ends}, safe=True)
-    return list(values)
+    return values
 
 
 def _scalings(decode: ir.Node, weight: str, scale: NDArray[Any] | None) -> list[ir.Node]:

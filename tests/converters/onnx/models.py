@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from converters.onnx.decoding.encoding import Encoding, merged
 from dkm_deploy.runtimes.onnx_runtime.runtime import quiet_options
 
 LEVELS = (
@@ -62,6 +64,13 @@ def linear(opset=17, dtype=np.float32, **options) -> ModelProto:
         outputs=[value("y", ["batch", 32], kind)],
         **options,
     )
+
+
+def messages(*encodings: Encoding) -> tuple[list[NodeProto], list[TensorProto]]:
+    """The nodes and the initializers of all encodings, what they share once."""
+    whole = merged(encodings)
+    tensors = [ir.to_proto(value.const_value) for value in whole.tensors]
+    return [ir.to_proto(node) for node in whole.nodes], tensors
 
 
 def save(path: Path, proto: ModelProto) -> Path:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
 from converters.onnx import target
-from converters.onnx.decoding.encode import encode, merged
+from converters.onnx.decoding.encode import encode
 from dkm_deploy.palette import Palette
 from dkm_deploy.runtimes.onnx_runtime.runtime import quiet_options
+from tests.converters.onnx.models import messages
 
 SHAPES = {"linear": (6, 10), "conv": (8, 6, 3, 3), "embedding": (14, 4)}
 # cluster_dim, axis, groups along the axis
@@ -37,14 +38,14 @@ def palette_of(shape, bits, cluster_dim=1, axis=0, groups=(), dtype=np.float32, 
 
 def save(path: Path, palettes: dict[str, Palette], opset: int = 18) -> onnx.ModelProto:
     """A file whose outputs are the decoded weights."""
-    encoding = merged(encode(name, palette) for name, palette in palettes.items())
+    nodes, tensors = messages(*(encode(name, palette) for name, palette in palettes.items()))
     outputs = [
         helper.make_tensor_value_info(
             name, helper.np_dtype_to_tensor_dtype(palette.lut.dtype), palette.shape
         )
         for name, palette in palettes.items()
     ]
-    graph = helper.make_graph(encoding.nodes, "g", [], outputs, initializer=encoding.tensors)
+    graph = helper.make_graph(nodes, "g", [], outputs, initializer=tensors)
     imports = [helper.make_opsetid("", opset)]
     ir_version = helper.find_min_ir_version_for(imports)
     model = helper.make_model(graph, opset_imports=imports, ir_version=ir_version)

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 import dkm_deploy as dkm
-from converters.onnx.decoding.encode import encode, merged
+from converters.onnx.decoding.encode import encode
 from converters.onnx.graph.load import fill, load, outside
+from tests.converters.onnx.models import messages
 
 READERS = (dkm.read_palettes, dkm.ledger)
 RANDOM = np.random.default_rng(0)
@@ -35,7 +36,7 @@ PALETTES = palettes()
 
 def model() -> onnx.ModelProto:
     """Two palettes and a dense weight in a subgraph's node."""
-    encoding = merged(encode(name, palette) for name, palette in PALETTES.items())
+    nodes, tensors = messages(*(encode(name, palette) for name, palette in PALETTES.items()))
     dense = numpy_helper.from_array(np.ones((3, 3), np.float32), "dense")
     branch = helper.make_graph(
         [helper.make_node("Constant", [], ["d"], value=dense)],
@@ -50,8 +51,8 @@ def model() -> onnx.ModelProto:
         helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
         for name, shape in shapes.items()
     ]
-    tensors = [*encoding.tensors, condition]
-    graph = helper.make_graph([*encoding.nodes, choice], "g", [], outputs, initializer=tensors)
+    tensors = [*tensors, condition]
+    graph = helper.make_graph([*nodes, choice], "g", [], outputs, initializer=tensors)
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
 
 

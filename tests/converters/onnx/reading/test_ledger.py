@@ -6,8 +6,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.onnx import target
-from converters.onnx.decoding.encode import encode, merged
+from converters.onnx.decoding.encode import encode
 from dkm_deploy.palette import Palette
+from tests.converters.onnx.models import messages
 
 
 @pytest.fixture
@@ -15,13 +16,14 @@ def path(tmp_path):
     """A palettized weight of 5 bits beside a dense weight, a shape, notes and a typed tensor."""
     random = np.random.default_rng(0)
     lut = random.normal(size=(4, 1, 32, 1)).astype(np.float32)
-    encoding = merged([encode("w", Palette(random.integers(0, 32, (8, 10), dtype=np.uint8), lut))])
+    palette = Palette(random.integers(0, 32, (8, 10), dtype=np.uint8), lut)
+    nodes, tensors = messages(encode("w", palette))
     dense = numpy_helper.from_array(np.ones((10, 3), np.float32), "dense")
     typed = helper.make_tensor("typed", TensorProto.FLOAT, [3], [1.0, 2.0, 3.0])
     node = helper.make_node("Gemm", ["w", "dense", "typed"], ["y"], doc_string="a note")
     output = helper.make_tensor_value_info("y", TensorProto.FLOAT, [8, 3])
     graph = helper.make_graph(
-        [*encoding.nodes, node], "g", [], [output], initializer=[*encoding.tensors, dense, typed]
+        [*nodes, node], "g", [], [output], initializer=[*tensors, dense, typed]
     )
     model = helper.make_model(graph, producer_name="tests", ir_version=8)
     helper.set_model_props(model, {"key": "value"})

@@ -9,10 +9,11 @@ import pytest
 from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from converters.onnx import target
-from converters.onnx.decoding.encode import encode, merged
+from converters.onnx.decoding.encode import encode
 from converters.onnx.reading.ledger import tensor_names
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
+from tests.converters.onnx.models import messages
 
 MODEL, NODES, TENSOR = ("graph", "model"), ("graph", "nodes"), ("graph", "tensor headers")
 INTERFACE, CONSTANTS = ("graph", "inputs and outputs"), ("graph", "constants")
@@ -241,12 +242,12 @@ def test_what_palettes_are_decoded_from_counts_as_theirs():
     random = np.random.default_rng(0)
     lut = random.normal(size=(1, 1, 8, 1)).astype(np.float32)
     indices, scale = random.integers(0, 8, (8, 6), dtype=np.uint8), np.ones((8, 1), np.float32)
-    encoding = merged(
-        [encode("w", Palette(indices, lut, scale=2 * scale)), encode("v", Palette(indices, lut))]
+    nodes, tensors = messages(
+        encode("w", Palette(indices, lut, scale=2 * scale)), encode("v", Palette(indices, lut))
     )
     proto = base()
-    proto.graph.node.extend(encoding.nodes)
-    proto.graph.initializer.extend(encoding.tensors)
+    proto.graph.node.extend(nodes)
+    proto.graph.initializer.extend(tensors)
     for name in ("w", "v"):
         proto.graph.output.add(name=name)
     assert tensor_names(proto) == {

@@ -8,9 +8,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.onnx import target
-from converters.onnx.decoding.encode import encode, merged
+from converters.onnx.decoding.encode import encode
 from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.palette import Palette
+from tests.converters.onnx.models import messages
 
 
 def make(path: Path, shape=(8, 6), bits=3, cluster_dim=1, axis=0, groups=(2, 1)) -> Palette:
@@ -20,9 +21,9 @@ def make(path: Path, shape=(8, 6), bits=3, cluster_dim=1, axis=0, groups=(2, 1))
     dims[axis] //= cluster_dim
     lut = random.normal(size=(*groups, 1 << bits, cluster_dim)).astype(np.float32)
     palette = Palette(random.integers(0, 1 << bits, dims, dtype=np.uint8), lut, axis)
-    encoding = merged([encode("w", palette)])
+    nodes, tensors = messages(encode("w", palette))
     output = helper.make_tensor_value_info("w", TensorProto.FLOAT, shape)
-    graph = helper.make_graph(encoding.nodes, "g", [], [output], initializer=encoding.tensors)
+    graph = helper.make_graph(nodes, "g", [], [output], initializer=tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.save(model, path)
     return palette

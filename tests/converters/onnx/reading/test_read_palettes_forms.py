@@ -5,15 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper
 
 from converters.onnx import target
+from converters.onnx.decoding.builder import initializer, make_node
 from converters.onnx.decoding.embedding_rows import encode_rows
-from converters.onnx.decoding.encode import Encoding, encode, merged
+from converters.onnx.decoding.encode import encode
+from converters.onnx.decoding.encoding import Encoding
 from converters.onnx.decoding.matmul_nbits import encode_product
 from dkm_deploy.clustering.quantizers.int8_lut import rounded
 from dkm_deploy.palette import Palette
+from tests.converters.onnx.models import messages
 
 
 def palette_of(shape, bits=3, cluster_dim=1, axis=0, groups=(), dtype=np.float32, scale=None):
@@ -27,10 +31,10 @@ def palette_of(shape, bits=3, cluster_dim=1, axis=0, groups=(), dtype=np.float32
 
 def saved(path: Path, *encodings: Encoding, nodes: Sequence[NodeProto] = ()) -> Path:
     """A file with what ``encodings`` have, whose caller gives ``x`` and ``ids``."""
-    whole = merged(encodings)
+    own, tensors = messages(*encodings)
     inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("x", "ids")]
     outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
-    graph = helper.make_graph([*whole.nodes, *nodes], "g", inputs, outputs, whole.tensors)
+    graph = helper.make_graph([*own, *nodes], "g", inputs, outputs, tensors)
     onnx.save(helper.make_model(graph, ir_version=8), path)
     return path
 
@@ -88,14 +92,15 @@ def test_other_ranks(tmp_path, shape, axis, cluster_dim, groups):
 def test_rows_by_number_are_the_whole_weight(tmp_path, rank, layout):
     """Whatever the rank of the row numbers."""
     palette = palette_of((8, 16), 4, **layout)
-    encoding = encode_rows("w", palette, "ids", rank, "rows")
+    encoding = encode_rows("w", palette, ir.Value(name="ids"), rank, "rows")
     assert target.read_palettes(saved(tmp_path / "m.onnx", encoding)) == {"w": palette}
 
 
 def test_rows_used_twice_are_one_palette(tmp_path):
     palette = palette_of((8, 16), 4)
     encodings = [
-        encode_rows("w", palette, ids, rank, f"of {ids}") for ids, rank in (("ids", 1), ("x", 2))
+        encode_rows("w", palette, ir.Value(name=ids), rank, f"of {ids}")
+        for ids, rank in (("ids", 1), ("x", 2))
     ]
     assert target.read_palettes(saved(tmp_path / "m.onnx", *encodings)) == {"w": palette}
 
@@ -126,7 +131,7 @@ def test_a_weight_in_parts_is_the_weight(tmp_path):
 def test_a_weight_as_codes_is_the_weight(tmp_path, groups, size):
     free = palette_of((8, 64), 4, groups=groups)
     palette = Palette(free.indices, rounded(free.lut * np.float32(size)))
-    node = helper.make_node("Gemm", ["x", "w"], ["y"], transB=1)
+    node = make_node("Gemm", [ir.Value(name="x"), ir.Value(name="w")], ["y"], transB=1)
     path = saved(tmp_path / "m.onnx", encode_product("w", palette, node))
     assert target.read_palettes(path) == {"w": palette}
 
@@ -150,7 +155,7 @@ def test_two_decodes_of_a_weight_that_agree_are_one_palette(tmp_path):
 
 def test_several_weights_and_dense_ones_beside_them(tmp_path):
     first, second = palette_of((8, 6)), palette_of((4, 6), 2, 2, 1)
-    dense = Encoding((), (numpy_helper.from_array(np.ones((4, 4), np.float32), "dense"),))
+    dense = Encoding((), (initializer("dense", np.ones((4, 4), np.float32)),))
     path = saved(tmp_path / "m.onnx", encode("a", first), dense, encode("b.weight", second))
     assert target.read_palettes(path) == {"a": first, "b.weight": second}
 
@@ -158,5 +163,5 @@ def test_several_weights_and_dense_ones_beside_them(tmp_path):
 def test_an_anchored_decode_is_read_with_its_anchor_at_zero(tmp_path):
     """``zero`` is 0 in every run, which the file shows by ``min(size, 0)``."""
     palette = palette_of((8, 6))
-    path = saved(tmp_path / "m.onnx", encode("w", palette, zero="ids"))
+    path = saved(tmp_path / "m.onnx", encode("w", palette, zero=ir.Value(name="ids")))
     assert target.read_palettes(path) == {"w": palette}

@@ -99,17 +99,17 @@ def test_small_tensors_and_other_types_are_left_alone():
     assert narrow_weights(made) == ([], [])
 
 
+def steps(graph: ir.Graph) -> list[tuple[str, str, str]]:
+    """Operator, input and output of every node."""
+    return [(node.op_type, node.inputs[0].name, node.outputs[0].name) for node in graph]
+
+
 def test_a_weight_in_use_keeps_its_name():
-    tensors = [numpy_helper.from_array(np.zeros(4, np.float16), name) for name in ("a", "b")]
-    use = helper.make_node("Relu", ["b"], ["y"])
-    proto = helper.make_graph([use], "g", [], [], initializer=tensors)
-    cast_weights(proto, ["b"])
-    assert [tensor.name for tensor in proto.initializer] == ["a", "b.float16"]
-    assert [(n.op_type, *n.input, *n.output) for n in proto.node] == [
-        ("Cast", "b.float16", "b"),
-        ("Relu", "b", "y"),
-    ]
-    assert proto.node[0].attribute[0].i == TensorProto.FLOAT
+    made = graph(normal(4), ("Relu", 0), ("Sin", 0))
+    cast_weights(made, ["w"])
+    assert list(made.initializers) == ["w.float16"]
+    assert steps(made) == [("Cast", "w.float16", "w"), ("Relu", "w", "y0"), ("Sin", "w", "y1")]
+    assert made[0].attributes["to"].value == TensorProto.FLOAT
 
 
 def test_a_stored_lut_keeps_its_name():
@@ -117,11 +117,19 @@ def test_a_stored_lut_keeps_its_name():
     luts["c.lut"][0, 3] = 1e6
     tensors = [numpy_helper.from_array(v.astype(np.float32), name) for name, v in luts.items()]
     uses = [helper.make_node("Relu", [name], [f"{name}:0"]) for name in luts]
-    proto = helper.make_graph(uses, "g", [], [], initializer=tensors)
-    assert narrow_luts(proto, luts) == ["c.lut stays float32: 1e+06 is larger than float16 holds"]
-    kinds = {tensor.name: tensor.data_type for tensor in proto.initializer}
+    made = ir.from_proto(helper.make_graph(uses, "g", [], [], initializer=tensors))
+    assert narrow_luts(made, luts) == ["c.lut stays float32: 1e+06 is larger than float16 holds"]
+    kinds = {name: value.const_value.dtype for name, value in made.initializers.items()}
     assert kinds == dict.fromkeys(luts, TensorProto.FLOAT) | {"a.lut": TensorProto.FLOAT16}
-    assert [(n.op_type, *n.input, *n.output) for n in proto.node[:2]] == [
+    assert steps(made)[:2] == [
         ("Cast", "a.lut", "a.lut.float32"),
         ("Relu", "a.lut.float32", "a.lut:0"),
     ]
+
+
+def test_casts_stand_in_the_order_of_what_they_cast():
+    tensors = [numpy_helper.from_array(np.zeros(4, np.float32), name) for name in ("a", "b")]
+    add = helper.make_node("Add", ["a", "b"], ["y"])
+    made = ir.from_proto(helper.make_graph([add], "g", [], [], initializer=tensors))
+    cast_weights(made, ["a", "b"])
+    assert steps(made)[:2] == [("Cast", "a.float16", "a"), ("Cast", "b.float16", "b")]

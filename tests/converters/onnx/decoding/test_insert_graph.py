@@ -1,0 +1,101 @@
+"""Decodings in a graph: where they stand, and how often the graph is gone through."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+from onnx import helper
+
+from converters.onnx.decoding.insert import insert
+from converters.onnx.graph.editable import editable
+from dkm_deploy.clustering.quantizers.int8_lut import rounded
+from dkm_deploy.palette import Palette
+from tests.converters.onnx.models import graph, value
+
+
+def palette(*shape: int) -> Palette:
+    random = np.random.default_rng(0)
+    lut = rounded(random.normal(size=(1, 1, 16, 1)).astype(np.float32))
+    return Palette(random.integers(0, 16, shape, dtype=np.uint8), lut)
+
+
+def chain(count: int) -> tuple[ir.Graph, dict[str, ir.Value]]:
+    """Products one behind the other, every second one of a transposed weight."""
+    nodes = []
+    for number in range(count):
+        weight = f"w{number}"
+        if number % 2:
+            nodes.append(helper.make_node("Transpose", [weight], [f"t{number}"], perm=[1, 0]))
+            weight = f"t{number}"
+        nodes.append(helper.make_node("MatMul", [f"x{number}", weight], [f"x{number + 1}"]))
+    proto = graph(nodes, inputs=["x0"], outputs=[f"x{count}"])
+    return editable(proto, [f"w{number}" for number in range(count)])
+
+
+def check_order(edited: ir.Graph) -> None:
+    """Every node stands behind what gives its inputs."""
+    there = {*edited.inputs, *edited.initializers.values()}
+    for node in edited:
+        assert there.issuperset(node.inputs), node
+        there.update(node.outputs)
+    assert there.issuperset(edited.outputs)
+
+
+@pytest.mark.parametrize("decode", ["load", "packed", "int8"])
+def test_the_graph_is_gone_through_as_often_for_many_weights_as_for_few(decode, monkeypatch):
+    times: list[int] = []
+    walk = ir.Graph.__iter__
+
+    def counted(self):
+        times.append(len(self))
+        return walk(self)
+
+    counts = []
+    for count in (2, 12):
+        edited, weights = chain(count)
+        times.clear()
+        with monkeypatch.context() as patch:
+            patch.setattr(ir.Graph, "__iter__", counted)
+            insert(edited, weights, {name: palette(32, 32) for name in weights}, decode)
+        counts.append(len(times))
+        check_order(edited)
+    assert counts[0] == counts[1] > 0
+
+
+def turn_uses_around(weight: ir.Value) -> None:
+    """Let the users be told in the other order than that in which they run."""
+    for node, place in list(weight.uses())[:-1]:
+        node.replace_input_with(place, None)
+        node.replace_input_with(place, weight)
+
+
+USES = {
+    "load": [helper.make_node("Gather", ["w", ids], [f"of {ids}"]) for ids in ("x", "y")],
+    "int8": [helper.make_node("Gemm", [of, "w"], [f"of {of}"], transB=1) for of in ("x", "y")],
+}
+
+
+@pytest.mark.parametrize("decode", USES)
+def test_what_two_uses_share_stands_before_the_first(decode):
+    inputs = [value(name, ["n", 32]) for name in ("x", "y")]
+    proto = graph(USES[decode], inputs=inputs, outputs=["of x", "of y"])
+    edited, weights = editable(proto, ["w"])
+    turn_uses_around(weights["w"])
+    assert [use.node.outputs[0].name for use in weights["w"].uses()] == ["of y", "of x"]
+    insert(edited, weights, {"w": palette(32, 32)}, decode)
+    check_order(edited)
+    assert [each.name for each in edited.outputs] == ["of x", "of y"]
+    assert not {"Gemm"}.intersection(node.op_type for node in edited)
+    assert weights["w"].uses() == ()
+
+
+def test_shared_parts_stand_first_and_then_whole_weights():
+    edited, weights = chain(3)
+    insert(edited, weights, {name: palette(32, 32) for name in weights})
+    order = [node.outputs[0].name for node in edited]
+    shared = [name.startswith("dkm:") for name in order]
+    assert shared == sorted(shared, reverse=True)
+    assert sum(shared) > 0
+    assert order.index("w0") < order.index("w1.T") < order.index("w2") < order.index("x1")
+    check_order(edited)
