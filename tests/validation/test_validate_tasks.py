@@ -154,6 +154,18 @@ class TestByAnOriginalFile:
         assert task.meter == (None, X, original)
         assert (report.dense, report.recipe, report.histograms) == ({}, "", {})
 
+    def test_a_file_without_a_twin_misses_its_palettes(self, original, asked, file, monkeypatch):
+        def fails(path, original, task):
+            if path == file:
+                raise dkm.DkmError("of another model")
+            return task
+
+        other = file.with_name("other.onnx")
+        other.touch()
+        monkeypatch.setattr(validate, "twin_task", fails)
+        report = dkm.validate([file, other], original=original, inputs=X)
+        assert report.files[0].checks == (Check("palettes", "missed", "of another model"),)
+
     def test_beside_a_reference_it_is_no_twin(self, original, asked, file, frozen):
         report = dkm.validate(file, original=original, reference=frozen, inputs=X)
         assert asked["m.onnx"].model is frozen

@@ -152,7 +152,7 @@ def holds(folder: Path, name: str) -> bool:
 
 def raw_bytes(array: NDArray[Any]) -> bytes:
     """An array as the raw copies hold it: little-endian, C order."""
-    return array.astype(array.dtype.newbyteorder("<"), order="C").tobytes()
+    return array.astype(array.dtype.newbyteorder("<")).tobytes()
 
 
 def sha256(path: Path) -> str:

@@ -278,7 +278,7 @@ def test_what_is_right_is_told_with_where_it_is_known_from():
 def test_outputs_of_other_names_are_told_by_their_place():
     assert _told(PLAIN, wanted=PLAIN, outputs=("c", "d"))[1].endswith(f"outputs: 2; {RENAMED}")
     assert _told(PLAIN, wanted=PLAIN, outputs=("c", "b"))[1].count("matched") == 1
-    for outputs in (("b", "a"), ("c", "d", "e"), None, ()):
+    for outputs in (("b", "a"), ("c", "d", "e"), ("c",), None, ()):
         assert "matched" not in _told(PLAIN, wanted=PLAIN, outputs=outputs)[1]
 
 

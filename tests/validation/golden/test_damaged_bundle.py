@@ -26,7 +26,7 @@ ARRAYS = {
     "inputs.x": np.arange(6, dtype=np.float32).reshape(2, 3),
     "outputs.y": np.arange(8, dtype=np.float32).reshape(2, 4),
     "original.y": np.ones((2, 4), np.float32),
-    "labels": np.array([3, 1]),
+    "labels": np.array([[3, 0], [1, 2]]),
 }
 DENSE = {
     "norm.running_mean": np.zeros(2, np.float32),

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from dkm_deploy.model.metric import accuracy
-from dkm_deploy.validation.measures.confidence_interval import Loss, _newcombe, metric_loss
+from dkm_deploy.validation.measures.confidence_interval import (
+    Loss,
+    _newcombe,
+    _phi,
+    metric_loss,
+)
 
 
 def _pairs(both, lost, won, neither):
@@ -44,6 +49,10 @@ def test_figures_of_method_10(pairs, interval):
     both, lost, won, neither = pairs
     low, high = _newcombe(*_pairs(both, won, lost, neither))  # a gain is a loss below 0
     assert (low, high) == pytest.approx((-interval[1], -interval[0]), abs=5e-5)
+
+
+def test_a_correlation_of_half_an_input_is_none():
+    assert _phi(3, 2, 1, 1) == 0  # 3 x 1 - 2 x 1 is 1, less than half of 7
 
 
 def test_no_difference_among_few_inputs_is_not_certainty():
