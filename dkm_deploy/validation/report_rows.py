@@ -214,13 +214,13 @@ def _over_steps(
     task: Task,
     judge: Judge | None,
 ) -> Check:
-    def misses(some: Outputs) -> bool:
-        found = errors_of(some, task.reference)
-        own = judge(some) if judge else {}
-        return parity_check(found, "", True, task.limits, own).status == "missed"
-
     if not outputs or judge is None:
         return parity
+
+    def misses(some: Outputs) -> bool:
+        found, own = errors_of(some, task.reference), judge(some)
+        return parity_check(found, "", True, task.limits, own).status == "missed"
+
     return over_steps(parity, task.inputs, states, (outputs, judge.expected), misses)
 
 
@@ -235,13 +235,15 @@ def _parity(
     if task.random:
         return Check("parity", "not run", task.random, blocks=True), None
     outputs, found, reason = compared
+    judge: Judge | None = None
+    own: Mapping[str, Judged] = {}
     try:
         half = stores_half(*file)
         numbers = arithmetic(half if ran.half is None else ran.half, half)
         half_sums = ran.native and numbers.compute == "float16"
-        made = outputs if found and outputs else None
-        judge = judge_of(path, numbers, made, task, half_sums=half_sums) if made else None
-        own = judge(made) if judge and made else {}
+        if found and outputs:
+            judge = judge_of(path, numbers, outputs, task, half_sums=half_sums)
+            own = judge(outputs)
     except Exception as error:  # of the user's own model in emulated arithmetic
         reason = f"the model's own noise cannot be measured: {told_reason(error)}"
         return Check("parity", "not run", reason, blocks=True), None
