@@ -127,9 +127,9 @@ def _print(results: list[Result]) -> None:
     for target in TARGETS:
         right = [r.status for r in results if (r.experiment, r.target) == ("right", target)]
         wrong = [r for r in results if (r.experiment, r.target) == ("faults", target)]
-        unseen = sorted({r.name for r in wrong if r.status != "missed"})
+        unseen = sorted({r.name for r in wrong if r.status != "failed"})
         counts = f"{right.count('passed')} of {len(right)}"
-        missed = f"{len(wrong) - sum(r.status != 'missed' for r in wrong)} of {len(wrong)}"
+        missed = f"{len(wrong) - sum(r.status != 'failed' for r in wrong)} of {len(wrong)}"
         print(f"| {target} | {counts} | {missed} | {'; '.join(unseen) or '-'} |")
     for result in results:
         if result.experiment == "right" and result.status != "passed":

@@ -95,7 +95,7 @@ def rows(case: Case, dense: dict[str, Counter[str]]) -> Iterator[str]:
         (model,) = report.files
         worst = max(error.relative for error in model.errors.values())
         what = (case.name, case.what) if bits == _BITS[0] else ("", "")
-        verdict = "passed" if report else "; ".join(_asked(line) for line in report.missed)
+        verdict = "passed" if report else "; ".join(_asked(line) for line in report.failed)
         figures = (
             f"{len(made.palettes)} of {len(made.palettes) + len(made.dense)}",
             f"{before:,} to {after:,}",
@@ -111,9 +111,9 @@ def _reason(dense: str) -> str:
     return re.sub(r"^\d+ values: .*", "a palette would be no smaller", dense)
 
 
-def _asked(missed: str) -> str:
-    """The check of a missed line, ``file: check: reason``."""
-    return f"{missed.split(': ')[1]} missed"
+def _asked(failed: str) -> str:
+    """The check of a failed line, ``file: check: reason``."""
+    return f"{failed.split(': ')[1]} failed"
 
 
 if __name__ == "__main__":

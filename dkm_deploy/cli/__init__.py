@@ -1,4 +1,4 @@
-"""``dkm-deploy``: parse, call one function, print. Exit codes: 0 passed, 1 missed, 2 bad input."""
+"""``dkm-deploy``: parse, call one function, print. Exit codes: 0 passed, 1 failed, 2 bad input."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ See it work on handwritten digits, in about two minutes:
   dkm-deploy demo --out out/demo
 """
 _EPILOG = """\
-exit codes: 0 passed, 1 a limit was missed, 2 wrong use, bad input or no place to write;
+exit codes: 0 passed, 1 a check failed, 2 wrong use, bad input or no place to write;
 130 interrupted, 143 ended by SIGTERM
 """
 

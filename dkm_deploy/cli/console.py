@@ -11,6 +11,6 @@ class OutputConsole(Console):
     """Standard output. Where its reader has gone, as ``head -1`` does, the command goes on."""
 
     def on_broken_pipe(self) -> None:
-        """Print no more. rich would end the process with exit code 1, which is a missed limit."""
+        """Print no more. rich would end the process with exit code 1, which is a failed check."""
         self.quiet = True
         lead_nowhere()

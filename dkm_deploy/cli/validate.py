@@ -44,9 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     _add_cost(parser)
     required = parser.add_mutually_exclusive_group()
-    required.add_argument(
-        "--require", action="store_true", help="a check that could not run is a failure"
-    )
+    required.add_argument("--require", action="store_true", help="a skipped check is a failure")
     required.add_argument(
         "--require-checks",
         metavar="NAME,NAME",

@@ -110,7 +110,8 @@ def _judged(
         every = len(square) == len(wanted)  # or an output without a sample dimension
         samples = np.arange(len(wanted)) if every else noise.samples
         figures = _against_noise(gap, wanted, square, samples)
-        figures += _pooled(gap[samples], wanted[samples], square, own.pooled)
+        least = _UNIT["float32"] if noise.arithmetic.coarsest == "float32" else 0.0
+        figures += _pooled(gap[samples], wanted[samples], square, own.pooled, least)
     return Judged(_sorted(figures), max(relative, _FAINT[precision]), source, own.infinite)
 
 
@@ -218,14 +219,21 @@ def _pooled(
     wanted: NDArray[np.float64],
     square: NDArray[np.float64],
     noise: Pooled,
+    least: float,
 ) -> list[Figure]:
-    """What is systematic: gain and mean, of the whole output and of channels."""
+    """What is systematic: gain and mean, of the whole output and of channels.
+
+    The relative error ``least`` is no fault: libraries approximate exp, erf and the like, each in
+    its own way, and such errors do not average out.
+    """
     found, figures = pooled(gap, wanted), []
     for axis, gain in noise.gain.items():
         level, mean = along(square, axis) ** 0.5, noise.offset[axis]
+        faint, size = least / POOLED, along(wanted**2, axis) ** 0.5
+        usual = np.maximum(level * _usual(mean, level), faint * size)
         for what, error, own in (
-            ("gain error", found.gain[axis], np.maximum(gain, np.median(gain))),
-            ("mean error", found.offset[axis], np.maximum(mean, level * _usual(mean, level))),
+            ("gain error", found.gain[axis], np.maximum(gain, max(np.median(gain), faint))),
+            ("mean error", found.offset[axis], np.maximum(mean, usual)),
         ):
             worst = _worst(np.abs(error), own)
             name = f"{what} of {_named(axis, worst, gap.ndim)}"

@@ -11,6 +11,7 @@ from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
 from dkm_deploy._support.printable import printable
 from dkm_deploy.report import summary
+from dkm_deploy.validation.check import Status
 
 _NAME = "dkm-deploy"
 _COUNTS = ("tests", "failures", "errors", "skipped")
@@ -19,8 +20,8 @@ _COUNTS = ("tests", "failures", "errors", "skipped")
 def junit(report: Mapping[str, Any]) -> str:
     """The checks of a report as JUnit XML.
 
-    A missed limit is a failure; a check that did not run is skipped or, where the report
-    lacks it, a failure too. A report that passed nothing for want of checks has a failure of its
+    A failed check is a failure; a skipped one is skipped or, where the report lacks it, a failure
+    too. A report that passed nothing for want of checks has a failure of its
     own, so that no report is green that did not pass.
 
     Args:
@@ -42,9 +43,9 @@ def _suite(model: Mapping[str, Any], report: Mapping[str, Any]) -> Element:
     for check in model["checks"]:
         case = _case(suite, check["name"], model["name"])
         told = {"message": printable(check["reason"])}
-        if check["status"] == "passed":
+        if check["status"] == Status.PASSED:
             SubElement(case, "system-out").text = told["message"]
-        elif check["status"] == "missed" or summary.lacking(report, check):
+        elif check["status"] == Status.FAILED or summary.lacking(report, check):
             SubElement(case, "failure", told, type=check["status"]).text = told["message"]
         else:
             SubElement(case, "skipped", told)

@@ -11,6 +11,7 @@ from typing import Any
 
 from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.report import summary, text
+from dkm_deploy.validation.check import Status
 from dkm_deploy.validation.report import FORMAT, VERSION
 
 _INSIDE = "report.json"
@@ -30,7 +31,7 @@ class Point:
         bits_per_weight: of the palettized weights; None without palettes.
         score: what ``Comparison.measure`` says, more is better; None if the file has none.
         latency_s: median; None if it was not measured.
-        verdict: "passed", "missed", "incomplete" or None, as in its report.
+        verdict: "passed", "failed", "incomplete" or None, as in its report.
         layout: the palettes in short.
         recipe: TOML of a recipe that lays palettes out so; empty if unknown.
         front: whether no other file is at least as small and as good, and better in one of them.
@@ -67,7 +68,7 @@ class Comparison:
 
 
 def compare_runs(paths: Sequence[Path]) -> Comparison:
-    """Put reports side by side. The front is of files that have a score and missed no limit.
+    """Put reports side by side. The front is of files that have a score and no failed check.
 
     Args:
         paths: JSON files of ``Report.to_json``, or folders with a ``report.json``.
@@ -204,7 +205,7 @@ def _notes(reports: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _with_front(points: Sequence[Point]) -> tuple[Point, ...]:
-    fit = [p for p in points if p.score is not None and p.verdict != "missed"]
+    fit = [p for p in points if p.score is not None and p.verdict != Status.FAILED]
     return tuple(replace(p, front=p in fit and not any(_beats(q, p) for q in fit)) for p in points)
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from dkm_deploy.report.text import figure, fixed, percent, plural, ratio, whole
-
-State = Literal["passed", "missed", "not run"]
+from dkm_deploy.validation.check import Status
 
 
 def files(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
@@ -15,32 +14,32 @@ def files(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [model for model in report["models"] if model["path"] is not None]
 
 
-def state(report: Mapping[str, Any]) -> State:
-    """The verdict: "not run" where nothing was shown, or not all that was required."""
+def state(report: Mapping[str, Any]) -> Status:
+    """The verdict: skipped where nothing was shown, or not all that was required."""
     statuses = {check["status"] for model in report["models"] for check in model["checks"]}
-    if "missed" in statuses:
-        return "missed"
-    return "passed" if report["passed"] else "not run"
+    if Status.FAILED in statuses:
+        return Status.FAILED
+    return Status.PASSED if report["passed"] else Status.SKIPPED
 
 
 def headline(report: Mapping[str, Any]) -> str:
-    """The verdict in words, such as ``Passed, 2 checks not run``."""
-    missed, not_run = reasons(report, "missed"), reasons(report, "not run")
-    if state(report) == "not run":
+    """The verdict in words, such as ``Passed, 2 checks skipped``."""
+    failed, skipped = reasons(report, Status.FAILED), reasons(report, Status.SKIPPED)
+    if state(report) == Status.SKIPPED:
         checks = [check for model in report["models"] for check in model["checks"]]
         wanting = sum(lacking(report, check) for check in checks)
-        if not (reasons(report, "passed") and wanting):
+        if not (reasons(report, Status.PASSED) and wanting):
             return "Nothing was checked"
-        return f"Not passed, {plural(wanting, 'check')} not run but required"
-    verdict = f"{plural(len(missed), 'limit')} missed" if missed else "Passed"
-    return verdict + (f", {plural(len(not_run), 'check')} not run" if not_run else "")
+        return f"Not passed: {plural(wanting, 'required check')} skipped"
+    verdict = f"{plural(len(failed), 'check')} failed" if failed else "Passed"
+    return verdict + (f", {plural(len(skipped), 'check')} skipped" if skipped else "")
 
 
 def lacking(report: Mapping[str, Any], check: Mapping[str, Any]) -> bool:
-    """Whether a check did not run and the report has not passed for want of it."""
+    """Whether a check was skipped and the report has not passed for want of it."""
     among = report.get("required")
     required = check["name"] in among if isinstance(among, list) else bool(among)
-    return check["status"] == "not run" and bool(required or check.get("blocks"))
+    return check["status"] == Status.SKIPPED and bool(required or check.get("blocks"))
 
 
 def scope(report: Mapping[str, Any]) -> str:
@@ -49,7 +48,7 @@ def scope(report: Mapping[str, Any]) -> str:
     return f"{found} against PyTorch on {plural(report['samples'], 'input')}."
 
 
-def reasons(report: Mapping[str, Any], status: State) -> list[tuple[str, str, str]]:
+def reasons(report: Mapping[str, Any], status: Status) -> list[tuple[str, str, str]]:
     """(model, check, reason) of every check with ``status``."""
     return [
         (model["name"], check["name"], check["reason"])
@@ -60,13 +59,13 @@ def reasons(report: Mapping[str, Any], status: State) -> list[tuple[str, str, st
 
 
 def verdict(model: Mapping[str, Any]) -> str | None:
-    """The verdict on one model; "incomplete" if a check did not run, None if none was asked."""
+    """The verdict on one model; "incomplete" if a check was skipped, None if none was asked."""
     statuses = {check["status"] for check in model["checks"]}
-    if "missed" in statuses:
-        return "missed"
-    if "not run" in statuses:
+    if Status.FAILED in statuses:
+        return Status.FAILED
+    if Status.SKIPPED in statuses:
         return "incomplete"
-    return "passed" if statuses else None
+    return Status.PASSED if statuses else None
 
 
 def largest_difference(model: Mapping[str, Any]) -> float | None:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from enum import StrEnum
 
-Status = Literal["passed", "missed", "not run"]
+
+class Status(StrEnum):
+    """How a check ended, in the words of every test tool."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    SKIPPED = "skipped"
 
 
 CHECKS = (
@@ -28,9 +34,9 @@ class Check:
 
     Attributes:
         name: one of ``CHECKS``.
-        status: "passed", "missed", or "not run".
-        reason: what was found beside what was wanted, or why it did not run.
-        blocks: it did not run for what is wrong with the file or with what was given, not for what
+        status: "passed", "failed" or "skipped".
+        reason: what was found beside what was wanted, or why it was skipped.
+        blocks: it was skipped for what is wrong with the file or with what was given, not for what
             is absent, so the report has not passed.
     """
 

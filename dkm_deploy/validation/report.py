@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dkm_deploy._support.atomic_files import written_whole
 from dkm_deploy._support.paths import path_of
-from dkm_deploy.validation.check import HALF_A_PROOF, Check, Required
+from dkm_deploy.validation.check import HALF_A_PROOF, Check, Required, Status
 
 if TYPE_CHECKING:
     from dkm_deploy.parity.output_errors import Errors
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dkm_deploy.validation.measures.palette_statistics import Histogram, Layer
     from dkm_deploy.validation.measures.top1_agreement import Flip
 
-FORMAT, VERSION = "dkm-deploy report", 1
+FORMAT, VERSION = "dkm-deploy report", 2
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Model:
         flip_count: inputs with another top-1 answer than the original's.
         flips: these inputs, the first 1000 of them.
         errors: of each output against the reference, by name; empty if nothing ran.
-        divergence: where a file whose parity is missed first goes wrong; None if that is unknown.
+        divergence: where a file that failed parity first goes wrong; None if that is unknown.
         bytes_by_kind: of the file's ledger; empty for PyTorch models.
         cost: of loading and running the file; None if it was not measured.
         checks: empty for PyTorch models.
@@ -81,7 +81,7 @@ class Model:
 class Report:
     """The result of :func:`dkm_deploy.validate`.
 
-    True if some check passed, no limit was missed and no check is ``lacking``.
+    True if some check passed, none failed and none is ``lacking``.
 
     Attributes:
         models: PyTorch models first, then the files.
@@ -91,7 +91,7 @@ class Report:
         metric_name: what ``metric`` is.
         limits: what was asked for.
         provenance: versions and machine.
-        required: whether a check that could not run is a failure, or which checks are such.
+        required: whether a skipped check is a failure, or which checks are such.
         recipe: TOML of a recipe that lays palettes out like the reference's; empty if unknown.
         histograms: of the palettized weights, by name.
         pictures: PNG in base64 of flipped inputs that are images, by their place.
@@ -110,8 +110,8 @@ class Report:
     pictures: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        passed = self._told(lambda c: c.status == "passed" and c.name not in HALF_A_PROOF)
-        return bool(passed) and not (self.missed or self.lacking)
+        passed = self._told(lambda c: c.status == Status.PASSED and c.name not in HALF_A_PROOF)
+        return bool(passed) and not (self.failed or self.lacking)
 
     @property
     def files(self) -> tuple[Model, ...]:
@@ -119,24 +119,24 @@ class Report:
         return tuple(model for model in self.models if model.path is not None)
 
     @property
-    def missed(self) -> tuple[str, ...]:
-        """Every missed limit as "file: check: reason"."""
-        return self._told(lambda check: check.status == "missed")
+    def failed(self) -> tuple[str, ...]:
+        """Every failed check as "file: check: reason"."""
+        return self._told(lambda check: check.status == Status.FAILED)
 
     @property
-    def not_run(self) -> tuple[str, ...]:
-        """Every check that could not run as "file: check: reason"."""
-        return self._told(lambda check: check.status == "not run")
+    def skipped(self) -> tuple[str, ...]:
+        """Every skipped check as "file: check: reason"."""
+        return self._told(lambda check: check.status == Status.SKIPPED)
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """Every check that did not run and is required, or blocks, as "file: check: reason"."""
+        """Every skipped check that is required, or blocks, as "file: check: reason"."""
         return self._told(self._lacks)
 
     def _lacks(self, check: Check) -> bool:
         named = self.required
         required = named if isinstance(named, bool) else check.name in named
-        return check.status == "not run" and (required or check.blocks)
+        return check.status == Status.SKIPPED and (required or check.blocks)
 
     def _told(self, wanted: Callable[[Check], bool]) -> tuple[str, ...]:
         return tuple(

@@ -33,7 +33,7 @@ from dkm_deploy.runtimes import (
     runtime_for,
 )
 from dkm_deploy.runtimes.run_file import run_file
-from dkm_deploy.validation.check import Check
+from dkm_deploy.validation.check import Check, Status
 from dkm_deploy.validation.checks.cost import cost_checks
 from dkm_deploy.validation.checks.finite_outputs import uncompared
 from dkm_deploy.validation.checks.float32_parity import with_float32
@@ -133,7 +133,7 @@ def _unless_it_fails(name: str, check: Callable[[], Check]) -> Check:
     except DkmError:
         raise  # the file is damaged
     except Exception as error:  # a fault of the comparison is not one of the file
-        return Check(name, "not run", f"it failed: {told_reason(error)}", blocks=True)
+        return Check(name, Status.SKIPPED, f"it failed: {told_reason(error)}", blocks=True)
 
 
 def returned_row(folder: Path, returned: Returned, task: Task) -> Model:
@@ -173,7 +173,7 @@ def _unasked(limits: Limits) -> list[Check]:
     costs = (limits.max_latency_ratio, limits.max_load_ratio, limits.max_peak_ratio)
     reason = "a device gives outputs alone; dkm-deploy validate weighs the file"
     return [
-        Check(name, "not run", reason)
+        Check(name, Status.SKIPPED, reason)
         for name, found in (("size", sizes), ("cost", costs))
         if any(limit is not None for limit in found)
     ]
@@ -219,7 +219,7 @@ def _over_steps(
 
     def misses(some: Outputs) -> bool:
         found, own = errors_of(some, task.reference), judge(some)
-        return parity_check(found, "", True, task.limits, own).status == "missed"
+        return parity_check(found, "", True, task.limits, own).status == Status.FAILED
 
     return over_steps(parity, task.inputs, states, (outputs, judge.expected), misses)
 
@@ -233,7 +233,7 @@ def _parity(
     """The parity check of a file with its reader and palettes, and where it goes wrong."""
     path = file[0]
     if task.random:
-        return Check("parity", "not run", task.random, blocks=True), None
+        return Check("parity", Status.SKIPPED, task.random, blocks=True), None
     outputs, found, reason = compared
     judge: Judge | None = None
     own: Mapping[str, Judged] = {}
@@ -246,20 +246,20 @@ def _parity(
             own = judge(outputs)
     except Exception as error:  # of the user's own model in emulated arithmetic
         reason = f"the model's own noise cannot be measured: {told_reason(error)}"
-        return Check("parity", "not run", reason, blocks=True), None
+        return Check("parity", Status.SKIPPED, reason, blocks=True), None
     parity = parity_check(found, reason, outputs is not None, task.limits, own)
     parity = replace(parity, blocks=parity.blocks or ran.refused)
     states = ran.session.states if isinstance(ran.session, Stateful) else ()
     parity = _over_steps(parity, outputs, states, task, judge)
-    hidden = parity.status == "passed"  # by rounding: where it goes wrong is not seen either
-    if numbers.compute == "float16" and parity.status != "not run":
+    hidden = parity.status == Status.PASSED  # by rounding: where it goes wrong is not seen either
+    if numbers.compute == "float16" and parity.status != Status.SKIPPED:
         parity = with_float32(parity, path, task)
-    if parity.status == "passed":
+    if parity.status == Status.PASSED:
         return replace(parity, reason=parity.reason + uncompared(task.reference)), None
     if hidden:
         return parity, None
     chance = ""
-    if parity.status == "missed" and ran.session is not None:
+    if parity.status == Status.FAILED and ran.session is not None:
         chance = file_randomness(ran.session, task.inputs)
     if chance:
         return replace(parity, reason=f"{chance}; {parity.reason}"), None
@@ -270,7 +270,7 @@ def _located(
     parity: Check, path: Path, outputs: Outputs | None, task: Task, own: Mapping[str, Judged]
 ) -> tuple[Check, Divergence | None]:
     """The parity check with where a file first goes wrong, if it does and that can be found."""
-    if parity.status != "missed" or not outputs:
+    if parity.status != Status.FAILED or not outputs:
         return parity, None
     wanted = {name: _relative_limit(name, task.limits, own) for name in task.reference}
     exchanged = swapped(outputs, task.reference, wanted)

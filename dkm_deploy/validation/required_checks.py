@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from dkm_deploy._support.argument_checks import names_of
 from dkm_deploy.errors import DkmError
-from dkm_deploy.validation.check import CHECKS, Check, Required
+from dkm_deploy.validation.check import CHECKS, Check, Required, Status
 from dkm_deploy.validation.report import Model
 
 
@@ -27,10 +27,12 @@ def required_of(require: bool | Collection[str]) -> Required:
 
 
 def with_required(rows: Collection[Model], required: Required) -> Iterator[Model]:
-    """Rows whose files have every check that is named: one that nothing asked for did not run."""
+    """Rows whose files have every check that is named: one that nothing asked for was skipped."""
     names = () if isinstance(required, bool) else required
     for row in rows:
         there = {check.name for check in row.checks}
         absent = [name for name in names if row.path is not None and name not in there]
-        lacking = (Check(name, "not run", "required, but no limit asks for it") for name in absent)
+        lacking = (
+            Check(name, Status.SKIPPED, "required, but no limit asks for it") for name in absent
+        )
         yield replace(row, checks=(*row.checks, *lacking))

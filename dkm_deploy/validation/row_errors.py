@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dkm_deploy.errors import DkmError, reason_of
-from dkm_deploy.validation.check import Check
+from dkm_deploy.validation.check import Check, Status
 from dkm_deploy.validation.report import Model
 
 
@@ -21,8 +21,8 @@ def each_row(paths: Sequence[Path], make: Callable[[Path], Model], check: str) -
         try:
             rows.append(make(path))
         except Exception as error:  # whatever a reader's own code raises
-            missed = Check(check, "missed", told_reason(error))
-            rows.append(Model(name=path.name, path=str(path), checks=(missed,)))
+            failed = Check(check, Status.FAILED, told_reason(error))
+            rows.append(Model(name=path.name, path=str(path), checks=(failed,)))
             wrong.append(error)
     if wrong and len(wrong) == len(rows):
         if isinstance(wrong[0], DkmError):
@@ -36,7 +36,7 @@ def further_row(name: str, make: Callable[[], Model]) -> Model:
     try:
         return make()
     except DkmError as error:
-        return Model(name=name, checks=(Check("parity", "not run", str(error)),))
+        return Model(name=name, checks=(Check("parity", Status.SKIPPED, str(error)),))
 
 
 def told_reason(error: Exception) -> str:

@@ -22,7 +22,7 @@ from dkm_deploy._support.argument_checks import record, short
 from dkm_deploy._support.byte_sizes import parse_bytes, parse_share
 from dkm_deploy._support.toml_file import read_toml
 from dkm_deploy.errors import DkmError
-from dkm_deploy.validation.check import Check
+from dkm_deploy.validation.check import Check, Status
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ def budget_checks(path: Path, size: int, budget: Budget | None) -> list[Check]:
         return []
     allowed = next((a for a in budget.files if PurePath(path).match(a.match)), None)
     if allowed is None:
-        return [Check("budget", "not run", f"no pattern of the budget fits {path}")]
+        return [Check("budget", Status.SKIPPED, f"no pattern of the budget fits {path}")]
     checks = []
     if allowed.max_bytes is not None:
         reason = f"{size:,} bytes, budget {allowed.max_bytes:,} for {allowed.match!r}"
@@ -84,7 +84,7 @@ def budget_checks(path: Path, size: int, budget: Budget | None) -> list[Check]:
 
 
 def _check(kept: bool, reason: str) -> Check:
-    return Check("budget", "passed" if kept else "missed", reason)
+    return Check("budget", Status.PASSED if kept else Status.FAILED, reason)
 
 
 def _budget(table: dict[str, Any]) -> Budget:

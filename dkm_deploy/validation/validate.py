@@ -86,18 +86,18 @@ def validate(
         labels: class numbers from 0, ``(n,)``, or what ``metric`` takes: one for each input.
         metric: ``metric(first output, labels)``, more is better, of copies; top-1 accuracy in
             percent if left out. For a confidence interval it is called on 1000 resamples of the
-            inputs. Labels that it is not asked of are a check "not run" with the reason.
+            inputs. Labels that it is not asked of are a skipped check with the reason.
         limits: what counts as passed.
         also: further PyTorch models to show in the table, by name.
         interface: what an app is to find in files of one kind, as :class:`dkm_deploy.Artifact`
             holds it; without it a file is held to what its own metadata says.
         budget: how many bytes each file may have.
         cost: how to measure load time, latency and memory; None does not.
-        require: which checks fail if they could not run: all or none, or those that are named, as
+        require: which checks fail if they are skipped: all or none, or those that are named, as
             in ("parity", "size"); these must be asked for, too.
 
     Returns:
-        A report that is true if checks passed and no limit was missed.
+        A report that is true if checks passed and none failed.
 
     Raises:
         DkmError: a file is missing or of no known kind, none of them can be read, or the reference
@@ -147,7 +147,7 @@ def replay(
         budget: how many bytes each file may have.
         cost: how to measure load time, latency and memory; None does not. There is no original to
             make a dense file from.
-        require: which checks fail if they could not run: all or none, or those that are named, as
+        require: which checks fail if they are skipped: all or none, or those that are named, as
             in ("parity", "size"); these must be asked for, too.
 
     Returns:

@@ -113,7 +113,7 @@ def test_a_model_without_result_has_not_passed():
     assert results(runtime, Outcome((), "exit code 1: "), ["a"]).not_run == "exit code 1: "
 
 
-def test_a_missing_runtime_is_not_run(tmp_path):
+def test_a_missing_runtime_is_skipped(tmp_path):
     runtime = PythonRuntime("R", "run.py", ("package==1.0",))
     assert runtime.missing(tmp_path) == "package==1.0 is not installed"
     assert str(Row("R", "x")) == "| R | not run: x | |"

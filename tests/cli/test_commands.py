@@ -123,9 +123,9 @@ def test_validate_passes_and_writes_reports(folder, tmp_path, capsys):
     assert "<html" in (tmp_path / "r.html").read_text()
 
 
-def test_a_missed_limit_is_exit_code_1(folder, tmp_path, capsys):
+def test_a_failed_check_is_exit_code_1(folder, tmp_path, capsys):
     assert main(validation(folder, "--max-size", "10B", "--json", f"{tmp_path}/r.json")) == 1
-    assert "missed" in capsys.readouterr().out
+    assert "failed" in capsys.readouterr().out
     assert json.loads((tmp_path / "r.json").read_text())["passed"] is False
 
 
@@ -134,12 +134,12 @@ def test_a_limit_on_one_output(folder, capsys):
     assert "output: largest difference" in capsys.readouterr().out
 
 
-def test_require_is_exit_code_1_where_a_check_did_not_run(folder, capsys):
+def test_require_is_exit_code_1_where_a_check_was_skipped(folder, capsys):
     more = ["--max-metric-loss", "1"]  # it needs an original
     assert main(validation(folder, *more)) == 0
-    assert "Passed, 2 checks not run" in capsys.readouterr().out
+    assert "Passed, 2 checks skipped" in capsys.readouterr().out
     assert main(validation(folder, *more, "--require")) == 1
-    assert "Not passed, 2 checks not run but required" in capsys.readouterr().out
+    assert "Not passed: 2 required checks skipped" in capsys.readouterr().out
     assert main(validation(folder, *more, "--require-checks", "palettes, parity")) == 0
     assert main(validation(folder, *more, "--require-checks", "parity,metric")) == 1
     assert main(validation(folder, "--require-checks", "parity,speed")) == 2

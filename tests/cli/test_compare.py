@@ -66,7 +66,7 @@ def test_outputs_that_miss_a_limit_are_exit_code_1(folder, tmp_path, capsys):
     bad = shutil.copytree(folder / "phone", tmp_path / "bad")
     (bad / "raw/outputs.0.bin").write_bytes(bytes(8 * 5 * 4))
     assert main(_compare(folder / "golden", folder / "phone", bad)) == 1
-    assert "1 limit missed" in capsys.readouterr().out
+    assert "1 check failed" in capsys.readouterr().out
 
 
 def test_reports_are_put_side_by_side(folder, tmp_path, capsys):

@@ -96,3 +96,15 @@ def test_what_cancels_within_one_operation(last):
         in_steps = torch.log(torch.sigmoid(z)).numpy()
     right = exact if isinstance(last.of, nn.GELU) else in_steps
     assert nearest(model, x, right) <= 1
+
+
+@pytest.mark.parametrize(("gain", "passes"), [(1e-6, True), (4e-6, False)])
+@pytest.mark.parametrize("kind", ["gain", "mean"])
+def test_float32_has_room_for_libraries_that_approximate_in_their_own_way(kind, gain, passes):
+    """Errors of all values alike do not average out; these are some 8 units in the last place."""
+    model, x = Scores(256).eval(), samples(64)
+    with torch.no_grad():
+        right = model(x).double()
+    size = right.square().mean(0).sqrt()
+    wrong = right * (1 + gain) if kind == "gain" else right + gain * size
+    assert (nearest(model, x, wrong.float().numpy()) <= 1) == passes

@@ -41,9 +41,9 @@ def demo() -> dict[str, Any]:
 
 
 @pytest.fixture
-def missed() -> dict[str, Any]:
-    """Limits missed, a check not run, figures without a value, and names that mean harm."""
-    return as_read(missed_report())
+def failed() -> dict[str, Any]:
+    """Limits failed, a check skipped, figures without a value, and names that mean harm."""
+    return as_read(failed_report())
 
 
 @pytest.fixture
@@ -176,16 +176,16 @@ def demo_report() -> Report:
     )
 
 
-def missed_report() -> Report:
+def failed_report() -> Report:
     sizes = (1_234_567, 4_096, 0, 1, 0, 3)
     broken = (
-        Check("palettes", "missed", f"{EVIL}: 5 of 9 indices differ (and 2 more)"),
-        Check("parity", "missed", f"{EVIL}: relative error inf, limit 1.00e-04"),
-        Check("size", "missed", "1,238,667 bytes, limit 1,000,000"),
+        Check("palettes", "failed", f"{EVIL}: 5 of 9 indices differ (and 2 more)"),
+        Check("parity", "failed", f"{EVIL}: relative error inf, limit 1.00e-04"),
+        Check("size", "failed", "1,238,667 bytes, limit 1,000,000"),
     )
     idle = (
         Check("palettes", "passed", "3 of 3 equal bit for bit, LUTs as float16"),
-        Check("parity", "not run", "model.aimodel: nothing here runs '.aimodel' files"),
+        Check("parity", "skipped", "model.aimodel: nothing here runs '.aimodel' files"),
     )
     unknown: dict[str, Any] = {"metric": None, "agreement": None, "size_ratio": None}
     unknown |= dict.fromkeys(("half_ratio", "metric_loss", "top5_overlap", "flip_count"))

@@ -47,7 +47,7 @@ def read(text):
     return root
 
 
-@pytest.mark.parametrize("fixture", ["demo", "missed", "unchecked"])
+@pytest.mark.parametrize("fixture", ["demo", "failed", "unchecked"])
 def test_every_report_is_valid(fixture, request):
     text = junit(request.getfixturevalue(fixture))
     assert text.startswith('<?xml version="1.0" encoding="UTF-8"?>')
@@ -65,27 +65,27 @@ def test_a_suite_for_each_file_and_a_case_for_each_check(demo):
     assert (root.get("failures"), root.get("errors")) == ("0", "0")
 
 
-def test_missed_is_a_failure_and_not_run_is_skipped(missed):
-    root = read(junit(missed))
+def test_failed_is_a_failure_and_skipped_is_skipped(failed):
+    root = read(junit(failed))
     assert [suite.get("failures") for suite in root] == ["3", "0"]
     assert root[0][2].find("failure").get("message") == "1,238,667 bytes, limit 1,000,000"
     skipped = root[1][1].find("skipped")
     assert skipped.get("message") == "model.aimodel: nothing here runs '.aimodel' files"
 
 
-def test_what_is_required_and_did_not_run_is_a_failure(missed):
-    missed["required"] = True
-    root = read(junit(missed))
+def test_what_is_required_and_did_not_run_is_a_failure(failed):
+    failed["required"] = True
+    root = read(junit(failed))
     assert root[1].get("skipped") == "0"
-    assert root[1][1].find("failure").get("type") == "not run"
-    missed["required"] = ["palettes"]
-    assert read(junit(missed))[1].get("skipped") == "1"
-    missed["required"] = ["parity"]
-    assert read(junit(missed))[1].get("skipped") == "0"
+    assert root[1][1].find("failure").get("type") == "skipped"
+    failed["required"] = ["palettes"]
+    assert read(junit(failed))[1].get("skipped") == "1"
+    failed["required"] = ["parity"]
+    assert read(junit(failed))[1].get("skipped") == "0"
 
 
-def test_names_from_files_are_text_only(missed):
-    root = read(junit(missed))
+def test_names_from_files_are_text_only(failed):
+    root = read(junit(failed))
     assert root[0][0].get("classname") == '<script>alert("1")</script>[red]\\x1b[2J &amp;.onnx'
 
 
@@ -103,7 +103,7 @@ def test_nothing_checked_is_a_failure(unchecked):
 def test_only_checks_that_did_not_run_are_a_failure(demo):
     for model in demo["models"]:
         for check in model["checks"]:
-            check["status"] = "not run"
+            check["status"] = "skipped"
     root = read(junit(demo | {"passed": False}))
     assert [suite.get("failures") for suite in root] == ["0", "0", "1"]
 

@@ -47,11 +47,11 @@ def test_equal_files_are_both_on_the_front(demo, save):
     assert [p.front for p in found.points] == [True, True]
 
 
-def test_a_file_that_missed_a_limit_is_not_on_the_front(demo, save):
+def test_a_file_that_failed_a_check_is_not_on_the_front(demo, save):
     report = run_of(demo, (1000, 99.0), (2000, 95.0))
-    report["models"][4]["checks"][0]["status"] = "missed"
+    report["models"][4]["checks"][0]["status"] = "failed"
     found = compare_runs([save(report)])
-    assert [(p.verdict, p.front) for p in found.points] == [("missed", False), ("passed", True)]
+    assert [(p.verdict, p.front) for p in found.points] == [("failed", False), ("passed", True)]
 
 
 def test_without_a_metric_agreement_is_compared(demo, save):
@@ -157,8 +157,8 @@ class TestBadInput:
             ("[" * 100_000, "not JSON"),
             ("3", "not a report of dkm-deploy validate"),
             ("{}", "not a report of dkm-deploy validate"),
-            ('{"format": "dkm-deploy report", "version": 2}', "version 2 of the report"),
-            ('{"format": "dkm-deploy report", "version": 1}', "a report is damaged: KeyError"),
+            ('{"format": "dkm-deploy report", "version": 3}', "version 3 of the report"),
+            ('{"format": "dkm-deploy report", "version": 2}', "a report is damaged: KeyError"),
         ],
     )
     def test_a_file_that_is_no_report(self, tmp_path, text, message):

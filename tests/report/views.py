@@ -35,7 +35,7 @@ from dkm_deploy.validation.measures.cost import Cost, Costs
 from dkm_deploy.validation.measures.palette_statistics import Histogram
 from dkm_deploy.validation.measures.top1_agreement import Flip
 from dkm_deploy.validation.report import Report
-from tests.report.conftest import as_read, demo_report, missed_report
+from tests.report.conftest import as_read, demo_report, failed_report
 
 EXPECTED = Path(__file__).parent / "expected"
 
@@ -62,7 +62,7 @@ def rich_report() -> Report:
         coreml,
         cost=replace(_COSTS, dense=None, ratios={}, beside="a golden bundle", threads=1, rounds=1),
         divergence=Divergence("features.3", "output", "conv_1", 0.5, 0.01, 2, 3, "conv", ("a",)),
-        checks=(Check("parity", "missed", "logits: too far"), Check("metric", "not run", "none")),
+        checks=(Check("parity", "failed", "logits: too far"), Check("metric", "skipped", "none")),
         flip_count=0,
         flips=(),
     )
@@ -101,7 +101,7 @@ def _comparison() -> Comparison:
         points=(
             point("two", 25_208, 97.2, front=True, latency_s=0.0012),
             point("four", 48_000, 97.5, front=True, recipe=""),
-            point("six", 71_000, 96.0, verdict="missed"),
+            point("six", 71_000, 96.0, verdict="failed"),
             point("none", 90_000, None, verdict="incomplete"),
         ),
         measure="top-1 accuracy, %",
@@ -175,12 +175,12 @@ def _terminal(report: Report, width: int) -> str:
 
 VIEWS: dict[str, Callable[[], str]] = {
     "demo.html": lambda: _page(page(as_read(demo_report()))),
-    "missed.html": lambda: _page(page(as_read(missed_report()))),
+    "failed.html": lambda: _page(page(as_read(failed_report()))),
     "rich.html": lambda: _page(page(as_read(rich_report()))),
     "comparison.html": lambda: _page(comparison_page(_comparison())),
     "pareto.svg": lambda: _page(pareto(_plan())),
     "demo.txt": lambda: _terminal(demo_report(), 120),
-    "missed.txt": lambda: _terminal(missed_report(), 80),
+    "failed.txt": lambda: _terminal(failed_report(), 80),
     "rich.txt": lambda: _terminal(rich_report(), 100),
     "comparison.txt": lambda: _printed(lambda console: show_runs(_comparison(), console)),
     "plan.txt": lambda: _printed(lambda console: show_plan(_plan(), console)),
@@ -189,7 +189,7 @@ VIEWS: dict[str, Callable[[], str]] = {
         lambda console: show_ledger(_ledger(), _palettes(), console),
         lambda console: show_palettes({}, console),
     ),
-    "missed.xml": lambda: junit(as_read(missed_report())).replace("><", ">\n<") + "\n",
+    "failed.xml": lambda: junit(as_read(failed_report())).replace("><", ">\n<") + "\n",
     "rich.xml": lambda: junit(as_read(rich_report())).replace("><", ">\n<") + "\n",
 }
 

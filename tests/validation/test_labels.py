@@ -27,14 +27,14 @@ def _checks(labels, metric=accuracy, *, original=RIGHT, actual=RIGHT, limits=LIM
     checks = answer_checks(answered({"output": actual}, task), limits, task.undecided)
     for check in checks:  # a limit that cannot be decided is no pass; without one nobody asked
         asked = limits.max_metric_loss is not None
-        assert check.blocks == (check.status == "not run" and asked)
+        assert check.blocks == (check.status == "skipped" and asked)
     return {check.name: (check.status, check.reason) for check in checks}
 
 
 def test_right_labels_decide():
     assert _checks(LABELS)["metric"][0] == "passed"
     status, reason = _checks(LABELS, actual=WRONG)["metric"]
-    assert (status, reason.split(";")[0]) == ("missed", "0 against 100: loss 100, limit 1")
+    assert (status, reason.split(";")[0]) == ("failed", "0 against 100: loss 100, limit 1")
 
 
 @pytest.mark.parametrize("actual", [RIGHT, WRONG])
@@ -50,9 +50,9 @@ def test_right_labels_decide():
         (WRONG.argmax(1), "no more than guessing (10 %)"),
     ],
 )
-def test_labels_that_do_not_fit_are_not_run_whatever_the_file_gives(labels, reason, actual):
+def test_labels_that_do_not_fit_are_skipped_whatever_the_file_gives(labels, reason, actual):
     status, told = _checks(labels, actual=actual)["metric"]
-    assert status == "not run"
+    assert status == "skipped"
     assert reason in told
     without_limit = _checks(labels, actual=actual, limits=dkm.Limits())
     assert without_limit["metric"] == (status, told)  # labels were given for something
@@ -70,7 +70,7 @@ def test_guessing_right_is_no_baseline():
 def test_outputs_that_are_no_scores_have_neither_metric_nor_agreement(shape):
     ones = np.ones(shape)
     found = _checks((LABELS > 4).astype(int), original=ones, actual=-ones)
-    assert {status for status, _ in found.values()} == {"not run"}
+    assert {status for status, _ in found.values()} == {"skipped"}
     assert all(f"outputs of shape {shape}" in reason for _, reason in found.values())
 
 
@@ -80,15 +80,15 @@ def test_nan_counts_for_nobody():
     found = _checks(LABELS, original=broken, actual=broken)
     assert found["metric"][0] == "passed"
     assert "75 against 75" in found["metric"][1]
-    assert found["agreement"][0] == "missed"
+    assert found["agreement"][0] == "failed"
     for _, reason in found.values():
         assert reason.endswith("inputs that the original answers with NaN or infinity: 50")
     nothing = RIGHT * np.nan
     found = _checks(LABELS * 0, original=nothing, actual=nothing)
-    assert {status for status, _ in found.values()} == {"not run"}
+    assert {status for status, _ in found.values()} == {"skipped"}
     assert "its scores are not finite" in found["agreement"][1]
     assert found["metric"][1] == "the original gives NaN or infinity alone"
-    assert _checks(LABELS, actual=nothing)["metric"][0] == "missed"
+    assert _checks(LABELS, actual=nothing)["metric"][0] == "failed"
 
 
 def _mean(output, truth):
@@ -97,19 +97,19 @@ def _mean(output, truth):
 
 def test_a_gain_is_no_loss():
     assert _checks(LABELS, _mean, actual=RIGHT + 9)["metric"][0] == "passed"
-    assert _checks(LABELS, _mean, actual=RIGHT - 9)["metric"][0] == "missed"
+    assert _checks(LABELS, _mean, actual=RIGHT - 9)["metric"][0] == "failed"
 
 
 def test_a_metric_that_is_not_finite_never_passes():
-    assert _checks(LABELS, _mean, actual=RIGHT * np.nan)["metric"][0] == "missed"
-    assert _checks(LABELS, _mean, actual=RIGHT + np.inf)["metric"][0] == "missed"
+    assert _checks(LABELS, _mean, actual=RIGHT * np.nan)["metric"][0] == "failed"
+    assert _checks(LABELS, _mean, actual=RIGHT + np.inf)["metric"][0] == "failed"
     status, reason = _checks(LABELS, _mean, original=RIGHT * np.nan)["metric"]
-    assert (status, reason) == ("not run", "the metric of the original is nan")
+    assert (status, reason) == ("skipped", "the metric of the original is nan")
 
 
 def test_zero_of_both_tells_nothing():
     status, reason = _checks(LABELS, lambda y, t: 0.0)["metric"]
-    assert status == "not run"
+    assert status == "skipped"
     assert "0 of the original" in reason
     below = _checks(LABELS, lambda y, t: -float(np.abs(y - RIGHT).mean()), actual=WRONG)["metric"]
     assert below[0] == "passed"  # a loss of 0.2 was measured
@@ -118,10 +118,10 @@ def test_zero_of_both_tells_nothing():
 def test_a_metric_must_give_the_same_twice():
     values = iter(range(1, 10))
     status, reason = _checks(LABELS, lambda y, t: next(values))["metric"]
-    assert (status, reason) == ("not run", "the metric gives 1 and then 2 of the same outputs")
+    assert (status, reason) == ("skipped", "the metric gives 1 and then 2 of the same outputs")
 
 
-@pytest.mark.parametrize(("gap", "status"), [(1e-10, "passed"), (1e-8, "not run")])
+@pytest.mark.parametrize(("gap", "status"), [(1e-10, "passed"), (1e-8, "skipped")])
 def test_a_metric_may_add_in_another_order(gap, status):
     values = itertools.cycle([1.0, 1.0 + gap])
     assert _checks(LABELS, lambda y, t: next(values))["metric"][0] == status
@@ -157,7 +157,7 @@ def test_a_random_original_decides_nothing():
     assert decided(task).undecided == "it is random"
 
 
-def test_a_metric_that_fails_on_the_file_alone_is_missed():
+def test_a_metric_that_fails_on_the_file_alone_fails():
     def picky(output, truth):
         if np.isnan(output).any():
             raise ValueError("Input contains NaN")
@@ -165,7 +165,7 @@ def test_a_metric_that_fails_on_the_file_alone_is_missed():
 
     status, reason = _checks(LABELS, picky, actual=RIGHT * np.nan)["metric"]
     assert (status, reason) == (
-        "missed",
+        "failed",
         "the metric cannot be computed: ValueError: Input contains NaN",
     )
     with pytest.raises(dkm.DkmError, match=r"cannot be computed: ValueError: Input contains NaN"):

@@ -32,7 +32,7 @@ def judged(limits: Limits, actual=NOISY, expected=EXPECTED, half=True):
 def test_without_a_model_constants_follow_the_precision(half, relative):
     assert limits_of("y", Limits()) == OutputLimits()
     check = judged(Limits(max_element_error=1), half=half)
-    assert check.status == ("passed" if half else "missed")
+    assert check.status == ("passed" if half else "failed")
     assert f"x a constant for float{16 if half else 32}, as nothing here" in check.reason
 
 
@@ -44,11 +44,11 @@ def test_an_outputs_own_limits_come_first():
     own, other = limits_of("y", limits), limits_of("z", limits)
     assert (own.max_relative_error, own.max_element_error) == (1e-3, 2)
     assert (other.max_relative_error, other.max_element_error) == (0.5, 5)
-    assert judged(limits).status == "missed"
+    assert judged(limits).status == "failed"
 
 
 @pytest.mark.parametrize(
-    ("key", "kept", "missed"),
+    ("key", "kept", "failed"),
     [
         ("max_relative_error", 2e-3, 1e-3),
         ("max_element_error", 2e-3, 1e-3),
@@ -60,10 +60,10 @@ def test_an_outputs_own_limits_come_first():
         ("min_cosine", 0.99999, 0.9999999),
     ],
 )
-def test_each_limit_of_an_output_is_kept_and_missed(key, kept, missed):
+def test_each_limit_of_an_output_is_kept_and_failed(key, kept, failed):
     assert judged(Limits(outputs={"y": OutputLimits(**{key: kept})})).status == "passed"
-    check = judged(Limits(outputs={"y": OutputLimits(**{key: missed})}))
-    assert check.status == "missed"
+    check = judged(Limits(outputs={"y": OutputLimits(**{key: failed})}))
+    assert check.status == "failed"
     assert check.reason.startswith("y: ")
     assert check.reason.count("limit") == 1
 
@@ -73,7 +73,7 @@ def test_one_wild_element_is_not_averaged_away():
     expected = actual.copy()
     actual[5] += 1.0
     check = judged(Limits(), actual, expected)
-    assert check.status == "missed"
+    assert check.status == "failed"
     assert "error of element (5) 1.00e+00" in check.reason
 
 
@@ -86,7 +86,7 @@ def test_nothing_finite_to_compare_with_is_not_a_pass():
     nothing = np.full(3, np.nan)
     check = judged(Limits(), nothing, nothing)
     assert (check.status, check.reason) == (
-        "not run",
+        "skipped",
         "y: PyTorch gives no finite value to compare with",
     )
     assert judged(Limits(), nothing, np.ones(3)).reason == "y: 3 NaN or infinite"

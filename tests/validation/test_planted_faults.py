@@ -97,7 +97,7 @@ def checked(path, reference: nn.Module | None = None, **limits):
     model = reference or frozen()
     report = dkm.validate([path], reference=model, inputs=PIXELS, limits=dkm.Limits(**limits))
     checks = report.files[0].checks
-    missed = {check.name: check.reason for check in checks if check.status == "missed"}
+    missed = {check.name: check.reason for check in checks if check.status == "failed"}
     assert bool(report) is not bool(missed)
     return {check.name: check.status for check in checks}, missed
 
@@ -163,7 +163,7 @@ def test_swapped_outputs(tmp_path, suffix):
 def test_swapped_outputs_in_a_replay(tmp_path):
     dkm.write_golden(tmp_path / "golden", reference=frozen(), inputs=PIXELS)
     path = dkm.convert(frozen(Swapped), PIXELS[:1], tmp_path / "m.onnx").path
-    assert "outputs are swapped: " in dkm.replay([path], tmp_path / "golden").missed[0]
+    assert "outputs are swapped: " in dkm.replay([path], tmp_path / "golden").failed[0]
 
 
 @pytest.mark.parametrize(
@@ -240,7 +240,7 @@ def test_a_file_padded_to_look_bigger(copies, suffix, pad):
     found = dkm.ledger(path)
     assert found.by_kind()["padding"] - padding >= 8192
     statuses, missed = checked(path, max_bytes=size + 4096)
-    assert statuses.items() >= {"palettes": "passed", "parity": "passed", "size": "missed"}.items()
+    assert statuses.items() >= {"palettes": "passed", "parity": "passed", "size": "failed"}.items()
     assert f"{found.by_kind()['padding']:,} bytes are padding, " in missed["size"]
     assert missed["size"].endswith(where)
 
@@ -303,7 +303,7 @@ def test_each_fault_alone_is_found_among_right_files(files, copies):
     onnx.save(model, bad)
     right = [files[".mlpackage"], files[".ort"]]
     report = dkm.validate([*right, bad], reference=copy.deepcopy(frozen()), inputs=PIXELS)
-    dense, parity = report.missed
+    dense, parity = report.failed
     assert dense.startswith("m.onnx: dense: right.bias: off by up to 1, ")
     assert parity.startswith("m.onnx: parity: right: ")
     assert "first off in right: " in parity

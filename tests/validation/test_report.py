@@ -15,8 +15,8 @@ from dkm_deploy.validation.check import Check
 from dkm_deploy.validation.report import Model, Report
 from dkm_deploy.validation.required_checks import required_of, with_required
 
-PASSED, MISSED = Check("parity", "passed", "p"), Check("size", "missed", "m")
-NOT_RUN, BLOCKS = Check("metric", "not run", "n"), Check("metric", "not run", "b", blocks=True)
+PASSED, MISSED = Check("parity", "passed", "p"), Check("size", "failed", "m")
+NOT_RUN, BLOCKS = Check("metric", "skipped", "n"), Check("metric", "skipped", "b", blocks=True)
 
 
 def _report(*checks, required=False, **about):
@@ -50,8 +50,8 @@ def test_what_passes(checks, required, passed):
 
 def test_reasons_are_told_by_file_and_check():
     report = _report(PASSED, MISSED, NOT_RUN, BLOCKS)
-    assert report.missed == ("m.onnx: size: m",)
-    assert report.not_run == ("m.onnx: metric: n", "m.onnx: metric: b")
+    assert report.failed == ("m.onnx: size: m",)
+    assert report.skipped == ("m.onnx: metric: n", "m.onnx: metric: b")
     assert report.lacking == ("m.onnx: metric: b",)
     assert [file.name for file in report.files] == ["m.onnx"]
     unasked = _report(PASSED, required=("size",))
@@ -74,7 +74,7 @@ def _texts(tmp_path, report, **how):
 
 
 def test_each_view_is_written_once_unless_it_is_to_be_replaced(tmp_path):
-    report = _report(PASSED, Check("size", "missed", "größer"))
+    report = _report(PASSED, Check("size", "failed", "größer"))
     table = report.to_dict()
     expected = {
         "json": (json.dumps(table, indent=2) + "\n").encode(),
@@ -107,7 +107,7 @@ def test_json_says_what_it_is():
     assert _report(PASSED).to_dict()["passed"] is True
     assert found["models"][1]["checks"][1] == {
         "name": "size",
-        "status": "missed",
+        "status": "failed",
         "reason": "m",
         "blocks": False,
     }
@@ -142,7 +142,7 @@ def test_only_files_lack_a_check():
     lacking = "required, but no limit asks for it"
     assert file.checks == (
         PASSED,
-        Check("size", "not run", lacking),
-        Check("cost", "not run", lacking),
+        Check("size", "skipped", lacking),
+        Check("cost", "skipped", lacking),
     )
     assert list(with_required(rows, True)) == rows

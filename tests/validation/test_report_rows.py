@@ -140,7 +140,7 @@ def test_a_check_that_crashes_blocks_and_damage_is_raised():
 
     passed = Check("dense", "passed", "p")
     assert report_rows._unless_it_fails("dense", lambda: passed) is passed
-    told = Check("dense", "not run", "it failed: ValueError: odd", blocks=True)
+    told = Check("dense", "skipped", "it failed: ValueError: odd", blocks=True)
     assert report_rows._unless_it_fails("dense", crash(ValueError("odd"))) == told
     with pytest.raises(dkm.DkmError, match="^damaged$"):
         report_rows._unless_it_fails("dense", crash(dkm.DkmError("damaged")))
@@ -163,7 +163,7 @@ class TestReturned:
 
     def test_a_constant_for_half_precision_judges_where_noise_is_unknown(self):
         assert self.row({"output": SCORES * 1.005}).checks[0].status == "passed"
-        assert self.row({"output": SCORES * 1.2}).checks[0].status == "missed"
+        assert self.row({"output": SCORES * 1.2}).checks[0].status == "failed"
 
     def test_it_has_four_times_the_noise_of_float16(self):
         half, level = Arithmetic("float16", "float16"), np.full_like(SCORES, 0.01)
@@ -171,11 +171,11 @@ class TestReturned:
         near = self.row({"output": SCORES + 0.1}, noise={half: noise}).checks[0]
         assert near.status == "passed"
         assert "the model's own float16 noise" in near.reason
-        assert self.row({"output": SCORES + 0.5}, noise={half: noise}).checks[0].status == "missed"
+        assert self.row({"output": SCORES + 0.5}, noise={half: noise}).checks[0].status == "failed"
 
     def test_why_the_metric_decides_nothing_is_told(self):
         checks = self.row({"output": SCORES}, undecided="all labels are 7").checks
-        assert checks[1:] == (Check("metric", "not run", "all labels are 7"),)
+        assert checks[1:] == (Check("metric", "skipped", "all labels are 7"),)
 
     @pytest.mark.parametrize(
         ("shape", "reason"),
@@ -184,18 +184,18 @@ class TestReturned:
             ((2, 4, 3), "shape (8, 3) in place of (4, 3)"),
         ],
     )
-    def test_steps_that_do_not_fit_are_missed(self, shape, reason):
+    def test_steps_that_do_not_fit_fail(self, shape, reason):
         given = dkm.Steps([torch.ones(2, 2)] * 2)
         row = self.row({"output": np.ones(shape, np.float32)}, inputs=given)
-        assert row.checks == (Check("parity", "missed", reason),)
+        assert row.checks == (Check("parity", "failed", reason),)
 
-    def test_outputs_that_do_not_fit_are_missed(self):
+    def test_outputs_that_do_not_fit_fail(self):
         row = self.row({"output": SCORES[:2]})
         reason = "shape (2, 3) in place of (4, 3)"
-        assert row.checks == (Check("parity", "missed", reason),)
+        assert row.checks == (Check("parity", "failed", reason),)
         assert (row.errors, row.agreement) == ({}, None)
         row = self.row({})
-        assert row.checks == (Check("parity", "missed", "outputs are ; PyTorch has output"),)
+        assert row.checks == (Check("parity", "failed", "outputs are ; PyTorch has output"),)
 
     @pytest.mark.parametrize(
         ("limits", "names"),
@@ -209,9 +209,9 @@ class TestReturned:
             ({"max_abs_error": 1}, []),
         ],
     )
-    def test_limits_on_the_file_are_not_run(self, limits, names):
+    def test_limits_on_the_file_are_skipped(self, limits, names):
         if "max_abs_error" in limits:
             limits = {"outputs": {"output": dkm.OutputLimits(**limits)}}
         checks = self.row({"output": SCORES}, limits=dkm.Limits(**limits)).checks[1:]
         reason = "a device gives outputs alone; dkm-deploy validate weighs the file"
-        assert list(checks) == [Check(name, "not run", reason) for name in names]
+        assert list(checks) == [Check(name, "skipped", reason) for name in names]

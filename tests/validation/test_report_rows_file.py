@@ -108,19 +108,19 @@ def test_its_checks_come_in_one_order(file_row):
     needs = "it needs an original"
     renamed = "output 'y' is matched by its place with PyTorch's 'output'"
     assert told | {"parity": ""} == {
-        "palettes": ("not run", "the reference has no palettes to compare with"),
-        "dense": ("not run", "the dense weights of the reference are not given"),
+        "palettes": ("skipped", "the reference has no palettes to compare with"),
+        "dense": ("skipped", "the dense weights of the reference are not given"),
         "interface": (
             "passed",
             f"names of outputs alone are compared, of .x files; {renamed}",
         ),
         "parity": "",
-        "metric": ("not run", f"{needs}, labels and the file's outputs"),
-        "agreement": ("not run", f"{needs} and the file's outputs"),
-        "size": ("missed", "100 bytes, limit 1; 50 bytes are padding, 50 in 'w'"),
-        "budget": ("missed", "100 bytes, budget 99 for '*.x'"),
+        "metric": ("skipped", f"{needs}, labels and the file's outputs"),
+        "agreement": ("skipped", f"{needs} and the file's outputs"),
+        "size": ("failed", "100 bytes, limit 1; 50 bytes are padding, 50 in 'w'"),
+        "budget": ("failed", "100 bytes, budget 99 for '*.x'"),
         "cost": (
-            "not run",
+            "skipped",
             "peak memory: the cost was not measured: --cost (cost=dkm.CostOptions()) does it",
         ),
     }
@@ -135,7 +135,7 @@ def test_its_size_is_compared_with_the_originals(file_row):
 
 def test_why_the_metric_decides_nothing_is_told(file_row):
     checks = file_row(undecided="all labels are 7").checks
-    assert checks[-1] == Check("metric", "not run", "all labels are 7")
+    assert checks[-1] == Check("metric", "skipped", "all labels are 7")
 
 
 def test_a_comparison_that_fails_is_told_by_its_name(file_row, monkeypatch):
@@ -161,7 +161,7 @@ def test_a_cost_that_could_not_be_measured_is_told(file_row):
         raise KeyError("memory")
 
     row = file_row(meter=SimpleNamespace(measure=fails))
-    assert row.checks[-1] == Check("cost", "not run", "KeyError: 'memory'")
+    assert row.checks[-1] == Check("cost", "skipped", "KeyError: 'memory'")
 
 
 def test_without_a_palette_no_weight_has_bits(file_row):

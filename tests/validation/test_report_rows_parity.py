@@ -85,7 +85,7 @@ def parity(monkeypatch, asked):
 
 def test_nothing_is_compared_with_a_random_reference(parity):
     found = parity(task=replace(TASK, random="it is random"))
-    assert found == (Check("parity", "not run", "it is random", blocks=True), None)
+    assert found == (Check("parity", "skipped", "it is random", blocks=True), None)
 
 
 @pytest.mark.parametrize(
@@ -118,21 +118,21 @@ def test_noise_that_cannot_be_measured_is_told(parity, monkeypatch):
 
     monkeypatch.setattr(report_rows, "arithmetic", fails)
     reason = "the model's own noise cannot be measured: KeyError: 'op'"
-    assert parity() == (Check("parity", "not run", reason, blocks=True), None)
+    assert parity() == (Check("parity", "skipped", reason, blocks=True), None)
 
 
 @pytest.mark.parametrize("refused", [False, True])
 def test_a_file_that_its_runtime_refuses_blocks(parity, asked, refused):
     found = parity(None, reason="no op", refused=refused, half=True)
-    assert found == (Check("parity", "not run", "no op", blocks=refused), None)
+    assert found == (Check("parity", "skipped", "no op", blocks=refused), None)
     assert not asked.keys() & {"judge", "float32", "locate"}
 
 
-def test_outputs_that_cannot_be_right_are_missed(parity, asked):
-    assert parity({}, reason="label 3") == (Check("parity", "missed", "label 3"), None)
+def test_outputs_that_cannot_be_right_fail(parity, asked):
+    assert parity({}, reason="label 3") == (Check("parity", "failed", "label 3"), None)
     assert not asked.keys() & {"judge", "locate"}
     check, place = parity({"y": X, "z": X[:, :2]})
-    assert (check.status, place) == ("missed", PLACE)
+    assert (check.status, place) == ("failed", PLACE)
     assert check.reason.startswith("shape (4, 2) in place of (4, 3); first off in head")
     assert asked["locate"][-1] == 0  # nothing tells how far off is right
 
@@ -146,7 +146,7 @@ def test_values_that_are_not_compared_are_told(parity):
 
 def test_a_miss_is_located(parity, asked):
     check, place = parity(WRONG)
-    assert (check.status, place) == ("missed", PLACE)
+    assert (check.status, place) == ("failed", PLACE)
     assert check.reason.endswith(f"; {told(PLACE)}")
     path, model, inputs, (outputs, reference), limit = asked["locate"]
     assert (path, model, limit) == (Path("m.x"), MODEL, 1e-4)  # of the first output
@@ -163,7 +163,7 @@ def test_a_miss_that_cannot_be_located_tells_why(parity, monkeypatch):
     assert check.reason.endswith(f"; not located: {told}")
     monkeypatch.setattr(report_rows, "locate", fails)
     check, place = parity(WRONG)
-    assert (check.status, place) == ("missed", None)
+    assert (check.status, place) == ("failed", None)
     assert check.reason.endswith("; not located: KeyError: 'layer'")
 
 
@@ -176,7 +176,7 @@ def test_swapped_outputs_are_told_and_not_located(parity, asked):
 
 
 def test_what_float32_alone_shows_is_not_located(parity, asked, monkeypatch):
-    missed = Check("parity", "missed", "hidden")
+    missed = Check("parity", "failed", "hidden")
     monkeypatch.setattr(report_rows, "with_float32", lambda *_: missed)
     assert parity(stored=True, session=Session()) == (missed, None)
     assert "locate" not in asked
@@ -185,7 +185,7 @@ def test_what_float32_alone_shows_is_not_located(parity, asked, monkeypatch):
 def test_a_miss_of_a_random_file_is_chance(parity):
     tossed = count(2)
     check, place = parity(WRONG, session=Session(scale=lambda: next(tossed)))
-    assert (check.status, place) == ("missed", None)
+    assert (check.status, place) == ("failed", None)
     told = "the file gives other outputs on a second run: it is random; z: relative error"
     assert check.reason.startswith(told)
     check, place = parity(WRONG, session=Session())
@@ -194,7 +194,7 @@ def test_a_miss_of_a_random_file_is_chance(parity):
 
 def test_a_file_with_state_must_be_run_for_several_steps(parity):
     check, place = parity(session=Session(states=("keys",)))
-    assert (check.status, check.blocks, place) == ("not run", True, None)
+    assert (check.status, check.blocks, place) == ("skipped", True, None)
     assert "and the file keeps keys; " in check.reason
 
 

@@ -59,18 +59,18 @@ def _checks(model):
 
 
 RIGHT = dict.fromkeys(("palettes", "dense", "interface", "parity"), "passed")
-OTHER = RIGHT | {"interface": "missed"}
+OTHER = RIGHT | {"interface": "failed"}
 
 
 @pytest.mark.parametrize(
     ("kind", "checks", "reason"),
     [
-        ("truncated", {"palettes": "missed"}, "truncated.onnx"),
-        ("unknown", RIGHT | {"parity": "not run"}, "NoSuchOperation"),
-        ("renamed", RIGHT | {"interface": "missed", "parity": "not run"}, "the file takes"),
+        ("truncated", {"palettes": "failed"}, "truncated.onnx"),
+        ("unknown", RIGHT | {"parity": "skipped"}, "NoSuchOperation"),
+        ("renamed", RIGHT | {"interface": "failed", "parity": "skipped"}, "the file takes"),
         (
             "fixed",
-            RIGHT | {"interface": "missed", "parity": "not run"},
+            RIGHT | {"interface": "failed", "parity": "skipped"},
             "2 samples do not split into batches of 3",
         ),
     ],
@@ -87,7 +87,7 @@ def test_a_file_that_fails_is_a_row(frozen, good, golden, kind, checks, reason, 
     assert _checks(broken) == checks
     assert reason in broken.checks[-1].reason
     assert not report
-    assert reason in "; ".join(report.missed + report.lacking)
+    assert reason in "; ".join(report.failed + report.lacking)
     console = Console(file=io.StringIO(), width=200)
     show(report.to_dict(), console)
     assert "Passed" not in console.file.getvalue()
@@ -95,7 +95,7 @@ def test_a_file_that_fails_is_a_row(frozen, good, golden, kind, checks, reason, 
 
 def test_what_only_fails_to_run_does_not_pass_alone(frozen, good):
     report = dkm.validate([_broken(good, "unknown")], reference=frozen, inputs=images(2))
-    assert _checks(report.files[0]) == RIGHT | {"parity": "not run"}
+    assert _checks(report.files[0]) == RIGHT | {"parity": "skipped"}
     assert not report
 
 
@@ -108,9 +108,9 @@ def test_nan_is_compared_with_nothing(frozen, good, tmp_path):
         "palettes": "passed",
         "dense": "passed",
         "interface": "passed",
-        "parity": "not run",
-        "metric": "not run",
-        "agreement": "not run",
+        "parity": "skipped",
+        "metric": "skipped",
+        "agreement": "skipped",
     }
     assert len(report.lacking) == 3
     assert not dkm.validate([good], **how)
@@ -136,7 +136,7 @@ def test_a_model_whose_noise_cannot_be_measured_is_not_the_fault_of_a_file(
     monkeypatch.setattr(model_noise, "measure", crash)
     report = dkm.validate([good], reference=frozen, inputs=images(2))
     assert not report
-    assert _checks(report.files[0]) == RIGHT | {"parity": "not run"}
+    assert _checks(report.files[0]) == RIGHT | {"parity": "skipped"}
     assert "own noise cannot be measured: RuntimeError: no such op" in report.lacking[0]
 
 
@@ -148,7 +148,7 @@ def test_a_comparison_that_crashes_is_not_the_fault_of_a_file(frozen, good, monk
     monkeypatch.setattr(report_rows, f"{name}_check", crash)
     report = dkm.validate([good], reference=frozen, inputs=images(2))
     assert not report
-    assert _checks(report.files[0]) == RIGHT | {name: "not run"}
+    assert _checks(report.files[0]) == RIGHT | {name: "skipped"}
     assert report.lacking == (f"good.onnx: {name}: it failed: IndexError: no such dimension",)
 
 
@@ -207,7 +207,7 @@ def test_a_further_model_that_does_not_run_is_a_row(frozen, good):
     also = {"other input": nn.Linear(7, 5).eval(), "two outputs": _Two().eval()}
     report = dkm.validate([good], reference=frozen, inputs=images(2), also=also)
     assert report
-    assert [_checks(model) for model in report.models[:2]] == [{"parity": "not run"}] * 2
+    assert [_checks(model) for model in report.models[:2]] == [{"parity": "skipped"}] * 2
     console = Console(file=io.StringIO(), width=200)
     show(report.to_dict(), console)
     assert "does not run on the inputs" in console.file.getvalue()
@@ -218,12 +218,12 @@ class _Two(nn.Module):
         return x, x
 
 
-def test_a_measurement_that_crashes_is_not_run(frozen, good, monkeypatch):
+def test_a_measurement_that_crashes_is_skipped(frozen, good, monkeypatch):
     def crash(*_):
         raise ZeroDivisionError("no time passed")
 
     monkeypatch.setattr("dkm_deploy.validation.measures.cost_measure._child", crash)
     how = {"cost": dkm.CostOptions(), "limits": dkm.Limits(max_latency_ratio=1)}
     report = dkm.validate([good], reference=frozen, inputs=images(2), **how)
-    assert _checks(report.files[0]) == RIGHT | {"cost": "not run"}
-    assert report.not_run[0].endswith("ZeroDivisionError: no time passed")
+    assert _checks(report.files[0]) == RIGHT | {"cost": "skipped"}
+    assert report.skipped[0].endswith("ZeroDivisionError: no time passed")

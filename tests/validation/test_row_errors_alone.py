@@ -32,7 +32,7 @@ def _make(*errors):
     [(dkm.DkmError("no  file"), "no  file"), (KeyError("row"), "KeyError: 'row'")],
 )
 def test_a_file_that_cannot_be_read_misses_the_check(error, reason):
-    bad = Model(name="bad.onnx", path=str(PATHS[0]), checks=(Check("palettes", "missed", reason),))
+    bad = Model(name="bad.onnx", path=str(PATHS[0]), checks=(Check("palettes", "failed", reason),))
     assert each_row(PATHS, _make(error), "palettes") == [bad, Model(name="good.onnx")]
     assert told_reason(error) == reason
 
@@ -59,5 +59,5 @@ def test_a_further_model_that_cannot_be_compared_is_a_row():
         raise dkm.DkmError("it does not run")
 
     found = further_row("small", fail)
-    assert found == Model(name="small", checks=(Check("parity", "not run", "it does not run"),))
+    assert found == Model(name="small", checks=(Check("parity", "skipped", "it does not run"),))
     assert further_row("small", lambda: Model(name="other")) == Model(name="other")

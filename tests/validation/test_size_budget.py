@@ -39,11 +39,11 @@ def test_a_budget_is_read_as_it_is_written(tmp_path):
     ("path", "size", "statuses"),
     [
         ("model.onnx", 5_000, ["passed"]),
-        ("out/model.onnx", 5_001, ["missed"]),
+        ("out/model.onnx", 5_001, ["failed"]),
         ("/home/me/ios/a.mlpackage", 101_000, ["passed", "passed"]),
-        ("ios/a.mlpackage", 101_001, ["passed", "missed"]),
-        ("ios/a.mlpackage", 1_000_001, ["missed", "missed"]),
-        ("android/a.mlpackage", 1, ["not run"]),
+        ("ios/a.mlpackage", 101_001, ["passed", "failed"]),
+        ("ios/a.mlpackage", 1_000_001, ["failed", "failed"]),
+        ("android/a.mlpackage", 1, ["skipped"]),
     ],
 )
 def test_the_first_pattern_that_fits_decides(tmp_path, path, size, statuses):

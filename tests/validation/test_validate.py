@@ -139,7 +139,7 @@ def test_inputs_go_in_by_name_or_in_order(frozen, files, names):
         (dkm.Limits(min_agreement=1.1), "agreement"),
     ],
 )
-def test_every_limit_can_be_missed(frozen, files, labels, limits, name):
+def test_every_limit_can_fail(frozen, files, labels, limits, name):
     report = dkm.validate(
         files,
         reference=frozen,
@@ -150,8 +150,8 @@ def test_every_limit_can_be_missed(frozen, files, labels, limits, name):
     )
     assert not report
     for model in report.files:
-        assert [n for n, status in _checks(model).items() if status == "missed"] == [name]
-    assert len(report.missed) == 2
+        assert [n for n, status in _checks(model).items() if status == "failed"] == [name]
+    assert len(report.failed) == 2
 
 
 @pytest.mark.parametrize(
@@ -162,17 +162,17 @@ def test_every_limit_can_be_missed(frozen, files, labels, limits, name):
         (dkm.Limits(max_size_ratio=0.5), "size"),
     ],
 )
-def test_a_limit_that_cannot_be_checked_is_not_run(frozen, files, limits, name):
+def test_a_limit_that_cannot_be_checked_is_skipped(frozen, files, limits, name):
     report = dkm.validate(files[:1], reference=frozen, inputs=images(2), limits=limits)
-    assert _checks(report.files[0])[name] == "not run"
-    assert len(report.not_run) == 1
+    assert _checks(report.files[0])[name] == "skipped"
+    assert len(report.skipped) == 1
 
 
-def test_without_a_runtime_parity_is_not_run(frozen, files, monkeypatch):
+def test_without_a_runtime_parity_is_skipped(frozen, files, monkeypatch):
     monkeypatch.setattr(runtimes, "runtimes", lambda: ())
     report = dkm.validate(files, reference=frozen, inputs=images(2))
     for model in report.files:
-        assert _checks(model).items() >= {"palettes": "passed", "parity": "not run"}.items()
+        assert _checks(model).items() >= {"palettes": "passed", "parity": "skipped"}.items()
         assert model.runtime is None
     assert report
     assert not dkm.validate(files, reference=frozen, inputs=images(2), require=True)
@@ -210,14 +210,14 @@ def test_there_must_be_such_a_check(frozen, files, names):
 def test_nothing_passes_because_it_was_not_checked(files, monkeypatch):
     monkeypatch.setattr(runtimes, "runtimes", lambda: ())
     report = dkm.validate(files, reference=small_net(), inputs=images(2))
-    assert not report.missed
+    assert not report.failed
     assert not report
     assert not dkm.validate([], reference=small_net(), inputs=images(2))
 
 
 def test_a_reference_without_palettes_leaves_the_weights_unchecked(frozen, files):
     report = dkm.validate(files[:1], reference=small_net(), inputs=images(2))
-    assert _checks(report.files[0]).items() >= {"palettes": "not run", "parity": "missed"}.items()
+    assert _checks(report.files[0]).items() >= {"palettes": "skipped", "parity": "failed"}.items()
 
 
 def test_a_single_input_goes_by_any_name(frozen, tmp_path):
@@ -259,7 +259,7 @@ def test_outputs_in_another_order_are_matched_by_name(tmp_path, labels):
     assert report.files[0].metric == report.models[0].metric > 50
 
 
-def test_swapped_outputs_are_missed(tmp_path):
+def test_swapped_outputs_fail(tmp_path):
     frozen = dkm.palettize(_TwoOutputs("scores", "halves").eval(), dkm.Recipe.uniform(8))
     model = onnx.load(dkm.convert(frozen, images(1), tmp_path / "m.onnx").path)
     swapped = {"scores": "halves", "halves": "scores"}
@@ -268,7 +268,7 @@ def test_swapped_outputs_are_missed(tmp_path):
         node.output[:] = [swapped.get(name, name) for name in node.output]
     onnx.save(model, tmp_path / "bad.onnx")
     report = dkm.validate([tmp_path / "bad.onnx"], reference=frozen, inputs=images(2))
-    assert _checks(report.files[0]).items() >= {"palettes": "passed", "parity": "missed"}.items()
+    assert _checks(report.files[0]).items() >= {"palettes": "passed", "parity": "failed"}.items()
 
 
 class TestPlantedFaults:
@@ -282,8 +282,8 @@ class TestPlantedFaults:
         tensor.CopyFrom(numpy_helper.from_array(data, tensor.name))
         onnx.save(model, bad)
         report = dkm.validate([bad], reference=frozen, inputs=images(2))
-        assert _checks(report.files[0])["palettes"] == "missed"
-        assert "stem.weight: 1 of 216 indices differ" in report.missed[0]
+        assert _checks(report.files[0])["palettes"] == "failed"
+        assert "stem.weight: 1 of 216 indices differ" in report.failed[0]
 
     def test_one_lut_step_in_core_ml(self, frozen, files, tmp_path):
         bad = tmp_path / "bad.mlpackage"
@@ -296,11 +296,11 @@ class TestPlantedFaults:
         blob.write_bytes(data)
         report = dkm.validate([bad], reference=frozen, inputs=images(2))
         assert (
-            _checks(report.files[0]).items() >= {"palettes": "missed", "parity": "passed"}.items()
+            _checks(report.files[0]).items() >= {"palettes": "failed", "parity": "passed"}.items()
         )
         assert (
             "head.weight: LUT entries differ: 1 of 256 float16 values, by up to "
-            in report.missed[0]
+            in report.failed[0]
         )
 
     def test_a_weight_left_dense(self, frozen, tmp_path):
@@ -308,7 +308,7 @@ class TestPlantedFaults:
         other = dkm.palettize(small_net(), recipe)
         bad = dkm.convert(other, images(1), tmp_path / "bad.onnx")
         report = dkm.validate([bad], reference=frozen, inputs=images(2))
-        assert "head.weight is not a palette in the file" in report.missed[0]
+        assert "head.weight is not a palette in the file" in report.failed[0]
 
     @pytest.mark.parametrize("suffix", SUFFIXES)
     def test_other_arithmetic_with_the_right_weights(self, frozen, tmp_path, suffix):
@@ -318,14 +318,14 @@ class TestPlantedFaults:
         bad = dkm.convert(other, images(1), tmp_path / f"bad{suffix}")
         report = dkm.validate([bad], reference=frozen, inputs=images(2))
         assert (
-            _checks(report.files[0]).items() >= {"palettes": "passed", "parity": "missed"}.items()
+            _checks(report.files[0]).items() >= {"palettes": "passed", "parity": "failed"}.items()
         )
 
     def test_outputs_of_another_shape(self, frozen, tmp_path):
         other = nn.Sequential(dkm.palettize(small_net(), MIXED), nn.Flatten(0))
         bad = dkm.convert(other.eval(), images(1), tmp_path / "bad.onnx")
         report = dkm.validate([bad], reference=frozen, inputs=images(1))
-        assert "parity: shape (5,) in place of (1, 5)" in " ".join(report.missed)
+        assert "parity: shape (5,) in place of (1, 5)" in " ".join(report.failed)
 
 
 class TestBadInput:

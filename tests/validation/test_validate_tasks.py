@@ -128,7 +128,7 @@ class TestByAModel:
         other.touch()
         monkeypatch.setattr(validate, "file_row", fails)
         report = dkm.validate([file, other], reference=frozen, inputs=X)
-        assert report.files[0].checks == (Check("palettes", "missed", "KeyError: 'row'"),)
+        assert report.files[0].checks == (Check("palettes", "failed", "KeyError: 'row'"),)
         assert report.files[1].name == "other.onnx"
 
 
@@ -164,7 +164,7 @@ class TestByAnOriginalFile:
         other.touch()
         monkeypatch.setattr(validate, "twin_task", fails)
         report = dkm.validate([file, other], original=original, inputs=X)
-        assert report.files[0].checks == (Check("palettes", "missed", "of another model"),)
+        assert report.files[0].checks == (Check("palettes", "failed", "of another model"),)
 
     def test_beside_a_reference_it_is_no_twin(self, original, asked, file, frozen):
         report = dkm.validate(file, original=original, reference=frozen, inputs=X)

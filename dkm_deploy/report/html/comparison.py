@@ -11,7 +11,7 @@ from dkm_deploy.report.runs import FRONT, Comparison, Point, figures_of
 
 _KEY = (
     "Numbers are rows of the table. The line is the Pareto front: no other file is at least as "
-    "small and as good. It leaves out files that missed a limit. Dashed: the original."
+    "small and as good. It leaves out files with a failed check. Dashed: the original."
 )
 
 

@@ -12,10 +12,12 @@ from dkm_deploy.report.html.cost import costs
 from dkm_deploy.report.html.histogram import histograms
 from dkm_deploy.report.html.markup import Column, Markup, element, join, table
 from dkm_deploy.report.text import DASH
+from dkm_deploy.validation.check import Status
 
 Values = Mapping[str, Any]
 
-_SIGNS = {"passed": "\N{CHECK MARK}", "missed": "\N{MULTIPLICATION X}"}
+_TONES: dict[str, str] = {Status.PASSED: "good", Status.FAILED: "bad"}
+_SIGNS: dict[str, str] = {Status.PASSED: "\N{CHECK MARK}", Status.FAILED: "\N{MULTIPLICATION X}"}
 
 _ERRORS = {
     "max_abs": "Max difference",
@@ -54,19 +56,18 @@ _OUTPUT_LIMITS = {
 
 
 def verdict(report: Values) -> Markup:
-    """The verdict in words, with every limit that was missed and every check that did not run."""
+    """The verdict in words, with every check that failed or was skipped."""
     lines = [
         element("p", element("strong", summary.headline(report)), class_="headline"),
         element("p", summary.scope(report)),
     ]
-    for status in ("missed", "not run"):
+    for status in (Status.FAILED, Status.SKIPPED):
         items = [
             element("li", badge(status), " ", element("b", model), f": {check}: {reason}")
             for model, check, reason in summary.reasons(report, status)
         ]
         lines += [element("ul", *items)] if items else []
-    state = summary.state(report).replace(" ", "-")
-    return element("div", join(lines), class_=f"verdict {state}")
+    return element("div", join(lines), class_=f"verdict {_tone(summary.state(report))}")
 
 
 def models(report: Values) -> Markup:
@@ -153,7 +154,12 @@ def badge(status: str | None) -> Markup:
     if status is None:
         return Markup(DASH)
     sign = _SIGNS.get(status, "!")
-    return element("span", f"{sign} {status}", class_=f"badge {status.replace(' ', '-')}")
+    return element("span", f"{sign} {status}", class_=f"badge {_tone(status)}")
+
+
+def _tone(status: str) -> str:
+    """The style of a status or verdict."""
+    return _TONES.get(status, "open")
 
 
 def _model(model: Values) -> list[str]:
@@ -236,7 +242,7 @@ _MODELS_LEGEND = {
     "Ratio": "the original's tensor bytes over these bytes: 8.0x is eight times smaller.",
     "Bits per weight": "indices and lookup tables (LUTs) over the palettized weights; of a model "
     "without palettes, its plain weights.",
-    "Verdict": "of the checks below; incomplete where one did not run.",
+    "Verdict": "of the checks below; incomplete where one was skipped.",
     "A dash": "not measured, not finite, or not asked.",
 }
 

@@ -14,8 +14,14 @@ from rich.text import Text
 
 from dkm_deploy._support.printable import printable
 from dkm_deploy.report.text import DASH
+from dkm_deploy.validation.check import Status
 
-STYLES = {"passed": "green", "missed": "bold red", "not run": "yellow", "incomplete": "yellow"}
+STYLES = {
+    Status.PASSED: "green",
+    Status.FAILED: "bold red",
+    Status.SKIPPED: "yellow",
+    "incomplete": "yellow",
+}
 
 _ANY_WIDTH = 10**6
 _NARROWEST = 12

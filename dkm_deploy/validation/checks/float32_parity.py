@@ -12,7 +12,7 @@ from dkm_deploy.parity.repeatability import file_randomness
 from dkm_deploy.parity.rounding_noise import DRAWS
 from dkm_deploy.runtimes import Session, float32_runtime
 from dkm_deploy.runtimes.run_file import run_file
-from dkm_deploy.validation.check import Check
+from dkm_deploy.validation.check import Check, Status
 from dkm_deploy.validation.checks.model_noise import judge_of
 from dkm_deploy.validation.checks.output_checks import parity_check
 from dkm_deploy.validation.row_errors import told_reason
@@ -30,7 +30,7 @@ def with_float32(parity: Check, path: Path, task: Task) -> Check:
     small it is beside the noise of float16, such as another epsilon or another kind of GELU.
 
     Args:
-        parity: passed or missed in float16.
+        parity: passed or failed in float16.
         path: the file.
         task: what it is compared with.
     """
@@ -43,11 +43,11 @@ def with_float32(parity: Check, path: Path, task: Task) -> Check:
     except Exception as error:  # whatever a runtime's own code raises: float16 has its verdict
         reason = f"{parity.reason}; not computed in float32: {told_reason(error)}"
         return replace(parity, reason=reason)
-    if parity.status == exact.status == "passed":
+    if parity.status == exact.status == Status.PASSED:
         return replace(parity, reason=f"{parity.reason}; computed in float32, {used}")
-    if exact.status == "passed":
+    if exact.status == Status.PASSED:
         return replace(parity, reason=f"{parity.reason}; {_REMEDY}")
-    if parity.status == "passed" and exact.status == "missed":
+    if parity.status == Status.PASSED and exact.status == Status.FAILED:
         chance = file_randomness(session, task.inputs)
         found = f"{chance}; {exact.reason}" if chance else exact.reason
         return replace(exact, reason=f"float16 hides it, but computed in float32: {found}")
@@ -61,7 +61,7 @@ def _exact(session: Session, path: Path, task: Task) -> tuple[Check, str]:
     for draws in (_DRAWS, DRAWS):  # few do for most right files, and none is missed by few
         own = judge_of(path, _STORED_HALF, outputs, task, draws=draws)(outputs)
         check = parity_check(found, "", True, task.limits, own)
-        if check.status == "passed":
+        if check.status == Status.PASSED:
             break
     return check, _used(own)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dkm_deploy.formats.interface import Interface, InterfaceReader, differences
 from dkm_deploy.formats.reader import Reader
-from dkm_deploy.validation.check import Check
+from dkm_deploy.validation.check import Check, Status
 
 _INSIDE = (
     "known from the file alone; an Artifact's interface, given to validate or to write_golden, "
@@ -37,15 +37,17 @@ def interface_check(
     renamed = list(_renamed(list(outputs or ()), list(reference)))
     if not isinstance(reader, InterfaceReader):
         if not outputs:
-            return Check("interface", "not run", f"nothing here reads that of {path.suffix} files")
+            return Check(
+                "interface", Status.SKIPPED, f"nothing here reads that of {path.suffix} files"
+            )
         told = [f"names of outputs alone are compared, of {path.suffix} files", *renamed]
-        return Check("interface", "passed", "; ".join(told))
+        return Check("interface", Status.PASSED, "; ".join(told))
     found, asked = reader.read_interface(path)
     given = wanted if wanted is not None and wanted.suffix == path.suffix else None
     known = [each for each in (given, asked) if each is not None]
     wrong = [line for each in known for line in differences(found, each)]
     if wrong:
-        return Check("interface", "missed", "; ".join(dict.fromkeys([*wrong, *renamed])))
+        return Check("interface", Status.FAILED, "; ".join(dict.fromkeys([*wrong, *renamed])))
     what = _told(found)
     if not known:
         what = f"the file does not say what was asked for; it has {what}"
@@ -54,7 +56,7 @@ def interface_check(
         what = f"as the file says it was asked for: {what}" + (f" ({_INSIDE})" if alone else "")
     else:
         what = f"as wanted: {what}"
-    return Check("interface", "passed", "; ".join([what, *renamed]))
+    return Check("interface", Status.PASSED, "; ".join([what, *renamed]))
 
 
 def _renamed(outputs: list[str], reference: list[str]) -> Iterator[str]:

@@ -46,7 +46,7 @@ def palettes_check(
         ledger: of the file, which tells what it holds in place of a palette.
     """
     if not frozen:
-        return Check("palettes", "not run", "the reference has no palettes to compare with")
+        return Check("palettes", Status.SKIPPED, "the reference has no palettes to compare with")
     wrong = [_absent(name, ledger) for name in frozen if name not in stored]
     wrong += [f"{name} is not a palette of the model" for name in stored if name not in frozen]
     for name in frozen.keys() & stored.keys():
@@ -54,10 +54,10 @@ def palettes_check(
         wrong += [f"{name}: {found}"] if found else []
     if wrong:
         more = f" (and {len(wrong) - 1} more)" if len(wrong) > 1 else ""
-        return Check("palettes", "missed", sorted(wrong)[0] + more)
+        return Check("palettes", Status.FAILED, sorted(wrong)[0] + more)
     dtypes = sorted({str(palette.lut.dtype) for palette in stored.values()})
     told = f"{len(stored)} of {len(frozen)} equal bit for bit, LUTs as {', '.join(dtypes)}"
-    return Check("palettes", "passed", told)
+    return Check("palettes", Status.PASSED, told)
 
 
 def parity_check(
@@ -77,7 +77,7 @@ def parity_check(
         own: each output under the model's own noise, for those whose error has no limit.
     """
     if not found:
-        return Check("parity", "missed" if ran else "not run", reason)
+        return Check("parity", Status.FAILED if ran else Status.SKIPPED, reason)
     wanted = {name: limits_of(name, limits) for name in found}
     figures = {name: _own_figures(own.get(name), wanted[name]) for name in found}
     wrong = [line for name, e in found.items() for line in _missed(name, e, wanted[name])]
@@ -87,17 +87,17 @@ def parity_check(
             off += [_OVERFLOWS.format(own[name].infinite)] if own[name].infinite else []
             wrong.append(f"{_relative(name, found[name])}: {'; '.join(off)}")
     if wrong:
-        return Check("parity", "missed", "; ".join(wrong))
+        return Check("parity", Status.FAILED, "; ".join(wrong))
     if not all(error.compared for error in found.values()):
         empty = next(name for name, error in found.items() if not error.compared)
         reason = f"{empty}: PyTorch gives no finite value to compare with"
-        return Check("parity", "not run", reason, blocks=True)
+        return Check("parity", Status.SKIPPED, reason, blocks=True)
     worst = max(found, key=lambda name: _nearness(found[name], wanted[name], figures[name]))
     if figures[worst]:
         nearest = f"nearest to its limit: {own[worst].told(figures[worst][0])}"
         told = f"{_relative(worst, found[worst])}; {nearest}"
-        return Check("parity", "passed", told)
-    return Check("parity", "passed", _measured(worst, found, wanted, "max_relative_error"))
+        return Check("parity", Status.PASSED, told)
+    return Check("parity", Status.PASSED, _measured(worst, found, wanted, "max_relative_error"))
 
 
 def _own_figures(own: Judged | None, limits: OutputLimits) -> tuple[Figure, ...]:
@@ -121,7 +121,7 @@ def _relative(name: str, error: Errors) -> str:
 
 
 def _missed(name: str, error: Errors, limits: OutputLimits) -> list[str]:
-    """Every limit that one output misses, as "output: figure found, limit wanted"."""
+    """Every limit that one output fails, as "output: figure found, limit wanted"."""
     wrong = [f"{name}: {error.nonfinite} NaN or infinite"] if error.nonfinite else []
     keys = [key for key in _FIGURES if _misses(key, error, limits)] if error.compared else []
     return wrong + [_measured(name, {name: error}, {name: limits}, key) for key in keys]
@@ -154,7 +154,7 @@ def answer_checks(told: Answered, limits: Limits, undecided: str) -> list[Check]
     checks = []
     if undecided:
         blocks = limits.max_metric_loss is not None
-        checks.append(Check("metric", "not run", undecided, blocks))
+        checks.append(Check("metric", Status.SKIPPED, undecided, blocks))
     elif limits.max_metric_loss is not None:
         checks.append(_metric_check(told, limits.max_metric_loss))
     if limits.min_agreement is not None:
@@ -175,12 +175,14 @@ def size_checks(ledger: Ledger, original: int | None, limits: Limits) -> list[Ch
 
 def _metric_check(told: Answered, limit: float) -> Check:
     if told.failed:
-        return Check("metric", "missed", told.failed)
+        return Check("metric", Status.FAILED, told.failed)
     metric, loss = told.metric, told.loss
     if metric is None or loss is None:
-        return Check("metric", "not run", "it needs an original, labels and the file's outputs")
+        return Check(
+            "metric", Status.SKIPPED, "it needs an original, labels and the file's outputs"
+        )
     if metric == loss.value == 0:
-        return Check("metric", "not run", _NOTHING, blocks=True)
+        return Check("metric", Status.SKIPPED, _NOTHING, blocks=True)
     before = metric + loss.value
     reason = f"{metric:.4g} against {before:.4g}: loss {loss.value:.3g}, limit {limit:g}"
     kept = isfinite(metric) and loss.value <= limit
@@ -208,14 +210,14 @@ def _agreement_check(answers: Answers, limit: float) -> Check:
     share = answers.agreement
     if share is None:
         reason = answers.reason or "it needs an original and the file's outputs"
-        return Check("agreement", "not run", reason, blocks=bool(answers.reason))
+        return Check("agreement", Status.SKIPPED, reason, blocks=bool(answers.reason))
     reason = f"{100 * share:.2f} % of top-1 answers as the original, limit {100 * limit:g} %"
     return Check("agreement", _status(share >= limit), reason + _unanswered(answers))
 
 
 def _ratio_check(size: int, original: int | None, limit: float) -> Check:
     if not original:
-        return Check("size", "not run", "the size ratio needs an original")
+        return Check("size", Status.SKIPPED, "the size ratio needs an original")
     ratio = size / original
     reason = f"{ratio:.4f} of the original's {original:,} bytes, limit {limit:g}"
     return Check("size", _status(ratio <= limit), reason)
@@ -223,7 +225,7 @@ def _ratio_check(size: int, original: int | None, limit: float) -> Check:
 
 def _with_padding(check: Check, ledger: Ledger) -> Check:
     parts = [entry for entry in ledger.entries if entry.kind == "padding"]
-    if check.status != "missed" or not parts:
+    if check.status != Status.FAILED or not parts:
         return check
     largest = max(parts, key=lambda entry: entry.size_bytes)
     told = f"{sum(entry.size_bytes for entry in parts):,} bytes are padding"
@@ -247,4 +249,4 @@ def _spelled(name: str) -> str:
 
 
 def _status(passed: bool) -> Status:
-    return "passed" if passed else "missed"
+    return Status.PASSED if passed else Status.FAILED

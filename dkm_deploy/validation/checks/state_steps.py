@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from dkm_deploy.model.inputs import Inputs
 from dkm_deploy.model.run import Outputs
 from dkm_deploy.model.steps import Steps
-from dkm_deploy.validation.check import Check
+from dkm_deploy.validation.check import Check, Status
 
 _NAMED = 5
 _REMEDY = "give several, inputs=dkm.Steps([..])"
@@ -39,19 +39,19 @@ def over_steps(
     """
     if isinstance(inputs, Steps) and len(inputs) > 1:
         count = len(inputs)
-        if parity.status == "passed":
+        if parity.status == Status.PASSED:
             return replace(parity, reason=f"{parity.reason}; over {count} steps")
-        if parity.status != "missed":
+        if parity.status != Status.FAILED:
             return parity
         off = (n for n in range(1, count + 1) if misses(_until(n, count, *outputs)))
         found = f"; first off at step {place} of {count}" if (place := next(off, None)) else ""
         return replace(parity, reason=parity.reason + found)
-    if parity.status == "passed" and states:
+    if parity.status == Status.PASSED and states:
         names = list(states)
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         kept = ", ".join(names[:_NAMED]) + more
         reason = f"only the first step was run ({parity.reason}), and the file keeps {kept}"
-        return Check("parity", "not run", f"{reason}; {_REMEDY}", blocks=True)
+        return Check("parity", Status.SKIPPED, f"{reason}; {_REMEDY}", blocks=True)
     return parity
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dkm_deploy.formats.dense_tensor import DenseReader
 from dkm_deploy.formats.reader import Reader
-from dkm_deploy.validation.check import Check
+from dkm_deploy.validation.check import Check, Status
 from dkm_deploy.validation.dense_weights.match import Comparison, Difference, compare
 from dkm_deploy.validation.dense_weights.reference import DenseReference
 
@@ -52,13 +52,13 @@ def dense_check(
         if several and _weight_of(name) in known and not found.may_hold(array.size):
             wrong.append(f"{name}: not in the file, and not zero")
     if wrong:
-        return Check("dense", "missed", "; ".join(wrong))
+        return Check("dense", Status.FAILED, "; ".join(wrong))
     left = [_listed("not found in the file", lacking)] if lacking else []
     left += [_listed("in the file but no weight of the model", found.strange)] * bool(found.strange)
     left += [_listed("zero in the model, and so left out", zero)] if zero else []
     if not found.equal and (lacking or found.strange):
         return _not_run(f"none could be compared; {'; '.join(left)}")
-    return Check("dense", "passed", "; ".join([_counted(found, reference), *left]))
+    return Check("dense", Status.PASSED, "; ".join([_counted(found, reference), *left]))
 
 
 def _is_bias(name: str) -> bool:
@@ -73,7 +73,7 @@ def _weight_of(name: str) -> str:
 
 
 def _not_run(reason: str) -> Check:
-    return Check("dense", "not run", reason)
+    return Check("dense", Status.SKIPPED, reason)
 
 
 def _counted(found: Comparison, reference: DenseReference) -> str:

@@ -60,33 +60,33 @@ def test_the_evaluator_takes_pixels_and_gives_the_label(tmp_path, frozen):
     torch.testing.assert_close(torch.tensor(outputs["classLabel_probs"]), scores)
 
 
-def test_a_wrong_model_is_missed_and_located(tmp_path, frozen):
+def test_a_wrong_model_fails_and_located(tmp_path, frozen):
     _, x = _photographs(2)
     options = {"images": {"x": IMAGE}, "class_labels": LABELS, **EXACT}
     path = dkm.convert(frozen, x[:1], tmp_path / "m.mlpackage", **options).path
     with torch.no_grad():
         frozen.conv.bias.add_(0.5)
     parity = _verdict(path, frozen, x)["parity"]
-    assert parity["status"] == "missed"
+    assert parity["status"] == "failed"
     assert "first off in conv" in parity["reason"]
 
 
 @pytest.mark.parametrize("change", [lambda x: x + 1e-3, lambda x: 3 * x, lambda x: x * torch.nan])
-def test_numbers_that_are_no_pixels_are_not_run(tmp_path, frozen, change):
+def test_numbers_that_are_no_pixels_are_skipped(tmp_path, frozen, change):
     _, x = _photographs(1)
     path = dkm.convert(frozen, x, tmp_path / "m.mlpackage", images={"x": IMAGE}).path
     checks = _verdict(path, frozen, change(x))
     assert checks["palettes"]["status"] == "passed"
-    assert checks["parity"]["status"] == "not run"
+    assert checks["parity"]["status"] == "skipped"
     assert "input 'x' is an image in the file: whole pixels of 0" in checks["parity"]["reason"]
 
 
-def test_an_image_of_another_tool_is_not_run(tmp_path, frozen):
+def test_an_image_of_another_tool_is_skipped(tmp_path, frozen):
     _, x = _photographs(1)
     path = dkm.convert(frozen, x, tmp_path / "m.mlpackage", images={"x": IMAGE}).path
     _change(path, lambda metadata: metadata.pop(IMAGES_KEY))
     parity = _verdict(path, frozen, x)["parity"]
-    assert parity["status"] == "not run"
+    assert parity["status"] == "skipped"
     assert "the file does not say how its pixels become" in parity["reason"]
 
 
@@ -131,7 +131,7 @@ def test_an_image_of_another_shape_says_so(tmp_path, frozen):
             session.run(given)
 
 
-def test_a_label_that_is_not_the_best_is_missed(tmp_path, frozen, monkeypatch):
+def test_a_label_that_is_not_the_best_fails(tmp_path, frozen, monkeypatch):
     _, x = _photographs(1)
     options = {"class_labels": LABELS, **EXACT}
     path = dkm.convert(frozen, x, tmp_path / "m.mlpackage", **options).path
@@ -142,7 +142,7 @@ def test_a_label_that_is_not_the_best_is_missed(tmp_path, frozen, monkeypatch):
         session, "run", lambda *given: run(*given) | {"classLabel": np.array(worst)}
     )
     parity = _verdict(path, frozen, x)["parity"]
-    assert parity["status"] == "missed"
+    assert parity["status"] == "failed"
     assert parity["reason"].startswith(f"the file gives the label '{worst}'; the highest score")
 
 

@@ -45,7 +45,7 @@ document.getElementById("frame").onload = (event) => {{
 """
 
 
-@pytest.fixture(params=["demo", "missed", "unchecked", "runs"])
+@pytest.fixture(params=["demo", "failed", "unchecked", "runs"])
 def source(request, tmp_path):
     if request.param == "runs":
         report = request.getfixturevalue("demo")

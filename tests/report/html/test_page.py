@@ -50,7 +50,7 @@ class Page(HTMLParser):
             self._rows[-1][-1] += data.strip()
 
 
-@pytest.fixture(params=["demo", "missed", "unchecked"])
+@pytest.fixture(params=["demo", "failed", "unchecked"])
 def source(request: pytest.FixtureRequest) -> str:
     return page(request.getfixturevalue(request.param))
 
@@ -85,13 +85,13 @@ def test_every_table_has_as_many_cells_as_its_head(source: str) -> None:
         assert {len(row) for row in rows} == {len(rows[0])}
 
 
-def test_strings_of_the_data_are_text_only(missed: Values) -> None:
-    parsed = Page(page(missed))
+def test_strings_of_the_data_are_text_only(failed: Values) -> None:
+    parsed = Page(page(failed))
     safe = '<script>alert("1")</script>[red]\\x1b[2J &amp;.onnx'
     # Name in verdict (4 times), models, heading, path, check reasons (2), output, layer, dense (2),
     # limit, provenance (2): each of them read back by the parser as it was written.
     assert parsed.text.count(safe) == 4 + 1 + 2 + 2 + 1 + 1 + 2 + 1 + 2 + 1
-    assert "\x1b" not in page(missed)
+    assert "\x1b" not in page(failed)
 
 
 def test_the_models_are_shown_with_their_figures(demo: Values) -> None:
@@ -111,9 +111,9 @@ def test_the_models_are_shown_with_their_figures(demo: Values) -> None:
     ]
 
 
-def test_the_verdict_comes_first_with_every_reason(missed: Values) -> None:
-    top, _ = Page(page(missed)).text.split("Models", 1)
-    assert "3 limits missed, 1 check not run" in top
+def test_the_verdict_comes_first_with_every_reason(failed: Values) -> None:
+    top, _ = Page(page(failed)).text.split("Models", 1)
+    assert "3 checks failed, 1 check skipped" in top
     assert "size: 1,238,667 bytes, limit 1,000,000" in top
     assert "model.aimodel: parity: model.aimodel: nothing here runs '.aimodel' files" in top
 
@@ -132,14 +132,14 @@ def test_the_bar_and_its_legend_add_up_to_the_file(demo: Values) -> None:
     assert widths == pytest.approx([100 * size / sizes[-1] for size in sizes[:-1]], abs=1e-3)
 
 
-def test_errors_of_each_output_are_shown_in_full(demo: Values, missed: Values) -> None:
+def test_errors_of_each_output_are_shown_in_full(demo: Values, failed: Values) -> None:
     row = Page(page(demo)).tables["Outputs of model.onnx"][1]
     assert row == [
         "logits", "5.72e-06", "8.10e-07", "4.30e-06", "2.22e-07", "9.10e-07", "133.1", "141.2",
         "1.000000", "0",
     ]  # fmt: skip
     broken = next(
-        rows for name, rows in Page(page(missed)).tables.items() if name.startswith("Outputs")
+        rows for name, rows in Page(page(failed)).tables.items() if name.startswith("Outputs")
     )
     assert broken[1][1:] == ["-", "1.00", "2.00", "-", "-", "-", "-", "-", "7"]
 

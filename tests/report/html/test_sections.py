@@ -63,8 +63,8 @@ def test_what_a_device_gave_has_no_bytes_of_its_own(demo: Values) -> None:
 
 
 def test_a_verdict_has_the_colour_of_its_state(demo: Values, unchecked: Values) -> None:
-    assert sections.verdict(demo).startswith('<div class="verdict passed">')
-    assert sections.verdict(unchecked).startswith('<div class="verdict not-run">')
+    assert sections.verdict(demo).startswith('<div class="verdict good">')
+    assert sections.verdict(unchecked).startswith('<div class="verdict open">')
 
 
 def test_a_limit_of_an_output_that_the_page_does_not_know_is_shown(demo: Values) -> None:

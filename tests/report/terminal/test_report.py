@@ -46,7 +46,7 @@ def palettes() -> dict[str, Palette]:
     return {NAME: Palette(indices, np.zeros((8, 1, 4, 1), np.float16))}
 
 
-@pytest.mark.parametrize("fixture", ["demo", "missed"])
+@pytest.mark.parametrize("fixture", ["demo", "failed"])
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_report_fits_the_terminal(
     fixture: str, width: int, request: pytest.FixtureRequest
@@ -56,27 +56,27 @@ def test_a_report_fits_the_terminal(
 
 
 @pytest.mark.parametrize("width", [30, 80, 120])
-def test_no_figure_is_cut_at_any_width(demo: Values, missed: Values, width: int) -> None:
+def test_no_figure_is_cut_at_any_width(demo: Values, failed: Values, width: int) -> None:
     text = shown(demo, width, tty=True)
     for figure in ("97.22", "99.17%", "5.72e-06", "331,816", "25,208", "13.2x", "2.05"):
         assert figure in text.split()
-    assert "1,238,667" in shown(missed, width, tty=True).split()
+    assert "1,238,667" in shown(failed, width, tty=True).split()
 
 
-def test_in_a_log_file_a_row_is_one_line_without_codes(missed: Values) -> None:
-    text = shown(missed, 40, tty=False)
+def test_in_a_log_file_a_row_is_one_line_without_codes(failed: Values) -> None:
+    text = shown(failed, 40, tty=False)
     lines = text.splitlines()
     name = '<script>alert("1")</script>[red]\\x1b[2J &amp;.onnx'
-    rows = [line for line in lines if line.startswith(name) and "missed" in line]
-    assert [row.split()[-1] for row in rows] == ["missed"]
+    rows = [line for line in lines if line.startswith(name) and "failed" in line]
+    assert [row.split()[-1] for row in rows] == ["failed"]
     assert "ONNX Runtime 1.31.1 (CPU)" in rows[0]
-    assert "not run  parity    model.aimodel: nothing here runs '.aimodel' files" in text
-    assert "3 limits missed, 1 check not run: 2 files against PyTorch on 1 input." in lines
+    assert "skipped  parity    model.aimodel: nothing here runs '.aimodel' files" in text
+    assert "3 checks failed, 1 check skipped: 2 files against PyTorch on 1 input." in lines
 
 
-def test_names_can_neither_style_nor_command_the_terminal(missed: Values) -> None:
+def test_names_can_neither_style_nor_command_the_terminal(failed: Values) -> None:
     for tty in (True, False):
-        text = shown(missed, 200, tty=tty)
+        text = shown(failed, 200, tty=tty)
         assert "\x1b" not in text
         assert "[red]\\x1b[2J" in text
 
@@ -109,8 +109,8 @@ def test_names_of_checks_are_never_broken(demo: Values) -> None:
     assert any(row.startswith("passed  an-uncommonly-long-name  3 of 3") for row in rows)
 
 
-def test_figures_without_a_value_are_dashes(missed: Values) -> None:
-    text = shown(missed, 200, tty=True)
+def test_figures_without_a_value_are_dashes(failed: Values) -> None:
+    text = shown(failed, 200, tty=True)
     row = next(line for line in text.splitlines() if line.startswith("model.aimodel"))
     assert row.split()[1:] == ["-", "-", "-", "1,238,667", "-", "2.05", "-", "incomplete"]
     assert not {"None", "nan", "null"} & set(text.split())

@@ -73,8 +73,8 @@ def test_text_from_outside_has_no_style_of_its_own() -> None:
     ("value", "expected"),
     [
         ("passed", Text("passed", "green")),
-        ("missed", Text("missed", "bold red")),
-        ("not run", Text("not run", "yellow")),
+        ("failed", Text("failed", "bold red")),
+        ("skipped", Text("skipped", "yellow")),
         ("novel", Text("novel", "")),
         (None, Text("-", "")),
     ],

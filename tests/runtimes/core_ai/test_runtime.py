@@ -66,7 +66,7 @@ def net(tmp_path_factory):
 def test_validate(net):
     frozen, path = net
     report = dkm.validate([path], reference=frozen, original=small_net(), inputs=images(4))
-    assert report, report.missed
+    assert report, report.failed
     assert f"Core AI {version('coreai-core')}" in str(report.to_dict())
 
 
@@ -75,7 +75,7 @@ def test_an_asset_in_float16_is_judged_by_the_limits_of_float16(net, tmp_path):
     path = tmp_path / "m.aimodel"
     dkm.convert(frozen, images(1), path, compute_precision="float16")
     report = dkm.validate([path], reference=frozen, inputs=images(4))
-    assert report, report.missed
+    assert report, report.failed
     assert "x the model's own float16 noise" in str(report.to_dict())
     strict = dkm.Limits(max_relative_error=1e-4)  # that of float32
     assert not dkm.validate([path], reference=frozen, inputs=images(4), limits=strict)
@@ -132,8 +132,8 @@ def test_the_first_layer_that_is_off_is_named(net):
         changed.head.bias[0] += 1
     report = dkm.validate([path], reference=changed, inputs=images(2))
     assert not report
-    assert "first off in head: " in str(report.missed)
-    assert "its input is right" in str(report.missed)
+    assert "first off in head: " in str(report.failed)
+    assert "its input is right" in str(report.failed)
 
 
 def test_an_infinite_value_is_located_too(net, tmp_path):
@@ -143,7 +143,7 @@ def test_an_infinite_value_is_located_too(net, tmp_path):
         changed.head.bias[0] = torch.inf
     path = dkm.convert(changed, images(1), tmp_path / "m.aimodel").path
     report = dkm.validate([path], reference=frozen, inputs=images(2))
-    assert "first off in head: relative error inf" in report.missed[0]
+    assert "first off in head: relative error inf" in report.failed[0]
 
 
 def test_values_around_every_kind_of_layer(tmp_path):

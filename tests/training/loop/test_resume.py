@@ -92,7 +92,7 @@ class TestResuming:
         subprocess.run([*command[:-1], "0"], check=True)
         assert_same(torch.load(end, weights_only=True), whole["global"])
 
-    def test_a_finished_run_is_not_run_again(self, tmp_path):
+    def test_a_finished_run_is_skipped_again(self, tmp_path):
         model, first = run(tmp_path / "run.pt")
         written = (tmp_path / "run.pt").read_bytes()
         again, second = run(tmp_path / "run.pt", seed=9, after_step=kill_at(STEPS))

@@ -15,7 +15,7 @@ COST = Cost(1.0, 1.0, 1.0, 1.0, None, None)
 COSTS = Costs(COST, COST, {"median_s": 1.5, "load_s": 1.2}, "the dense file", 1, 1, 1)
 
 
-@pytest.mark.parametrize(("limit", "status"), [(1.5, "passed"), (1.49, "missed")])
+@pytest.mark.parametrize(("limit", "status"), [(1.5, "passed"), (1.49, "failed")])
 def test_a_ratio_up_to_its_limit_passes(limit, status):
     (found,) = cost_checks(COSTS, "", dkm.Limits(max_latency_ratio=limit))
     assert (found.name, found.status) == ("cost", status)
@@ -26,7 +26,7 @@ def test_a_ratio_up_to_its_limit_passes(limit, status):
 def test_each_limit_is_about_its_own_figure():
     limits = dkm.Limits(max_latency_ratio=1.4, max_load_ratio=1.4, max_peak_ratio=1.4)
     found = cost_checks(COSTS, "", limits)
-    assert [check.status for check in found] == ["missed", "passed", "not run"]
+    assert [check.status for check in found] == ["failed", "passed", "skipped"]
     assert found[1].reason == "load time 1.20 times that of the dense file, limit 1.4"
     assert found[2].reason == "peak memory: none was seen of the dense file"
     assert {check.name for check in found} == {"cost"}
@@ -38,19 +38,19 @@ def test_each_limit_is_about_its_own_figure():
         f"{what}: nothing to compare with: no file"
         for what in ("median latency", "load time", "peak memory")
     ]
-    assert {(check.name, check.status) for check in alone} == {("cost", "not run")}
+    assert {(check.name, check.status) for check in alone} == {("cost", "skipped")}
 
 
-def test_what_was_not_measured_is_not_run():
+def test_what_was_not_measured_is_skipped():
     limits = dkm.Limits(max_load_ratio=2)
     assert cost_checks(None, "", dkm.Limits()) == []
     (unasked,) = cost_checks(None, "", limits)
-    assert (unasked.name, unasked.status) == ("cost", "not run")
+    assert (unasked.name, unasked.status) == ("cost", "skipped")
     assert unasked.reason == (
         "load time: the cost was not measured: --cost (cost=dkm.CostOptions()) does it"
     )
-    assert cost_checks(None, "it hung", limits) == [Check("cost", "not run", "load time: it hung")]
-    assert cost_checks(None, "it hung", dkm.Limits()) == [Check("cost", "not run", "it hung")]
+    assert cost_checks(None, "it hung", limits) == [Check("cost", "skipped", "load time: it hung")]
+    assert cost_checks(None, "it hung", dkm.Limits()) == [Check("cost", "skipped", "it hung")]
 
 
 def _round(**figures):

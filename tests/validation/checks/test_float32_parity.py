@@ -69,9 +69,9 @@ def _parity(file, frozen, inputs):
     return next(check for check in report.files[0].checks if check.name == "parity")
 
 
-def test_what_float16_hides_is_missed_in_float32(frozen, inputs, wrong):
+def test_what_float16_hides_fails_in_float32(frozen, inputs, wrong):
     parity = _parity(wrong, frozen, inputs)
-    assert parity.status == "missed"
+    assert parity.status == "failed"
     assert parity.reason.startswith("float16 hides it, but computed in float32: output: ")
     assert "the model's own float32 with float16 weights noise" in parity.reason
 
@@ -96,7 +96,7 @@ def test_a_file_that_overflows_is_told_that_float32_has_room(tmp_path):
     frozen, inputs = dkm.palettize(Loud(), 4), torch.randn(16, 8)
     file = dkm.convert(frozen, inputs[:1], tmp_path / "m.mlpackage")
     parity = _parity(file, frozen, inputs)
-    assert parity.status == "missed"
+    assert parity.status == "failed"
     assert "computed in float32 it passes: compute_precision='float32'" in parity.reason
 
 
@@ -118,7 +118,7 @@ def test_convert_tries_in_float32_what_float16_hides(frozen, inputs, wrong):
 class TestByArraysAlone:
     """A file that gives 1 everywhere, judged by limits that the test sets."""
 
-    PASSED, MISSED = Check("parity", "passed", "p"), Check("parity", "missed", "m")
+    PASSED, MISSED = Check("parity", "passed", "p"), Check("parity", "failed", "m")
     TASK = Task(
         *(np.ones((2, 3), np.float32), {"y": np.ones((2, 3), np.float32)}, None, None),
         *(accuracy, dkm.Limits(), {}),
@@ -161,19 +161,19 @@ class TestByArraysAlone:
 
     def test_a_miss_in_float16_alone_has_a_remedy(self, judged):
         told = "computed in float32 it passes: compute_precision='float32' keeps what float16 loses"
-        assert judged(self.MISSED, 0.5) == Check("parity", "missed", f"m; {told}")
+        assert judged(self.MISSED, 0.5) == Check("parity", "failed", f"m; {told}")
         assert judged(self.MISSED, 2, 2) == self.MISSED
 
     def test_what_float16_hides_is_told(self, judged):
         reason = f"float16 hides it, but computed in float32: {self.OFF}"
-        assert judged(self.PASSED, 2, 2) == Check("parity", "missed", reason)
+        assert judged(self.PASSED, 2, 2) == Check("parity", "failed", reason)
 
     def test_chance_is_told_first(self, judged):
         runs = count()
         found = judged(self.PASSED, 2, 2, run=lambda inputs: {"z": inputs["x"] + next(runs)})
         told = "the file gives other outputs on a second run: it is random"
         reason = f"float16 hides it, but computed in float32: {told}; {self.OFF}"
-        assert found == Check("parity", "missed", reason)
+        assert found == Check("parity", "failed", reason)
 
     def test_where_nothing_can_be_compared_in_float32_the_verdict_stays(self, judged):
         nothing = {"y": np.full((2, 3), np.nan, np.float32)}
@@ -186,5 +186,5 @@ class TestByArraysAlone:
 
         found = judged(self.MISSED, run=fails)
         reason = "m; not computed in float32: KeyError: 'op'"
-        assert found == Check("parity", "missed", reason)
+        assert found == Check("parity", "failed", reason)
         assert with_float32(self.PASSED, Path("other.x"), self.TASK) == self.PASSED

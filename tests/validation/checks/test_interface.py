@@ -123,9 +123,9 @@ def predicted(spec) -> None:
         (predicted, "predicted are 'other', 'classLabel_probs', wanted 'classLabel', "),
     ],
 )
-def test_a_changed_classifier_is_missed(classifier, edited, change, told):
+def test_a_changed_classifier_fails(classifier, edited, change, told):
     found = check(edited(classifier, change))
-    assert found.status == "missed"
+    assert found.status == "failed"
     assert told in found.reason
 
 
@@ -148,10 +148,10 @@ def test_a_file_that_was_asked_for_otherwise(classifier, tmp_path):
     how = {"reference": frozen, "inputs": x}
     assert dkm.validate([other], **how)
     report = dkm.validate([other], **how, interface=classifier.interface)
-    [missed] = report.missed
+    [missed] = report.failed
     assert "interface: input 'x' is a BGR image, wanted RGB; class label 0 is 'c4', " in missed
     dkm.write_golden(tmp_path / "golden", **how, interface=classifier.interface)
-    assert dkm.replay([other], tmp_path / "golden").missed == report.missed
+    assert dkm.replay([other], tmp_path / "golden").failed == report.failed
     dkm.write_golden(tmp_path / "other", **how, interface=other.interface)
     assert dkm.replay([other], tmp_path / "other")
 
@@ -180,9 +180,9 @@ def whole(spec) -> None:
         (whole, "output 'left' is int32, wanted float32"),
     ],
 )
-def test_a_changed_package_is_missed(two, edited, change, told):
+def test_a_changed_package_fails(two, edited, change, told):
     found = check(edited(two[".mlpackage"], change))
-    assert found.status == "missed"
+    assert found.status == "failed"
     assert told in found.reason
 
 
@@ -203,7 +203,7 @@ def test_onnx_outputs_in_another_order_or_renamed(two, tmp_path):
     assert found.status == "passed"
     assert "the file does not say what was asked for" in found.reason
     assert "output 'other' is matched by its place with PyTorch's 'left'" in found.reason
-    assert check(tmp_path / "m.onnx", two[".onnx"].interface).status == "missed"
+    assert check(tmp_path / "m.onnx", two[".onnx"].interface).status == "failed"
     assert check(tmp_path / "m.onnx", two[".mlpackage"].interface).status == "passed"
 
 
@@ -285,10 +285,10 @@ def test_outputs_of_other_names_are_told_by_their_place():
 def test_what_is_wrong_is_told_once():
     wrong = "outputs are 'a', 'b', wanted 'b', 'a'"
     asked = _interface("b", "a")
-    assert _told(PLAIN, asked, asked) == ("missed", wrong)
-    assert _told(PLAIN, asked, outputs=("c", "d")) == ("missed", f"{wrong}; {RENAMED}")
+    assert _told(PLAIN, asked, asked) == ("failed", wrong)
+    assert _told(PLAIN, asked, outputs=("c", "d")) == ("failed", f"{wrong}; {RENAMED}")
     both = _told(PLAIN, asked, _interface("a"))
-    assert both == ("missed", f"outputs are 'a', 'b', wanted 'a'; {wrong}")
+    assert both == ("failed", f"outputs are 'a', 'b', wanted 'a'; {wrong}")
 
 
 def test_where_nothing_reads_an_interface_names_of_outputs_are_compared():
@@ -297,7 +297,7 @@ def test_where_nothing_reads_an_interface_names_of_outputs_are_compared():
         assert found.name == "interface"
         return found.status, found.reason
 
-    assert told() == ("not run", "nothing here reads that of .x files")
+    assert told() == ("skipped", "nothing here reads that of .x files")
     alone = "names of outputs alone are compared, of .x files"
     assert told("a", "b") == ("passed", alone)
     assert told("c", "d") == ("passed", f"{alone}; {RENAMED}")

@@ -27,16 +27,16 @@ def _ledger(*entries):
 
 
 class TestPalettes:
-    def test_one_too_many_in_the_file_is_missed(self):
+    def test_one_too_many_in_the_file_fails(self):
         stored = {"a": _palette(), "b": _palette()}
         found = palettes_check({"a": _palette()}, stored, _ledger())
-        assert (found.status, found.reason) == ("missed", "b is not a palette of the model")
+        assert (found.status, found.reason) == ("failed", "b is not a palette of the model")
 
     def test_every_one_counts(self):
         stored = {"a": _palette(), "b": _palette(2), "c": _palette()}
         frozen = {name: _palette() for name in "abd"}
         found = palettes_check(frozen, stored, _ledger())
-        assert found.status == "missed"
+        assert found.status == "failed"
         assert found.reason.startswith("b: ")
         assert found.reason.endswith(" (and 2 more)")
         same = {name: _palette() for name in "ab"}
@@ -67,7 +67,7 @@ class TestPalettes:
     def test_the_first_by_name_is_told_of_several(self):
         found = palettes_check({"z": _palette(), "b": _palette()}, {}, _ledger())
         reason = "b is not a palette in the file (and 1 more)"
-        assert found == Check("palettes", "missed", reason)
+        assert found == Check("palettes", "failed", reason)
 
     def test_the_types_of_the_tables_are_told(self):
         one, half = _palette(), _palette().astype(np.float16)
@@ -81,7 +81,7 @@ class TestPalettes:
     def test_without_palettes_nothing_can_be_compared(self):
         found = palettes_check({}, {"a": _palette()}, _ledger())
         reason = "the reference has no palettes to compare with"
-        assert found == Check("palettes", "not run", reason)
+        assert found == Check("palettes", "skipped", reason)
 
 
 def _told(value, agreement=None, low=None, high=None):
@@ -91,7 +91,7 @@ def _told(value, agreement=None, low=None, high=None):
 
 class TestAnswers:
     @pytest.mark.parametrize(
-        ("loss", "status"), [(1.0, "passed"), (1.001, "missed"), (-5, "passed"), (0, "passed")]
+        ("loss", "status"), [(1.0, "passed"), (1.001, "failed"), (-5, "passed"), (0, "passed")]
     )
     def test_a_loss_up_to_its_limit_passes(self, loss, status):
         (found,) = answer_checks(_told(loss), dkm.Limits(max_metric_loss=1), "")
@@ -109,7 +109,7 @@ class TestAnswers:
         assert found.reason.endswith(f"; 95 % interval {low} to {high} (method){told}")
 
     @pytest.mark.parametrize(
-        ("agreement", "status"), [(0.9, "passed"), (0.899, "missed"), (1, "passed")]
+        ("agreement", "status"), [(0.9, "passed"), (0.899, "failed"), (1, "passed")]
     )
     def test_agreement_from_its_limit_on_passes(self, agreement, status):
         (found,) = answer_checks(_told(0, agreement), dkm.Limits(min_agreement=0.9), "")
@@ -136,30 +136,30 @@ class TestAnswers:
         )
 
     @pytest.mark.parametrize("metric", [float("nan"), float("inf"), float("-inf")])
-    def test_a_metric_that_is_no_number_is_missed(self, metric):
+    def test_a_metric_that_is_no_number_fails(self, metric):
         told = Answered(metric, Loss(-1.0, None, None, "method"), Answers())
         (found,) = answer_checks(told, dkm.Limits(max_metric_loss=1), "")
-        assert found.status == "missed"
+        assert found.status == "failed"
 
     @pytest.mark.parametrize(
         ("told", "check"),
         [
             (
                 Answered(None, None, Answers(), "it cannot be computed"),
-                Check("metric", "missed", "it cannot be computed"),
+                Check("metric", "failed", "it cannot be computed"),
             ),
             (
                 Answered(None, None, Answers()),
-                Check("metric", "not run", "it needs an original, labels and the file's outputs"),
+                Check("metric", "skipped", "it needs an original, labels and the file's outputs"),
             ),
             (
                 Answered(90.0, None, Answers()),
-                Check("metric", "not run", "it needs an original, labels and the file's outputs"),
+                Check("metric", "skipped", "it needs an original, labels and the file's outputs"),
             ),
             (
                 Answered(0.0, Loss(0.0, None, None, ""), Answers()),
                 Check(
-                    *("metric", "not run"),
+                    *("metric", "skipped"),
                     "0, and 0 of the original: it tells nothing; are these the right labels?",
                     blocks=True,
                 ),
@@ -173,12 +173,12 @@ class TestAnswers:
     def test_a_metric_of_zero_is_one_where_the_original_had_another(self):
         told = Answered(0.0, Loss(2.0, None, None, ""), Answers())
         (found,) = answer_checks(told, dkm.Limits(max_metric_loss=1), "")
-        assert found.status == "missed"
+        assert found.status == "failed"
 
     @pytest.mark.parametrize(("limit", "blocks"), [(1, True), (None, False)])
     def test_a_metric_that_decides_nothing_blocks_where_it_has_a_limit(self, limit, blocks):
         found = answer_checks(_told(1), dkm.Limits(max_metric_loss=limit), "it guesses")
-        assert found == [Check("metric", "not run", "it guesses", blocks)]
+        assert found == [Check("metric", "skipped", "it guesses", blocks)]
 
     def test_agreement_tells_of_inputs_that_nobody_answers(self):
         told = Answered(None, None, Answers(agreement=0.75, unanswered=2))
@@ -199,22 +199,22 @@ class TestAnswers:
     def test_without_answers_there_is_no_agreement(self, reason, told, blocks):
         answers = Answered(None, None, Answers(reason=reason))
         found = answer_checks(answers, dkm.Limits(min_agreement=0.5), "")
-        assert found == [Check("agreement", "not run", told, blocks)]
+        assert found == [Check("agreement", "skipped", told, blocks)]
 
 
 class TestSize:
-    @pytest.mark.parametrize(("most", "status"), [(100, "passed"), (99, "missed")])
+    @pytest.mark.parametrize(("most", "status"), [(100, "passed"), (99, "failed")])
     def test_bytes_up_to_the_limit_pass(self, most, status):
         (found,) = size_checks(_ledger(Entry("dense", "a", 100)), None, dkm.Limits(max_bytes=most))
         assert found == Check("size", status, f"100 bytes, limit {most}")
 
-    @pytest.mark.parametrize(("ratio", "status"), [(0.5, "passed"), (0.49, "missed")])
+    @pytest.mark.parametrize(("ratio", "status"), [(0.5, "passed"), (0.49, "failed")])
     def test_a_ratio_up_to_the_limit_passes(self, ratio, status):
         ledger, limits = _ledger(Entry("dense", "a", 100)), dkm.Limits(max_size_ratio=ratio)
         (found,) = size_checks(ledger, 200, limits)
         assert found.status == status
         assert found.reason == f"0.5000 of the original's 200 bytes, limit {ratio}"
-        none = [Check("size", "not run", "the size ratio needs an original")]
+        none = [Check("size", "skipped", "the size ratio needs an original")]
         assert size_checks(ledger, None, limits) == size_checks(ledger, 0, limits) == none
         assert found.name == "size"
 

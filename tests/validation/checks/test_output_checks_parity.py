@@ -47,21 +47,21 @@ def _check(found, limits=None, own=None, reason="", ran=True):
     ],
 )
 def test_each_limit_is_about_its_own_figure(limit, told, kept, beside):
-    for value, status in ((kept, "passed"), (beside, "missed")):
+    for value, status in ((kept, "passed"), (beside, "failed")):
         wanted = {"max_relative_error": 0.125, "max_element_error": 1.0} | {limit: value}
         limits = dkm.Limits(outputs={"out": dkm.OutputLimits(**wanted)})
         found = _check({"out": ERRORS}, limits)
         assert (found.name, found.status) == ("parity", status)
-        if status == "missed":
+        if status == "failed":
             assert found.reason == f"out: {told.format(value)}"
         else:
             assert found.reason == "out: relative error 1.25e-01, limit 1.25e-01"
 
 
-def test_every_limit_that_is_missed_is_told():
+def test_every_limit_that_fails_is_told():
     limits = dkm.Limits(outputs={"a": dkm.OutputLimits(max_abs_error=0.1, min_cosine=0.9)})
     found = _check({"a": replace(ERRORS, nonfinite=2)}, limits)
-    assert found.status == "missed"
+    assert found.status == "failed"
     assert found.reason == (
         "a: 2 NaN or infinite; a: largest difference 5.00e-01, limit 1.00e-01; "
         "a: cosine 0.875, limit 0.9"
@@ -76,14 +76,14 @@ def test_decibels_without_noise_keep_every_limit():
     assert found.status == "passed"
 
 
-@pytest.mark.parametrize(("ran", "status"), [(True, "missed"), (False, "not run")])
+@pytest.mark.parametrize(("ran", "status"), [(True, "failed"), (False, "skipped")])
 def test_without_errors_the_reason_is_told(ran, status):
     assert _check({}, reason="it hung", ran=ran) == Check("parity", status, "it hung")
 
 
-def test_an_output_beside_its_own_noise_is_missed_by_its_three_worst_slices():
+def test_an_output_beside_its_own_noise_fails_by_its_three_worst_slices():
     found = _check({"a": ERRORS}, own={"a": _judged(4, 3, 2, 1.5, infinite=6)})
-    assert found.status == "missed"
+    assert found.status == "failed"
     assert found.reason == (
         "a: relative error 1.25e-01: "
         "error of sample 3 8.00e-02, limit 2.00e-02 (2 x the model's own 1.00e-02); "
@@ -95,12 +95,12 @@ def test_an_output_beside_its_own_noise_is_missed_by_its_three_worst_slices():
 
 def test_only_slices_beyond_their_limit_are_told():
     found = _check({"a": ERRORS}, own={"a": _judged(2, 1, 0.5)})
-    assert found.status == "missed"
+    assert found.status == "failed"
     assert found.reason == (
         "a: relative error 1.25e-01: "
         "error of sample 3 4.00e-02, limit 2.00e-02 (2 x the model's own 1.00e-02)"
     )
-    assert _check({"a": ERRORS}, own={"a": _judged(float("nan"))}).status == "missed"
+    assert _check({"a": ERRORS}, own={"a": _judged(float("nan"))}).status == "failed"
 
 
 def test_what_passes_tells_the_output_nearest_to_its_limit():
@@ -145,11 +145,11 @@ def test_a_limit_of_zero_takes_nothing_where_there_is_no_error():
     assert found.reason.startswith("b: ")
 
 
-def test_an_output_without_a_finite_value_is_not_run_and_blocks():
+def test_an_output_without_a_finite_value_is_skipped_and_blocks():
     empty = replace(ERRORS, compared=0, relative=9.0)
     limits = dkm.Limits(max_relative_error=1)
     found = _check({"a": ERRORS, "b": empty}, limits)
     assert found == Check(
-        "parity", "not run", "b: PyTorch gives no finite value to compare with", blocks=True
+        "parity", "skipped", "b: PyTorch gives no finite value to compare with", blocks=True
     )
     assert _check({"a": replace(empty, nonfinite=1)}, limits).reason == "a: 1 NaN or infinite"

@@ -10,8 +10,8 @@ import dkm_deploy as dkm
 from dkm_deploy.validation.check import Check
 from dkm_deploy.validation.checks.state_steps import over_steps
 
-PASSED, MISSED = Check("parity", "passed", "p"), Check("parity", "missed", "m")
-NOT_RUN = Check("parity", "not run", "n")
+PASSED, MISSED = Check("parity", "passed", "p"), Check("parity", "failed", "m")
+NOT_RUN = Check("parity", "skipped", "n")
 EXPECTED = {"y": np.arange(8.0).reshape(4, 2), "z": np.arange(2.0)}
 
 
@@ -36,7 +36,7 @@ def test_the_first_step_that_is_off_is_named(row, step):
     actual = {"y": EXPECTED["y"].copy(), "z": EXPECTED["z"]}
     actual["y"][row:] += 1
     found = _check(MISSED, _steps(2), actual=actual)
-    assert found == Check("parity", "missed", f"m; first off at step {step} of 2")
+    assert found == Check("parity", "failed", f"m; first off at step {step} of 2")
 
 
 def test_any_output_may_be_the_first_that_is_off():
@@ -54,7 +54,7 @@ def test_one_step_of_a_file_with_state_proves_nothing(inputs):
     found = _check(PASSED, inputs, ["k", "v"])
     reason = "only the first step was run (p), and the file keeps k, v; "
     remedy = "give several, inputs=dkm.Steps([..])"
-    assert found == Check("parity", "not run", reason + remedy, blocks=True)
+    assert found == Check("parity", "skipped", reason + remedy, blocks=True)
     five = _check(PASSED, inputs, list("abcde"))
     assert "keeps a, b, c, d, e; give" in five.reason
     assert "keeps a, b, c, d, e and 2 more; give" in _check(PASSED, inputs, "abcdefg").reason

@@ -42,12 +42,12 @@ def test_equal_weights_are_counted_and_their_types_told():
     assert _check({}, {}) == Check("dense", "passed", none)
 
 
-def test_without_weights_or_a_reader_it_is_not_run():
+def test_without_weights_or_a_reader_it_is_skipped():
     reason = "the dense weights of the reference are not given"
-    assert dense_check(PATH, _Reader({}), None) == Check("dense", "not run", reason)
+    assert dense_check(PATH, _Reader({}), None) == Check("dense", "skipped", reason)
     reason = "nothing here reads the dense tensors of '.onnx' files"
     other = dense_check(PATH, object(), DenseReference({}, {}))  # type: ignore[arg-type]
-    assert other == Check("dense", "not run", reason)
+    assert other == Check("dense", "skipped", reason)
 
 
 def test_a_weight_that_the_file_palettizes_is_not_found_and_not_wrong():
@@ -67,7 +67,7 @@ def test_a_changed_weight_is_told_by_its_largest_difference_and_by_its_length():
     changed[0, 0] += 0.25 * np.linalg.norm(A)
     found = _check({"a": changed, "b": A[::-1]}, {"a": A, "b": B})
     largest = 0.25 * np.linalg.norm(A)
-    assert found.status == "missed"
+    assert found.status == "failed"
     assert found.reason.startswith(f"a: off by up to {largest:.3g}, 25 % of its length")
     several = _check({"a": changed, "b": 9 + B}, {"a": A, "b": B})
     assert several.reason.count("; b: off by up to 9, ") == 1
@@ -77,7 +77,7 @@ def test_the_values_of_another_weight_are_told_by_its_name():
     found = _check({"a": A[::-1], "b": B}, {"a": A, "b": B, "c": A[::-1]})
     largest = np.abs(A[::-1] - A).max()
     told = f"a: off by up to {largest:.3g}; the file has the values of c there"
-    assert found == Check("dense", "missed", told)
+    assert found == Check("dense", "failed", told)
 
 
 def test_what_is_on_one_side_alone_is_listed_the_largest_first():
@@ -108,7 +108,7 @@ def test_where_nothing_is_equal_nothing_was_compared():
         ({}, lacking, told["a"]),
     ):
         found = _check(stored, held)
-        assert found == Check("dense", "not run", f"none could be compared; {reason}")
+        assert found == Check("dense", "skipped", f"none could be compared; {reason}")
     zeros = _check({}, {"a.bias": np.zeros(3)})
     assert zeros.status == "passed"
     reason = "0 of 1 equal; zero in the model, and so left out: a.bias (24 bytes)"
@@ -127,11 +127,11 @@ class TestBias:
             ("bias.weight", "bias.bias"),
         ],
     )
-    def test_it_is_missed_beside_a_weight_of_either_kind(self, weight, bias):
+    def test_it_fails_beside_a_weight_of_either_kind(self, weight, bias):
         told = f"{bias}: not in the file, and not zero"
         held = {weight: A, bias: BIAS, "empty.bias": np.zeros(0)}
-        assert _check({"x": A}, held) == Check("dense", "missed", told)
-        assert _check({}, {bias: BIAS}, [weight]) == Check("dense", "missed", told)
+        assert _check({"x": A}, held) == Check("dense", "failed", told)
+        assert _check({}, {bias: BIAS}, [weight]) == Check("dense", "failed", told)
 
     @pytest.mark.parametrize(
         ("held", "stored"),

@@ -67,7 +67,7 @@ def test_right_outputs_pass(frozen, golden, scores, tmp_path):
     assert [(check.name, check.status) for check in model.checks] == [
         ("parity", "passed"),
         ("agreement", "passed"),
-        ("size", "not run"),
+        ("size", "skipped"),
     ]
     assert model.errors["output"].relative < 1e-6
     assert model.metric is not None
@@ -84,11 +84,11 @@ def test_several_runs_are_judged_one_by_one(golden, scores, tmp_path):
     report = dkm.judge(folders, golden)
     assert not report
     statuses = {model.name: model.checks[0].status for model in report.files}
-    assert statuses == {"cpu": "passed", "half": "passed", "ane": "missed"}
-    assert report.missed[0].startswith("ane: parity: output: relative error")
+    assert statuses == {"cpu": "passed", "half": "passed", "ane": "failed"}
+    assert report.failed[0].startswith("ane: parity: output: relative error")
 
 
-def test_a_damaged_folder_is_missed_and_the_others_are_judged(golden, scores, tmp_path):
+def test_a_damaged_folder_fails_and_the_others_are_judged(golden, scores, tmp_path):
     right = give(tmp_path / "cpu", golden, scores)
     damaged = give(tmp_path / "damaged", golden, scores)
     (damaged / "raw/outputs.0.bin").write_bytes(b"half")
@@ -97,11 +97,11 @@ def test_a_damaged_folder_is_missed_and_the_others_are_judged(golden, scores, tm
     assert not report
     statuses = {model.name: [check.status for check in model.checks] for model in report.files}
     assert statuses == {
-        "damaged": ["missed"],
-        "cpu": ["passed", "passed", "not run"],
-        "other": ["missed"],
+        "damaged": ["failed"],
+        "cpu": ["passed", "passed", "skipped"],
+        "other": ["failed"],
     }
-    assert [line.split(": ")[:2] for line in report.missed] == [
+    assert [line.split(": ")[:2] for line in report.failed] == [
         ["damaged", "parity"],
         ["other", "parity"],
     ]
@@ -117,9 +117,9 @@ def test_a_damaged_folder_is_missed_and_the_others_are_judged(golden, scores, tm
         (lambda s: s[::-1].copy(), "relative error"),
     ],
 )
-def test_wrong_outputs_are_missed(golden, scores, tmp_path, change, reason):
+def test_wrong_outputs_fail(golden, scores, tmp_path, change, reason):
     report = dkm.judge([give(tmp_path / "phone", golden, change(scores))], golden)
-    (line,) = [line for line in report.missed if ": parity: " in line]
+    (line,) = [line for line in report.failed if ": parity: " in line]
     assert re.search(reason, line)
 
 

@@ -81,8 +81,8 @@ def test_in_onnx(frozen, files, tmp_path, change, expected):
     found, report = _found(bad, frozen, images(5))
     assert found == expected
     assert report.files[0].divergence.seen == 4
-    assert f" {expected[0]}" in report.missed[-1]
-    assert "(4 of 4 layers can be compared)" in report.missed[-1]
+    assert f" {expected[0]}" in report.failed[-1]
+    assert "(4 of 4 layers can be compared)" in report.failed[-1]
 
 
 @pytest.mark.parametrize("layer", ["depthwise", "head"])
@@ -98,7 +98,7 @@ def test_in_core_ml(frozen, files, tmp_path, layer):
     blob.write_bytes(data.replace(half.tobytes(), (half * np.float16(1.5)).tobytes()))
     found, report = _found(bad, frozen, images(5))
     assert found == (layer, "output")
-    assert f"first off in {layer}: relative error " in report.missed[-1]
+    assert f"first off in {layer}: relative error " in report.failed[-1]
 
 
 def test_only_the_input_that_shows_the_fault_is_looked_at(frozen, files, tmp_path):
@@ -141,7 +141,7 @@ def test_an_overflow_in_half_precision(tmp_path):
     found, report = _found(path, frozen, inputs)
     assert found == ("second", "output")
     assert report.files[0].divergence.relative == np.inf
-    assert "NaN or infinite" in report.missed[0]
+    assert "NaN or infinite" in report.failed[0]
 
 
 class Tokens(nn.Module):
@@ -197,7 +197,7 @@ def test_each_layer_of_a_model_with_dense_weights_and_folded_norms(
     found, report = _found(path, right, ids)
     assert found == expected
     assert report.files[0].divergence.unseen == unseen
-    assert ("; conv, norm cannot)" in report.missed[-1]) == bool(unseen)
+    assert ("; conv, norm cannot)" in report.failed[-1]) == bool(unseen)
 
 
 def test_after_the_last_layer(tmp_path):
@@ -214,7 +214,7 @@ def test_after_the_last_layer(tmp_path):
     path = dkm.convert(Negated(frozen).eval(), images(1), tmp_path / "bad.onnx").path
     found, report = _found(path, frozen, images(3))
     assert found == ("head", "after")
-    assert "no layer is off by more than 1.00e-05: it is after head" in report.missed[0]
+    assert "no layer is off by more than 1.00e-05: it is after head" in report.failed[0]
 
 
 def test_a_file_that_shows_nothing_inside(frozen, tmp_path):
@@ -225,7 +225,7 @@ def test_a_file_that_shows_nothing_inside(frozen, tmp_path):
     report = dkm.validate([path], reference=frozen, inputs=images(2))
     assert report.files[0].divergence is None
     told = "not located: nothing here shows the values inside '.ort' files; validate the .onnx file"
-    assert told in "; ".join(report.missed)
+    assert told in "; ".join(report.failed)
 
 
 def test_a_right_file_is_not_searched(frozen, files):
@@ -322,4 +322,4 @@ def test_layers_inside_a_subgraph(tmp_path):
     ):
         inside = _in_a_branch(path, tmp_path / "inside.onnx", count)
         report = dkm.validate([inside], reference=net(1), inputs=torch.randn(2, 8))
-        assert told in "; ".join(report.missed)
+        assert told in "; ".join(report.failed)

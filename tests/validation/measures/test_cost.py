@@ -82,10 +82,10 @@ def test_a_file_with_a_fixed_batch_is_run_on_one_batch(frozen, tmp_path):
     assert validate(two, frozen).files[0].cost.batch == 2
 
 
-def test_a_limit_can_be_missed(path, frozen, beside_dense):
+def test_a_limit_can_fail(path, frozen, beside_dense):
     limits = dkm.Limits(max_load_ratio=1e-6)
     report = validate(path, frozen, cost=beside_dense, limits=limits)
-    assert "cost: load time" in report.missed[0]
+    assert "cost: load time" in report.failed[0]
     assert not report
 
 
@@ -102,17 +102,17 @@ def test_nothing_is_measured_unless_asked(path, frozen):
         ({}, "nothing to compare with: neither a dense file nor the original model was given"),
     ],
 )
-def test_a_limit_that_cannot_be_checked_is_not_run(path, frozen, how, reason):
+def test_a_limit_that_cannot_be_checked_is_skipped(path, frozen, how, reason):
     report = validate(path, frozen, limits=dkm.Limits(max_latency_ratio=2), **how)
     (check,) = _cost_checks(report)
-    assert check.status == "not run"
+    assert check.status == "skipped"
     assert reason in check.reason
 
 
 def test_the_reference_evaluator_says_nothing_about_a_device(frozen, tmp_path):
     package = dkm.convert(frozen, images(1), tmp_path / "m.mlpackage").path
     (check,) = _cost_checks(validate(package, frozen))
-    assert check.status == "not run"
+    assert check.status == "skipped"
     assert "reference evaluator" in check.reason
     assert check.reason.endswith("measure it there, such as with Xcode's performance report")
 
@@ -126,7 +126,7 @@ FAULTS = {
 
 
 @pytest.mark.parametrize(("fault", "reason"), FAULTS.items())
-def test_a_process_that_gives_nothing_is_not_run(
+def test_a_process_that_gives_nothing_is_skipped(
     path, frozen, beside_dense, tmp_path, monkeypatch, fault, reason
 ):
     bare = tmp_path / "bare.py"
@@ -134,7 +134,7 @@ def test_a_process_that_gives_nothing_is_not_run(
     monkeypatch.setattr(type(runtime), "bare", bare)
     report = validate(path, frozen, cost=beside_dense, limits=LOOSE, require=True)
     assert report.files[0].cost is None
-    assert [check.status for check in _cost_checks(report)] == ["not run", "not run"]
+    assert [check.status for check in _cost_checks(report)] == ["skipped", "skipped"]
     assert all(reason in check.reason for check in _cost_checks(report))
     assert not report
 
@@ -142,7 +142,7 @@ def test_a_process_that_gives_nothing_is_not_run(
 def test_without_a_limit_too_it_is_told_that_nothing_was_measured(path, frozen, monkeypatch):
     monkeypatch.setattr(type(runtime), "bare", path.with_name("gone.py"))
     (check,) = _cost_checks(validate(path, frozen))
-    assert check.status == "not run"
+    assert check.status == "skipped"
     assert "gone.py" in check.reason
 
 

@@ -49,7 +49,7 @@ public struct Errors: Encodable {
         cosine = norms == 0 ? (gap == 0 ? 1 : 0) : product / norms
     }
 
-    /// One line for each limit that is missed.
+    /// One line for each limit that fails.
     func misses(_ limits: OutputLimits) -> [String] {
         var lines: [String] = nonfinite == 0 ? [] : ["\(nonfinite) values are NaN or infinite"]
         func most(_ what: String, _ value: Double, _ limit: Double?) {

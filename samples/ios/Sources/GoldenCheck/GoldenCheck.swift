@@ -53,17 +53,17 @@ public func check(
             throw CheckError("the model has no output \(entry.name)")
         }
         let errors = try Errors(actual, bundle.values(entry))
-        let missed = errors.misses(bundle.limits.of(entry.name, relative: relative))
+        let failed = errors.misses(bundle.limits.of(entry.name, relative: relative))
         return Check(
             name: "parity of \(entry.name)",
-            status: missed.isEmpty ? "passed" : "missed",
-            reason: missed.isEmpty ? "relative error \(errors.relative)" : missed.joined(separator: "; "),
+            status: failed.isEmpty ? "passed" : "failed",
+            reason: failed.isEmpty ? "relative error \(errors.relative)" : failed.joined(separator: "; "),
             errors: errors)
     }
     let passed = !checks.isEmpty && checks.allSatisfy { $0.status == "passed" }
     return Verdict(
         model: model.lastPathComponent, runtime: runtime,
-        verdict: passed ? "passed" : "missed", checks: checks)
+        verdict: passed ? "passed" : "failed", checks: checks)
 }
 
 /// All outputs by name, the samples one after the other, as many at a time as the model takes.

@@ -1,7 +1,7 @@
 import Foundation
 import GoldenCheck
 
-// golden-check MODEL.mlpackage GOLDEN_FOLDER [OUTPUT_FOLDER]: 0 passed, 1 missed, 2 bad input.
+// golden-check MODEL.mlpackage GOLDEN_FOLDER [OUTPUT_FOLDER]: 0 passed, 1 failed, 2 bad input.
 let arguments = CommandLine.arguments
 guard (3...4).contains(arguments.count) else {
     let usage = "usage: golden-check MODEL.mlpackage GOLDEN_FOLDER [OUTPUT_FOLDER]\n"

@@ -116,7 +116,7 @@ class TestFloat16:
         palettes["middle.weight"] = palettes["middle.weight"].astype(np.float16)
         assert dkm.read_palettes(halved) == palettes
         report = dkm.validate([halved], reference=frozen, inputs=IDS)
-        assert report, report.missed
+        assert report, report.failed
 
     def test_a_cast_that_loses_digits_is_no_palette(self, halved, tmp_path):
         """The LUT's own type would say more than the graph computes with."""
@@ -138,7 +138,7 @@ class TestDataFile:
         assert answers(pair).tobytes() == answers(halved).tobytes()
         assert dkm.read_palettes(pair) == dkm.read_palettes(halved)
         report = dkm.validate([pair], reference=frozen, inputs=IDS)
-        assert report, report.missed
+        assert report, report.failed
 
     def test_its_bytes_are_counted(self, halved, pair):
         sizes = [path.stat().st_size for path in pair.path.parent.iterdir()]
