@@ -103,7 +103,7 @@ def test_texts_are_utf_8_whatever_the_machine_prefers(tmp_path, monkeypatch):
 
 def test_json_says_what_it_is():
     found = _report(PASSED, MISSED).to_dict()
-    assert (found["format"], found["version"], found["passed"]) == ("dkm-deploy report", 1, False)
+    assert (found["format"], found["version"], found["passed"]) == ("dkm-deploy report", 2, False)
     assert _report(PASSED).to_dict()["passed"] is True
     assert found["models"][1]["checks"][1] == {
         "name": "size",
