@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import inf
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-import tomli_w
 from torch import Tensor, nn
 
 from dkm_deploy._support.argument_checks import integer, real, record, short, truth
 from dkm_deploy._support.atomic_files import written_whole
 from dkm_deploy._support.paths import path_of
-from dkm_deploy._support.toml_file import read_toml
+from dkm_deploy._support.toml_file import read_toml, toml_text
 from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils.weights import weights
 from dkm_deploy.palette import Palette
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -218,7 +215,7 @@ class Recipe:
         Raises:
             DkmError: the file is missing, is not TOML, or has an unknown key or a bad value.
         """
-        return read_toml(path, "recipe", _recipe)
+        return read_toml(path, cls, "recipe")
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
         """Write the recipe as TOML, whole or not at all.
@@ -231,9 +228,7 @@ class Recipe:
 
     def to_toml(self) -> str:
         """The recipe as the text of a TOML file."""
-        table = _without_none(asdict(self))
-        table["rules"] = [_without_none(rule) for rule in table["rules"]]
-        return tomli_w.dumps(table)
+        return toml_text(self)
 
     def assign(self, model: nn.Module | Mapping[str, Tensor]) -> Assignment:
         """Decide on every parameter of ``model``, tied ones once under their first name.
@@ -292,48 +287,6 @@ def not_a_weight(parameter: Tensor) -> str | None:
 def _some(specs: Mapping[str, PaletteSpec], dense: Mapping[str, str]) -> str:
     names = [*specs, *(n for n, reason in dense.items() if reason.startswith("skipped"))]
     return ", ".join(names[:5]) + (", .." if len(names) > 5 else "")
-
-
-def _recipe(table: Mapping[str, Any]) -> Recipe:
-    table = dict(table)
-    if "default" in table:
-        table["default"] = _build(PaletteSpec, table["default"], "default")
-    if "schedule" in table:
-        table["schedule"] = _build(Schedule, table["schedule"], "schedule")
-    rules = table.get("rules", [])
-    if not isinstance(rules, list):
-        raise DkmError("rules must be an array of tables, [[rules]]")
-    table["rules"] = [_rule(rule, f"rules[{i}]") for i, rule in enumerate(rules)]
-    return _build(Recipe, table, "recipe")
-
-
-def _rule(table: Any, where: str) -> Rule:
-    if isinstance(table, dict) and "spec" in table:
-        table = table | {"spec": _build(PaletteSpec, table["spec"], f"{where}.spec")}
-    return _build(Rule, table, where)
-
-
-def _build(kind: type[_T], table: Any, where: str) -> _T:
-    """An instance of a record from a TOML table; the record checks its own values."""
-    if not isinstance(table, dict):
-        raise DkmError(f"{where} must be a table, not {table!r}")
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]  # always a dataclass
-    unknown = [key for key in table if key not in known]
-    if unknown:
-        raise DkmError(f"{where}: unknown key {unknown[0]!r}; known keys are {', '.join(known)}")
-    try:
-        return kind(**table)
-    except (DkmError, TypeError) as error:  # TypeError: a required key is missing
-        raise DkmError(f"{where}: {error}") from error
-
-
-def _without_none(table: Mapping[str, Any]) -> dict[str, Any]:
-    """TOML has no null: a key that is None is left out, at any depth of tables."""
-    return {
-        key: _without_none(value) if isinstance(value, dict) else value
-        for key, value in table.items()
-        if value is not None
-    }
 
 
 def spec_of(palette: Palette) -> PaletteSpec:

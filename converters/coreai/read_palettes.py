@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dkm_deploy._support.records import from_plain
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.aimodel.asset import Asset, open_asset
 from dkm_deploy.formats.aimodel.byte_cursor import DamagedError
@@ -166,9 +167,10 @@ def _name(number: int, *parts: Constant | None) -> str:
 def _same(asset: Asset) -> dict[str, str]:
     custom = asset.metadata.get("creatorDefinedMetadata")
     table = custom.get(SAME_KEY, {}) if isinstance(custom, dict) else {}
-    if not isinstance(table, dict) or not all(isinstance(v, str) for v in table.values()):
-        raise DkmError(f"{asset.path}: metadata {SAME_KEY!r} is not an object of strings")
-    return table
+    try:
+        return from_plain(table, dict[str, str], SAME_KEY)
+    except DkmError as error:
+        raise DkmError(f"{asset.path}: metadata {error}") from error
 
 
 def _scale(tables: Tables, users: list[Operation]) -> Constant | None:

@@ -48,13 +48,21 @@ def real(
 ) -> float:
     """A number within bounds, also numpy's; ``above`` is not within. Raises DkmError for others."""
     plain = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
-    if isinstance(plain, bool) or not isinstance(plain, (int, float)) or math.isnan(plain):
+    if isinstance(plain, bool) or not isinstance(plain, (int, float)) or not _is_number(plain):
         raise DkmError(f"{name} is {short(value)}; it must be a number")
     if not above < plain or not least <= plain <= most:
         low = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
         high = "" if most == math.inf else f", at most {most:g}"
         raise DkmError(f"{name} is {plain:g}; it must be {low}{high}")
     return plain
+
+
+def _is_number(value: float) -> bool:
+    """Whether it is not NaN, and no integer that is too large for a float."""
+    try:
+        return not math.isnan(value)
+    except OverflowError:
+        return False
 
 
 def truth(name: str, value: Any) -> bool:

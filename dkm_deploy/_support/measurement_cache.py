@@ -7,7 +7,8 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,11 +17,18 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from dkm_deploy._support.paths import reading
+from dkm_deploy._support.records import from_plain, parse_json
 from dkm_deploy.errors import DkmError, refused_by_system
 
 _T = TypeVar("_T")
 
 _FILE = "measured.jsonl"
+
+
+@dataclass(frozen=True)
+class _Entry:
+    key: str
+    value: Any
 
 
 class Cache:
@@ -45,13 +53,13 @@ class Cache:
     def put(self, key: str, value: Any) -> None:
         """Keep ``value``, which must be JSON, under ``key``, a digest of what was measured."""
         self._values[key] = value
-        self._append(json.dumps({"key": key, "value": value}))
+        self._append(json.dumps(asdict(_Entry(key, value))))
 
-    def take(self, key: str, kind: Callable[[Any], _T]) -> _T | None:
-        """The value under ``key`` as ``kind`` makes it; None if it is not there, or damaged."""
+    def take(self, key: str, kind: type[_T]) -> _T | None:
+        """The value under ``key``, of ``kind``; None if it is not there, or damaged."""
         try:
-            return kind(self._values[key])
-        except (KeyError, TypeError, ValueError):
+            return from_plain(self._values[key], kind)
+        except (KeyError, DkmError):
             return None
 
     def _append(self, line: str) -> None:
@@ -85,10 +93,10 @@ class Cache:
 
     def _read(self, line: bytes) -> None:
         try:
-            entry = json.loads(line)
-            self._values[entry["key"]] = entry["value"]
-        except (ValueError, KeyError, TypeError, RecursionError):
+            entry = from_plain(parse_json(line), _Entry)
+        except DkmError:
             return  # cut short or damaged: not measured yet
+        self._values[entry.key] = entry.value
 
 
 def digest(parts: Iterable[object]) -> str:

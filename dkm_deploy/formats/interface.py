@@ -6,14 +6,14 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
+from dkm_deploy._support.records import from_plain, parse_json
 from dkm_deploy.errors import DkmError
 
 INTERFACE_KEY = "dkm_deploy.interface"
 """Metadata of a file: the interface that ``convert`` was asked for, as JSON."""
 
-_VERSION = 1
 _SHOWN = 3  # class labels that differ
 _NEAR = 2.0**-9  # relative: what float16 leaves of a scale or a bias, with room
 
@@ -45,7 +45,7 @@ class Feature:
 
     name: str
     dtype: str
-    shape: str
+    shape: str = ""
     image: Image | None = None
 
 
@@ -62,8 +62,8 @@ class Interface:
     """
 
     suffix: str
-    inputs: tuple[Feature, ...]
-    outputs: tuple[Feature, ...]
+    inputs: tuple[Feature, ...] = ()
+    outputs: tuple[Feature, ...] = ()
     labels: tuple[str, ...] = ()
     predicted: tuple[str, ...] = ()
 
@@ -71,7 +71,12 @@ class Interface:
         """As the metadata of a file has it; the same interface gives the same text."""
         held = asdict(self, dict_factory=_filled)
         del held["suffix"]
-        return json.dumps({"version": _VERSION, **held}, separators=(",", ":"), sort_keys=True)
+        return json.dumps({**asdict(_Version(1)), **held}, separators=(",", ":"), sort_keys=True)
+
+
+@dataclass(frozen=True)
+class _Version:
+    version: Literal[1]
 
 
 def _filled(items: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -95,29 +100,11 @@ class InterfaceReader(Protocol):
 def interface_from(text: str, suffix: str) -> Interface:
     """What :meth:`Interface.to_json` wrote. Raises DkmError for anything else."""
     try:
-        held = json.loads(text)
-        if held["version"] != _VERSION:
-            raise DkmError(f"version {held['version']!r} of the interface; this reads {_VERSION}")
-        return Interface(
-            suffix,
-            tuple(_feature(each) for each in held.get("inputs", ())),
-            tuple(_feature(each) for each in held.get("outputs", ())),
-            tuple(map(str, held.get("labels", ()))),
-            tuple(map(str, held.get("predicted", ()))),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        if isinstance(error, DkmError):
-            raise
-        raise DkmError(f"metadata {INTERFACE_KEY!r} cannot be read: {error!r}") from error
-
-
-def _feature(held: dict[str, Any]) -> Feature:
-    image = held.get("image")
-    if image is not None:
-        made = image.get("pixels", ())
-        pixels = tuple(tuple((float(scale), float(bias)) for scale, bias in each) for each in made)
-        image = Image(str(image["color"]), pixels)
-    return Feature(str(held["name"]), str(held["dtype"]), str(held.get("shape", "")), image)
+        held = parse_json(text)
+        from_plain(held, _Version, more_keys=True)
+        return from_plain({**held, "suffix": suffix}, Interface, more_keys=True)
+    except DkmError as error:
+        raise DkmError(f"metadata {INTERFACE_KEY!r}: {error}") from error
 
 
 def differences(found: Interface, wanted: Interface) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from dkm_deploy._support.atomic_files import written_whole
 from dkm_deploy._support.paths import existing_file, path_of, reading
+from dkm_deploy._support.records import from_plain, parse_json
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.dense_tensor import DenseTensor
 from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced, size_on_disk
@@ -79,9 +80,7 @@ def _write(
         tensors[f"{name}.lut"] = torch.tensor(palette.lut)
         if palette.scale is not None:
             tensors[f"{name}.scale"] = torch.tensor(palette.scale)
-    layout = {
-        n: {"shape": p.indices.shape, "bits": p.bits, "axis": p.axis} for n, p in found.items()
-    }
+    layout = {n: asdict(_Layout(p.indices.shape, p.bits, p.axis)) for n, p in found.items()}
     with written_whole(path, force=force) as temporary:
         save_file(tensors, temporary, {_KEY: json.dumps(layout)})
 
@@ -157,6 +156,15 @@ reader: Reader = CheckpointReader()
 
 
 @dataclass(frozen=True)
+class _Layout:
+    """What the metadata has of a palette, as JSON."""
+
+    shape: tuple[int, ...]
+    bits: int
+    axis: int
+
+
+@dataclass(frozen=True)
 class _Checkpoint:
     palettes: Mapping[str, Palette]
     dense: Mapping[str, Tensor]
@@ -174,20 +182,17 @@ def _read(path: Path) -> _Checkpoint:
         found = {name: _palette(name, entry, tensors) for name, entry in layout.items()}
     except DkmError as error:
         raise DkmError(f"{path}: damaged palettes: {error}") from error
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise DkmError(f"{path}: damaged palettes: {error!r}") from error
     return _Checkpoint(found, tensors)
 
 
-def _layout(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+def _layout(path: Path, metadata: Mapping[str, str]) -> dict[str, _Layout]:
     """What a checkpoint says of its palettes, by weight."""
     try:
-        layout = json.loads(metadata[_KEY])
-    except (ValueError, RecursionError) as error:
-        raise DkmError(f"{path}: damaged palettes: {_KEY} is not JSON: {error}") from error
-    if not isinstance(layout, dict):
-        raise DkmError(f"{path}: damaged palettes: {_KEY} is not a JSON object")
-    return layout
+        return from_plain(parse_json(metadata[_KEY]), dict[str, _Layout], _KEY, more_keys=True)
+    except DkmError as error:
+        raise DkmError(f"{path}: damaged palettes: {error}") from error
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
@@ -212,20 +217,12 @@ def _opened(path: Path) -> Iterator[Any]:
             raise DkmError(f"{path}: not a whole safetensors file: {error}") from error
 
 
-def _palette(name: str, entry: Mapping[str, Any], tensors: dict[str, Tensor]) -> Palette:
+def _palette(name: str, layout: _Layout, tensors: dict[str, Tensor]) -> Palette:
     """One palette; its tensors are taken out of ``tensors``."""
     packed, lut = tensors.pop(f"{name}.indices"), tensors.pop(f"{name}.lut")
     scale = tensors.pop(f"{name}.scale").numpy() if f"{name}.scale" in tensors else None
-    shape = tuple(_integer(length) for length in entry["shape"])
-    bits, axis = _integer(entry["bits"]), _integer(entry["axis"])
-    indices = unpack(packed.numpy(), bits, prod(shape)).reshape(shape)
-    return Palette(indices, lut.numpy(), axis, bits, scale)
-
-
-def _integer(value: object) -> int:
-    if not isinstance(value, int):
-        raise DkmError(f"{value!r} is no integer")
-    return value
+    indices = unpack(packed.numpy(), layout.bits, prod(layout.shape)).reshape(layout.shape)
+    return Palette(indices, lut.numpy(), layout.axis, layout.bits, scale)
 
 
 def as_array(tensor: Tensor) -> NDArray[Any]:

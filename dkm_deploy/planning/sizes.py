@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from math import prod
-from typing import Any
 
 from rich.console import Console
 
@@ -47,17 +46,11 @@ class Scales:
     def weigh(self, target: str, specs: Specs) -> Weighed:
         """The file that ``target`` writes with palettes of ``specs``, and the rest dense."""
         key = digest((*self._key, target, sorted(specs.items(), key=lambda item: item[0])))
-        known = self._cache.take(key, _weighed)
+        known = self._cache.take(key, Weighed)
         if known is None:
             known = self.subject.weigh(target, specs)
             self._cache.put(key, asdict(known))
         return known
-
-
-def _weighed(value: Any) -> Weighed:
-    """What a cache holds, once it is known to be of the right types; raises as ``int`` does."""
-    widths = {str(name): int(width) for name, width in dict(value["widths"]).items()}
-    return Weighed(int(value["total"]), int(value["dense"]), widths, int(value["lut_width"]))
 
 
 def predicted(scales: Scales, target: str, candidates: Candidates, console: Console) -> Sizes:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from dkm_deploy.errors import DkmError, MissingFileError
+from dkm_deploy.errors import DkmError
 from dkm_deploy.report import summary, text
+from dkm_deploy.report.report_file import LayerEntry, ModelEntry, ReportFile, read_report
 from dkm_deploy.validation.check import Status
-from dkm_deploy.validation.report import FORMAT, VERSION
 
-_INSIDE = "report.json"
-_LARGEST = 1e100
 _AGREEMENT = "agreement with the original, %"
 
 
@@ -76,39 +72,13 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
     Raises:
         DkmError: one is missing or no report, none has a file, or they share no score.
     """
-    reports = dict(zip(_names(paths), map(_read, paths), strict=True))
-    try:
-        measure = _measure(reports.values())
-        points = [p for name, report in reports.items() for p in _points(name, report, measure)]
-        original = _original(reports.values(), measure)
-        notes = _notes(reports)
-    except DkmError:
-        raise
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        raise DkmError(f"{', '.join(map(str, paths))}: a report is damaged: {error!r}") from error
+    reports = dict(zip(_names(paths), map(read_report, paths), strict=True))
+    measure = _measure(reports.values())
+    points = [p for name, report in reports.items() for p in _points(name, report, measure)]
     if not points:
         raise DkmError("the reports are about no file; give files to dkm-deploy validate")
-    return Comparison(measure, _with_front(points), original, notes)
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    path = path / _INSIDE if path.is_dir() else path
-    if not path.is_file():
-        raise MissingFileError(f"{path}: no such report; a golden bundle would have bundle.json")
-    try:
-        report = json.loads(path.read_text("utf-8"), parse_constant=_refuse)
-    except (ValueError, RecursionError) as error:
-        raise DkmError(f"{path}: not JSON: {error}") from error
-    if not isinstance(report, dict) or report.get("format") != FORMAT:
-        raise DkmError(f"{path}: not a report of dkm-deploy validate --json")
-    if report.get("version") != VERSION:
-        version = report.get("version")
-        raise DkmError(f"{path}: version {version!r} of the report; this reads {VERSION}")
-    return report
-
-
-def _refuse(constant: str) -> float:
-    raise ValueError(f"{constant} is no number of JSON")
+    original = _original(reports.values(), measure)
+    return Comparison(measure, _with_front(points), original, _notes(reports))
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -120,84 +90,69 @@ def _names(paths: Sequence[Path]) -> list[str]:
     return names
 
 
-def _measure(reports: Iterable[Mapping[str, Any]]) -> str:
+def _measure(reports: Collection[ReportFile]) -> str:
     """The metric that all reports share, else agreement."""
-    reports = list(reports)
-    named = {report["metric_name"] for report in reports}
-    if len(named) == 1 and None not in named:
-        return str(named.pop())
-    if all(any(m["agreement"] is not None for m in summary.files(r)) for r in reports):
+    named = {report.metric_name for report in reports}
+    shared = named.pop() if len(named) == 1 else None
+    if shared is not None:
+        return shared
+    if all(any(m.agreement is not None for m in r.files) for r in reports):
         return _AGREEMENT
     raise DkmError("the reports share no metric, and not all of them have agreement either")
 
 
-def _number(value: Any, least: float = -_LARGEST) -> float | None:
-    """A number from ``least`` to one that can still be drawn, or None. Raises ValueError else."""
-    if value is None:
-        return None
-    number = float(value)
-    if not least <= number <= _LARGEST:
-        raise ValueError(f"{value!r} where a figure should be")
-    return number
-
-
-def _points(run: str, report: Mapping[str, Any], measure: str) -> list[Point]:
+def _points(run: str, report: ReportFile, measure: str) -> list[Point]:
     return [
         Point(
             run=run,
-            file=model["name"],
-            size_bytes=int(_number(model["size_bytes"], 1) or 1),
-            size_ratio=_number(model["size_ratio"]),
-            bits_per_weight=_number(model["bits_per_weight"]),
+            file=model.name,
+            size_bytes=model.size_bytes,
+            size_ratio=model.size_ratio,
+            bits_per_weight=model.bits_per_weight,
             score=_score(model, measure),
-            latency_s=_latency(model["cost"]),
-            verdict=summary.verdict(model),
-            layout=_layout(report["layers"]),
-            recipe=str(report["recipe"]),
+            latency_s=None if model.cost is None else model.cost.file.median_s,
+            verdict=summary.verdict_of({check.status for check in model.checks}),
+            layout=_layout(report.layers),
+            recipe=report.recipe,
         )
-        for model in summary.files(report)
-        if model["size_bytes"] is not None
+        for model in report.files
+        if model.size_bytes is not None
     ]
 
 
-def _latency(cost: Mapping[str, Any] | None) -> float | None:
-    return None if cost is None else _number(cost["file"]["median_s"])
-
-
-def _score(model: Mapping[str, Any], measure: str) -> float | None:
+def _score(model: ModelEntry, measure: str) -> float | None:
     if measure != _AGREEMENT:
-        return _number(model["metric"])
-    share = _number(model["agreement"])
-    return None if share is None else 100 * share
+        return model.metric
+    return None if model.agreement is None else 100 * model.agreement
 
 
-def _layout(layers: Iterable[Mapping[str, Any]]) -> str:
+def _layout(layers: Iterable[LayerEntry]) -> str:
     """How many weights have which palette: ``2 bits: 3, 4 bits in groups: 1``."""
     counts = Counter(map(_kind, layers))
     return ", ".join(f"{kind}: {n}" for kind, n in sorted(counts.items())) or "no palettes"
 
 
-def _kind(layer: Mapping[str, Any]) -> str:
-    bits, dim = layer["bits"], layer["cluster_dim"]
+def _kind(layer: LayerEntry) -> str:
+    bits, dim = layer.bits, layer.cluster_dim
     kind = f"{bits} bit{'s' * (bits > 1)}" + (f" for {dim} weights" if dim > 1 else "")
-    return kind + (" in groups" if layer["groups"] > 1 else "")
+    return kind + (" in groups" if layer.groups > 1 else "")
 
 
-def _original(reports: Iterable[Mapping[str, Any]], measure: str) -> float | None:
+def _original(reports: Iterable[ReportFile], measure: str) -> float | None:
     """Metric of the file plus what it lost, which is the original's."""
     if measure == _AGREEMENT:
         return 100.0
     found = {
-        round(model["metric"] + model["metric_loss"]["value"], 9)
+        round(model.metric + model.metric_loss.value, 9)
         for report in reports
-        for model in summary.files(report)
-        if model["metric_loss"] is not None and model["metric_loss"]["value"] is not None
+        for model in report.files
+        if model.metric is not None and model.metric_loss and model.metric_loss.value is not None
     }
-    return _number(found.pop()) if len(found) == 1 else None
+    return found.pop() if len(found) == 1 else None
 
 
-def _notes(reports: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    counts = {name: report["samples"] for name, report in reports.items()}
+def _notes(reports: Mapping[str, ReportFile]) -> tuple[str, ...]:
+    counts = {name: report.samples for name, report in reports.items()}
     if len(set(counts.values())) == 1:
         return ()
     told = ", ".join(f"{name}: {count:,}" for name, count in counts.items())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from dkm_deploy.report.text import figure, fixed, percent, plural, ratio, whole
@@ -59,8 +59,12 @@ def reasons(report: Mapping[str, Any], status: Status) -> list[tuple[str, str, s
 
 
 def verdict(model: Mapping[str, Any]) -> str | None:
-    """The verdict on one model; "incomplete" if a check was skipped, None if none was asked."""
-    statuses = {check["status"] for check in model["checks"]}
+    """The verdict on one model; see :func:`verdict_of`."""
+    return verdict_of({check["status"] for check in model["checks"]})
+
+
+def verdict_of(statuses: Set[str]) -> str | None:
+    """The verdict of checks; "incomplete" if one was skipped, None if none was asked."""
     if Status.FAILED in statuses:
         return Status.FAILED
     if Status.SKIPPED in statuses:

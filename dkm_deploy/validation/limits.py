@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, TypeVar
 
 from dkm_deploy._support.argument_checks import real, record, short
+from dkm_deploy._support.records import from_plain
 from dkm_deploy.errors import DkmError
 
 _ELEMENT = 10  # times the relative limit: a single element may stray further than all on average
@@ -82,9 +82,6 @@ def _check_numbers(limits: OutputLimits | Limits) -> None:
             real(one.name, value)
 
 
-_R = TypeVar("_R", OutputLimits, Limits)
-
-
 def limits_of(name: str, limits: Limits) -> OutputLimits:
     """The limits of one output that were asked for."""
     own = limits.outputs.get(name, OutputLimits())
@@ -126,29 +123,7 @@ def parse_output_limits(pairs: list[str]) -> dict[str, OutputLimits]:
         if not name:
             raise DkmError(f"{pair!r}: write a limit of an output as NAME:LIMIT=VALUE")
         found.setdefault(name, {})[key] = _number(value, pair)
-    return {name: _record(OutputLimits, values, name) for name, values in found.items()}
-
-
-def limits_from(values: Mapping[str, Any]) -> Limits:
-    """Limits from the plain values of their JSON. Raises DkmError for what is no limit."""
-    outputs = values.get("outputs") or {}
-    if not isinstance(outputs, Mapping):
-        raise DkmError("limits: 'outputs' must hold limits by output")
-    each = {name: _record(OutputLimits, own, name) for name, own in outputs.items()}
-    rest = {key: value for key, value in values.items() if key != "outputs"}
-    return replace(_record(Limits, rest, "limits"), outputs=each)
-
-
-def _record(kind: type[_R], values: Any, what: str) -> _R:
-    known = [f.name for f in fields(kind) if f.name != "outputs"]
-    if not isinstance(values, Mapping):
-        raise DkmError(f"{what}: limits must be given by name, such as {known[0]}")
-    for key, value in values.items():
-        if key not in known:
-            raise DkmError(f"{what}: no limit is called {key!r}; there are {', '.join(known)}")
-        if value is not None and (isinstance(value, bool) or not isinstance(value, (int, float))):
-            raise DkmError(f"{what}: {key} is {value!r}; it must be a number")
-    return kind(**values)
+    return {name: from_plain(values, OutputLimits, name) for name, values in found.items()}
 
 
 def _number(value: str, pair: str) -> float:

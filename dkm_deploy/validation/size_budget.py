@@ -14,15 +14,21 @@ The first entry that fits a path decides.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Annotated
 
 from dkm_deploy._support.argument_checks import record, short
-from dkm_deploy._support.byte_sizes import parse_bytes, parse_share
+from dkm_deploy._support.byte_sizes import bytes_of, parse_share
+from dkm_deploy._support.records import Written
 from dkm_deploy._support.toml_file import read_toml
 from dkm_deploy.errors import DkmError
 from dkm_deploy.validation.check import Check, Status
+
+_Bytes = Annotated[int, Written(bytes_of, "bytes above 0: 3400000, '3.4MB' or '3.2MiB'")]
+_Share = Annotated[
+    float, Written(lambda told: parse_share(str(told)), "a share of 0 to 1: 0.01 or '1%'")
+]
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,23 @@ class Allowance:
         max_bytes: most bytes; None is no limit.
         base_bytes: what a growth is measured from.
         max_growth: most bytes over ``base_bytes``, as a share of them.
+
+    Raises:
+        DkmError: the pattern is empty, or there is nothing that it limits.
     """
 
     match: str
-    max_bytes: int | None = None
-    base_bytes: int | None = None
-    max_growth: float | None = None
+    max_bytes: _Bytes | None = None
+    base_bytes: _Bytes | None = None
+    max_growth: _Share | None = None
+
+    def __post_init__(self) -> None:
+        if not PurePath(self.match).parts:
+            raise DkmError(f"match is {self.match!r}; it must be a pattern, such as '*.onnx'")
+        if (self.base_bytes is None) != (self.max_growth is None):
+            raise DkmError("base_bytes and max_growth go together")
+        if self.max_bytes is None and self.base_bytes is None:
+            raise DkmError("give max_bytes, or base_bytes with max_growth")
 
 
 @dataclass(frozen=True)
@@ -53,6 +70,8 @@ class Budget:
             raise DkmError(f"files is {short(self.files)}; give allowances")
         for one in self.files:
             record("files", one, Allowance)
+        if not self.files:
+            raise DkmError("it needs at least one [[files]] with a match")
 
     @classmethod
     def load(cls, path: str | Path) -> Budget:
@@ -61,7 +80,7 @@ class Budget:
         Raises:
             DkmError: the file is missing, is not TOML, or has an unknown key or a bad value.
         """
-        return read_toml(path, "budget", _budget)
+        return read_toml(path, cls, "budget")
 
 
 def budget_checks(path: Path, size: int, budget: Budget | None) -> list[Check]:
@@ -85,59 +104,3 @@ def budget_checks(path: Path, size: int, budget: Budget | None) -> list[Check]:
 
 def _check(kept: bool, reason: str) -> Check:
     return Check("budget", Status.PASSED if kept else Status.FAILED, reason)
-
-
-def _budget(table: dict[str, Any]) -> Budget:
-    _refuse_unknown(table, ["files"], "budget")
-    entries = table.get("files")
-    if not isinstance(entries, list) or not entries:
-        raise DkmError("it needs at least one [[files]] with a match")
-    return Budget(tuple(_allowance(entry, f"files[{i}]") for i, entry in enumerate(entries)))
-
-
-def _allowance(entry: Any, where: str) -> Allowance:
-    match = entry.get("match") if isinstance(entry, dict) else None
-    if not isinstance(match, str) or not PurePath(match).parts:
-        raise DkmError(f"{where}: it needs a match, such as match = '*.onnx'")
-    _refuse_unknown(entry, [f.name for f in fields(Allowance)], where)
-    try:
-        found = Allowance(
-            match=match,
-            max_bytes=_bytes(entry, "max_bytes"),
-            base_bytes=_bytes(entry, "base_bytes"),
-            max_growth=_growth(entry.get("max_growth")),
-        )
-    except DkmError as error:
-        raise DkmError(f"{where}: {error}") from error
-    if (found.base_bytes is None) != (found.max_growth is None):
-        raise DkmError(f"{where}: base_bytes and max_growth go together")
-    if found.max_bytes is None and found.base_bytes is None:
-        raise DkmError(f"{where}: give max_bytes, or base_bytes with max_growth")
-    return found
-
-
-def _refuse_unknown(table: dict[str, Any], known: list[str], where: str) -> None:
-    for key in table:
-        if key not in known:
-            raise DkmError(f"{where}: unknown key {key!r}; known keys are {', '.join(known)}")
-
-
-def _bytes(entry: dict[str, Any], key: str) -> int | None:
-    """Bytes from a whole number, or as people write them."""
-    value = entry.get(key)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, str)):
-        raise DkmError(f"{key} is {value!r}; write it as '3.4MB', '3.2MiB' or in bytes")
-    size = parse_bytes(str(value))
-    if not size:
-        raise DkmError(f"{key} is {value!r}; it must be above 0")
-    return size
-
-
-def _growth(value: Any) -> float | None:
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
-        raise DkmError(f"max_growth is {value!r}; write it as '1%' or 0.01")
-    return parse_share(str(value))

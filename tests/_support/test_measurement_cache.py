@@ -10,7 +10,7 @@ from dkm_deploy.errors import DkmError
 
 def test_values_outlive_the_process(tmp_path):
     Cache(tmp_path / "new").put("a", {"x": 1.5})
-    assert Cache(tmp_path / "new").take("a", dict) == {"x": 1.5}
+    assert Cache(tmp_path / "new").take("a", dict[str, float]) == {"x": 1.5}
 
 
 def test_a_line_cut_short_is_measured_again(tmp_path):

@@ -155,9 +155,12 @@ def test_a_file_that_is_no_checkpoint_of_this_project_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("layout", "told"),
     [
-        ("{", "dkm_deploy.palettes is not JSON: Expecting property name"),
-        ("[]", "dkm_deploy.palettes is not a JSON object"),
-        ('{"fc.weight": {"shape": [16, 8], "bits": "2", "axis": 0}}', "'2' is no integer"),
+        ("{", "not JSON: Expecting property name"),
+        ("[]", "dkm_deploy.palettes is []; it must be a mapping"),
+        (
+            '{"fc.weight": {"shape": [16, 8], "bits": "2", "axis": 0}}',
+            "dkm_deploy.palettes['fc.weight'].bits is '2'; it must be an integer",
+        ),
     ],
 )
 def test_forged_metadata_is_told_with_the_file(tmp_path, layout, told):

@@ -102,7 +102,8 @@ class TestMessages:
         path = save(run_of(demo, (1_000, float("nan"))))
         with pytest.raises(DkmError) as caught:
             compare_runs([path])
-        assert str(caught.value) == f"{path}: not JSON: NaN is no number of JSON"
+        assert str(caught.value).startswith(f"{path}: no report of dkm-deploy validate --json: ")
+        assert "models[4].metric is nan; it must be a number that" in str(caught.value)
 
     def test_the_largest_figure_that_can_be_drawn(self, demo: Values, save: Save) -> None:
         assert compare_runs([save(run_of(demo, (1_000, 1e100)))]).points[0].score == 1e100
@@ -110,10 +111,10 @@ class TestMessages:
         paths.append(save(run_of(demo, (1_000, 1.0)), "b.json"))
         with pytest.raises(DkmError) as caught:
             compare_runs(paths)
-        told = "a report is damaged: ValueError('1e+101 where a figure should be')"
-        assert str(caught.value) == f"{paths[0]}, {paths[1]}: {told}"
+        told = "models[4].metric is 1e+101; it must be a number that can be drawn, at most 1e+100"
+        assert str(caught.value) == f"{paths[0]}: no report of dkm-deploy validate --json: {told}"
 
     def test_a_file_of_no_bytes(self, demo: Values, save: Save) -> None:
         assert compare_runs([save(run_of(demo, (1, 90.0)))]).points[0].size_bytes == 1
-        with pytest.raises(DkmError, match="0 where a figure should be"):
+        with pytest.raises(DkmError, match="size_bytes is 0; it must be an integer from 1"):
             compare_runs([save(run_of(demo, (0, 90.0)))])

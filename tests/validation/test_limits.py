@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from dkm_deploy import DkmError, Limits, OutputLimits
+from dkm_deploy._support.records import from_plain
 from dkm_deploy.parity.output_errors import errors
 from dkm_deploy.parity.slice_comparison import judged as against
 from dkm_deploy.validation.checks.output_checks import parity_check
 from dkm_deploy.validation.limits import (
     check_names,
-    limits_from,
     limits_of,
     merged,
     parse_output_limits,
@@ -94,7 +94,7 @@ def test_nothing_finite_to_compare_with_is_not_a_pass():
 
 def test_limits_come_back_from_their_json():
     limits = Limits(max_bytes=10, outputs={"y": OutputLimits(min_cosine=0.9)})
-    assert limits_from(json.loads(json.dumps(asdict(limits)))) == limits
+    assert from_plain(json.loads(json.dumps(asdict(limits))), Limits) == limits
 
 
 def test_limits_are_read_from_the_command_line():
@@ -113,7 +113,7 @@ KNOWN = (
 )
 KNOWN_OF_FILES = (
     "max_relative_error, max_element_error, max_metric_loss, min_agreement, max_bytes, "
-    "max_size_ratio, max_latency_ratio, max_load_ratio, max_peak_ratio"
+    "max_size_ratio, max_latency_ratio, max_load_ratio, max_peak_ratio, outputs"
 )
 
 
@@ -123,8 +123,8 @@ KNOWN_OF_FILES = (
         ("y:min_cosine", "'y:min_cosine': write a limit of an output as NAME:LIMIT=VALUE"),
         ("min_cosine=1", "'min_cosine=1': write a limit of an output as NAME:LIMIT=VALUE"),
         ("y:min_cosine=much", "'y:min_cosine=much': 'much' is not a number"),
-        ("y:cosine=1", f"y: no limit is called 'cosine'; there are {KNOWN}"),
-        ("y:outputs=1", f"y: no limit is called 'outputs'; there are {KNOWN}"),
+        ("y:cosine=1", f"y: unknown key 'cosine'; known keys are {KNOWN}"),
+        ("y:outputs=1", f"y: unknown key 'outputs'; known keys are {KNOWN}"),
     ],
 )
 def test_lines_that_are_no_limits(line, message):
@@ -136,26 +136,30 @@ def test_lines_that_are_no_limits(line, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"max_bytes": "10"}, "limits: max_bytes is '10'; it must be a number"),
-        ({"max_bytes": True}, "limits: max_bytes is True; it must be a number"),
-        ({"novel": 1}, f"limits: no limit is called 'novel'; there are {KNOWN_OF_FILES}"),
-        ({"outputs": [1]}, "limits: 'outputs' must hold limits by output"),
+        ({"max_bytes": "10"}, "limits.max_bytes is '10'; it must be an integer"),
+        ({"max_load_ratio": True}, "limits.max_load_ratio is True; it must be a number"),
+        ({"min_agreement": np.nan}, "limits: min_agreement is nan; it must be a number"),
+        ({"novel": 1}, f"limits: unknown key 'novel'; known keys are {KNOWN_OF_FILES}"),
+        ({"outputs": [1]}, "limits.outputs is [1]; it must be a mapping"),
         (
             {"outputs": {"y": 3}},
-            "y: limits must be given by name, such as max_relative_error",
+            f"limits.outputs['y'] is 3; it must be a mapping with the keys {KNOWN}",
         ),
-        ({"outputs": {"y": {"min_cosine": "a"}}}, "y: min_cosine is 'a'; it must be a number"),
+        (
+            {"outputs": {"y": {"min_cosine": "a"}}},
+            "limits.outputs['y'].min_cosine is 'a'; it must be a number",
+        ),
     ],
 )
 def test_json_that_is_no_limits(values, message):
     with pytest.raises(DkmError) as caught:
-        limits_from(values)
+        from_plain(values, Limits, "limits")
     assert str(caught.value) == message
 
 
 def test_json_without_limits_is_none():
-    for values in ({}, {"outputs": None}, {"max_bytes": None, "outputs": {}}):
-        assert limits_from(values) == Limits()
+    for values in ({}, {"max_bytes": None, "outputs": {}}):
+        assert from_plain(values, Limits) == Limits()
 
 
 @pytest.mark.parametrize(

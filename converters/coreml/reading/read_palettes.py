@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeGuard, TypeVar
+from typing import TypeVar
 
 from converters.coreml.tables.row_blocks import behind, inverse, reorder, unstacked
 from converters.coreml.tables.table_rows import Held, joined
@@ -99,7 +98,7 @@ def read_palettes(path: Path) -> dict[str, Palette]:
             raise DkmError(f"{path}: two different palettes are called {site.name!r}")
     for name, held in parts.items():
         found[name] = _table(package, name, held, found.get(name))
-    for name, other in _metadata(package, SAME_KEY, str).items():
+    for name, other in package.metadata(SAME_KEY, str).items():
         if other not in found:
             raise DkmError(f"{path}: metadata {SAME_KEY!r} names {other!r}, which is no palette")
         found[name] = found[other]
@@ -108,11 +107,12 @@ def read_palettes(path: Path) -> dict[str, Palette]:
 
 def palette_sites(package: Package) -> list[PaletteSite]:
     """All places of all functions where a palette is decoded."""
-    names = _metadata(package, WEIGHTS_KEY, str)
-    orders = {name: _order(package, o) for name, o in _metadata(package, ORDERS_KEY, list).items()}
-    transposed = _metadata(package, TRANSPOSED_KEY, bool)
-    ones = _metadata(package, STACKED_KEY, int)
-    held = {name: _held(package, h) for name, h in _metadata(package, ROWS_KEY, dict).items()}
+    names = package.metadata(WEIGHTS_KEY, str)
+    listed = package.metadata(ORDERS_KEY, tuple[int, ...])
+    orders = {name: _order(package, order) for name, order in listed.items()}
+    transposed = package.metadata(TRANSPOSED_KEY, bool)
+    ones = package.metadata(STACKED_KEY, int)
+    held = package.metadata(ROWS_KEY, Held)
     sites = []
     for function in functions(package).values():
         constants, operations = Constants(function.body), list(function.body.walk())
@@ -134,9 +134,9 @@ def palette_sites(package: Package) -> list[PaletteSite]:
     return sites
 
 
-def unread_rows(package: Package) -> dict[str, Mapping[str, Any]]:
+def unread_rows(package: Package) -> dict[str, dict[str, int]]:
     """By parameter name, where the rows are that no operation reads."""
-    return _metadata(package, UNREAD_KEY, dict)
+    return package.metadata(UNREAD_KEY, dict[str, int])
 
 
 def _table(
@@ -164,34 +164,8 @@ def _scales(operations: Iterable[Operation]) -> Iterator[tuple[str, Operand]]:
             yield data[0], scale[0]
 
 
-def _metadata(package: Package, key: str, kind: type[_T]) -> dict[str, _T]:
-    """A JSON object of the metadata whose values are of ``kind``; empty where it is absent."""
-    text = package.user_metadata.get(key, "{}")
-    try:
-        table = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DkmError(f"{package.path}: metadata {key!r} is not JSON: {error}") from error
-    if not isinstance(table, dict) or not all(isinstance(v, kind) for v in table.values()):
-        raise DkmError(f"{package.path}: metadata {key!r} is not an object of {kind.__name__}s")
-    return table
-
-
-def _order(package: Package, order: list[object]) -> tuple[int, ...]:
-    if not order or sorted(order, key=repr) != list(range(len(order))):
-        raise DkmError(f"{package.path}: metadata {ORDERS_KEY!r} holds {order}, no order of blocks")
-    return tuple(order)  # type: ignore[arg-type]  # integers, as just compared
-
-
-def _held(package: Package, table: dict[str, Any]) -> Held:
-    blocks, luts, runs = (table.get(key) for key in ("blocks", "luts", "runs"))
-    if not isinstance(blocks, int) or not isinstance(luts, bool) or not _are_runs(runs, blocks):
-        raise DkmError(f"{package.path}: metadata {ROWS_KEY!r} holds {table}, no rows of a table")
-    return Held(blocks, luts, tuple((start, stop) for start, stop in runs))
-
-
-def _are_runs(runs: Any, blocks: int) -> TypeGuard[list[list[int]]]:
-    if not isinstance(runs, list) or not runs:
-        return False
-    pairs = all(isinstance(run, list) and len(run) == 2 for run in runs)
-    integers = pairs and all(type(end) is int for run in runs for end in run)
-    return integers and all(0 <= start < stop <= blocks for start, stop in runs)
+def _order(package: Package, order: tuple[int, ...]) -> tuple[int, ...]:
+    if not order or sorted(order) != list(range(len(order))):
+        told = f"holds {list(order)}, no order of blocks"
+        raise DkmError(f"{package.path}: metadata {ORDERS_KEY!r} {told}")
+    return order

@@ -29,6 +29,10 @@ class Held:
     luts: bool
     runs: tuple[tuple[int, int], ...]
 
+    def __post_init__(self) -> None:
+        if not self.runs or not all(0 <= start < stop <= self.blocks for start, stop in self.runs):
+            raise DkmError(f"runs are {self.runs} of {self.blocks} blocks, no rows of a table")
+
     @property
     def count(self) -> int:
         """How many blocks these are."""

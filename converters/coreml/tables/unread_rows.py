@@ -96,7 +96,6 @@ def _read(
 
 
 def _blob(package: Package, offsets: Mapping[str, int], key: str) -> Blob:
-    offset = offsets.get(key)
-    if key not in _KINDS or not isinstance(offset, int):
+    if key not in _KINDS or key not in offsets:
         raise DkmError(f"it is not said where the {key} of unread rows are")
-    return find_blob(package.weight_file(_IN_PROGRAM), offset)
+    return find_blob(package.weight_file(_IN_PROGRAM), offsets[key])

@@ -6,12 +6,15 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
+from dkm_deploy._support.records import from_plain, parse_json
 from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.formats.mlpackage.proto import model_class
+
+_T = TypeVar("_T")
 
 _MANIFEST = "Manifest.json"
 _MODEL_FOLDER = "@model_path/"
@@ -59,18 +62,19 @@ class Package:
         Raises:
             DkmError: what it says cannot be read.
         """
-        text = self.user_metadata.get(WEIGHT_NAMES_KEY, "{}")
+        return self.metadata(WEIGHT_NAMES_KEY, str)
+
+    def metadata(self, key: str, kind: type[_T]) -> dict[str, _T]:
+        """By name, what the user-defined metadata ``key``, JSON, has; empty where it is absent.
+
+        Raises:
+            DkmError: it is not JSON, or not of values of ``kind``.
+        """
+        text = self.user_metadata.get(key, "{}")
         try:
-            names = json.loads(text)
-        except (ValueError, RecursionError) as error:
-            raise DkmError(
-                f"{self.path}: metadata {WEIGHT_NAMES_KEY!r} is not JSON: {error}"
-            ) from error
-        if not isinstance(names, dict) or not all(isinstance(v, str) for v in names.values()):
-            raise DkmError(
-                f"{self.path}: metadata {WEIGHT_NAMES_KEY!r} is not an object of strings"
-            )
-        return names
+            return from_plain(parse_json(text), dict[str, kind], more_keys=True)  # type: ignore[valid-type]
+        except DkmError as error:
+            raise DkmError(f"{self.path}: metadata {key!r}: {error}") from error
 
 
 def open_package(path: Path) -> Package:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -115,7 +114,7 @@ def interface(package: Package, function: Function) -> Interface:
     own = [f.input for f in described.functions if f.name == function.name]
     inputs = own[0] if own else described.input
     names = [feature.name for feature in inputs if feature.type.WhichOneof("Type") == "imageType"]
-    known = _pixels(package)
+    known = package.metadata(IMAGES_KEY, Pixels)
     images = {name: known.get(name) for name in names}
     for operation in function.body.operations:
         made = operation.outputs
@@ -123,19 +122,6 @@ def interface(package: Package, function: Function) -> Interface:
             labels = Constants(function.body).get(operation.inputs["classes"][0]).tolist()
             return Interface(images, made[0][0], made[1][0], tuple(labels))
     return Interface(images)
-
-
-def _pixels(package: Package) -> dict[str, Pixels]:
-    text = package.user_metadata.get(IMAGES_KEY, "{}")
-    try:
-        return {
-            name: Pixels(float(image["scale"]), tuple(map(float, image["bias"])))
-            for name, image in json.loads(text).items()
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DkmError(
-            f"{package.path}: metadata {IMAGES_KEY!r} cannot be read: {error!r}"
-        ) from error
 
 
 def _check_label(label: Any, scores: NDArray[Any], labels: Sequence[Any]) -> None:

@@ -9,9 +9,9 @@
     raw/inputs.0.bin ..     each tensor once more: little-endian, C order, nothing around it
     SHA256SUMS              of all the others, as ``sha256sum -c`` reads it
 
-Where bundle.json tells "steps", inputs and outputs have the step as their first dimension, and
-each step goes on with the state of the one before. Labels are those of the samples of the first
-step, then of the second, and so on.
+Where bundle.json tells how many "steps" there are, inputs and outputs have the step as their first
+dimension, and each step goes on with the state of the one before. Labels are those of the samples
+of the first step, then of the second, and so on.
 
 The bytes depend on what is in it alone: no time, no order of chance.
 """
@@ -19,9 +19,8 @@ The bytes depend on what is in it alone: no time, no order of chance.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,6 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkm_deploy._support.paths import reading
+from dkm_deploy._support.records import from_plain
 from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.formats.interface import Interface, interface_from
 from dkm_deploy.model.checkpoint import as_array, read_palettes, read_tensors
@@ -43,9 +43,9 @@ from dkm_deploy.parity.reduced_precision import Arithmetic
 from dkm_deploy.parity.rounding_noise import Noise
 from dkm_deploy.validation.dense_weights.reference import DenseReference
 from dkm_deploy.validation.golden import MANIFEST
-from dkm_deploy.validation.limits import Limits, limits_from
+from dkm_deploy.validation.golden.manifest import AskedInterface, TensorEntry, manifest_from
+from dkm_deploy.validation.limits import Limits
 
-FORMAT, VERSION = "dkm-deploy golden bundle", 1
 TENSORS, PALETTES, DENSE, NOISE, SUMS = (
     "tensors.safetensors",
     "palettes.safetensors",
@@ -110,35 +110,35 @@ def read_bundle(folder: Path) -> Bundle:
         DkmError: it is missing, damaged, changed since it was written, or of a newer version.
     """
     listed = _verify(folder)
-    manifest = _manifest(folder)
+    text = read_text(folder / MANIFEST)
     tensors, _ = read_tensors(folder / TENSORS)
     try:
-        groups = {g: _group(manifest[g], g, tensors, listed) for g in GROUPS}
-        steps = manifest.get("steps")
+        manifest = manifest_from(text)
+        groups = {g: _group(getattr(manifest, g), g, tensors, listed) for g in GROUPS}
+        steps = manifest.steps
         inputs = groups["inputs"] if steps is None else unstacked(groups["inputs"])
         _check_samples(groups, inputs, steps)
         outputs = in_a_row({n: t.numpy() for n, t in groups["outputs"].items()}, steps)
-        sizes = manifest["original_bytes"]
         return Bundle(
             inputs=inputs,
             outputs=outputs,
             original=in_a_row({n: t.numpy() for n, t in groups["original"].items()}, steps),
             labels=next((t.numpy() for t in groups["labels"].values()), None),
-            metric=None if manifest["metric"] is None else str(manifest["metric"]),
-            original_bytes=None if sizes is None else (int(sizes[0]), int(sizes[1])),
+            metric=manifest.metric,
+            original_bytes=manifest.original_bytes,
             palettes=read_palettes(folder / PALETTES),
-            limits=limits_from(manifest["limits"]),
-            provenance={str(k): str(v) for k, v in manifest["provenance"].items()},
-            recipe=str(manifest.get("recipe", "")),
+            limits=from_plain(manifest.limits, Limits, "limits"),
+            provenance={name: str(told) for name, told in manifest.provenance.items()},
+            recipe=manifest.recipe,
             steps=steps,
-            interface=_interface(manifest.get("interface")),
-            dense=_dense(folder / DENSE, manifest["epsilons"]) if DENSE in listed else None,
+            interface=_interface(manifest.interface),
+            dense=_dense(folder / DENSE, manifest.epsilons) if DENSE in listed else None,
             noise=_noise(folder, outputs) if NOISE in listed else {},
         )
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
-        if isinstance(error, DkmError):
-            raise DkmError(f"{folder / MANIFEST}: {error}") from error
-        raise DkmError(f"{folder / MANIFEST}: damaged: {error!r}") from error
+    except DkmError as error:
+        raise DkmError(f"{folder / MANIFEST}: {error}") from error
+    except (TypeError, ValueError) as error:  # tensors that are none of ours
+        raise DkmError(f"{folder}: damaged: {error!r}") from error
 
 
 def holds(folder: Path, name: str) -> bool:
@@ -184,30 +184,15 @@ def _verify(folder: Path) -> frozenset[str]:
     return frozenset(sums)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
-    path = folder / MANIFEST
-    try:
-        found = json.loads(read_text(path))
-    except (ValueError, RecursionError) as error:
-        raise DkmError(f"{path}: not JSON: {error}") from error
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
-        raise DkmError(f"{path}: not a {FORMAT}")
-    if found.get("version") != VERSION:
-        version = found.get("version")
-        raise DkmError(f"{path}: version {version!r} of the format; this reads {VERSION}")
-    return found
+def _interface(held: AskedInterface | None) -> Interface | None:
+    return None if held is None else interface_from(held.asked, held.suffix)
 
 
-def _interface(held: Mapping[str, str] | None) -> Interface | None:
-    return None if held is None else interface_from(held["asked"], str(held["suffix"]))
-
-
-def _dense(path: Path, epsilons: Mapping[str, float]) -> DenseReference:
+def _dense(path: Path, epsilons: Mapping[str, float] | None) -> DenseReference:
+    if epsilons is None:
+        raise DkmError(f"epsilons is missing; {path.name} goes with it")
     tensors, _ = read_tensors(path)
-    found = DenseReference(
-        {name: as_array(tensor) for name, tensor in tensors.items()},
-        {str(name): float(epsilon) for name, epsilon in epsilons.items()},
-    )
+    found = DenseReference({name: as_array(t) for name, t in tensors.items()}, epsilons)
     for name in found.epsilons:
         vectors = found.of_norm(name)
         if "running_var" not in vectors or len({array.shape for array in vectors.values()}) != 1:
@@ -216,17 +201,23 @@ def _dense(path: Path, epsilons: Mapping[str, float]) -> DenseReference:
 
 
 def _group(
-    entries: Any, group: str, tensors: Mapping[str, Tensor], listed: frozenset[str]
+    entries: Iterable[TensorEntry],
+    group: str,
+    tensors: Mapping[str, Tensor],
+    listed: frozenset[str],
 ) -> dict[str, Tensor]:
     """The tensors of one group by name, each with the type and shape that the manifest tells."""
     found = {}
     for entry in entries:
-        name, tensor = str(entry["name"]), tensors[tensor_key(group, str(entry["name"]))]
-        told = (entry["dtype"], list(entry["shape"]))
-        if told != (dtype_name(tensor.numpy()), list(tensor.shape)) or entry["raw"] not in listed:
-            raise DkmError(f"{group} {name!r} is not as the manifest tells")
-        found[name] = tensor
+        tensor = tensors.get(tensor_key(group, entry.name))
+        if tensor is None or entry.raw not in listed or not _is_of(entry, tensor):
+            raise DkmError(f"{group} {entry.name!r} is not as the manifest tells")
+        found[entry.name] = tensor
     return found
+
+
+def _is_of(entry: TensorEntry, tensor: Tensor) -> bool:
+    return (entry.dtype, entry.shape) == (dtype_name(tensor.numpy()), tuple(tensor.shape))
 
 
 def _noise(folder: Path, outputs: Mapping[str, NDArray[Any]]) -> dict[Arithmetic, Noise]:

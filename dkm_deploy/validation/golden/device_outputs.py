@@ -10,25 +10,36 @@ It needs no sums: what is damaged is no longer what is expected, and so is misse
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dkm_deploy._support.records import from_plain, parse_json
 from dkm_deploy.errors import DkmError
 from dkm_deploy.validation.golden.bundle import SUMS, holds, read_text, sha256
+from dkm_deploy.validation.golden.manifest import TensorEntry
 
-FORMAT, VERSION = "dkm-deploy device outputs", 1
 MANIFEST = "outputs.json"
 
 _RAW = re.compile(r"(?:raw/)?[A-Za-z0-9_-]+(?:\.[A-Za-z0-9_-]+)*")
 _DTYPES = ("float16", "float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool")
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What ``outputs.json`` has."""
+
+    format: Literal["dkm-deploy device outputs"]
+    version: Literal[1]
+    golden: str
+    runtime: str
+    outputs: tuple[TensorEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -53,37 +64,32 @@ def read_returned(folder: Path, golden: Path) -> Returned:
     path = folder / MANIFEST
     text = read_text(path, "a folder of device outputs")
     try:
-        manifest = json.loads(text)
-        _check_header(manifest, golden)
-        outputs = {str(e["name"]): _tensor(folder, e) for e in manifest["outputs"]}
-        return Returned(outputs, str(manifest["runtime"]))
+        manifest = from_plain(parse_json(text), _Manifest, more_keys=True)
+        if manifest.golden != sha256(golden / SUMS):
+            told = "its SHA256SUMS has another SHA-256"
+            raise DkmError(f"these outputs are not for {golden}: {told}")
+        outputs = {entry.name: _tensor(folder, entry) for entry in manifest.outputs}
+        return Returned(outputs, manifest.runtime)
     except DkmError as error:
         raise DkmError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
-        raise DkmError(f"{path}: damaged: {error!r}") from error
 
 
-def _check_header(manifest: Any, golden: Path) -> None:
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise DkmError(f"not {FORMAT}")
-    if manifest.get("version") != VERSION:
-        raise DkmError(f"version {manifest.get('version')!r} of the format; this reads {VERSION}")
-    if manifest["golden"] != sha256(golden / SUMS):
-        raise DkmError(f"these outputs are not for {golden}: its SHA256SUMS has another SHA-256")
-
-
-def _tensor(folder: Path, entry: Mapping[str, Any]) -> NDArray[Any]:
-    name, raw, shape = entry["name"], entry["raw"], entry["shape"]
-    if entry["dtype"] not in _DTYPES:
-        raise DkmError(f"{name}: dtype {entry['dtype']!r}; it must be one of {', '.join(_DTYPES)}")
-    if not all(type(n) is int and n >= 0 for n in shape):
-        raise DkmError(f"{name}: {shape!r} is no shape")
+def _tensor(folder: Path, entry: TensorEntry) -> NDArray[Any]:
+    name, raw, shape = entry.name, entry.raw, entry.shape
+    if entry.dtype not in _DTYPES:
+        raise DkmError(f"{name}: dtype {entry.dtype!r}; it must be one of {', '.join(_DTYPES)}")
+    if min(shape, default=0) < 0:
+        raise DkmError(f"{name}: {list(shape)} is no shape")
     if not _RAW.fullmatch(raw) or not holds(folder, raw):
         raise DkmError(f"{name}: no file {raw!r} in the folder")
-    dtype = np.dtype(entry["dtype"]).newbyteorder("<")
+    dtype = np.dtype(entry.dtype).newbyteorder("<")
     file = folder / raw
     wanted, found = prod(shape) * dtype.itemsize, file.stat().st_size
     if found != wanted:
-        raise DkmError(f"{raw}: {found:,} bytes; {entry['dtype']} of shape {shape} has {wanted:,}")
-    array = np.frombuffer(file.read_bytes(), dtype).reshape(shape)
+        told = f"{entry.dtype} of shape {list(shape)} has {wanted:,}"
+        raise DkmError(f"{raw}: {found:,} bytes; {told}")
+    try:
+        array = np.frombuffer(file.read_bytes(), dtype).reshape(shape)
+    except (ValueError, OverflowError):  # none of 0 and a length that no array has
+        raise DkmError(f"{name}: {list(shape)} is no shape") from None
     return array.astype(dtype.newbyteorder("="))

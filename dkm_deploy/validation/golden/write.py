@@ -38,18 +38,23 @@ from dkm_deploy.validation.golden import MANIFEST
 from dkm_deploy.validation.golden.bundle import (
     ARITHMETICS,
     DENSE,
-    FORMAT,
     GROUPS,
     NOISE,
     PALETTES,
     SUMS,
     TENSORS,
-    VERSION,
     by_step,
     dtype_name,
     raw_bytes,
     sha256,
     tensor_key,
+)
+from dkm_deploy.validation.golden.manifest import (
+    FORMAT,
+    VERSION,
+    AskedInterface,
+    Manifest,
+    TensorEntry,
 )
 from dkm_deploy.validation.labels import Labels, labels_array
 from dkm_deploy.validation.limits import Limits, check_names
@@ -133,7 +138,7 @@ def write_golden(
     dense = dense_reference(reference)
     about: dict[str, Any] = {
         "epsilons": dense.epsilons,
-        "interface": interface and {"suffix": interface.suffix, "asked": interface.to_json()},
+        "interface": interface and AskedInterface(interface.suffix, interface.to_json()),
         "metric": metric,
         "original_bytes": [tensor_bytes(original), half_bytes(original)] if original else None,
         "limits": asdict(limits),
@@ -153,18 +158,18 @@ def write_golden(
 
 def _write(folder: Path, groups: Groups, told: Mapping[str, Any]) -> None:
     (folder / "raw").mkdir(parents=True)
-    tensors, manifest = {}, {"format": FORMAT, "version": VERSION}
-    for group in GROUPS:
-        entries = []
+    tensors: dict[str, NDArray[Any]] = {}
+    entries: dict[str, list[TensorEntry]] = {group: [] for group in GROUPS}
+    for group, own in entries.items():
         for place, (name, array) in enumerate(groups[group].items()):
             raw = f"raw/{group}.{place}.bin"
             (folder / raw).write_bytes(raw_bytes(array))
             tensors[tensor_key(group, name)] = array.copy(order="C")
-            entry = {"name": name, "dtype": dtype_name(array), "shape": array.shape, "raw": raw}
-            entries.append(entry)
-        manifest[group] = entries
+            own.append(TensorEntry(name, dtype_name(array), array.shape, raw))
     save_file(tensors, folder / TENSORS)
-    written = json.dumps({**manifest, **told}, indent=2, sort_keys=True) + "\n"
+    values: dict[str, Any] = {**entries, **told}
+    manifest = asdict(Manifest(FORMAT, VERSION, **values))
+    written = json.dumps(manifest, indent=2, sort_keys=True) + "\n"
     (folder / MANIFEST).write_bytes(written.encode())
 
 

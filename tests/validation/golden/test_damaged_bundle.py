@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -141,6 +142,8 @@ def _without(key):
     return {k: v for k, v in ABOUT.items() if k != key}
 
 
+IT = "it must be 'dkm-deploy golden bundle'"
+LIMITS = ", ".join(field.name for field in fields(dkm.Limits))
 X = {"name": "x", "dtype": "float32", "shape": [2, 3], "raw": "raw/inputs.x.bin"}
 OF_STEPS = {key: ARRAYS[key] for key in ("inputs.x", "outputs.y", "original.y")}
 NOT_AS_TOLD = "inputs 'x' is not as the manifest tells"
@@ -149,23 +152,28 @@ NOT_AS_TOLD = "inputs 'x' is not as the manifest tells"
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"format": "other"}, "not a dkm-deploy golden bundle"),
-        ({"version": 2}, "version 2 of the format; this reads 1"),
-        ({"about": _without("version")}, "version None of the format; this reads 1"),
-        ({"about": _without("format")}, "not a dkm-deploy golden bundle"),
-        ({"about": _without("metric")}, "damaged: KeyError('metric')"),
-        ({"about": _without("epsilons")}, "damaged: KeyError('epsilons')"),
-        ({"about": _without("limits")}, "damaged: KeyError('limits')"),
-        ({"about": _without("provenance")}, "damaged: KeyError('provenance')"),
+        ({"format": "other"}, f"format is 'other'; {IT}"),
+        ({"version": 2}, "version is 2; it must be 1"),
+        ({"version": 2, "inputs": 3}, "version is 2; it must be 1"),
+        ({"about": _without("version")}, "version is missing; it must be 1"),
+        ({"about": _without("format")}, f"format is missing; {IT}"),
+        ({"about": _without("metric")}, "metric is missing; it must be text or null"),
+        ({"about": _without("epsilons")}, "epsilons is missing; dense.safetensors goes with it"),
+        ({"about": _without("limits")}, "limits is missing; it must be a value"),
+        ({"limits": {"novel": 3}}, f"limits: unknown key 'novel'; known keys are {LIMITS}"),
+        ({"about": _without("provenance")}, "provenance is missing; it must be a mapping"),
         ({"inputs": []}, "it has no inputs or no outputs"),
         ({"outputs": []}, "it has no inputs or no outputs"),
-        ({"inputs": [X | {"name": "z"}]}, "damaged: KeyError('inputs.z')"),
+        ({"inputs": [X | {"name": "z"}]}, "inputs 'z' is not as the manifest tells"),
         ({"inputs": [X | {"dtype": "float64"}]}, NOT_AS_TOLD),
         ({"inputs": [X | {"shape": [3, 2]}]}, NOT_AS_TOLD),
         ({"inputs": [X | {"raw": "raw/other.bin"}]}, NOT_AS_TOLD),
-        ({"original_bytes": [1]}, "damaged: IndexError('list index out of range')"),
-        ({"interface": {"suffix": ".onnx"}}, "damaged: KeyError('asked')"),
-        ({"interface": {"asked": INTERFACE.to_json()}}, "damaged: KeyError('suffix')"),
+        ({"original_bytes": [1]}, "original_bytes is [1]; it must be a list of 2"),
+        ({"interface": {"suffix": ".onnx"}}, "interface.asked is missing; it must be text"),
+        (
+            {"interface": {"asked": INTERFACE.to_json()}},
+            "interface.suffix is missing; it must be text",
+        ),
         ({"epsilons": {"head": 1}}, "dense.safetensors lacks the statistics of 'head'"),
         (
             {"dense": DENSE | {"norm.weight": np.ones(3, np.float32)}},
@@ -199,7 +207,7 @@ def test_what_does_not_fit_is_told_in_one_line(tmp_path, changes, message):
     [
         ("{", "not JSON: Expecting property name enclosed in double quotes: line 1"),
         ("[" * 100_000, "not JSON: "),
-        ("3", "not a dkm-deploy golden bundle"),
+        ("3", "it is 3; it must be a mapping with the keys format, version, inputs"),
     ],
 )
 def test_a_manifest_that_is_none(tmp_path, text, message):
