@@ -168,9 +168,9 @@ def _same(asset: Asset) -> dict[str, str]:
     custom = asset.metadata.get("creatorDefinedMetadata")
     table = custom.get(SAME_KEY, {}) if isinstance(custom, dict) else {}
     try:
-        return from_plain(table, dict[str, str], SAME_KEY)
+        return from_plain(table, dict[str, str], f"metadata {SAME_KEY!r}")
     except DkmError as error:
-        raise DkmError(f"{asset.path}: metadata {error}") from error
+        raise DkmError(f"{asset.path}: {error}") from error
 
 
 def _scale(tables: Tables, users: list[Operation]) -> Constant | None:

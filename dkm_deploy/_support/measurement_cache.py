@@ -17,7 +17,7 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from dkm_deploy._support.paths import reading
-from dkm_deploy._support.records import from_plain, parse_json
+from dkm_deploy._support.records import from_json, from_plain
 from dkm_deploy.errors import DkmError, refused_by_system
 
 _T = TypeVar("_T")
@@ -93,7 +93,7 @@ class Cache:
 
     def _read(self, line: bytes) -> None:
         try:
-            entry = from_plain(parse_json(line), _Entry)
+            entry = from_json(line, _Entry)
         except DkmError:
             return  # cut short or damaged: not measured yet
         self._values[entry.key] = entry.value

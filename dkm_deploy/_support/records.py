@@ -86,6 +86,15 @@ def from_plain(value: Any, kind: type[_T], what: str = "", *, more_keys: bool = 
         raise DkmError(_message(error, what)) from None  # it has all that cattrs says
 
 
+def from_json(text: str | bytes, kind: type[_T], what: str = "", *, more_keys: bool = False) -> _T:
+    """A record from a JSON text; see :func:`from_plain`. Raises DkmError also if it is no JSON."""
+    try:
+        value = parse_json(text)
+    except DkmError as error:
+        raise DkmError(f"{what}: {error}" if what else str(error)) from error
+    return from_plain(value, kind, what, more_keys=more_keys)
+
+
 @cache
 def _converter(more_keys: bool) -> Converter:
     converter = Converter(detailed_validation=True)

@@ -20,7 +20,7 @@ from torch.nn.utils.parametrize import ParametrizationList
 
 from dkm_deploy._support.atomic_files import written_whole
 from dkm_deploy._support.paths import existing_file, path_of, reading
-from dkm_deploy._support.records import from_plain, parse_json
+from dkm_deploy._support.records import from_json
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.dense_tensor import DenseTensor
 from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced, size_on_disk
@@ -190,7 +190,7 @@ def _read(path: Path) -> _Checkpoint:
 def _layout(path: Path, metadata: Mapping[str, str]) -> dict[str, _Layout]:
     """What a checkpoint says of its palettes, by weight."""
     try:
-        return from_plain(parse_json(metadata[_KEY]), dict[str, _Layout], _KEY, more_keys=True)
+        return from_json(metadata[_KEY], dict[str, _Layout], _KEY, more_keys=True)
     except DkmError as error:
         raise DkmError(f"{path}: damaged palettes: {error}") from error
 

@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from dkm_deploy._support.argument_checks import integer, real
 from dkm_deploy._support.paths import reading
-from dkm_deploy._support.records import Written, from_plain, parse_json
+from dkm_deploy._support.records import Written, from_json
 from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.validation.check import Status
 
@@ -111,6 +111,6 @@ def read_report(path: Path) -> ReportFile:
     with reading(path):
         content = path.read_bytes()
     try:
-        return from_plain(parse_json(content), ReportFile, more_keys=True)
+        return from_json(content, ReportFile, more_keys=True)
     except DkmError as error:
         raise DkmError(f"{path}: no report of dkm-deploy validate --json: {error}") from error

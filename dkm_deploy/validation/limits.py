@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Annotated
 
 from dkm_deploy._support.argument_checks import real, record, short
-from dkm_deploy._support.records import from_plain
+from dkm_deploy._support.records import Written, from_plain
 from dkm_deploy.errors import DkmError
 
 _ELEMENT = 10  # times the relative limit: a single element may stray further than all on average
@@ -57,7 +59,7 @@ class Limits:
     max_element_error: float | None = None
     max_metric_loss: float | None = None
     min_agreement: float | None = None
-    max_bytes: int | None = None
+    max_bytes: Annotated[int, Written(partial(real, "max_bytes"), "a number")] | None = None
     max_size_ratio: float | None = None
     max_latency_ratio: float | None = None
     max_load_ratio: float | None = None

@@ -176,7 +176,7 @@ class TestBadInput:
         fails(capsys, validation(folder, flag, "5x"), message)
 
     def test_validate_with_a_limit_that_does_not_exist(self, folder, capsys):
-        fails(capsys, validation(folder, "--limit", "output:cosine=1"), "no limit is called")
+        fails(capsys, validation(folder, "--limit", "output:cosine=1"), "unknown key 'cosine'")
 
     def test_validate_with_a_report_that_exists(self, folder, tmp_path, capsys):
         (tmp_path / "r.json").write_text("keep me")

@@ -155,7 +155,7 @@ def test_a_file_that_is_no_checkpoint_of_this_project_says_so(tmp_path):
 @pytest.mark.parametrize(
     ("layout", "told"),
     [
-        ("{", "not JSON: Expecting property name"),
+        ("{", "dkm_deploy.palettes: not JSON: Expecting property name"),
         ("[]", "dkm_deploy.palettes is []; it must be a mapping"),
         (
             '{"fc.weight": {"shape": [16, 8], "bits": "2", "axis": 0}}',

@@ -136,7 +136,7 @@ def test_lines_that_are_no_limits(line, message):
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"max_bytes": "10"}, "limits.max_bytes is '10'; it must be an integer"),
+        ({"max_bytes": "10"}, "limits.max_bytes is '10'; it must be a number"),
         ({"max_load_ratio": True}, "limits.max_load_ratio is True; it must be a number"),
         ({"min_agreement": np.nan}, "limits: min_agreement is nan; it must be a number"),
         ({"novel": 1}, f"limits: unknown key 'novel'; known keys are {KNOWN_OF_FILES}"),
@@ -158,6 +158,7 @@ def test_json_that_is_no_limits(values, message):
 
 
 def test_json_without_limits_is_none():
+    assert from_plain({"max_bytes": 1e6}, Limits) == Limits(max_bytes=10**6)
     for values in ({}, {"max_bytes": None, "outputs": {}}):
         assert from_plain(values, Limits) == Limits()
 

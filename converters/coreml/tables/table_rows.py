@@ -31,7 +31,8 @@ class Held:
 
     def __post_init__(self) -> None:
         if not self.runs or not all(0 <= start < stop <= self.blocks for start, stop in self.runs):
-            raise DkmError(f"runs are {self.runs} of {self.blocks} blocks, no rows of a table")
+            runs = [list(run) for run in self.runs]
+            raise DkmError(f"runs are {runs}, no rows of a table of {self.blocks} blocks")
 
     @property
     def count(self) -> int:

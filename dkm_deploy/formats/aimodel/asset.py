@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dkm_deploy._support.records import from_json
 from dkm_deploy.errors import DkmError, MissingFileError
 
 PROGRAM, DIGEST, METADATA = "main.mlirb", "main.hash", "metadata.json"
@@ -62,9 +62,6 @@ def _bytes(file: Path) -> bytes:
 def _metadata(file: Path) -> dict[str, Any]:
     content = _bytes(file)
     try:
-        table = json.loads(content.decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise DkmError(f"{file}: not JSON: {error}") from error
-    if not isinstance(table, dict):
-        raise DkmError(f"{file}: not a JSON object")
-    return table
+        return from_json(content, dict[str, Any])
+    except DkmError as error:
+        raise DkmError(f"{file}: {error}") from error

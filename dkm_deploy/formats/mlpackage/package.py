@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-from dkm_deploy._support.records import from_plain, parse_json
+from dkm_deploy._support.argument_checks import short
+from dkm_deploy._support.paths import reading
+from dkm_deploy._support.records import from_json
 from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.formats.mlpackage.proto import model_class
 
@@ -27,6 +29,19 @@ COMPILED = (
 
 WEIGHT_NAMES_KEY = "dkm_deploy.weights"
 """User-defined metadata: JSON, the qualified parameter name by the MIL name of its weight."""
+
+
+@dataclass(frozen=True)
+class _Item:
+    path: str
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """What ``Manifest.json`` has, by Apple's names."""
+
+    rootModelIdentifier: str  # noqa: N815
+    itemInfoEntries: Mapping[str, _Item]  # noqa: N815
 
 
 @dataclass(frozen=True)
@@ -72,9 +87,10 @@ class Package:
         """
         text = self.user_metadata.get(key, "{}")
         try:
-            return from_plain(parse_json(text), dict[str, kind], more_keys=True)  # type: ignore[valid-type]
+            values = dict[str, kind]  # type: ignore[valid-type]  # known at run time alone
+            return from_json(text, values, f"metadata {key!r}", more_keys=True)
         except DkmError as error:
-            raise DkmError(f"{self.path}: metadata {key!r}: {error}") from error
+            raise DkmError(f"{self.path}: {error}") from error
 
 
 def open_package(path: Path) -> Package:
@@ -110,14 +126,16 @@ def _root_item(manifest: Path) -> str:
     """The path of the model file that a manifest gives, relative to the folder Data."""
     if not manifest.is_file():
         raise MissingFileError(f"{manifest}: missing, so this is not a Core ML package")
+    with reading(manifest):
+        content = manifest.read_bytes()
     try:
-        table = json.loads(manifest.read_text("utf-8"))
-        item = table["itemInfoEntries"][table["rootModelIdentifier"]]["path"]
-    except (ValueError, KeyError, TypeError, OSError, RecursionError) as error:
-        raise DkmError(f"{manifest}: not a valid manifest: {error!r}") from error
-    if not isinstance(item, str):
-        raise DkmError(f"{manifest}: the path of the model is {item!r}, not a string")
-    return item
+        table = from_json(content, _Manifest, more_keys=True)
+    except DkmError as error:
+        raise DkmError(f"{manifest}: not a valid manifest: {error}") from error
+    root = table.rootModelIdentifier
+    if root not in table.itemInfoEntries:
+        raise DkmError(f"{manifest}: not a valid manifest: it has no item {short(root)}")
+    return table.itemInfoEntries[root].path
 
 
 def _inside(package: Path, folder: Path, name: str) -> Path:

@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from dkm_deploy._support.records import from_plain, parse_json
+from dkm_deploy._support.records import from_json
 from dkm_deploy.errors import DkmError
 from dkm_deploy.validation.golden.bundle import SUMS, holds, read_text, sha256
 from dkm_deploy.validation.golden.manifest import TensorEntry
@@ -64,7 +64,7 @@ def read_returned(folder: Path, golden: Path) -> Returned:
     path = folder / MANIFEST
     text = read_text(path, "a folder of device outputs")
     try:
-        manifest = from_plain(parse_json(text), _Manifest, more_keys=True)
+        manifest = from_json(text, _Manifest, more_keys=True)
         if manifest.golden != sha256(golden / SUMS):
             told = "its SHA256SUMS has another SHA-256"
             raise DkmError(f"these outputs are not for {golden}: {told}")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from dkm_deploy._support.records import from_plain, parse_json
+from dkm_deploy._support.records import from_json
 
 FORMAT: Final = "dkm-deploy golden bundle"
 VERSION: Final = 1
@@ -81,4 +81,4 @@ class Manifest:
 
 def manifest_from(text: str) -> Manifest:
     """The manifest in a JSON text. Raises DkmError for anything else, and for other versions."""
-    return from_plain(parse_json(text), Manifest, more_keys=True)
+    return from_json(text, Manifest, more_keys=True)

@@ -172,9 +172,9 @@ def test_tensors_that_make_no_palette(tmp_path, tensors, expected):
 @pytest.mark.parametrize(
     ("custom", "expected"),
     [
-        ({"dkm_deploy.same": []}, "is not an object of strings"),
-        ({"dkm_deploy.same": {"v": 1}}, "is not an object of strings"),
-        ({"dkm_deploy.same": {"v": "u"}}, "names 'u', which is no palette"),
+        ({"dkm_deploy.same": []}, " is []; it must be a mapping"),
+        ({"dkm_deploy.same": {"v": 1}}, "['v'] is 1; it must be text"),
+        ({"dkm_deploy.same": {"v": "u"}}, " names 'u', which is no palette"),
     ],
 )
 def test_metadata_that_names_no_palettes(tmp_path, custom, expected):
@@ -182,7 +182,7 @@ def test_metadata_that_names_no_palettes(tmp_path, custom, expected):
     path = asset(tmp_path / "m.aimodel", data, {"creatorDefinedMetadata": custom})
     with pytest.raises(DkmError) as caught:
         read_palettes(path)
-    assert str(caught.value) == f"{path}: metadata 'dkm_deploy.same' {expected}"
+    assert str(caught.value) == f"{path}: metadata 'dkm_deploy.same'{expected}"
 
 
 @pytest.mark.parametrize("metadata", [{}, {"creatorDefinedMetadata": {}}])

@@ -141,29 +141,37 @@ def part(third, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "held",
+    ("changes", "message"),
     [
-        {},
-        {"blocks": "12", "luts": False, "runs": [[0, 4]]},
-        {"blocks": 12, "luts": 0, "runs": [[0, 4]]},
-        {"blocks": 12, "luts": False},
-        {"blocks": 12, "luts": False, "runs": []},
-        {"blocks": 12, "luts": False, "runs": {"0": 4}},
-        {"blocks": 12, "luts": False, "runs": [4]},
-        {"blocks": 12, "luts": False, "runs": [[0, 2, 4]]},
-        {"blocks": 12, "luts": False, "runs": [[0, 2], [4]]},
-        {"blocks": 12, "luts": False, "runs": [[0, 4.0]]},
-        {"blocks": 12, "luts": False, "runs": [[False, 4]]},
-        {"blocks": 12, "luts": False, "runs": [[-1, 3]]},
-        {"blocks": 12, "luts": False, "runs": [[4, 4]]},
-        {"blocks": 12, "luts": False, "runs": [[8, 13]]},
-        {"blocks": 12, "luts": False, "runs": [[0, 4], [9, 13]]},
+        ({"blocks": "12"}, ".blocks is '12'; it must be an integer"),
+        ({"luts": 0}, ".luts is 0; it must be true or false"),
+        ({"runs": {"0": 4}}, ".runs is {'0': 4}; it must be a list"),
+        ({"runs": [4]}, ".runs[0] is 4; it must be a list of 2"),
+        ({"runs": [[0, 2, 4]]}, ".runs[0] is [0, 2, 4]; it must be a list of 2"),
+        ({"runs": [[0, 2], [4]]}, ".runs[1] is [4]; it must be a list of 2"),
+        ({"runs": [[0, 4.0]]}, ".runs[0][1] is 4.0; it must be an integer"),
+        ({"runs": [[False, 4]]}, ".runs[0][0] is False; it must be an integer"),
+        ({"runs": []}, ": runs are [], no rows of a table of 12 blocks"),
+        ({"runs": [[-1, 3]]}, ": runs are [[-1, 3]], no rows of a table of 12 blocks"),
+        ({"runs": [[4, 4]]}, ": runs are [[4, 4]], no rows of a table of 12 blocks"),
+        ({"runs": [[8, 13]]}, ": runs are [[8, 13]], no rows of a table of 12 blocks"),
+        (
+            {"runs": [[0, 4], [9, 13]]},
+            ": runs are [[0, 4], [9, 13]], no rows of a table of 12 blocks",
+        ),
     ],
 )
-def test_rows_that_no_table_has(part, held):
-    put(part, ROWS={"a": held})
-    expected = f"{part}: metadata 'dkm_deploy.rows' holds {held}, no rows of a table"
+def test_rows_that_no_table_has(part, changes, message):
+    put(part, ROWS={"a": rows(12, [0, 4]) | changes})
+    expected = f"{part}: metadata 'dkm_deploy.rows'['a']{message}"
     assert refusal(read_palettes, part) == expected
+
+
+@pytest.mark.parametrize("key", ["blocks", "luts", "runs"])
+def test_rows_of_which_a_part_is_not_said(part, key):
+    put(part, ROWS={"a": {k: v for k, v in rows(12, [0, 4]).items() if k != key}})
+    expected = f"{part}: metadata 'dkm_deploy.rows'['a'].{key} is missing; it must be "
+    assert refusal(read_palettes, part).startswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -171,7 +179,6 @@ def test_rows_that_no_table_has(part, held):
     [
         ({}, "it is not said where the indices of unread rows are"),
         ({"other": {"indices": 64}}, "it is not said where the indices of unread rows are"),
-        ({"t": {"indices": "64"}}, "it is not said where the indices of unread rows are"),
         ({"t": {"lut": 64}}, "it is not said where the indices of unread rows are"),
     ],
 )
@@ -186,14 +193,21 @@ def test_rows_that_are_said_to_be_somewhere_else_are_refused_by_the_ledger(part)
     assert refusal(ledger, part) == expected
 
 
-@pytest.mark.parametrize("key", ["ROWS", "UNREAD"])
-def test_what_is_said_of_rows_is_an_object_of_objects(part, key):
-    put(part, **{"ROWS": {"a": rows(12, [0, 4])}, "UNREAD": {}} | {key: {"a": 1}})
+@pytest.mark.parametrize(
+    ("key", "told", "message"),
+    [
+        ("ROWS", 1, "['a'] is 1; it must be a mapping with the keys blocks, luts, runs"),
+        ("UNREAD", 1, "['a'] is 1; it must be a mapping"),
+        ("UNREAD", {"indices": "64"}, "['a']['indices'] is '64'; it must be an integer"),
+    ],
+)
+def test_what_is_said_of_rows_is_a_mapping(part, key, told, message):
+    put(part, **{"ROWS": {"a": rows(12, [0, 4])}, "UNREAD": {}} | {key: {"a": told}})
     name = f"dkm_deploy.{key.lower()}"
-    assert refusal(read_palettes, part) == f"{part}: metadata {name!r} is not an object of dicts"
+    assert refusal(read_palettes, part) == f"{part}: metadata {name!r}{message}"
 
 
-@pytest.mark.parametrize("order", [[0, "b"], [None, 0], [], [1, 2]])
+@pytest.mark.parametrize("order", [[0, 2], [], [1, 2]])
 def test_an_order_that_is_none_is_told_as_it_is_written(part, order):
     put(part, ORDERS={"a": order})
     expected = f"{part}: metadata 'dkm_deploy.orders' holds {order}, no order of blocks"

@@ -74,7 +74,7 @@ DEEP = b"[" * 100_000
         (b"{", "not JSON: Expecting property name"),
         (b"\xff", "not JSON: 'utf-8' codec can't"),
         (DEEP, "not JSON: maximum recursion depth"),
-        (b"[]", "not a JSON object"),
+        (b"[]", "it is []; it must be a mapping"),
     ],
 )
 def test_metadata_that_is_no_object(path, content, start):
