@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum, EnumType
 from functools import cache, partial
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -64,10 +65,10 @@ def parse_json(text: str | bytes) -> Any:
 def from_plain(value: Any, kind: type[_T], what: str = "", *, more_keys: bool = False) -> _T:
     """A record from plain values, checked by the type hints of its fields.
 
-    These may be int, float, str, bool, Any, ``Literal``, other records, tuples, sequences and
-    mappings of all these, ``| None``, and ``Annotated`` with :class:`Written`. An integer is taken
-    for a float, a list for a tuple, and nothing else for what it is not; ``__post_init__`` checks
-    what types cannot say.
+    These may be int, float, str, bool, Any, ``Literal``, enums, other records, tuples, sequences
+    and mappings of all these, ``| None``, and ``Annotated`` with :class:`Written`. An integer is
+    taken for a float, a list for a tuple, and nothing else for what it is not; ``__post_init__``
+    checks what types cannot say.
 
     Args:
         value: as JSON and TOML are read: dict, list, str, int, float, bool, None.
@@ -100,7 +101,7 @@ def _converter(more_keys: bool) -> Converter:
     converter = Converter(detailed_validation=True)
     for kind in (int, float, str, bool):
         converter.register_structure_hook(kind, _plain)
-    converter.register_structure_hook_func(_is_literal, _literal)
+    converter.register_structure_hook_func(_is_choice, _choice)
     converter.register_structure_hook_func(_is_list, partial(_list, converter))
     converter.register_structure_hook_factory(_is_mapping, partial(_mapping_hook, converter))
     converter.register_structure_hook_factory(
@@ -111,6 +112,8 @@ def _converter(more_keys: bool) -> Converter:
 
 
 def _plain(value: Any, kind: Any) -> Any:
+    if isinstance(kind, EnumType):  # a StrEnum comes here as a class of str
+        return _choice(value, kind)
     if type(value) is int and kind is float:
         try:
             return float(value)
@@ -121,10 +124,11 @@ def _plain(value: Any, kind: Any) -> Any:
     return value
 
 
-def _literal(value: Any, kind: Any) -> Any:
-    if not any(type(value) is type(known) and value == known for known in get_args(kind)):
-        raise _UnfitError(value, _words(kind))
-    return value
+def _choice(value: Any, kind: Any) -> Any:
+    for known in _choices(kind):
+        if type(value) is type(known) and value == known:
+            return kind(value) if isinstance(kind, EnumType) else value
+    raise _UnfitError(value, _words(kind))
 
 
 def _list(converter: Converter, value: Any, kind: Any) -> tuple[Any, ...]:
@@ -188,8 +192,15 @@ def _is_written(kind: Any) -> bool:
     return get_origin(kind) is Annotated and isinstance(get_args(kind)[1], Written)
 
 
-def _is_literal(kind: Any) -> bool:
-    return get_origin(kind) is Literal
+def _is_choice(kind: Any) -> bool:
+    return get_origin(kind) is Literal or isinstance(kind, EnumType)
+
+
+def _choices(kind: Any) -> Sequence[Any]:
+    if isinstance(kind, EnumType):
+        members: Sequence[Enum] = list(kind)
+        return [member.value for member in members]
+    return get_args(kind)
 
 
 def _is_list(kind: Any) -> bool:
@@ -205,8 +216,9 @@ def _words(kind: Any) -> str:
     kinds = get_args(kind)
     if get_origin(kind) in (Union, UnionType):
         return " or ".join("null" if one is NoneType else _words(one) for one in kinds)
-    if _is_literal(kind):
-        return ("" if len(kinds) == 1 else "one of ") + ", ".join(map(repr, kinds))
+    if _is_choice(kind):
+        known = _choices(kind)
+        return ("" if len(known) == 1 else "one of ") + ", ".join(map(repr, known))
     if _is_list(kind):
         fixed = get_origin(kind) is tuple and kinds[-1] is not Ellipsis
         return f"a list of {len(kinds)}" if fixed else "a list"

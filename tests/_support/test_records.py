@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -32,6 +33,11 @@ class Wheel:
             raise DkmError(f"spokes is {self.spokes}; it must be at least 0")
 
 
+class Colour(StrEnum):
+    RED = "red"
+    BLUE = "blue"
+
+
 @dataclass(frozen=True)
 class Cart:
     kind: Literal["cart", "sledge"]
@@ -43,10 +49,11 @@ class Cart:
     cover: bool = False
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     other: Any = None
+    colour: Colour = Colour.RED
 
 
 CART = {"kind": "cart", "name": "a"}
-KEYS = "kind, name, wheels, spare, load, size, cover, notes, other"
+KEYS = "kind, name, wheels, spare, load, size, cover, notes, other, colour"
 
 
 def test_every_kind_of_field_is_read():
@@ -59,6 +66,7 @@ def test_every_kind_of_field_is_read():
         "cover": True,
         "notes": {"x": ["a", "b"]},
         "other": [{"any": None}],
+        "colour": "blue",
     }
     found = from_plain(values, Cart)
     assert found == Cart(
@@ -71,7 +79,9 @@ def test_every_kind_of_field_is_read():
         True,
         {"x": ("a", "b")},
         [{"any": None}],
+        Colour.BLUE,
     )
+    assert type(found.colour) is Colour
     assert [type(one) for one in found.size] == [float, int]
     assert from_plain(CART, Cart) == Cart("cart", "a")
     assert math.isnan(from_plain({**CART, "size": [math.nan, 2]}, Cart).size[0])
@@ -83,6 +93,7 @@ def test_every_kind_of_field_is_read():
         ({"nmae": 3}, f"unknown key 'nmae'; known keys are {KEYS}"),
         ({"kind": "car"}, "kind is 'car'; it must be one of 'cart', 'sledge'"),
         ({"kind": ["cart"]}, "kind is ['cart']; it must be one of 'cart', 'sledge'"),
+        ({"colour": "RED"}, "colour is 'RED'; it must be one of 'red', 'blue'"),
         ({"name": 3}, "name is 3; it must be text"),
         ({"name": None}, "name is None; it must be text"),
         ({"name": "a", "wheels": {}}, "wheels is {}; it must be a list"),
