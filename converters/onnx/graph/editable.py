@@ -101,7 +101,7 @@ def _node(message: NodeProto, outputs: list[ir.Value], values: _Values) -> ir.No
 
 def _attributes(message: AttributeProto, values: _Values) -> Iterator[ir.Attr]:
     """An attribute that is numbers or graphs; no edit asks for others."""
-    if message.type in _NUMBERS and not message.ref_attr_name:
+    if message.type in _NUMBERS:
         yield ir.serde.deserialize_attribute(message)
     graphs = [*message.graphs, *([message.g] if message.HasField("g") else [])]
     if graphs:

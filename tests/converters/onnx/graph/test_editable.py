@@ -82,6 +82,14 @@ def test_a_node_that_reads_another_value_keeps_all_else():
     ]
 
 
+def test_a_node_may_get_another_name():
+    proto = graph([helper.make_node("Relu", ["x"], ["y"], name="n")])
+    edited, _ = editable(proto, [])
+    edited[0].name = "other"
+    write_back(edited, proto)
+    assert list(proto.node) == [helper.make_node("Relu", ["x"], ["y"], name="other")]
+
+
 def test_new_tensors_go_behind_those_of_the_file_and_are_let_go():
     proto = graph([helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor("w", values(2, 3))])
     edited, _ = editable(proto, [])
@@ -100,7 +108,10 @@ def test_ranks_are_those_that_the_file_tells():
         outputs=[value("z")],
     )
     proto.value_info.append(value("y", [2, "n"]))
+    proto.output.append(value("t", [1, 2, 3, 4]))
+    proto.node.append(helper.make_node("Neg", ["z"], ["t"]))
     edited, _ = editable(proto, [])
+    assert edited[2].outputs[0].shape.rank() == 4
     known = [*edited[0].inputs, *edited[0].outputs]
     assert [each.shape.rank() for each in known] == [1, 3, 2]
     assert edited[1].outputs[0].shape is None
@@ -131,9 +142,10 @@ def test_a_use_inside_a_node_is_a_use_elsewhere(body):
     assert [node.op_type for node in users_of(edited, weight)] == ["Abs"]
 
 
-def test_a_value_of_a_body_is_not_the_outer_one_of_its_name():
+@pytest.mark.parametrize("field", ["input", "initializer"])
+def test_a_value_of_a_body_is_not_the_outer_one_of_its_name(field):
     body = branch("b", [helper.make_node("Relu", ["w"], ["b"])])
-    body.initializer.append(tensor("w", values(2)))
+    getattr(body, field).add(name="w")
     choice = helper.make_node("If", ["x"], ["y"], then_branch=body, else_branch=body)
     edited, missing = editable(graph([choice]), ["w"])
     assert missing["w"].uses() == ()
