@@ -42,7 +42,9 @@ def cluster_scalars(values: Tensor, clusters: int, masses: Tensor | None = None)
     if len(points) > clusters:
         table, middle = _centred(points, below)
         bounds = _bounds(points, table, clusters)
-        points = np.diff(table.total[bounds]) / np.diff(table.count[bounds]) + middle
+        means = np.diff(table.total[bounds]) / np.diff(table.count[bounds])
+        # Sums are rounded: the mean of one value, such as the zeros of pruning, is that value.
+        points = means.clip(points[bounds[:-1]], points[bounds[1:] - 1]) + middle
     padded = np.pad(points, (0, clusters - len(points)), mode="edge")
     return torch.from_numpy(padded).to(values.device)
 

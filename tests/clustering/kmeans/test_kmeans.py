@@ -77,6 +77,16 @@ def test_many_scalars_are_optimal_too(bits, count, shape):
     assert _error(vectors, kmeans(vectors, 1 << bits)) <= (1 + 1e-9) * least
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_zeros_of_a_pruned_weight_stay_zeros(seed):
+    """Sums are rounded, which must not move the centroid of the zeros."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = 0.1 * torch.rand(3000, generator=generator) - 0.03
+    weight[weight.abs() < 0.02] = 0
+    centroids = kmeans(weight.reshape(1, -1, 1), 16)
+    assert 0.0 in centroids.flatten().tolist()
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_narrow_dtypes_lose_nothing_but_the_rounding_of_centroids(dtype):
     values = torch.randn(1, 300_000, 1, generator=torch.Generator().manual_seed(0)).to(dtype)
