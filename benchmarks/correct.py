@@ -1,6 +1,6 @@
 """Outputs corrected without labels: ``python -m benchmarks.correct --data DIR``.
 
-ResNet-20 on CIFAR-10: k-means palettes of several kinds before and after ``dkm.correct`` on
+ResNet-20 on CIFAR-10: k-means palettes of several kinds before and after ``dkm.correct_outputs`` on
 training images, tested on all test images. BatchNorms are kept, or folded before clustering.
 Weights under 1,000 values are dense.
 """
@@ -61,7 +61,7 @@ def row(subject: Subject, case: Case, seed: int) -> Iterator[str]:
     """The columns of one row."""
     frozen = dkm.palettize(subject.model, subject.recipe(case.spec))
     start = time.process_time()
-    corrected = dkm.correct(frozen, subject.model, subject.calibration(seed))
+    corrected = dkm.correct_outputs(frozen, subject.model, subject.calibration(seed))
     spent = time.process_time() - start
     yield case.name
     yield f"{size_of(frozen).bits_per_weight:.2f}"

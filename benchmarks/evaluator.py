@@ -124,7 +124,7 @@ def _measure(name: str, rounds: int) -> dict[str, float]:
         path = Path(folder) / "m.mlpackage"
         _convert(model, x, path)
         operations = functions(open_package(path))["main"].body.operations
-        sessions = {mode: dkm.Evaluator(path, numerics=mode) for mode in _MODES}
+        sessions = {mode: dkm.MLProgramEvaluator(path, numerics=mode) for mode in _MODES}
     inputs = {"x": x.numpy()}
     runs: dict[str, Callable[[], Any]] = {"eager": lambda: model(x)}
     for mode, session in sessions.items():
@@ -142,7 +142,7 @@ def _measure(name: str, rounds: int) -> dict[str, float]:
     return {"error": error, "operations": count, **medians}
 
 
-def _run(session: dkm.Evaluator, inputs: dict[str, Any]) -> Any:
+def _run(session: dkm.MLProgramEvaluator, inputs: dict[str, Any]) -> Any:
     return session.run(inputs)["y"]
 
 

@@ -83,7 +83,7 @@ def _trained(
             yield x, taught
 
     course = Course(_lessons(), len(batches), scores, sgd, _RATE, norms=True)
-    distil(model, course, lambda: dkm.advance(model))
+    distil(model, course, lambda: dkm.step(model))
     return model
 
 

@@ -80,7 +80,7 @@ def _build(model: nn.Module, x: Tensor, kind: str, folder: Path) -> dict[str, An
     frozen = dkm.palettize(model, dkm.Recipe.uniform(int(kind[0])))
     options = OPTIONS.get(kind, {})
     if options.get("decode") == "int8":
-        frozen = dkm.round_luts(frozen)
+        frozen = dkm.quantize_luts(frozen)
     try:
         artifact = dkm.convert(frozen, x, path, **options)
     except dkm.DkmError as error:

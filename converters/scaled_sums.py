@@ -12,12 +12,12 @@ from torch import Tensor
 _aten = torch.ops.aten
 
 
-def _scaled(call: Any, x: Tensor, other: Any, alpha: Any = 1) -> Any:
+def _scale_other(call: Any, x: Tensor, other: Any, alpha: Any = 1) -> Any:
     return NotImplemented if alpha == 1 else call(x, other * alpha)
 
 
 SCALED_SUMS: dict[Any, Callable[..., Any]] = {
-    call: partial(_scaled, call)
+    call: partial(_scale_other, call)
     for call in (_aten.add.Tensor, _aten.add.Scalar, _aten.sub.Tensor, _aten.sub.Scalar)
 }
 """Decompositions of ``x + alpha * other`` and ``x - alpha * other`` into a product and a sum."""

@@ -11,7 +11,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 
 
-def widened(
+def widened_notes(
     palettes: Mapping[str, Palette], stored_bits: Callable[[int], int], target: str
 ) -> Iterator[str]:
     """A line for each width that a target lacks.
@@ -28,11 +28,11 @@ def widened(
         if stored_bits(bits) != bits:
             yield (
                 f"{bits} bits are stored as {stored_bits(bits)}, the next width that {target} has, "
-                f"and the weights are the same: {some(held)}"
+                f"and the weights are the same: {first_names(held)}"
             )
 
 
-def some(names: Sequence[str]) -> str:
+def first_names(names: Sequence[str]) -> str:
     """The first five of ``names``, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 

@@ -15,7 +15,7 @@ from dkm_deploy._version import __version__ as __version__
 if TYPE_CHECKING:
     from dkm_deploy.conversion.convert import Artifact, convert
     from dkm_deploy.conversion.fold_batch_norm import fold_batch_norm
-    from dkm_deploy.conversion.registry import ledger, read_palettes
+    from dkm_deploy.conversion.registry import read_palettes, size_breakdown
     from dkm_deploy.errors import DkmError
     from dkm_deploy.formats.ledger import Ledger
     from dkm_deploy.model.checkpoint import load, save
@@ -27,26 +27,26 @@ if TYPE_CHECKING:
     from dkm_deploy.planning.plan import plan, plan_details
     from dkm_deploy.planning.plan_file import plan_file
     from dkm_deploy.post_training.bin_quant import BinQuant
-    from dkm_deploy.post_training.methods import KMeans, Sensitive
+    from dkm_deploy.post_training.methods import KMeans, SensitiveKMeans
     from dkm_deploy.post_training.output_correction.correct import (
         Correction,
-        correct,
         correct_details,
+        correct_outputs,
     )
     from dkm_deploy.post_training.palettize import palettize
-    from dkm_deploy.post_training.palettize_file import Rewritten, palettize_file
-    from dkm_deploy.post_training.round_luts import round_luts
+    from dkm_deploy.post_training.palettize_file import PalettizedFile, palettize_file
+    from dkm_deploy.post_training.quantize_luts import quantize_luts
     from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, Schedule
-    from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+    from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
     from dkm_deploy.runtimes.mlprogram.numerics import Overflow
-    from dkm_deploy.training.ewgs_scaling import ewgs_delta
+    from dkm_deploy.training.ewgs_scaling import update_ewgs_scaling
     from dkm_deploy.training.freeze import freeze, soft_copy
     from dkm_deploy.training.loop.fit import FitResult, fit
     from dkm_deploy.training.methods.dkm import DKM
     from dkm_deploy.training.methods.ewgs import EWGS
     from dkm_deploy.training.methods.gwk import GWK
     from dkm_deploy.training.methods.hard_ste import HardSTE
-    from dkm_deploy.training.prepare import advance, prepare
+    from dkm_deploy.training.prepare import prepare, step
     from dkm_deploy.training.range_loss import RangeLoss
     from dkm_deploy.training.status import status
     from dkm_deploy.validation.golden.write import write_golden
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
     from dkm_deploy.validation.measures.cost import CostOptions
     from dkm_deploy.validation.report import Report
     from dkm_deploy.validation.size_budget import Budget
-    from dkm_deploy.validation.validate import judge, replay, validate
+    from dkm_deploy.validation.validate import validate, validate_device_outputs, validate_golden
 
 __all__ = [
     # What to do with which weight.
@@ -75,18 +75,18 @@ __all__ = [
     "HardSTE",
     "KMeans",
     "RangeLoss",
-    "Sensitive",
+    "SensitiveKMeans",
     "FitResult",
-    "advance",
-    "correct",
+    "step",
+    "correct_outputs",
     "correct_details",
-    "ewgs_delta",
+    "update_ewgs_scaling",
     "fit",
     "fold_batch_norm",
     "freeze",
     "palettize",
     "prepare",
-    "round_luts",
+    "quantize_luts",
     "soft_copy",
     "status",
     # What comes out, and its checkpoint.
@@ -98,13 +98,13 @@ __all__ = [
     # Files.
     "Artifact",
     "Ledger",
-    "Rewritten",
+    "PalettizedFile",
     "convert",
-    "ledger",
+    "size_breakdown",
     "palettize_file",
     "read_palettes",
     # Run Core ML packages on any OS, and see where fp16 is not enough.
-    "Evaluator",
+    "MLProgramEvaluator",
     "Overflow",
     # Weigh them.
     "Budget",
@@ -113,8 +113,8 @@ __all__ = [
     "OutputLimits",
     "Report",
     "Steps",
-    "judge",
-    "replay",
+    "validate_device_outputs",
+    "validate_golden",
     "validate",
     "write_golden",
     # What is raised for wrong use and bad input.
@@ -130,7 +130,7 @@ _MODULES = {
     "DKM": "dkm_deploy.training.methods.dkm",
     "DkmError": "dkm_deploy.errors",
     "EWGS": "dkm_deploy.training.methods.ewgs",
-    "Evaluator": "dkm_deploy.runtimes.mlprogram.evaluator",
+    "MLProgramEvaluator": "dkm_deploy.runtimes.mlprogram.evaluator",
     "FitResult": "dkm_deploy.training.loop.fit",
     "GWK": "dkm_deploy.training.methods.gwk",
     "HardSTE": "dkm_deploy.training.methods.hard_ste",
@@ -145,22 +145,22 @@ _MODULES = {
     "RangeLoss": "dkm_deploy.training.range_loss",
     "Recipe": "dkm_deploy.recipe",
     "Report": "dkm_deploy.validation.report",
-    "Rewritten": "dkm_deploy.post_training.palettize_file",
+    "PalettizedFile": "dkm_deploy.post_training.palettize_file",
     "Rule": "dkm_deploy.recipe",
     "Schedule": "dkm_deploy.recipe",
-    "Sensitive": "dkm_deploy.post_training.methods",
+    "SensitiveKMeans": "dkm_deploy.post_training.methods",
     "Steps": "dkm_deploy.model.steps",
-    "advance": "dkm_deploy.training.prepare",
+    "step": "dkm_deploy.training.prepare",
     "convert": "dkm_deploy.conversion.convert",
-    "correct": "dkm_deploy.post_training.output_correction.correct",
+    "correct_outputs": "dkm_deploy.post_training.output_correction.correct",
     "correct_details": "dkm_deploy.post_training.output_correction.correct",
     "dense": "dkm_deploy.model.dense",
-    "ewgs_delta": "dkm_deploy.training.ewgs_scaling",
+    "update_ewgs_scaling": "dkm_deploy.training.ewgs_scaling",
     "fit": "dkm_deploy.training.loop.fit",
     "fold_batch_norm": "dkm_deploy.conversion.fold_batch_norm",
     "freeze": "dkm_deploy.training.freeze",
-    "judge": "dkm_deploy.validation.validate",
-    "ledger": "dkm_deploy.conversion.registry",
+    "validate_device_outputs": "dkm_deploy.validation.validate",
+    "size_breakdown": "dkm_deploy.conversion.registry",
     "load": "dkm_deploy.model.checkpoint",
     "palettes": "dkm_deploy.model.palettized",
     "palettize": "dkm_deploy.post_training.palettize",
@@ -170,8 +170,8 @@ _MODULES = {
     "plan_file": "dkm_deploy.planning.plan_file",
     "prepare": "dkm_deploy.training.prepare",
     "read_palettes": "dkm_deploy.conversion.registry",
-    "replay": "dkm_deploy.validation.validate",
-    "round_luts": "dkm_deploy.post_training.round_luts",
+    "validate_golden": "dkm_deploy.validation.validate",
+    "quantize_luts": "dkm_deploy.post_training.quantize_luts",
     "save": "dkm_deploy.model.checkpoint",
     "soft_copy": "dkm_deploy.training.freeze",
     "status": "dkm_deploy.training.status",

@@ -62,10 +62,10 @@ def reason_of(error: BaseException) -> str:
     line of the user's own code that it points at.
     """
     kind, lines = type(error).__name__, list(_useful(str(error)))
-    return shortened(f"{kind}: {'; '.join(lines)}" if lines else kind)
+    return shorten(f"{kind}: {'; '.join(lines)}" if lines else kind)
 
 
-def shortened(line: str, longest: int = _LONGEST) -> str:
+def shorten(line: str, longest: int = _LONGEST) -> str:
     """A line without its middle, if it is too long: what matters is at both ends."""
     half = (longest - 4) // 2
     return line if len(line) <= longest else f"{line[:half].rstrip()} .. {line[-half:].lstrip()}"
@@ -99,7 +99,7 @@ def _block(lines: list[str], start: int) -> Iterator[str]:
 
 
 def _cut(line: str) -> str:
-    return shortened(line.rstrip("; ."), 200)
+    return shorten(line.rstrip("; ."), 200)
 
 
 def refused_by_system(error: BaseException) -> str | None:

@@ -142,7 +142,7 @@ class Palette:
         padding = [(0, 0)] * len(self.groups) + [(0, missing), (0, 0)]
         return Palette(self.indices, np.pad(self.lut, padding), self.axis, scale=self.scale)
 
-    def transposed(self) -> Palette:
+    def transpose(self) -> Palette:
         """The palette of the transposed matrix; it must have no scale, which is by rows."""
         indices = np.ascontiguousarray(self.indices.T)
         return Palette(indices, np.ascontiguousarray(self.lut.swapaxes(0, 1)), 1 - self.axis)
@@ -156,7 +156,7 @@ def difference(frozen: Palette, stored: Palette) -> str | None:
     may make.
     """
     same = np.array_equal(frozen.indices, stored.indices)
-    if not same and _turned(frozen, stored):
+    if not same and _is_transposed(frozen, stored):
         return "it is transposed: its first two dimensions are swapped"
     if frozen.shape != stored.shape:
         return f"shape {stored.shape} in place of {frozen.shape}"
@@ -173,7 +173,7 @@ def difference(frozen: Palette, stored: Palette) -> str | None:
     return _lut_difference(expected.lut, stored.lut)
 
 
-def _turned(frozen: Palette, stored: Palette) -> bool:
+def _is_transposed(frozen: Palette, stored: Palette) -> bool:
     """Whether the file holds the indices with the first two dimensions swapped."""
     return frozen.indices.ndim > 1 and np.array_equal(frozen.indices.swapaxes(0, 1), stored.indices)
 

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from dkm_deploy._support.argument_checks import integer, real, record, short, truth
-from dkm_deploy._support.atomic_files import written_whole
+from dkm_deploy._support.atomic_files import atomic_path
 from dkm_deploy._support.paths import path_of
 from dkm_deploy._support.toml_file import read_toml, toml_text
 from dkm_deploy.errors import DkmError
@@ -118,7 +118,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Anneal the temperature while training; ``dkm.advance`` counts the steps.
+    """Anneal the temperature while training; ``dkm.step`` counts the steps.
 
     Give ``end`` or ``gap``. Both are reached after ``steps`` steps, on a geometric way, and kept.
 
@@ -223,7 +223,7 @@ class Recipe:
         Raises:
             OutputExistsError: ``path`` exists and ``force`` is not set.
         """
-        with written_whole(path_of(path), force=force) as temporary:
+        with atomic_path(path_of(path), force=force) as temporary:
             temporary.write_text(self.to_toml(), "utf-8")
 
     def to_toml(self) -> str:
@@ -270,7 +270,7 @@ class Recipe:
         if unused:
             which = ", ".join(str(rule) for rule in self.rules if rule in unused)
             raise DkmError(
-                f"no weight of the model matches {which}; weights are {_some(specs, dense)}"
+                f"no weight of the model matches {which}; weights are {_list_some(specs, dense)}"
             )
         return Assignment(specs, dense)
 
@@ -284,7 +284,7 @@ def not_a_weight(parameter: Tensor) -> str | None:
     return None
 
 
-def _some(specs: Mapping[str, PaletteSpec], dense: Mapping[str, str]) -> str:
+def _list_some(specs: Mapping[str, PaletteSpec], dense: Mapping[str, str]) -> str:
     names = [*specs, *(n for n, reason in dense.items() if reason.startswith("skipped"))]
     return ", ".join(names[:5]) + (", .." if len(names) > 5 else "")
 

@@ -192,17 +192,20 @@ def palettized(path: Path) -> object:
         return dkm.palettize_file(path, Path(folder) / "small.onnx", dkm.Recipe.uniform(2))
 
 
-READ: list[Act] = [dkm.read_palettes, dkm.ledger]
+READ: list[Act] = [dkm.read_palettes, dkm.size_breakdown]
 ACTS: dict[str, list[Act]] = {
     "m.onnx": READ,
     "apart.onnx": READ,
     "dense.onnx": [palettized],
     "m.ort": READ,
-    "m.mlpackage": [*READ, lambda path: dkm.Evaluator(path).run({"ids": IDS.int().numpy()})],
+    "m.mlpackage": [
+        *READ,
+        lambda path: dkm.MLProgramEvaluator(path).run({"ids": IDS.int().numpy()}),
+    ],
     "m.aimodel": READ,
     "m.safetensors": [*READ, lambda path: dkm.load(path, Net())],
-    "golden": [lambda path: dkm.replay([], path)],
-    "device": [lambda path: dkm.judge([path], path.with_name("device.golden"))],
+    "golden": [lambda path: dkm.validate_golden([], path)],
+    "device": [lambda path: dkm.validate_device_outputs([path], path.with_name("device.golden"))],
     "recipe.toml": [lambda path: dkm.Recipe.load(path).assign(Net())],
     "budget.toml": [lambda path: budget_checks(Path("out/m.onnx"), 1000, Budget.load(path))],
     "report.json": [lambda path: comparison_page(compare_runs([path]))],
@@ -323,7 +326,7 @@ def _dkm_error_alone(error: Exception) -> str:
 def validate(sound, monkeypatch):
     frozen = dkm.load(sound / "m.safetensors", Net())
     for module in (row_errors, report_rows):
-        monkeypatch.setattr(module, "told_reason", _dkm_error_alone)
+        monkeypatch.setattr(module, "error_line", _dkm_error_alone)
     return lambda path: dkm.validate([path], reference=frozen, inputs=IDS)
 
 
@@ -379,7 +382,7 @@ def test_any_value_is_part_of_a_manifest_or_none(sound, tmp_path, key, value):
     manifest = json.loads((sound / "golden" / "bundle.json").read_text())
     (path / "bundle.json").write_text(json.dumps(manifest | {key: value}))
     sign(path)
-    refusal(lambda: dkm.replay([], path))
+    refusal(lambda: dkm.validate_golden([], path))
 
 
 @pytest.mark.parametrize("name", ["m.mlpackage", "golden"])

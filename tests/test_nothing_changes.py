@@ -22,15 +22,15 @@ from tests.command import run
 RECIPE = dkm.Recipe.uniform(2)
 NOT_GIVEN_ANY = {  # records and readers of files
     *["PaletteSpec", "Recipe", "Rule", "Schedule", "Plan", "DKM", "BinQuant", "Correction", "EWGS"],
-    *["GWK", "HardSTE", "KMeans", "Sensitive", "FitResult", "Palette", "Artifact", "Ledger"],
-    *["Rewritten", "Overflow", "Budget", "CostOptions", "Limits", "OutputLimits", "Report"],
-    *["DkmError", "judge", "ledger", "read_palettes", "Steps"],
+    *["GWK", "HardSTE", "KMeans", "SensitiveKMeans", "FitResult", "Palette", "Artifact", "Ledger"],
+    *["PalettizedFile", "Overflow", "Budget", "CostOptions", "Limits", "OutputLimits", "Report"],
+    *["DkmError", "validate_device_outputs", "size_breakdown", "read_palettes", "Steps"],
 }
 CHANGES_ITS_MODEL = {  # by design: what is trained; its data and its teacher are left alone
     "prepare": "puts parametrizations on the weights",
-    "advance": "goes on with temperatures and centroids",
+    "step": "goes on with temperatures and centroids",
     "fit": "trains",
-    "ewgs_delta": "sets the deltas",
+    "update_ewgs_scaling": "sets the deltas",
 }
 
 
@@ -183,13 +183,13 @@ def _golden(w):
 
 
 def _evaluator(w):
-    dkm.Evaluator(w.package).run({"x": w.array[:1]})
+    dkm.MLProgramEvaluator(w.package).run({"x": w.array[:1]})
 
 
 def _ewgs(w):
     model = dkm.prepare(copy.deepcopy(w.model), RECIPE, "ewgs")
     before = {n: b.clone() for n, b in model.named_buffers() if not n.endswith("scaling")}
-    dkm.ewgs_delta(model, lambda: model(w.x).square().sum() * torch.rand(()))
+    dkm.update_ewgs_scaling(model, lambda: model(w.x).square().sum() * torch.rand(()))
     assert all(module.training for module in model.modules())
     assert all(torch.equal(b, before[n]) for n, b in model.named_buffers() if n in before)
 
@@ -198,7 +198,7 @@ CALLS = {
     "plan": lambda w: _plan(dkm.plan, w),
     "plan_details": lambda w: _plan(dkm.plan_details, w),
     "plan_file": _plan_file,
-    "correct": lambda w: dkm.correct(w.frozen, w.model, _batches(w)),
+    "correct_outputs": lambda w: dkm.correct_outputs(w.frozen, w.model, _batches(w)),
     "correct_details": lambda w: dkm.correct_details(w.frozen, w.model, w.x),
     "fold_batch_norm": lambda w: dkm.fold_batch_norm(w.model, w.x),
     "freeze": lambda w: dkm.freeze(w.prepared),
@@ -206,27 +206,27 @@ CALLS = {
     "palettize, sensitive": lambda w: dkm.palettize(w.model, RECIPE, "sensitive", _batches(w)),
     "palettize, bin_quant": lambda w: dkm.palettize(w.model, RECIPE, "bin_quant", _batches(w)),
     "dense": lambda w: dkm.dense(w.frozen),
-    "round_luts": lambda w: dkm.round_luts(w.frozen),
+    "quantize_luts": lambda w: dkm.quantize_luts(w.frozen),
     "soft_copy": lambda w: dkm.soft_copy(w.prepared),
     "status": lambda w: dkm.status(w.prepared),
     "load": lambda w: dkm.load(w.files / "packed.safetensors", w.model),
     "palettes": lambda w: dkm.palettes(w.frozen),
     "save": lambda w: dkm.save(w.frozen, w.folder / "packed.safetensors"),
     "palettize_file": lambda w: dkm.palettize_file(w.dense, w.folder / "small.onnx", RECIPE),
-    "replay": lambda w: dkm.replay([w.onnx, w.package], w.bundle),
+    "validate_golden": lambda w: dkm.validate_golden([w.onnx, w.package], w.bundle),
     "convert": lambda w: dkm.convert(w.frozen, w.x[:1], w.folder / "net.onnx"),
     "convert, coreml": lambda w: dkm.convert(w.frozen, w.x[:1], w.folder / "net.mlpackage"),
     "validate": _validate,
     "validate, steps": _steps,
     "write_golden": _golden,
-    "Evaluator": _evaluator,
+    "MLProgramEvaluator": _evaluator,
     "RangeLoss": lambda w: dkm.RangeLoss(w.model, RECIPE, "margin")(),
 }
 TRAINING = {
     "prepare": lambda w: dkm.prepare(w.model, RECIPE),
-    "advance": lambda w: dkm.advance(w.prepared),
+    "step": lambda w: dkm.step(w.prepared),
     "fit": _fit,
-    "ewgs_delta": _ewgs,
+    "update_ewgs_scaling": _ewgs,
 }
 
 

@@ -254,7 +254,7 @@ def test_widening_to_fewer_bits_or_beyond_a_byte_is_refused(bits):
 @settings(max_examples=60, deadline=None)
 @given(palettes().filter(lambda palette: palette.indices.ndim == 2))
 def test_a_transposed_palette_is_that_of_the_transposed_matrix(palette):
-    turned = palette.transposed()
+    turned = palette.transpose()
     assert np.array_equal(turned.decode(), palette.decode().T)
     assert turned.lut.flags.c_contiguous
     assert turned.indices.flags.c_contiguous

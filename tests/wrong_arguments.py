@@ -62,10 +62,10 @@ CALLS: dict[str, dict[str, list[Any]]] = {
         "candidates": CANDIDATES,
         "cache": [3, []],
     },
-    "advance": {"model": MODELS, "steps": COUNTS},
-    "correct": CORRECT,
+    "step": {"model": MODELS, "steps": COUNTS},
+    "correct_outputs": CORRECT,
     "correct_details": CORRECT,
-    "ewgs_delta": {"model": MODELS, "loss": [None, 3], "seed": [None, "x", 2.5]},
+    "update_ewgs_scaling": {"model": MODELS, "loss": [None, 3], "seed": [None, "x", 2.5]},
     "fit": {
         "model": MODELS,
         "data": [None, 3, [], [3], [None], "data"],
@@ -93,7 +93,7 @@ CALLS: dict[str, dict[str, list[Any]]] = {
     },
     "prepare": {"model": MODELS, "recipe": RECIPES, "method": METHODS, "targets": TARGETS},
     "dense": {"frozen": MODELS},
-    "round_luts": {"frozen": MODELS},
+    "quantize_luts": {"frozen": MODELS},
     "soft_copy": {"model": MODELS},
     "status": {"model": MODELS},
     "load": {"path": ["gone.safetensors", *PATHS], "model": MODELS},
@@ -105,11 +105,11 @@ CALLS: dict[str, dict[str, list[Any]]] = {
         "path": PATHS,
         "try_file": [3, "no", None],
     },
-    "ledger": {"path": ["gone.onnx", *PATHS]},
+    "size_breakdown": {"path": ["gone.onnx", *PATHS]},
     "palettize_file": {"path": ["gone.onnx", *PATHS], "out": PATHS, "recipe": RECIPES},
     "read_palettes": {"path": ["gone.onnx", *PATHS]},
-    "judge": {"folders": FILES, "golden": ["gone", *PATHS], "metric": FUNCTIONS},
-    "replay": {"files": FILES, "golden": ["gone", *PATHS], **ASKED},
+    "validate_device_outputs": {"folders": FILES, "golden": ["gone", *PATHS], "metric": FUNCTIONS},
+    "validate_golden": {"files": FILES, "golden": ["gone", *PATHS], **ASKED},
     "validate": {
         "files": FILES,
         "reference": MODELS,
@@ -161,7 +161,7 @@ RECORDS: dict[str, dict[str, list[Any]]] = {
     "GWK": {"scaling": _SCALING, "every": COUNTS, "gradients": [None, 3, "x", []]},
     "BinQuant": {"tolerance": NUMBERS, "evaluations": COUNTS[1:], "metric": FUNCTIONS},
     "KMeans": {},
-    "Sensitive": {"loss": FUNCTIONS},
+    "SensitiveKMeans": {"loss": FUNCTIONS},
     "RangeLoss": {"model": MODELS, "recipe": RECIPES, "kind": ["x", None, 3]},
     "CostOptions": {
         "dense": [3, b"x"],
@@ -181,12 +181,12 @@ RECORDS: dict[str, dict[str, list[Any]]] = {
         "axis": ["x", None, 2.5, -1],
         "bits": ["x", None, 2.5, 9],
     },
-    "Evaluator": {"path": ["gone.mlpackage", *PATHS], "numerics": ["x", 3, None]},
+    "MLProgramEvaluator": {"path": ["gone.mlpackage", *PATHS], "numerics": ["x", 3, None]},
 }
 # What functions give back, and the error itself.
 MADE_BY_OTHERS = {
     *("Artifact", "Correction", "DkmError", "FitResult", "Ledger", "Overflow", "Plan", "Report"),
-    "Rewritten",
+    "PalettizedFile",
 }
 
 
@@ -208,10 +208,10 @@ class Right:
             "plan": {"model": at["original"], **planned},
             "plan_details": {"model": at["original"], **planned},
             "plan_file": {"path": at["file"], "budget": "3KB", "inputs": at["inputs"]},
-            "advance": {"model": prepared},
-            "correct": corrected,
+            "step": {"model": prepared},
+            "correct_outputs": corrected,
             "correct_details": corrected,
-            "ewgs_delta": {"model": prepared, "loss": lambda: torch.zeros(())},
+            "update_ewgs_scaling": {"model": prepared, "loss": lambda: torch.zeros(())},
             "fold_batch_norm": {"model": at["original"], "example_inputs": at["inputs"]},
             "palettize": {"model": at["original"], "recipe": MIXED},
             "prepare": {"model": at["original"], "recipe": MIXED},
@@ -223,14 +223,14 @@ class Right:
                 "path": f"{out}.onnx",
             },
             "palettize_file": {"path": at["file"], "out": f"{out}.onnx", "recipe": 2},
-            "judge": {"folders": at["golden"], "golden": at["golden"]},
-            "replay": {"files": at["file"], "golden": at["golden"]},
+            "validate_device_outputs": {"folders": at["golden"], "golden": at["golden"]},
+            "validate_golden": {"files": at["file"], "golden": at["golden"]},
             "validate": {"files": at["file"], **run},
             "write_golden": {"folder": out, **run},
             "Rule": {"skip": True},
             "Schedule": {"steps": 3, "end": 0.1},
             "Palette": {"indices": np.zeros((2, 2), np.uint8), "lut": np.zeros((1, 1, 2, 1), "f4")},
-            "Evaluator": {"path": at["file"]},
+            "MLProgramEvaluator": {"path": at["file"]},
             "RangeLoss": {"model": at["original"], "recipe": MIXED},
         }
         if name == "fit":

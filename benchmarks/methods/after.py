@@ -38,7 +38,7 @@ def corrected(subject: Subject, spec: dkm.PaletteSpec, seed: int, *, method: str
     data = subject.calibration(seed)
     given = None if method == "kmeans" else data
     frozen = dkm.palettize(subject.model, subject.recipe(spec), method, given)
-    return dkm.correct(frozen, subject.model, data)
+    return dkm.correct_outputs(frozen, subject.model, data)
 
 
 def planned(subject: Subject, spec: dkm.PaletteSpec, seed: int) -> nn.Module:
@@ -65,7 +65,7 @@ def planned(subject: Subject, spec: dkm.PaletteSpec, seed: int) -> nn.Module:
 def planned_corrected(subject: Subject, spec: dkm.PaletteSpec, seed: int) -> nn.Module:
     """The plan's palettes, then LUTs, biases and BatchNorms by the outputs; no labels."""
     made = planned(subject, spec, seed)
-    return dkm.correct(made, subject.model, subject.calibration(seed))
+    return dkm.correct_outputs(made, subject.model, subject.calibration(seed))
 
 
 def binned(

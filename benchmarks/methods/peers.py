@@ -20,7 +20,7 @@ import dkm_deploy as dkm
 from benchmarks.distil import distil
 from benchmarks.methods.subject import Subject
 from dkm_deploy.errors import DkmError
-from dkm_deploy.model.inputs import call, parted
+from dkm_deploy.model.inputs import call, split_batch
 from dkm_deploy.model.palettized import with_palettes
 
 
@@ -47,7 +47,7 @@ def coremltools_sensitive(subject: Subject, spec: dkm.PaletteSpec, seed: int) ->
     )
 
     def _batch_loss(model: nn.Module, batch: Any) -> Tensor:
-        inputs, labels = parted(batch)
+        inputs, labels = split_batch(batch)
         return loss(call(model, inputs), labels)
 
     made = palettizer.compress(dataloader=batches, loss_fn=_batch_loss)
@@ -64,7 +64,7 @@ def coreai_sensitive(subject: Subject, spec: dkm.PaletteSpec, seed: int) -> nn.M
     palettizer, prepared = _coreai(subject, spec)
     with palettizer.calibration_mode(loss_fn=loss_of(seed)) as helper:
         for batch in subject.calibration(seed):
-            inputs, labels = parted(batch)
+            inputs, labels = split_batch(batch)
             helper.step(call(prepared, inputs), labels)
     return _frozen(subject, spec, prepared)
 
@@ -109,7 +109,7 @@ def _by_layer(subject: Subject, spec: dkm.PaletteSpec, value: Any) -> dict[str, 
 
 
 def loss_of(seed: int) -> Callable[[Tensor, Tensor | None], Tensor]:
-    """What ``dkm.Sensitive`` differentiates: cross entropy, or the outputs with random signs."""
+    """What sensitive k-means differentiates: cross entropy, or the outputs with random signs."""
     generator = torch.Generator().manual_seed(seed)
 
     def _of(outputs: Tensor, labels: Tensor | None) -> Tensor:

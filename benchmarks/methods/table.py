@@ -49,7 +49,7 @@ def entry(cells: Sequence[Cell], results: Results, uniform: Result | None) -> st
         return "-"
     found = [results[cell] for cell in cells if cell in results]
     if not found:
-        return "skipped"
+        return "not run"
     score = statistics.mean(one.score for one in found)
     agreement = statistics.mean(one.agreement for one in found)
     spread = f" ± {statistics.stdev(one.score for one in found):.2f}" if len(found) > 1 else ""

@@ -20,7 +20,7 @@ def trained(
 ) -> nn.Module:
     """Prepare, distil, freeze."""
     model = dkm.prepare(copy.deepcopy(subject.model), subject.recipe(spec), method)
-    distil(model, subject.course(seed), lambda: dkm.advance(model))
+    distil(model, subject.course(seed), lambda: dkm.step(model))
     return dkm.freeze(model)
 
 
@@ -32,9 +32,9 @@ def curved(subject: Subject, spec: dkm.PaletteSpec, seed: int, *, every: int) ->
     steps = count(1)
 
     def _after_step() -> None:
-        dkm.advance(model)
+        dkm.step(model)
         if next(steps) % every == 0:
-            dkm.ewgs_delta(model, lambda: course.loss(call(model, inputs), taught))
+            dkm.update_ewgs_scaling(model, lambda: course.loss(call(model, inputs), taught))
 
     distil(model, subject.course(seed), _after_step)
     return dkm.freeze(model)
@@ -51,5 +51,5 @@ def narrowed(subject: Subject, spec: dkm.PaletteSpec, seed: int, *, factor: floa
     ranges = dkm.RangeLoss(model, recipe)
     distil(model, first, lambda: None, lambda: factor * ranges())
     dkm.prepare(model, recipe, "dkm")
-    distil(model, second, lambda: dkm.advance(model))
+    distil(model, second, lambda: dkm.step(model))
     return dkm.freeze(model)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dkm_deploy.conversion.exported import Exported
+    from dkm_deploy.conversion.exported import ExportedModel
     from dkm_deploy.formats.dense_tensor import DenseTensor
     from dkm_deploy.formats.ledger import Ledger
     from dkm_deploy.palette import Palette
@@ -32,7 +32,7 @@ class CoreAITarget:
         return spec.refuse(shape)
 
     def write(
-        self, exported: Exported, path: Path, *, compute_precision: str = "float32"
+        self, exported: ExportedModel, path: Path, *, compute_precision: str = "float32"
     ) -> tuple[str, ...]:
         """Write an asset.
 

@@ -13,7 +13,7 @@ from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 
 from converters.coreai.stored_weight import STORED
-from converters.storage import some
+from converters.storage import first_names
 
 _WIDE, _HALF = torch.float32, torch.float16
 _MOST = torch.finfo(_HALF).max
@@ -30,7 +30,7 @@ def in_float16(program: ExportedProgram) -> ExportedProgram:
     for table in (program.state_dict, program.constants):
         for name, value in table.items():
             if _is_wide(value):
-                table[name] = _clamped(value)
+                table[name] = _clamp_node(value)
     inputs = set(program.graph_signature.user_inputs)
     placeholders = program.graph.find_nodes(op="placeholder")
     calls = [node for node in program.graph.nodes if node.op == "call_function"]
@@ -47,7 +47,7 @@ def _is_wide(value: Any) -> bool:
     return isinstance(value, Tensor) and value.dtype == _WIDE
 
 
-def _clamped(value: Tensor) -> Tensor:
+def _clamp_node(value: Tensor) -> Tensor:
     return torch.where(value.isinf(), value, value.clamp(-_MOST, _MOST)).to(_HALF)
 
 
@@ -66,7 +66,7 @@ def _narrow_placeholder(node: Node, *, is_input: bool) -> None:
 
 def _narrow_call(node: Node) -> None:
     """The same call on float16 values, with what it gives worked out anew."""
-    node.args, node.kwargs = pytree.tree_map(_narrowed, (node.args, dict(node.kwargs)))
+    node.args, node.kwargs = pytree.tree_map(_narrow_argument, (node.args, dict(node.kwargs)))
     if node.target is STORED:
         node.meta["val"] = node.meta["val"].to(_HALF)
         return
@@ -74,7 +74,7 @@ def _narrow_call(node: Node) -> None:
     node.meta["val"] = node.target(*args, **kwargs)  # type: ignore[operator]  # it is a call
 
 
-def _narrowed(argument: Any) -> Any:
+def _narrow_argument(argument: Any) -> Any:
     if argument is _WIDE:
         return _HALF
     if isinstance(argument, float) and math.isfinite(argument):
@@ -88,13 +88,13 @@ def vanishes(argument: Any) -> bool:
     return isinstance(argument, float) and 0 < abs(argument) <= _LEAST / 2
 
 
-def lost(program: ExportedProgram) -> str | None:
+def vanishing_note(program: ExportedProgram) -> str | None:
     """A note on the numbers of a program that are too small for float16, if there are any."""
     leaves = pytree.tree_leaves([(node.args, dict(node.kwargs)) for node in program.graph.nodes])
     found = sorted({leaf for leaf in leaves if vanishes(leaf)})
     if not found:
         return None
-    told = some([f"{number:.3g}" for number in found])
+    told = first_names([f"{number:.3g}" for number in found])
     return (
         f"{len(found)} constants are too small for float16 and stand as {_LEAST:.3g}: {told}; "
         "compute_precision='float32' keeps them"

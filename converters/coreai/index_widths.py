@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from converters.storage import widened
+from converters.storage import widened_notes
 from dkm_deploy.palette import Palette
 
 _WIDTHS = (1, 2, 4, 6, 8)
@@ -17,4 +17,4 @@ def stored_bits(bits: int) -> int:
 
 def notes(palettes: Mapping[str, Palette]) -> Iterator[str]:
     """A line for each width that is stored in a wider type."""
-    return widened(palettes, stored_bits, "Core AI")
+    return widened_notes(palettes, stored_bits, "Core AI")

@@ -10,7 +10,7 @@ from converters.coreai.read_palettes import BETWEEN, Contents, contents
 from dkm_deploy.formats.aimodel.asset import PROGRAM
 from dkm_deploy.formats.aimodel.constants import Constant
 from dkm_deploy.formats.aimodel.mlir_sections import Blob
-from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced
+from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced_ledger
 
 _SMALL = 10  # elements; shorter constants in the program itself count as graph
 
@@ -38,9 +38,9 @@ def ledger(path: Path) -> Ledger:
         claims.setdefault(claim.tensor.start, claim)
     weights = [Entry(c.kind, c.name, len(c.tensor.data)) for c in claims.values()]
     blobs = [blob for blob in held.tables.blobs if blob is not None]
-    weights += [_unclaimed(blob) for blob in blobs if blob.start not in claims]
+    weights += [_unclaimed_entry(blob) for blob in blobs if blob.start not in claims]
     padding = Entry("padding", PROGRAM, sum(blob.overhead for blob in blobs))
-    return balanced(path, [*weights, padding, *_files(path, [*weights, padding])])
+    return balanced_ledger(path, [*weights, padding, *_files(path, [*weights, padding])])
 
 
 def _claims(held: Contents) -> Iterator[_Claim]:
@@ -58,11 +58,11 @@ def _claims(held: Contents) -> Iterator[_Claim]:
 
 
 def _is_weight(tensor: Constant) -> bool:
-    floats = tensor.element.kind == "float" and tensor.whole and tensor.size >= _SMALL
+    floats = tensor.element.kind == "float" and tensor.is_whole and tensor.size >= _SMALL
     return tensor.blob is not None or floats
 
 
-def _unclaimed(blob: Blob) -> Entry:
+def _unclaimed_entry(blob: Blob) -> Entry:
     return Entry("dense", f"{blob.key} (unreferenced)", len(blob.data))
 
 

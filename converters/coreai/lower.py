@@ -31,7 +31,7 @@ from dkm_deploy.palette import Palette
 _FLOATS = {np.dtype("float16"): F16Type, np.dtype("float32"): F32Type}
 
 
-def lowering(palettes: Mapping[str, Palette]) -> Callable[[Any, Any, Any], Any]:
+def lowering_table(palettes: Mapping[str, Palette]) -> Callable[[Any, Any, Any], Any]:
     """What coreai-torch calls for each ``stored_weight`` node.
 
     Args:
@@ -40,12 +40,12 @@ def lowering(palettes: Mapping[str, Palette]) -> Callable[[Any, Any, Any], Any]:
 
     def lower(_values: Any, node: Any, _location: Any) -> Any:
         weight = node.args[0]
-        return _decoded(weight, palettes[weight])
+        return _decode_node(weight, palettes[weight])
 
     return lower
 
 
-def _decoded(weight: str, palette: Palette) -> Any:
+def _decode_node(weight: str, palette: Palette) -> Any:
     wide = palette.widen(stored_bits(palette.bits))
     index = IntegerType.get_unsigned(wide.bits)
     packed = pack(wide.indices, wide.bits)
@@ -53,10 +53,10 @@ def _decoded(weight: str, palette: Palette) -> Any:
     lut = _floats(weight + LUT_KEY, wide.lut)
     axis = coreai.constant(np.array(wide.axis, np.int16))
     dense = coreai.lut_to_dense(indices, lut, axis)
-    return dense if wide.scale is None else _scaled(dense, weight, wide.scale)
+    return dense if wide.scale is None else _scale_channels(dense, weight, wide.scale)
 
 
-def _scaled(dense: Any, weight: str, scale: NDArray[np.floating]) -> Any:
+def _scale_channels(dense: Any, weight: str, scale: NDArray[np.floating]) -> Any:
     """A decoded weight times one value a channel, shifted by nothing before and after."""
     element = _FLOATS[scale.dtype].get()
     kind = RankedTensorType.get(scale.shape, element)

@@ -14,7 +14,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.aimodel.asset import Asset, open_asset
 from dkm_deploy.formats.aimodel.byte_cursor import DamagedError
 from dkm_deploy.formats.aimodel.constants import Constant, constant
-from dkm_deploy.formats.aimodel.mlir_program import Operation, Program, damaged, open_program
+from dkm_deploy.formats.aimodel.mlir_program import Operation, Program, damage_error, open_program
 from dkm_deploy.formats.aimodel.mlir_sections import Tables
 from dkm_deploy.palette import Palette
 
@@ -86,9 +86,11 @@ def contents(path: Path) -> Contents:
         _check_keys(program.tables)
         tensors = [value(program.tables, operation) for operation in program.operations]
         constants = tuple(tensor for tensor in tensors if tensor is not None)
-        return Contents(program.tables, constants, tuple(_apart(_sites(program))), _same(asset))
+        return Contents(
+            program.tables, constants, tuple(_number_subsets(_sites(program))), _same_weights(asset)
+        )
     except DamagedError as error:
-        raise damaged(path, error) from error
+        raise damage_error(path, error) from error
 
 
 def read_palettes(path: Path) -> dict[str, Palette]:
@@ -131,7 +133,7 @@ def _check_keys(tables: Tables) -> None:
             raise DamagedError(f"{count} resources are called {key!r}")
 
 
-def _apart(sites: Iterable[PaletteSite]) -> Iterator[PaletteSite]:
+def _number_subsets(sites: Iterable[PaletteSite]) -> Iterator[PaletteSite]:
     """Number the palettes whose keys all are another one's, such as the same without its scale."""
     first: dict[str, PaletteSite] = {}
     for number, site in enumerate(sites):
@@ -164,7 +166,7 @@ def _name(number: int, *parts: Constant | None) -> str:
     return BETWEEN.join(stems) or str(number)
 
 
-def _same(asset: Asset) -> dict[str, str]:
+def _same_weights(asset: Asset) -> dict[str, str]:
     custom = asset.metadata.get("creatorDefinedMetadata")
     table = custom.get(SAME_KEY, {}) if isinstance(custom, dict) else {}
     try:

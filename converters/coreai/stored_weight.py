@@ -12,14 +12,14 @@ import torch
 from torch.export import ExportedProgram
 from torch.fx import Node
 
-from dkm_deploy.conversion.exported import Exported
+from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.model.palettized import is_scale, weight_name
 
 torch.library.define("dkm::stored_weight", "(str weight) -> Tensor")
 STORED = torch.ops.dkm.stored_weight.default
 
 
-def with_stored_weights(exported: Exported, program: ExportedProgram) -> ExportedProgram:
+def with_stored_weights(exported: ExportedModel, program: ExportedProgram) -> ExportedProgram:
     """Replace the decodings of ``program``, in place.
 
     Args:

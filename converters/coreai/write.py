@@ -15,30 +15,30 @@ import torch
 from coreai.authoring import func, graph_builder
 
 from converters.coreai.conv_transpose3d import convolution
-from converters.coreai.float16_program import in_float16, lost
+from converters.coreai.float16_program import in_float16, vanishing_note
 from converters.coreai.index_widths import stored_bits
-from converters.coreai.lower import lowering
+from converters.coreai.lower import lowering_table
 from converters.coreai.options import Options
 from converters.coreai.read_palettes import SAME_KEY, contents
 from converters.coreai.stored_weight import STORED, with_stored_weights
 from converters.scaled_sums import SCALED_SUMS
 from converters.storage import check_float16
-from dkm_deploy.conversion.exported import Exported
-from dkm_deploy.conversion.failed_operation import failed_at
+from dkm_deploy.conversion.exported import ExportedModel
+from dkm_deploy.conversion.failed_operation import failure_place
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.palette import Palette
 
 
-def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
+def write(exported: ExportedModel, path: Path, options: Options) -> tuple[str, ...]:
     """See :meth:`converters.coreai.CoreAITarget.write`."""
     palettes = exported.palettes
     _check_types(exported)
     if options.half:
         check_float16(palettes)
         palettes = {name: palette.astype(np.float16) for name, palette in palettes.items()}
-    program = _converted(exported, palettes, options)
+    program = _convert_program(exported, palettes, options)
     asset = program.save_asset(path)
-    same = _same(path, palettes)
+    same = _find_same_weights(path, palettes)
 
     def update(metadata: Any) -> None:
         metadata.creation_date = None  # the same program gives the same bytes
@@ -46,11 +46,11 @@ def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
             metadata.set_custom(SAME_KEY, same)
 
     asset.update_metadata(update)
-    note = lost(exported.program) if options.half else None
+    note = vanishing_note(exported.program) if options.half else None
     return (note,) if note else ()
 
 
-def _check_types(exported: Exported) -> None:
+def _check_types(exported: ExportedModel) -> None:
     """Raise DkmError for a type that Core AI lacks."""
     for name, tensor in exported.program.state_dict.items():
         if tensor.dtype is torch.float64:
@@ -60,10 +60,12 @@ def _check_types(exported: Exported) -> None:
             )
 
 
-def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Options) -> Any:
+def _convert_program(
+    exported: ExportedModel, palettes: Mapping[str, Palette], options: Options
+) -> Any:
     """The model as coreai-torch has it. Raises DkmError if it cannot convert it."""
     converter = coreai_torch.TorchConverter(mode=coreai_torch.TorchConverter.Mode.RELEASE)
-    converter.register_torch_lowering(str(STORED).replace(".", "::", 1))(lowering(palettes))
+    converter.register_torch_lowering(str(STORED).replace(".", "::", 1))(lowering_table(palettes))
     program = exported.program
     try:
         with redirect_stdout(io.StringIO()), _repeatable_names():  # it tells what it does
@@ -76,7 +78,7 @@ def _converted(exported: Exported, palettes: Mapping[str, Palette], options: Opt
             )
             return converter.to_coreai()
     except Exception as error:  # coreai-torch raises many kinds, each for the user's model
-        reason = reason_of(error) + failed_at(error, program)
+        reason = reason_of(error) + failure_place(error, program)
         raise DkmError(f"coreai-torch cannot convert the model: {reason}") from error
 
 
@@ -87,7 +89,7 @@ def _decompositions() -> Any:
     return {**table, **SCALED_SUMS}
 
 
-def _same(path: Path, palettes: Mapping[str, Palette]) -> dict[str, str]:
+def _find_same_weights(path: Path, palettes: Mapping[str, Palette]) -> dict[str, str]:
     """See ``SAME_KEY``: parameters that the file at ``path`` has under another name, with it."""
     stored = {site.name: site.palette() for site in contents(path).sites}
     wide = {name: palette.widen(stored_bits(palette.bits)) for name, palette in palettes.items()}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from converters.coreml import deployment
 from converters.coreml.options import Options
-from dkm_deploy.conversion.target import Versioned
+from dkm_deploy.conversion.target import VersionedTarget
 from dkm_deploy.formats.mlpackage.package import COMPILED
 from dkm_deploy.formats.mlpackage.proto import coremltools
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
-    from dkm_deploy.conversion.exported import Exported
+    from dkm_deploy.conversion.exported import ExportedModel
     from dkm_deploy.formats.dense_tensor import DenseTensor
     from dkm_deploy.formats.interface import Interface
     from dkm_deploy.formats.ledger import Ledger
@@ -67,7 +67,7 @@ class CoreMLTarget:
 
     def write(
         self,
-        exported: Exported,
+        exported: ExportedModel,
         path: Path,
         *,
         minimum_deployment_target: str = deployment.DEFAULT,
@@ -90,7 +90,7 @@ class CoreMLTarget:
             compute_precision: "float16" or "float32", of activations, LUTs and dense weights.
             lut_dtype: "float" is that of ``compute_precision``. "int8" stores LUT entries as 8-bit
                 integers and one step a weight, from iOS 18 on; it takes a model of
-                ``dkm.round_luts``, whose LUTs are such multiples.
+                ``dkm.quantize_luts``, whose LUTs are such multiples.
             images: of inputs that an app gives as images, by name, how pixels become numbers:
                 ``{"x": {"scale": 1 / 127.5, "bias": -1.0, "color": "RGB"}}``; bias may be one
                 value a channel, color "BGR" or "GRAYSCALE".
@@ -146,4 +146,4 @@ class CoreMLTarget:
         return ledger(path)
 
 
-target: Versioned = CoreMLTarget()
+target: VersionedTarget = CoreMLTarget()

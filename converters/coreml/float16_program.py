@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.storage import some
+from converters.storage import first_names
 from dkm_deploy.formats.mlpackage.proto import coremltools
 
 _FACTORS = ("mul", "real_div")
@@ -16,7 +16,7 @@ _BORNE = 0.01  # relative error of a factor; other programs stay as coremltools 
 _LEAST = float(np.nextafter(np.float16(0), np.float16(1)))
 
 
-class Narrowing:
+class Float16Choice:
     """Says of each operation whether it is computed in float16, and keeps what that costs.
 
     An operation that multiplies by a number which float16 rounds by more than 1 %, as it does
@@ -54,7 +54,7 @@ class Narrowing:
             told = [f"{n:.3g} ({', '.join(dict.fromkeys(ops))})" for n, ops in self.lost.items()]
             yield (
                 f"{len(told)} constants are too small for float16 and stand as {_LEAST:.3g}: "
-                f"{some(told)}; compute_precision='float32' keeps them"
+                f"{first_names(told)}; compute_precision='float32' keeps them"
             )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from converters.coreml.options import Image, Options
-from dkm_deploy.conversion.exported import Exported
+from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.mlpackage.proto import coremltools
 from dkm_deploy.model.output_names import unique
@@ -17,7 +17,7 @@ from dkm_deploy.model.output_names import unique
 ct = coremltools()
 
 
-def inputs(exported: Exported, options: Options) -> list[Any]:
+def inputs(exported: ExportedModel, options: Options) -> list[Any]:
     """Core ML's input types with the exported shapes.
 
     Raises:
@@ -33,7 +33,7 @@ def inputs(exported: Exported, options: Options) -> list[Any]:
     return [_input(exported, name, values[name], options) for name in exported.input_names]
 
 
-def outputs(exported: Exported, options: Options) -> list[Any] | None:
+def outputs(exported: ExportedModel, options: Options) -> list[Any] | None:
     """Core ML's output types; None for a classifier, whose outputs Core ML names."""
     results = exported.program.graph.output_node().args[0]
     if options.class_labels is not None:
@@ -43,7 +43,7 @@ def outputs(exported: Exported, options: Options) -> list[Any] | None:
     return [ct.TensorType(name=name, dtype=_io_dtype(node.meta["val"])) for name, node in named]
 
 
-def _identifiers(exported: Exported) -> tuple[str, ...]:
+def _identifiers(exported: ExportedModel) -> tuple[str, ...]:
     """The names of the outputs as coremltools would write them, each once and none an input's."""
     plain = (re.sub("[^a-zA-Z0-9_]", "_", name) for name in exported.output_names)
     found = (f"var_{name}" if name[:1].isdigit() else name for name in plain)
@@ -66,9 +66,9 @@ def _check_classes(scores: Any, count: int, labels: Sequence[str]) -> None:
         )
 
 
-def _input(exported: Exported, name: str, value: Any, options: Options) -> Any:
+def _input(exported: ExportedModel, name: str, value: Any, options: Options) -> Any:
     if name in options.shapes:
-        shape = _enumerated(exported, name, value, options.shapes[name])
+        shape = _enumerated_shapes(exported, name, value, options.shapes[name])
     else:
         shape = [_dimension(exported, name, size) for size in value.shape]
     image = options.image(name)
@@ -93,7 +93,9 @@ def _io_dtype(value: Any) -> Any:
     return np.float32 if value.is_floating_point() else np.int32
 
 
-def _enumerated(exported: Exported, name: str, value: Any, shapes: Sequence[Sequence[int]]) -> Any:
+def _enumerated_shapes(
+    exported: ExportedModel, name: str, value: Any, shapes: Sequence[Sequence[int]]
+) -> Any:
     """The shapes that the user lists, each within what was exported."""
     for shape in shapes:
         if len(shape) != value.ndim or not all(
@@ -106,14 +108,14 @@ def _enumerated(exported: Exported, name: str, value: Any, shapes: Sequence[Sequ
     return ct.EnumeratedShapes([list(shape) for shape in shapes])
 
 
-def _fits(exported: Exported, have: Any, want: int) -> bool:
+def _fits(exported: ExportedModel, have: Any, want: int) -> bool:
     if isinstance(have, int):
         return have == want
     span = exported.program.range_constraints[have.node.expr]
     return bool(span.lower <= want <= span.upper)
 
 
-def _dimension(exported: Exported, name: str, size: Any) -> Any:
+def _dimension(exported: ExportedModel, name: str, size: Any) -> Any:
     if isinstance(size, int):
         return size
     span = exported.program.range_constraints[size.node.expr]

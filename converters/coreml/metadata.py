@@ -24,9 +24,9 @@ from converters.coreml.reading.read_palettes import (
     UNREAD_KEY,
     WEIGHTS_KEY,
 )
-from converters.coreml.tables.table_rows import Held, left
+from converters.coreml.tables.table_rows import TableRows, remaining_rows
 from converters.coreml.tables.unread_rows import store
-from dkm_deploy.conversion.exported import Exported
+from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.formats.interface import INTERFACE_KEY
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import Recipe, Rule, not_a_weight, spec_of
@@ -40,7 +40,7 @@ _CAST = "_cast_fp16"  # what coremltools puts behind the names of what it makes 
 
 def describe(
     model: Any,
-    exported: Exported,
+    exported: ExportedModel,
     options: Options,
     made: Decodes,
 ) -> None:
@@ -64,7 +64,7 @@ def describe(
         STACKED_KEY: {n: made.stacked[b] for n, b in decodes.items() if made.stacked.get(b)},
         ROWS_KEY: {n: asdict(made.rows[base]) for n, base in decodes.items() if base in made.rows},
         UNREAD_KEY: _unread(Path(model.weights_dir), made, set(decodes.values()), options),
-        SAME_KEY: _same(exported.palettes, stored.values(), options),
+        SAME_KEY: _merged_weight_names(exported.palettes, stored.values(), options),
         IMAGES_KEY: _images(options),
     }
     for key, table in tables.items():
@@ -77,7 +77,7 @@ def describe(
     _about(model, options.about)
 
 
-def recipe(exported: Exported) -> Recipe:
+def recipe(exported: ExportedModel) -> Recipe:
     """A recipe that gives a model palettes of the layouts that this one has."""
     specs = {name: spec_of(palette) for name, palette in exported.palettes.items()}
     ((default, _),) = Counter(specs.values()).most_common(1)
@@ -86,7 +86,7 @@ def recipe(exported: Exported) -> Recipe:
     return Recipe(default, [*others, *dense])
 
 
-def _dense(exported: Exported) -> Iterator[str]:
+def _dense(exported: ExportedModel) -> Iterator[str]:
     for name, parameter in exported.program.named_parameters():
         if not_a_weight(parameter) is None:
             yield name
@@ -106,13 +106,13 @@ def _unread(
     folder: Path, made: Decodes, names: Set[str], options: Options
 ) -> dict[str, dict[str, int]]:
     """Store the rows that no operation holds of all tables whose rows some do; say where."""
-    parts: dict[str, list[Held]] = {}
+    parts: dict[str, list[TableRows]] = {}
     for name in sorted(names & made.rows.keys()):
         parts.setdefault(made.weights[name], []).append(made.rows[name])
     for name in names - made.rows.keys():
         parts.pop(made.weights[name], None)  # the program has the whole table too
     dtype = np.dtype(options.compute_precision)
-    rests = {w: left(made.tables[w].astype(dtype), held) for w, held in parts.items()}
+    rests = {w: remaining_rows(made.tables[w].astype(dtype), held) for w, held in parts.items()}
     return {
         weight: store(rest, folder, luts=parts[weight][0].luts)
         for weight, rest in rests.items()
@@ -120,7 +120,7 @@ def _unread(
     }
 
 
-def _same(
+def _merged_weight_names(
     palettes: Mapping[str, Palette], stored: Collection[str], options: Options
 ) -> dict[str, str]:
     """Of weights that coremltools has merged with an equal one: that one's name."""

@@ -14,20 +14,20 @@ import torch
 from torch.export import ExportedProgram
 
 from converters.coreml.deployment import generation, stored_bits
-from converters.coreml.float16_program import Narrowing
+from converters.coreml.float16_program import Float16Choice
 from converters.coreml.graph_passes import exact_constants, passes
 from converters.coreml.interface import classifier, inputs, outputs
 from converters.coreml.lowering.broadcast_sums import sums
 from converters.coreml.lowering.call_keywords import calls
 from converters.coreml.lowering.corrected_calls import CORRECTED
-from converters.coreml.lowering.lower import Decodes, lowering
+from converters.coreml.lowering.lower import Decodes, register_lowering
 from converters.coreml.lowering.output_marks import mark_outputs
 from converters.coreml.metadata import describe
 from converters.coreml.options import Options
-from converters.storage import check_float16, some, widened
+from converters.storage import check_float16, first_names, widened_notes
 from dkm_deploy._support.silence import quiet
-from dkm_deploy.conversion.exported import Exported
-from dkm_deploy.conversion.failed_operation import failed_at
+from dkm_deploy.conversion.exported import ExportedModel
+from dkm_deploy.conversion.failed_operation import failure_place
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.formats.mlpackage.proto import coremltools
 from dkm_deploy.model.palettized import is_scale, weight_name
@@ -47,11 +47,11 @@ _LACKING = (
 )
 
 
-def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
+def write(exported: ExportedModel, path: Path, options: Options) -> tuple[str, ...]:
     """See :meth:`converters.coreml.CoreMLTarget.write`."""
     if options.compute_precision == "float16":
         check_float16(exported.palettes)
-    model, decodes, narrowed = _converted(exported, options)
+    model, decodes, narrowed = _convert_program(exported, options)
     describe(model, exported, options, decodes)
     # With its program at hand coremltools adds a debug map, and fails to where there are loops.
     model._mil_program = None
@@ -61,17 +61,19 @@ def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
     return (*_notes(exported, options), *_lookups(decodes.lookups), *narrowed)
 
 
-def _converted(exported: Exported, options: Options) -> tuple[Any, Decodes, tuple[str, ...]]:
+def _convert_program(
+    exported: ExportedModel, options: Options
+) -> tuple[Any, Decodes, tuple[str, ...]]:
     """The model as coremltools has it, and notes. Raises DkmError if it cannot convert it."""
     given, wanted = inputs(exported, options), outputs(exported, options)
     program = exported.program
     try:
         with _silent():
             program = program.run_decompositions(_decompositions())
-            program = mark_outputs(_named_apart(_with_defaults(program)))
+            program = mark_outputs(_rename_text_nodes(_with_defaults(program)))
             decodes = _decodes(exported, program, options)
-            narrowing = _narrowing(options)
-            with lowering(decodes, calls(program)), exact_constants():
+            narrowing = _float16_choice(options)
+            with register_lowering(decodes, calls(program)), exact_constants():
                 model = ct.convert(
                     program,
                     inputs=given,
@@ -84,7 +86,7 @@ def _converted(exported: Exported, options: Options) -> tuple[Any, Decodes, tupl
                 )
             return model, decodes, tuple(narrowing.notes() if narrowing else ())
     except Exception as error:  # coremltools raises many kinds, each for the user's model
-        reason = reason_of(error) + failed_at(error, program)
+        reason = reason_of(error) + failure_place(error, program)
         with _silent():  # its frames hold temporary folders, which warn when they go
             traceback.clear_frames(error.__traceback__)
         if isinstance(error, DkmError):  # from our lowering
@@ -92,19 +94,19 @@ def _converted(exported: Exported, options: Options) -> tuple[Any, Decodes, tupl
         raise DkmError(f"coremltools cannot convert the model: {reason}") from error
 
 
-def _decodes(exported: Exported, program: ExportedProgram, options: Options) -> Decodes:
+def _decodes(exported: ExportedModel, program: ExportedProgram, options: Options) -> Decodes:
     """What lowers the palettes of ``program``, which is ``exported`` taken apart further."""
     return Decodes(
         _names(exported), _scales(exported), _float32(exported, options), sums(program), options
     )
 
 
-def _narrowing(options: Options) -> Narrowing | None:
+def _float16_choice(options: Options) -> Float16Choice | None:
     """What is made float16: all but the weights of recurrent layers where those lack it."""
     if options.compute_precision == "float32":
         return None
     lack = generation(options.minimum_deployment_target) < _RECURRENT_FLOAT16
-    return Narrowing(lambda operation: lack and _feeds_recurrent(operation))
+    return Float16Choice(lambda operation: lack and _feeds_recurrent(operation))
 
 
 def _feeds_recurrent(operation: Any) -> bool:
@@ -113,7 +115,7 @@ def _feeds_recurrent(operation: Any) -> bool:
     return any(user.op_type in ("lstm", "gru", "rnn") for user in operation.outputs[0].child_ops)
 
 
-def _float32(exported: Exported, options: Options) -> set[str]:
+def _float32(exported: ExportedModel, options: Options) -> set[str]:
     """Names of the palettes that a float16 program holds in float32."""
     if generation(options.minimum_deployment_target) >= _RECURRENT_FLOAT16:
         return set()
@@ -128,14 +130,16 @@ def _float32(exported: Exported, options: Options) -> set[str]:
     return {weight_name(buffers[place.name]) for place in indices if place.name in buffers}
 
 
-def _notes(exported: Exported, options: Options) -> Iterator[str]:
+def _notes(exported: ExportedModel, options: Options) -> Iterator[str]:
     """What was not stored as asked, or costs more than it need."""
     target = options.minimum_deployment_target
-    yield from widened(exported.palettes, partial(stored_bits, deployment_target=target), target)
+    yield from widened_notes(
+        exported.palettes, partial(stored_bits, deployment_target=target), target
+    )
     if exported.states:
         yield (
             "the app keeps state from run to run, in float16 and zero at the start: "
-            f"{some(list(exported.states))}"
+            f"{first_names(list(exported.states))}"
         )
     nodes = exported.program.graph.find_nodes(
         op="call_function", target=torch.ops.aten.batch_norm.default
@@ -144,7 +148,7 @@ def _notes(exported: Exported, options: Options) -> Iterator[str]:
     if norms:
         yield (
             f"{len(norms)} BatchNorms stay operations of their own behind palettized layers; "
-            f"dkm.fold_batch_norm before clustering takes them out: {some(norms)}"
+            f"dkm.fold_batch_norm before clustering takes them out: {first_names(norms)}"
         )
 
 
@@ -153,7 +157,7 @@ def _lookups(weights: Sequence[str]) -> Iterator[str]:
     if weights:
         yield (
             f"{len(weights)} look-ups of known rows stay operations: they read rows twice or part "
-            f"of what shares a LUT or a vector: {some(weights)}"
+            f"of what shares a LUT or a vector: {first_names(weights)}"
         )
 
 
@@ -167,7 +171,7 @@ def _follows_decode(node: torch.fx.Node) -> bool:
     return getattr(weight, "target", None) is decode and len(node.users) == 1
 
 
-def _module(exported: Exported, norm: torch.fx.Node) -> str:
+def _module(exported: ExportedModel, norm: torch.fx.Node) -> str:
     """The qualified name of a BatchNorm, by that of its running mean."""
     buffers = exported.program.graph_signature.inputs_to_buffers
     return buffers.get(str(norm.args[3]), norm.name).rpartition(".")[0] or norm.name
@@ -194,7 +198,7 @@ def _with_defaults(program: ExportedProgram) -> ExportedProgram:
     return program
 
 
-def _named_apart(program: ExportedProgram) -> ExportedProgram:
+def _rename_text_nodes(program: ExportedProgram) -> ExportedProgram:
     """Rename nodes that go by a text argument, such as ``rounding_mode="floor"``, in place.
 
     The torch front end would give the value of the node for the text.
@@ -207,7 +211,7 @@ def _named_apart(program: ExportedProgram) -> ExportedProgram:
     return program
 
 
-def _names(exported: Exported) -> dict[str, tuple[str, str]]:
+def _names(exported: ExportedModel) -> dict[str, tuple[str, str]]:
     """Of each palettized weight its name and a MIL identifier, by the placeholder of its indices.
 
     Identifiers are unique and readable: fc.weight gives fc_weight.
@@ -225,7 +229,7 @@ def _names(exported: Exported) -> dict[str, tuple[str, str]]:
     return {place: (name, mil_names[name]) for place, name in found if name in mil_names}
 
 
-def _scales(exported: Exported) -> set[str]:
+def _scales(exported: ExportedModel) -> set[str]:
     """The placeholders of all per-channel scales."""
     buffers = exported.program.graph_signature.inputs_to_buffers
     return {p for p, name in buffers.items() if is_scale(name)}

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from converters.onnx.options import Decode
-    from dkm_deploy.conversion.exported import Exported
-    from dkm_deploy.conversion.plan_subject import Subject
+    from dkm_deploy.conversion.exported import ExportedModel
+    from dkm_deploy.conversion.plan_subject import PlanSubject
     from dkm_deploy.conversion.target import Rewrite
     from dkm_deploy.formats.dense_tensor import DenseTensor
     from dkm_deploy.formats.interface import Interface
@@ -48,7 +48,7 @@ class OnnxTarget:
 
     def write(
         self,
-        exported: Exported,
+        exported: ExportedModel,
         path: Path,
         *,
         opset: int | None = None,
@@ -95,7 +95,7 @@ class OnnxTarget:
         inputs: Inputs,
         labels: Tensor | NDArray[Any] | None,
         metric: Metric | None,
-    ) -> Subject:
+    ) -> PlanSubject:
         """The file at ``path`` as the subject of a plan."""
         from converters.onnx.rewriting.plan_subject import OnnxSubject
 

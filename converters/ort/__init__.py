@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dkm_deploy.conversion.exported import Exported
+    from dkm_deploy.conversion.exported import ExportedModel
     from dkm_deploy.formats.dense_tensor import DenseTensor
     from dkm_deploy.formats.ledger import Ledger
     from dkm_deploy.palette import Palette
@@ -28,7 +28,7 @@ class OrtTarget:
         del gates  # their order stays
         return spec.refuse(shape)
 
-    def write(self, exported: Exported, path: Path, *, opset: int | None = None) -> None:
+    def write(self, exported: ExportedModel, path: Path, *, opset: int | None = None) -> None:
         """Write the file, and the operators that it needs beside it; see :func:`write`."""
         from converters.ort.write import write
 

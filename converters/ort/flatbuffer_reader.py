@@ -87,7 +87,7 @@ def read(data: memoryview) -> Document:
     spans = tuple(sorted(reader.spans.values(), key=lambda span: span.start))
     for before, after in pairwise(spans):
         if after.start < before.end:
-            raise _damaged(after.start, "two parts of the file overlap")
+            raise _damage_error(after.start, "two parts of the file overlap")
     return Document(root, reader.tables, spans)
 
 
@@ -114,7 +114,7 @@ class _Reader:
         vtable = start - self._numbers("i", start)[0]
         length, size = self._numbers("HH", vtable)
         if length < 4 or length % 2 or size < 4:
-            raise _damaged(vtable, f"no table has a layout of {length} bytes for {size}")
+            raise _damage_error(vtable, f"no table has a layout of {length} bytes for {size}")
         self._claim(vtable, vtable + length, "vtable", start)
         self._claim(start, start + size, "table", start)
         values: dict[str, Any] = {}
@@ -123,7 +123,7 @@ class _Reader:
             if place == 0 or field.kind == "unused":
                 continue
             if place < 4 or place + _inline_size(field) > size:
-                raise _damaged(slot, f"field {kind}.{field.name} lies outside its table")
+                raise _damage_error(slot, f"field {kind}.{field.name} lies outside its table")
             values[field.name] = self._field(field, start + place, start, depth, values)
         table = self.tables[start] = Table(kind, values)
         return table
@@ -141,7 +141,7 @@ class _Reader:
             return self._string(start, field.name, owner)
         tag = values.get(f"{field.name}_type", 0) if field.kind == "union" else 1
         if not 1 <= tag <= len(field.tables):
-            raise _damaged(place, f"field {field.name} holds a table of unknown kind {tag}")
+            raise _damage_error(place, f"field {field.name} holds a table of unknown kind {tag}")
         return self.table(field.tables[tag - 1], start, depth + 1)
 
     def _vector(self, field: Field, start: int, owner: int, depth: int) -> Any:
@@ -165,7 +165,7 @@ class _Reader:
 
     def _numbers(self, letters: str, place: int) -> tuple[Any, ...]:
         if not 0 <= place <= len(self.data) - struct.calcsize(f"<{letters}"):
-            raise _damaged(place, "an offset points outside the file")
+            raise _damage_error(place, "an offset points outside the file")
         return struct.unpack_from(f"<{letters}", self.data, place)
 
     def _once(self, start: int, kind: str, depth: int, make: Callable[[], Any]) -> Any:
@@ -184,21 +184,21 @@ class _Reader:
 
     def _reach(self, start: int, depth: int) -> None:
         if depth > _DEPTH:
-            raise _damaged(start, f"tables are nested more than {_DEPTH} deep")
+            raise _damage_error(start, f"tables are nested more than {_DEPTH} deep")
         self._deepest = max(self._deepest, depth)
 
     def _claim(self, start: int, end: int, part: str, owner: int) -> None:
         """Note the owner of bytes, before they are read. Strings and vtables may be shared."""
         if end > len(self.data):
-            raise _damaged(start, "a part of the file is longer than the file")
+            raise _damage_error(start, "a part of the file is longer than the file")
         self._count(start, end - start)
         if self.spans.setdefault(start, Span(start, end, part, owner)).end != end:
-            raise _damaged(start, "two parts of the file overlap")
+            raise _damage_error(start, "two parts of the file overlap")
 
     def _count(self, start: int, content: int) -> None:
         self._content += content
         if self._content > _REPEATS * len(self.data) + _ALWAYS:
-            raise _damaged(start, "parts of the file refer to each other over and over")
+            raise _damage_error(start, "parts of the file refer to each other over and over")
 
 
 def _inline_size(field: Field) -> int:
@@ -206,7 +206,7 @@ def _inline_size(field: Field) -> int:
     return struct.calcsize(f"<{field.format}") if stored_inline else 4
 
 
-def _damaged(place: int, reason: str) -> DkmError:
+def _damage_error(place: int, reason: str) -> DkmError:
     return DkmError(f"damaged: at byte {place}, {reason}")
 
 

@@ -18,7 +18,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes.onnx_runtime.runtime import quiet_options, runtime
 
 if TYPE_CHECKING:
-    from dkm_deploy.conversion.exported import Exported
+    from dkm_deploy.conversion.exported import ExportedModel
 
 OPERATORS = ".required_operators.config"
 # ONNX Runtime keeps these in hash maps, whose order changes from process to process.
@@ -32,7 +32,7 @@ _SORTED_BY = {
 }
 
 
-def write(exported: Exported, path: Path, *, opset: int | None = None) -> None:
+def write(exported: ExportedModel, path: Path, *, opset: int | None = None) -> None:
     """Write ``exported`` to ``path``; the same program gives the same bytes.
 
     ONNX Runtime makes the file from the ONNX form of the program, with no optimisation: constant
@@ -63,7 +63,7 @@ def write(exported: Exported, path: Path, *, opset: int | None = None) -> None:
             raise DkmError(str(error).replace(str(source), str(path))) from error
         session = read(memoryview(made.read_bytes())).root
     try:
-        path.write_bytes(build(_sorted(session)))
+        path.write_bytes(build(_sort_table(session)))
     except BuilderSizeError as error:
         raise DkmError(f"{path}: larger than 2 GiB, the most a .ort file can hold") from error
     runtime.load(path)
@@ -88,17 +88,17 @@ def _convert(source: Path, path: Path) -> None:
         raise DkmError(f"ONNX Runtime cannot make a .ort file of the model: {reason}") from error
 
 
-def _sorted(table: Table) -> Table:
+def _sort_table(table: Table) -> Table:
     """The table and all in it, with what has no order of its own sorted by name."""
-    return Table(table.kind, {name: _sorted_value(name, v) for name, v in table.values.items()})
+    return Table(table.kind, {name: _sort_value(name, v) for name, v in table.values.items()})
 
 
-def _sorted_value(field: str, value: object) -> object:
+def _sort_value(field: str, value: object) -> object:
     if isinstance(value, Table):
-        return _sorted(value)
+        return _sort_table(value)
     if not isinstance(value, tuple) or not value or not isinstance(value[0], Table):
         return value
-    tables = [_sorted(table) for table in value]
+    tables = [_sort_table(table) for table in value]
     if field in _SORTED_BY:
         tables.sort(key=lambda table: table[_SORTED_BY[field]])
     return tuple(tables)

@@ -87,7 +87,7 @@ def record(name: str, value: Any, kind: type[_T]) -> _T:
     return value
 
 
-def implementing(name: str, value: _T, attribute: str, known: Iterable[str]) -> _T:
+def check_implements(name: str, value: _T, attribute: str, known: Iterable[str]) -> _T:
     """An object that has ``attribute``. Raises DkmError, with the ``known`` names, for others."""
     if isinstance(value, type):
         raise DkmError(f"{name} is the class {value.__name__}; give an instance, or its name")

@@ -20,7 +20,7 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 
 @contextmanager
-def written_whole(path: Path, *, force: bool = False) -> Iterator[Path]:
+def atomic_path(path: Path, *, force: bool = False) -> Iterator[Path]:
     """Give a path to write to, and move what was written to ``path`` when all went well.
 
     The path given has the name of ``path`` and lies alone in a new folder beside it, called
@@ -45,12 +45,12 @@ def written_whole(path: Path, *, force: bool = False) -> Iterator[Path]:
     check_writable(path, force=force)
     made = [parent for parent in (path.parent, *path.parent.parents) if not parent.exists()]
     try:
-        with _writing(path):
+        with _translate_write_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             folder = path.with_name(_temporary_name(path.name))
             folder.mkdir()
         try:
-            with _writing(path, folder):
+            with _translate_write_errors(path, folder):
                 yield folder / path.name
                 with _alone(path.parent):
                     _publish(folder, path, force=force)
@@ -72,7 +72,7 @@ def _temporary_name(name: str) -> str:
 
 
 @contextmanager
-def _writing(path: Path, folder: Path | None = None) -> Iterator[None]:
+def _translate_write_errors(path: Path, folder: Path | None = None) -> Iterator[None]:
     """Turn the system's refusal to write ``path`` into UnwritableFileError.
 
     Errors tell of files in ``folder``, which will be gone, by the names that they were to get.
@@ -209,7 +209,7 @@ def check_writable(path: Path, *, force: bool) -> None:
 def set_aside(path: Path) -> Iterator[None]:
     """Move what is at ``path`` out of the way, and back if the block raises."""
     folder = path.with_name(_temporary_name(path.name))
-    with _writing(path):
+    with _translate_write_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         folder.mkdir()
         if os.path.lexists(path):

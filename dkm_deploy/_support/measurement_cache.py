@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
-from dkm_deploy._support.paths import reading
+from dkm_deploy._support.paths import translate_read_errors
 from dkm_deploy._support.records import from_json, from_plain
 from dkm_deploy.errors import DkmError, refused_by_system
 
@@ -84,7 +84,7 @@ class Cache:
                 raise DkmError(f"{folder}: cannot be used as a cache: {told}") from error
             return  # the first line that is to be written tells
         if path.is_file():
-            with reading(path):
+            with translate_read_errors(path):
                 written = path.read_bytes()
             for line in written.splitlines():
                 self._read(line)

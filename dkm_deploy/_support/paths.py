@@ -40,7 +40,7 @@ def paths_of(values: Any, what: str) -> list[Path]:
     return [path_of(value, what) for value in values]
 
 
-def existing(value: Any, what: str = "path") -> Path:
+def existing_path(value: Any, what: str = "path") -> Path:
     """A path, once it is known that there is a file or a folder.
 
     Raises:
@@ -49,7 +49,7 @@ def existing(value: Any, what: str = "path") -> Path:
         DkmError: it is no path, or leads to a pipe or a device.
     """
     path = path_of(value, what)
-    with reading(path):
+    with translate_read_errors(path):
         if not path.exists():
             raise MissingFileError(f"{path}: no such file or folder")
         if not (path.is_file() or path.is_dir()):
@@ -58,9 +58,9 @@ def existing(value: Any, what: str = "path") -> Path:
 
 
 def existing_file(value: Any, what: str = "path", kind: str = "file") -> Path:
-    """A path, once it is known that there is a file; raises as :func:`existing`."""
+    """A path, once it is known that there is a file; raises as :func:`existing_path`."""
     path = path_of(value, what)
-    with reading(path):
+    with translate_read_errors(path):
         if path.is_dir():
             raise DkmError(f"{path}: a folder; give a {kind}")
         if path.exists() and not path.is_file():
@@ -71,7 +71,7 @@ def existing_file(value: Any, what: str = "path", kind: str = "file") -> Path:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def translate_read_errors(path: Path) -> Iterator[None]:
     """Turn the system's refusal to read what is at ``path`` into UnreadableFileError."""
     try:
         yield

@@ -33,7 +33,7 @@ _WORDS = {int: "an integer", float: "a number", str: "text", bool: "true or fals
 
 
 @dataclass(frozen=True)
-class Written:
+class WrittenAs:
     """Metadata of ``Annotated``: how a file writes a value that Python holds otherwise.
 
     Attributes:
@@ -66,7 +66,7 @@ def from_plain(value: Any, kind: type[_T], what: str = "", *, more_keys: bool = 
     """A record from plain values, checked by the type hints of its fields.
 
     These may be int, float, str, bool, Any, ``Literal``, enums, other records, tuples, sequences
-    and mappings of all these, ``| None``, and ``Annotated`` with :class:`Written`. An integer is
+    and mappings of all these, ``| None``, and ``Annotated`` with :class:`WrittenAs`. An integer is
     taken for a float, a list for a tuple, and nothing else for what it is not; ``__post_init__``
     checks what types cannot say.
 
@@ -100,18 +100,18 @@ def from_json(text: str | bytes, kind: type[_T], what: str = "", *, more_keys: b
 def _converter(more_keys: bool) -> Converter:
     converter = Converter(detailed_validation=True)
     for kind in (int, float, str, bool):
-        converter.register_structure_hook(kind, _plain)
+        converter.register_structure_hook(kind, _plain_value)
     converter.register_structure_hook_func(_is_choice, _choice)
     converter.register_structure_hook_func(_is_list, partial(_list, converter))
     converter.register_structure_hook_factory(_is_mapping, partial(_mapping_hook, converter))
     converter.register_structure_hook_factory(
         is_dataclass, partial(_record_hook, converter, more_keys)
     )
-    converter.register_structure_hook_func(_is_written, _written)
+    converter.register_structure_hook_func(_is_written, _written_value)
     return converter
 
 
-def _plain(value: Any, kind: Any) -> Any:
+def _plain_value(value: Any, kind: Any) -> Any:
     if isinstance(kind, EnumType):  # a StrEnum comes here as a class of str
         return _choice(value, kind)
     if type(value) is int and kind is float:
@@ -180,7 +180,7 @@ def _hook_of(converter: Converter, hint: Any) -> _Hook:
     return lambda value, _: converter.structure(value, hint)
 
 
-def _written(value: Any, kind: Any) -> Any:
+def _written_value(value: Any, kind: Any) -> Any:
     written = get_args(kind)[1]
     try:
         return written.parse(value)
@@ -189,7 +189,7 @@ def _written(value: Any, kind: Any) -> Any:
 
 
 def _is_written(kind: Any) -> bool:
-    return get_origin(kind) is Annotated and isinstance(get_args(kind)[1], Written)
+    return get_origin(kind) is Annotated and isinstance(get_args(kind)[1], WrittenAs)
 
 
 def _is_choice(kind: Any) -> bool:
@@ -234,7 +234,7 @@ def _message(error: BaseException, path: str) -> str:
     if isinstance(error, BaseValidationError):
         first = error.exceptions[0]
         note = _note(first)
-        path = path if note is None else _joined(path, note)
+        path = path if note is None else _join_path(path, note)
         if isinstance(first, KeyError) and isinstance(note, AttributeValidationNote):
             return f"{path} is missing; it must be {_words(note.type)}"
         return _message(first, path)
@@ -251,7 +251,7 @@ def _note(error: BaseException) -> AttributeValidationNote | IterableValidationN
     return next((note for note in notes if isinstance(note, known)), None)
 
 
-def _joined(path: str, note: AttributeValidationNote | IterableValidationNote) -> str:
+def _join_path(path: str, note: AttributeValidationNote | IterableValidationNote) -> str:
     if isinstance(note, AttributeValidationNote):
         return f"{path}.{note.name}" if path else note.name
     key = note.index if isinstance(note.index, int) else short(note.index)

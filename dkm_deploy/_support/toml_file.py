@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import tomli_w
 
-from dkm_deploy._support.paths import existing_file, reading
+from dkm_deploy._support.paths import existing_file, translate_read_errors
 from dkm_deploy._support.records import from_plain
 from dkm_deploy.errors import DkmError
 
@@ -31,7 +31,7 @@ def read_toml(path: str | Path, kind: type[_T], what: str) -> _T:
         DkmError: the file is missing or not TOML, or holds no such record.
     """
     path = existing_file(path, kind=f"{what} file")
-    with reading(path):
+    with translate_read_errors(path):
         content = path.read_bytes()
     try:
         table = tomllib.loads(content.decode("utf-8"))

@@ -9,7 +9,7 @@ from importlib import import_module
 
 from dkm_deploy._version import __version__
 from dkm_deploy.cli.process import (
-    Ended,
+    EndedBySignal,
     OneLineParser,
     flush_output,
     open_streams,
@@ -66,7 +66,7 @@ def _run(argv: Sequence[str]) -> int:
     except KeyboardInterrupt:
         print("dkm-deploy: interrupted", file=sys.stderr)  # noqa: T201
         code = 130
-    except Ended as ended:
+    except EndedBySignal as ended:
         print(f"dkm-deploy: ended by {ended}", file=sys.stderr)  # noqa: T201
         code = ended.code
     finally:

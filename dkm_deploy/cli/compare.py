@@ -47,16 +47,16 @@ def _compare(arguments: argparse.Namespace, console: Console) -> int:
 
 
 def _judge(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.validation.validate import judge
+    from dkm_deploy.validation.validate import validate_device_outputs
 
     golden, *folders = arguments.paths
     if not folders:
         raise DkmError(f"{golden} is a golden bundle; give the folders that devices wrote after it")
-    return finish(lambda: judge(folders, golden), arguments, console)
+    return finish(lambda: validate_device_outputs(folders, golden), arguments, console)
 
 
 def _runs(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy._support.atomic_files import written_whole
+    from dkm_deploy._support.atomic_files import atomic_path
     from dkm_deploy.report.html.comparison import comparison_page
     from dkm_deploy.report.runs import compare_runs
     from dkm_deploy.report.terminal.comparison import show_runs
@@ -68,6 +68,6 @@ def _runs(arguments: argparse.Namespace, console: Console) -> int:
     show_runs(found, console)
     for path, written in ((arguments.json, table), (arguments.html, comparison_page(found))):
         if path:
-            with written_whole(path, force=arguments.force) as temporary:
+            with atomic_path(path, force=arguments.force) as temporary:
                 temporary.write_text(written, "utf-8")
     return 0

@@ -18,10 +18,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _inspect(arguments: argparse.Namespace, console: Console) -> int:
-    from dkm_deploy.conversion.registry import ledger, read_palettes
+    from dkm_deploy.conversion.registry import read_palettes, size_breakdown
     from dkm_deploy.report.terminal.report import show_ledger, show_palettes
 
-    palettes, book = read_palettes(arguments.file), ledger(arguments.file)
+    palettes, book = read_palettes(arguments.file), size_breakdown(arguments.file)
     show_palettes(palettes, console)
     show_ledger(book, palettes, console)
     return 0

@@ -12,7 +12,7 @@ from dkm_deploy.errors import DkmError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from dkm_deploy.post_training.methods import AfterTraining
+    from dkm_deploy.post_training.methods import PostTrainingMethod
     from dkm_deploy.recipe import Recipe
 
 _METHOD = (
@@ -95,7 +95,7 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     return Recipe.load(arguments.recipe)
 
 
-def _method(arguments: argparse.Namespace) -> str | AfterTraining:
+def _method(arguments: argparse.Namespace) -> str | PostTrainingMethod:
     from dkm_deploy.model.spec import metric_named
     from dkm_deploy.post_training.bin_quant import BinQuant
 

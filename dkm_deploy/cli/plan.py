@@ -65,7 +65,7 @@ def _plan(arguments: argparse.Namespace, console: Console) -> int:
 
     out, force = arguments.out, arguments.force
     check_outputs(filter(None, (out, arguments.svg, arguments.json)), force=force)
-    found = _found(arguments)
+    found = _find_plan(arguments)
     show_plan(found, console)  # first: it is not lost where a file cannot be written
     found.recipe.save(out, force=force)
     if arguments.svg:
@@ -75,7 +75,7 @@ def _plan(arguments: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-def _found(arguments: argparse.Namespace) -> Plan:
+def _find_plan(arguments: argparse.Namespace) -> Plan:
     from dkm_deploy.model.spec import is_program, metric_named
     from dkm_deploy.planning.candidates import DEFAULT
     from dkm_deploy.recipe import PaletteSpec
@@ -94,12 +94,12 @@ def _found(arguments: argparse.Namespace) -> Plan:
 
 
 def _of_file(path: Path, arguments: argparse.Namespace, how: dict[str, Any]) -> Plan:
-    from dkm_deploy._support.paths import existing
+    from dkm_deploy._support.paths import existing_path
     from dkm_deploy.conversion.registry import planner_for
     from dkm_deploy.model.spec import samples
     from dkm_deploy.planning.plan_file import plan_file
 
-    target = planner_for(existing(path))
+    target = planner_for(existing_path(path))
     _check_alone(path, target.name, arguments)
     inputs, labels = samples(arguments.calibration)
     return plan_file(path, arguments.budget, inputs, labels, **how)

@@ -17,7 +17,7 @@ from dkm_deploy._support.printable import printable
 _ENDING = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
-class Ended(BaseException):
+class EndedBySignal(BaseException):
     """The process was asked to end: raised where it stood, so that temporary folders go."""
 
     def __init__(self, number: int) -> None:
@@ -37,7 +37,7 @@ def unwound_by_signals() -> Iterator[None]:
     def end(number: int, _: FrameType | None) -> None:
         for one in taken:  # a second one must not stop the clearing up
             signal.signal(one, signal.SIG_IGN)
-        raise Ended(number)
+        raise EndedBySignal(number)
 
     for number in taken:
         signal.signal(number, end)

@@ -48,9 +48,9 @@ def finish(make: Callable[[], Report], arguments: argparse.Namespace, console: C
 
 
 def _write_error(path: Path | None, error: DkmError, *, force: bool) -> None:
-    from dkm_deploy._support.atomic_files import written_whole
+    from dkm_deploy._support.atomic_files import atomic_path
     from dkm_deploy.report.junit import junit_error
 
     if path is not None:
-        with written_whole(path, force=force) as temporary:
+        with atomic_path(path, force=force) as temporary:
             temporary.write_text(junit_error(str(error)), "utf-8")

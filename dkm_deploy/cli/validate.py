@@ -81,21 +81,21 @@ def _validate(arguments: argparse.Namespace, console: Console) -> int:
 
 def _report(arguments: argparse.Namespace) -> Report:
     from dkm_deploy.model.spec import metric_named, samples
-    from dkm_deploy.model.steps import unstacked
+    from dkm_deploy.model.steps import unstack_steps
     from dkm_deploy.validation.size_budget import Budget
-    from dkm_deploy.validation.validate import replay, validate
+    from dkm_deploy.validation.validate import validate, validate_golden
 
     how: Any = {
         "metric": metric_named(arguments.metric) if arguments.metric else None,
         "limits": limits(arguments),
         "budget": Budget.load(arguments.budget) if arguments.budget else None,
         "cost": _cost(arguments),
-        "require": _required(arguments),
+        "require": _required_checks(arguments),
     }
     if arguments.golden is None and arguments.model is None and arguments.original is not None:
         check_given(arguments, "inputs")
         inputs, labels = samples(arguments.inputs)
-        given = unstacked(inputs) if arguments.steps else inputs
+        given = unstack_steps(inputs) if arguments.steps else inputs
         original = arguments.original
         asked = interface(arguments)
         return validate(
@@ -107,10 +107,10 @@ def _report(arguments: argparse.Namespace) -> Report:
     for name in ("model", "weights", "inputs", "original", "steps", "interface"):
         if getattr(arguments, name) not in (None, False):
             raise DkmError(f"--{name} does not go with --golden, which has all that is needed")
-    return replay(arguments.files, arguments.golden, **how)
+    return validate_golden(arguments.files, arguments.golden, **how)
 
 
-def _required(arguments: argparse.Namespace) -> bool | list[str]:
+def _required_checks(arguments: argparse.Namespace) -> bool | list[str]:
     if arguments.require_checks is None:
         return bool(arguments.require)
     return [name.strip() for name in arguments.require_checks.split(",")]

@@ -14,10 +14,10 @@ from torch import Tensor
 
 def largest(weight: Tensor) -> Tensor:
     """``max |w|``; the gradient reaches the largest values alone."""
-    return _wide(weight).abs().amax()
+    return _wide_dtype(weight).abs().amax()
 
 
-def beyond(weight: Tensor, margin: Tensor) -> Tensor:
+def overshoot_penalty(weight: Tensor, margin: Tensor) -> Tensor:
     """``|M| + sum(relu(|w| - |M|))``; it reaches every value beyond the margin, and the margin.
 
     Where more than one value lies beyond, the margin grows, else it shrinks.
@@ -27,7 +27,7 @@ def beyond(weight: Tensor, margin: Tensor) -> Tensor:
         margin: M, a scalar that is learned.
     """
     width = margin.abs()
-    return width + (_wide(weight).abs() - width).relu().sum()
+    return width + (_wide_dtype(weight).abs() - width).relu().sum()
 
 
 def soft_span(weight: Tensor, sharpness: Tensor) -> Tensor:
@@ -40,11 +40,11 @@ def soft_span(weight: Tensor, sharpness: Tensor) -> Tensor:
         weight: of any shape.
         sharpness: a, a scalar in units of 1 over the weight's.
     """
-    values = _wide(weight).flatten()
+    values = _wide_dtype(weight).flatten()
     high = (values * (sharpness * values).softmax(0)).sum()
     low = (values * (-sharpness * values).softmax(0)).sum()
     return high - low + (-sharpness).exp()
 
 
-def _wide(weight: Tensor) -> Tensor:
+def _wide_dtype(weight: Tensor) -> Tensor:
     return weight.to(torch.promote_types(weight.dtype, torch.float32))

@@ -11,13 +11,13 @@ from typing import Any
 from torch import nn
 
 from dkm_deploy._support.argument_checks import truth
-from dkm_deploy._support.atomic_files import check_writable, remove, written_whole
+from dkm_deploy._support.atomic_files import atomic_path, check_writable, remove
 from dkm_deploy._support.paths import path_of
 from dkm_deploy._support.silence import quiet
 from dkm_deploy.conversion.export import export
-from dkm_deploy.conversion.exported import Exported
-from dkm_deploy.conversion.registry import held_to, target_for
-from dkm_deploy.conversion.target import Approximating, StatefulTarget, Target
+from dkm_deploy.conversion.exported import ExportedModel
+from dkm_deploy.conversion.registry import at_version, target_for
+from dkm_deploy.conversion.target import ApproximatingTarget, StatefulTarget, Target
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.interface import Interface, InterfaceReader
 from dkm_deploy.formats.ledger import Ledger
@@ -25,10 +25,10 @@ from dkm_deploy.model.inputs import Inputs
 from dkm_deploy.model.samples import check_not_empty
 from dkm_deploy.model.steps import Steps
 from dkm_deploy.nn_utils.bfloat16 import is_bfloat16
-from dkm_deploy.nn_utils.state_guard import random_state_kept
+from dkm_deploy.nn_utils.state_guard import keep_random_state
 from dkm_deploy.palette import Palette, difference
 from dkm_deploy.parity.float16_storage import stores_half
-from dkm_deploy.parity.trial_run import DiffersError, tried
+from dkm_deploy.parity.trial_run import DiffersError, trial_run
 from dkm_deploy.recipe import spec_of
 
 _WIDENED = "bfloat16 is written as float32, which holds its values; call .half() for half the bytes"
@@ -62,7 +62,7 @@ class Artifact:
         return self.ledger.total_bytes
 
 
-@random_state_kept()
+@keep_random_state()
 def convert(
     frozen: nn.Module,
     example_inputs: Inputs,
@@ -104,19 +104,21 @@ def convert(
     check_writable(path, force=force)
     exported = export(frozen, example_inputs, dynamic_shapes=dynamic_shapes)
     check_not_empty(example_inputs)
-    held = held_to(target, target_options)
+    held = at_version(target, target_options)
     _check_palettes(held, exported)
     _check_states(held, exported)
     replaced = _companions(target, path)
-    with written_whole(path, force=force) as temporary:
+    with atomic_path(path, force=force) as temporary:
         with quiet():
             notes = list(target.write(exported, temporary, **target_options) or ())
         stored = check_written(target, exported.palettes, temporary)
-        meant = target.approximates(target_options) if isinstance(target, Approximating) else None
+        meant = (
+            target.approximates(target_options) if isinstance(target, ApproximatingTarget) else None
+        )
         if try_file:
             half = stores_half(temporary, target, stored)
             step = Steps([example_inputs]) if exported.states else example_inputs
-            notes += _tried(temporary, path, frozen, step, half_weights=half, meant=meant)
+            notes += _try_file(temporary, path, frozen, step, half_weights=half, meant=meant)
     ledger = target.ledger(path)
     for file in replaced.difference(ledger.companions):
         remove(file)
@@ -133,7 +135,7 @@ def _interface(target: Target, path: Path) -> Interface | None:
     return asked or found
 
 
-def _tried(
+def _try_file(
     temporary: Path,
     path: Path,
     frozen: nn.Module,
@@ -144,7 +146,7 @@ def _tried(
 ) -> list[str]:
     """Notes on a file that was run. Raises DkmError if it computes something else, not meant to."""
     try:
-        note = tried(temporary, frozen, inputs, half_weights=half_weights)
+        note = trial_run(temporary, frozen, inputs, half_weights=half_weights)
     except DiffersError as error:
         if meant:
             return [f"{meant}: {error}"]
@@ -174,14 +176,14 @@ def _check_options(target: Target, options: dict[str, Any]) -> None:
             )
 
 
-def _check_palettes(target: Target, exported: Exported) -> None:
+def _check_palettes(target: Target, exported: ExportedModel) -> None:
     for name, palette in exported.palettes.items():
         refusal = target.refuse(spec_of(palette), palette.shape)
         if refusal:
             raise DkmError(f"{name}: target {target.name} cannot hold it: {refusal}")
 
 
-def _check_states(target: Target, exported: Exported) -> None:
+def _check_states(target: Target, exported: ExportedModel) -> None:
     for name, start in exported.states.items():
         if isinstance(target, StatefulTarget):
             refusal = target.refuse_state(start)

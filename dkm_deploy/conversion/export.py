@@ -12,21 +12,23 @@ from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
 from dkm_deploy.conversion.drop_non_tensors import tensors_only
-from dkm_deploy.conversion.exported import Exported
+from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.conversion.model_state import FirstRun, check_seen, first_run, functional, states_of
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.model.inputs import Inputs, arguments
 from dkm_deploy.model.output_names import output_names, separate_outputs
 from dkm_deploy.model.palettized import is_scale, palettes, weight_name
-from dkm_deploy.nn_utils.bfloat16 import widened
+from dkm_deploy.nn_utils.bfloat16 import model_in_float32
 from dkm_deploy.nn_utils.hooks import unfused_attention
 from dkm_deploy.nn_utils.model_check import model_of
-from dkm_deploy.nn_utils.state_guard import eval_copy, random_state_kept
-from dkm_deploy.nn_utils.weights import plain
+from dkm_deploy.nn_utils.state_guard import eval_copy, keep_random_state
+from dkm_deploy.nn_utils.weights import with_plain_parameters
 from dkm_deploy.palette import Palette
 
 
-def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = None) -> Exported:
+def export(
+    frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = None
+) -> ExportedModel:
     """Export a frozen model with ``torch.export``, as it is in eval mode; it is left as it was.
 
     Args:
@@ -41,11 +43,11 @@ def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = N
             it (with its reason), a palette has no part in the outputs, or forward writes an input
             or keeps state in something else than buffers.
     """
-    frozen = plain(model_of(frozen, "frozen"))
-    found, frozen = palettes(frozen), widened(frozen)
+    frozen = with_plain_parameters(model_of(frozen, "frozen"))
+    found, frozen = palettes(frozen), model_in_float32(frozen)
     # Core ML has no other order of dimensions, and what a file computes does not depend on it.
     args, kwargs = pytree.tree_map_only(Tensor, Tensor.contiguous, arguments(example_inputs))
-    with unfused_attention(), random_state_kept():
+    with unfused_attention(), keep_random_state():
         run = _run(frozen, args, kwargs)
         try:
             program = _trace(eval_copy(frozen), args, kwargs, dynamic_shapes)
@@ -58,7 +60,7 @@ def export(frozen: nn.Module, example_inputs: Inputs, *, dynamic_shapes: Any = N
     check_seen(run, states)
     separate_outputs(program)
     _check_used(program, found)
-    return Exported(program, found, _input_names(program), output_names(run.outputs), states)
+    return ExportedModel(program, found, _input_names(program), output_names(run.outputs), states)
 
 
 def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FirstRun:
@@ -128,9 +130,9 @@ def _use_first_names(program: ExportedProgram, model: nn.Module) -> dict[str | N
 
 def _check_used(program: ExportedProgram, palettes: Mapping[str, Palette]) -> None:
     """A file holds what its outputs need: a weight that is not in it would be missed in silence."""
-    if palettes.keys() <= _used(program):
+    if palettes.keys() <= _used_weights(program):
         return
-    used = _used(functional(program))  # an operation in place has no users, only effects
+    used = _used_weights(functional(program))  # an operation in place has no users, only effects
     for name in palettes:
         if name not in used:
             raise DkmError(
@@ -139,7 +141,7 @@ def _check_used(program: ExportedProgram, palettes: Mapping[str, Palette]) -> No
             )
 
 
-def _used(program: ExportedProgram) -> set[str]:
+def _used_weights(program: ExportedProgram) -> set[str]:
     """The weights that outputs, and states, depend on."""
     buffers = program.graph_signature.inputs_to_buffers
     waiting, live = [program.graph.output_node()], set[torch.fx.Node]()

@@ -12,7 +12,7 @@ from dkm_deploy.palette import Palette
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportedModel:
     """A frozen model as one graph.
 
     Attributes:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
 
-def failed_at(error: BaseException, program: ExportedProgram) -> str:
+def failure_place(error: BaseException, program: ExportedProgram) -> str:
     """Where a library failed, to be put behind its reason; empty if that is not known.
 
     Args:

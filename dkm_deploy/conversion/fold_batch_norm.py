@@ -14,21 +14,21 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
 from dkm_deploy.conversion.export import export
-from dkm_deploy.conversion.exported import Exported
+from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.inputs import Inputs, arguments
-from dkm_deploy.nn_utils.bfloat16 import widened
+from dkm_deploy.nn_utils.bfloat16 import model_in_float32
 from dkm_deploy.nn_utils.copies import independent_copy
 from dkm_deploy.nn_utils.model_check import model_of
-from dkm_deploy.nn_utils.state_guard import own_copies, random_state_kept, untouched
-from dkm_deploy.nn_utils.weights import plain
+from dkm_deploy.nn_utils.state_guard import keep_random_state, own_copies, run_copy
+from dkm_deploy.nn_utils.weights import with_plain_parameters
 
 _Layer = nn.Linear | _ConvNd
 _TOLERANCE = 1e-2  # of the outputs' norm; a wrong fold is far off, float16 arithmetic is not
 
 
 @torch.no_grad()
-@random_state_kept()
+@keep_random_state()
 def fold_batch_norm(model: nn.Module, example_inputs: Inputs) -> nn.Module:
     """A copy of a model whose BatchNorms are folded into the layers before them.
 
@@ -46,7 +46,7 @@ def fold_batch_norm(model: nn.Module, example_inputs: Inputs) -> nn.Module:
         DkmError: the model cannot be exported, or computes something else once folded, which it
             does if it reads a weight behind its layer's back.
     """
-    model = plain(model_of(model))
+    model = with_plain_parameters(model_of(model))
     folded = independent_copy(model).eval()
     for layer_name, norm_name in _pairs(export(model, example_inputs)):
         layer, norm = folded.get_submodule(layer_name), folded.get_submodule(norm_name)
@@ -57,7 +57,7 @@ def fold_batch_norm(model: nn.Module, example_inputs: Inputs) -> nn.Module:
     return folded
 
 
-def _pairs(exported: Exported) -> Iterator[tuple[str, str]]:
+def _pairs(exported: ExportedModel) -> Iterator[tuple[str, str]]:
     """Names of a layer and of the BatchNorm that alone reads its output."""
     graph, signature = exported.program.graph, exported.program.graph_signature
     reads = Counter(str(argument) for node in graph.nodes for argument in node.all_input_nodes)
@@ -89,14 +89,14 @@ def _fold(layer: _Layer, norm: _BatchNorm) -> None:
     scale = torch.rsqrt(variance + norm.eps) * (1 if norm.weight is None else norm.weight)
     bias = (0 if layer.bias is None else layer.bias) - mean
     shift = bias * scale + (0 if norm.bias is None else norm.bias)
-    layer.weight.copy_(_scaled(layer, scale))
+    layer.weight.copy_(_scale_output_channels(layer, scale))
     if layer.bias is None:
         layer.bias = nn.Parameter(shift.to(layer.weight))
     else:
         layer.bias.copy_(shift)
 
 
-def _scaled(layer: _Layer, scale: Tensor) -> Tensor:
+def _scale_output_channels(layer: _Layer, scale: Tensor) -> Tensor:
     """The weight with each output channel times its factor."""
     weight = layer.weight
     if not isinstance(layer, _ConvNd) or not layer.transposed:
@@ -109,12 +109,14 @@ def _scaled(layer: _Layer, scale: Tensor) -> Tensor:
 
 def _outputs(model: nn.Module, example_inputs: Inputs) -> list[Any]:
     args, kwargs = own_copies(arguments(example_inputs))
-    with untouched(model) as copied:
+    with run_copy(model) as copied:
         return pytree.tree_leaves(copied(*args, **kwargs))
 
 
 def _check(model: nn.Module, folded: nn.Module, example_inputs: Inputs) -> None:
-    before, after = (_outputs(m, example_inputs) for m in (widened(model), widened(folded)))
+    before, after = (
+        _outputs(m, example_inputs) for m in (model_in_float32(model), model_in_float32(folded))
+    )
     for expected, found in zip(before, after, strict=True):
         if not torch.is_tensor(expected):
             continue

@@ -15,7 +15,7 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy._support.silence import quiet
 from dkm_deploy.errors import DkmError, reason_of
-from dkm_deploy.nn_utils.state_guard import own_copies, random_state_kept, untouched, written
+from dkm_deploy.nn_utils.state_guard import keep_random_state, own_copies, run_copy, written_buffers
 
 _NEAR = 1e-4  # of the outputs' norm; runs of one model on one machine are equal, mostly to the bit
 _PLAIN = (bool, int, float, str)
@@ -42,19 +42,19 @@ def first_run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -
     A second run must give what a fresh copy gives that has the first one's buffers: what a model
     keeps anywhere else would be a constant in every file. Errors of forward come as they are.
     """
-    with untouched(model) as used:
+    with run_copy(model) as used:
         outputs = _run(used, args, kwargs)
-        kept = {name: used.get_buffer(name).clone() for name in written(model, used)}
+        kept = {name: used.get_buffer(name).clone() for name in written_buffers(model, used)}
         second = _run(used, args, kwargs)
         again = _run_with(kept, model, args, kwargs) if kept else outputs
-        hidden = "" if _same(again, second) else _hidden(model, used)
+        hidden = "" if _equal_tensors(again, second) else _hidden(model, used)
     return FirstRun(outputs, tuple(kept), hidden)
 
 
 def _run_with(
     buffers: Mapping[str, Tensor], model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:
-    with untouched(model) as fresh:
+    with run_copy(model) as fresh:
         for name, value in buffers.items():
             fresh.get_buffer(name).data = value
         return _run(fresh, args, kwargs)
@@ -148,20 +148,20 @@ def _arguments(node: Node, *, writes: bool) -> list[Node]:
 @torch.no_grad()
 def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     args, kwargs = own_copies((args, kwargs))
-    with random_state_kept():
+    with keep_random_state():
         return own_copies(model(*args, **kwargs))
 
 
-def _same(one: Any, other: Any) -> bool:
+def _equal_tensors(one: Any, other: Any) -> bool:
     pairs = zip(_tensors(one), _tensors(other), strict=False)
-    return len(_tensors(one)) == len(_tensors(other)) and all(_near(a, b) for a, b in pairs)
+    return len(_tensors(one)) == len(_tensors(other)) and all(_near_tensors(a, b) for a, b in pairs)
 
 
 def _tensors(values: Any) -> list[Tensor]:
     return [leaf for leaf in pytree.tree_leaves(values) if isinstance(leaf, Tensor)]
 
 
-def _near(one: Tensor, other: Tensor) -> bool:
+def _near_tensors(one: Tensor, other: Tensor) -> bool:
     if one.shape != other.shape:
         return False
     a, b = (t.to(torch.complex128 if t.is_complex() else torch.float64) for t in (one, other))
@@ -170,26 +170,26 @@ def _near(one: Tensor, other: Tensor) -> bool:
 
 
 def _hidden(model: nn.Module, used: nn.Module) -> str:
-    told = ", ".join(_changed(model, used))
+    told = ", ".join(_changed_attributes(model, used))
     return (
         "the model gives other outputs on a second run with the same inputs, and no buffer holds "
         f"what it keeps{f' ({told})' if told else ''}; keep state in a buffer (register_buffer)"
     )
 
 
-def _changed(model: nn.Module, used: nn.Module) -> Iterator[str]:
+def _changed_attributes(model: nn.Module, used: nn.Module) -> Iterator[str]:
     """Attributes that a run has changed, by qualified name."""
     pairs = zip(model.named_modules(), used.modules(), strict=False)
     for (prefix, module), other in pairs:
         before = vars(module)
         for name, value in vars(other).items():
-            if not name.startswith("_") and not _alike(before.get(name), value):
+            if not name.startswith("_") and not _tensors_alike(before.get(name), value):
                 yield f"{prefix}.{name}".lstrip(".")
 
 
-def _alike(one: Any, other: Any) -> bool:
+def _tensors_alike(one: Any, other: Any) -> bool:
     if isinstance(one, Tensor) and isinstance(other, Tensor):
-        return _near(one, other)
+        return _near_tensors(one, other)
     if isinstance(one, _PLAIN) or isinstance(other, (*_PLAIN, Tensor)):
         return type(one) is type(other) and one == other
     sized = isinstance(one, (list, tuple, dict)) and isinstance(other, (list, tuple, dict))

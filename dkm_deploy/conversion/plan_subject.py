@@ -16,7 +16,7 @@ Item = tuple[str, PaletteSpec | None]
 
 
 @dataclass(frozen=True)
-class Weighed:
+class FileSizes:
     """What a file tells.
 
     Attributes:
@@ -32,14 +32,14 @@ class Weighed:
     lut_width: int
 
     @classmethod
-    def of(cls, ledger: Ledger, palettes: Mapping[str, Palette]) -> Weighed:
+    def of(cls, ledger: Ledger, palettes: Mapping[str, Palette]) -> FileSizes:
         """By the ledger of a file and the palettes that it holds."""
         widths = {name: palette.bits for name, palette in palettes.items()}
         lut_width = next((p.lut.itemsize for p in palettes.values()), 0)
         return cls(ledger.total_bytes, ledger.by_kind()["dense"], widths, lut_width)
 
 
-class Subject(Protocol):
+class PlanSubject(Protocol):
     """A model to plan for. What it gives is the same each time, so that it can be kept."""
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -62,6 +62,6 @@ class Subject(Protocol):
         """
         ...
 
-    def weigh(self, target: str, specs: Specs) -> Weighed:
+    def weigh(self, target: str, specs: Specs) -> FileSizes:
         """The file that ``target`` writes with palettes of ``specs``, and the rest dense."""
         ...

@@ -14,7 +14,7 @@ from dkm_deploy._support.argument_checks import names_of
 from dkm_deploy.conversion.registry import target_named
 from dkm_deploy.conversion.target import LayerTarget
 from dkm_deploy.errors import DkmError
-from dkm_deploy.nn_utils.copies import unwrapped
+from dkm_deploy.nn_utils.copies import unwrap
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.recurrent import gates
 from dkm_deploy.nn_utils.weights import OwnParametrization, weights
@@ -29,9 +29,9 @@ def check(
     Raises:
         DkmError: the weights cannot be clustered as the recipe says.
     """
-    model, recipe = unwrapped(model_of(model)), Recipe.of(recipe)
+    model, recipe = unwrap(model_of(model)), Recipe.of(recipe)
     targets = names_of(targets, "targets")
-    palettized = _palettized(model)
+    palettized = _palettized_name(model)
     if palettized is not None:
         raise DkmError(
             f"{palettized} has a palette already (prepared before, or frozen); start from the "
@@ -52,7 +52,7 @@ def check(
     return specs
 
 
-def _palettized(model: nn.Module) -> str | None:
+def _palettized_name(model: nn.Module) -> str | None:
     """The name of a weight that is prepared or frozen, if there is one."""
     for prefix, module in model.named_modules():
         if parametrize.is_parametrized(module):

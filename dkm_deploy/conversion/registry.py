@@ -13,8 +13,8 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dkm_deploy._support.paths import existing, reading
-from dkm_deploy.conversion.target import Planner, Rewriter, Target, Versioned
+from dkm_deploy._support.paths import existing_path, translate_read_errors
+from dkm_deploy.conversion.target import Planner, Rewriter, Target, VersionedTarget
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.reader import Adviser, Reader
 
@@ -44,14 +44,14 @@ def target_named(name: str) -> Target:
     target = targets()[name]
     if not colon:
         return target
-    if not isinstance(target, Versioned):
+    if not isinstance(target, VersionedTarget):
         raise DkmError(f"target {name} has no versions such as {version!r}; write {name!r}")
     return target.at(version)
 
 
-def held_to(target: Target, options: Mapping[str, Any]) -> Target:
+def at_version(target: Target, options: Mapping[str, Any]) -> Target:
     """The target at the version that the options of ``convert`` name, if they name one."""
-    if isinstance(target, Versioned) and target.version_option in options:
+    if isinstance(target, VersionedTarget) and target.version_option in options:
         return target.at(options[target.version_option])
     return target
 
@@ -112,17 +112,17 @@ def read_palettes(path: str | Path) -> dict[str, Palette]:
     Raises:
         DkmError: the file is missing, damaged, or of an unknown kind.
     """
-    path = existing(path)
-    with reading(path):
+    path = existing_path(path)
+    with translate_read_errors(path):
         return reader_for(path).read_palettes(path)
 
 
-def ledger(path: str | Path) -> Ledger:
+def size_breakdown(path: str | Path) -> Ledger:
     """Every byte of a converted file accounted for, by tensor and by kind.
 
     Raises:
         DkmError: the file is missing, damaged, or of an unknown kind.
     """
-    path = existing(path)
-    with reading(path):
+    path = existing_path(path)
+    with translate_read_errors(path):
         return reader_for(path).ledger(path)

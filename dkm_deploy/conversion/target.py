@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor, nn
 
-    from dkm_deploy.conversion.exported import Exported
-    from dkm_deploy.conversion.plan_subject import Subject
+    from dkm_deploy.conversion.exported import ExportedModel
+    from dkm_deploy.conversion.plan_subject import PlanSubject
     from dkm_deploy.model.inputs import Inputs
     from dkm_deploy.model.metric import Metric
     from dkm_deploy.palette import Palette
@@ -53,7 +53,7 @@ class Target(Reader, Protocol):
         ...
 
     def write(
-        self, exported: Exported, path: Path, *args: Any, **options: Any
+        self, exported: ExportedModel, path: Path, *args: Any, **options: Any
     ) -> Sequence[str] | None:
         """Write the program to ``path``, alone in a new folder, and moved from there afterwards.
 
@@ -66,7 +66,7 @@ class Target(Reader, Protocol):
 
 
 @runtime_checkable
-class Versioned(Target, Protocol):
+class VersionedTarget(Target, Protocol):
     """A target that holds more or less with the version of the system that will run the file."""
 
     version_option: str
@@ -93,7 +93,7 @@ class StatefulTarget(Target, Protocol):
 
 
 @runtime_checkable
-class Approximating(Target, Protocol):
+class ApproximatingTarget(Target, Protocol):
     """A target that can write files which, as the user asked, compute something else."""
 
     def approximates(self, options: Mapping[str, Any]) -> str | None:
@@ -137,6 +137,6 @@ class Planner(Rewriter, Protocol):
         inputs: Inputs,
         labels: Tensor | NDArray[Any] | None,
         metric: Metric | None,
-    ) -> Subject:
+    ) -> PlanSubject:
         """The file at ``path``, with what it is measured on; see :func:`dkm_deploy.plan_file`."""
         ...

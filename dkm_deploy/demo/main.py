@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import dkm_deploy as dkm
-from dkm_deploy._support.atomic_files import check_writable, set_aside, written_whole
+from dkm_deploy._support.atomic_files import atomic_path, check_writable, set_aside
 from dkm_deploy.demo.data import Digits, digits
 from dkm_deploy.demo.model import DigitNet
 from dkm_deploy.demo.train import steps_of, train
@@ -100,7 +100,7 @@ def _cluster(original: nn.Module, data: Digits, console: Console) -> nn.Module:
     recipe = dkm.Recipe(RECIPE.default, RECIPE.rules, dkm.Schedule(end=0.1, steps=steps))
     dkm.prepare(model, recipe, method="dkm", targets=("onnx", "coreml", "coreai"))
     what = "training with DKM at 2 bits"
-    train(model, data, _DKM_EPOCHS, 1e-3, lambda: dkm.advance(model), what, console)
+    train(model, data, _DKM_EPOCHS, 1e-3, lambda: dkm.step(model), what, console)
     return model
 
 
@@ -108,7 +108,7 @@ def _save(out: Path, original: nn.Module, frozen: nn.Module, data: Digits) -> No
     """The inputs of ``dkm-deploy convert`` and ``validate``, so that each step can be repeated."""
     dkm.save(frozen, out / "model.safetensors")
     RECIPE.save(out / "recipe.toml")
-    with written_whole(out / "original.safetensors") as temporary:
+    with atomic_path(out / "original.safetensors") as temporary:
         save_file(original.state_dict(), temporary)
-    with written_whole(out / "held_out.safetensors") as temporary:
+    with atomic_path(out / "held_out.safetensors") as temporary:
         save_file({"x": data.held_out_images, "labels": data.held_out_labels}, temporary)

@@ -31,7 +31,7 @@ def train(
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for epoch in track(range(epochs), what, console):
         for batch in _batches(data, epoch):
-            scores = model(_shifted(data.train_images[batch]))
+            scores = model(_shift_images(data.train_images[batch]))
             loss = functional.cross_entropy(scores, data.train_labels[batch])
             optimizer.zero_grad()
             torch.autograd.backward(loss)
@@ -52,7 +52,7 @@ def _batches(data: Digits, epoch: int) -> list[Tensor]:
     return [order[start : start + _BATCH] for start in range(0, count, _BATCH)]
 
 
-def _shifted(images: Tensor) -> Tensor:
+def _shift_images(images: Tensor) -> Tensor:
     """The images moved by -1 to 1 pixels in both directions, the whole batch alike."""
     down, right = torch.randint(0, 3, (2,)).tolist()
     return functional.pad(images, (1, 1, 1, 1))[..., down : down + 8, right : right + 8]

@@ -69,7 +69,7 @@ class Interface:
 
     def to_json(self) -> str:
         """As the metadata of a file has it; the same interface gives the same text."""
-        held = asdict(self, dict_factory=_filled)
+        held = asdict(self, dict_factory=_without_empty)
         del held["suffix"]
         return json.dumps({**asdict(_Version(1)), **held}, separators=(",", ":"), sort_keys=True)
 
@@ -79,7 +79,7 @@ class _Version:
     version: Literal[1]
 
 
-def _filled(items: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_empty(items: list[tuple[str, Any]]) -> dict[str, Any]:
     """Fields as a mapping, without those that are empty."""
     return {key: value for key, value in items if value}
 
@@ -112,7 +112,8 @@ def differences(found: Interface, wanted: Interface) -> Iterator[str]:
     yield from _features("input", found.inputs, wanted.inputs)
     yield from _features("output", found.outputs, wanted.outputs)
     if found.predicted != wanted.predicted:
-        yield f"predicted are {_listed(found.predicted)}, wanted {_listed(wanted.predicted)}"
+        names = [_list_names(one.predicted) for one in (found, wanted)]
+        yield f"predicted are {names[0]}, wanted {names[1]}"
     if len(found.labels) != len(wanted.labels):
         yield f"{len(found.labels)} class labels, wanted {len(wanted.labels)}"
     else:
@@ -126,7 +127,7 @@ def differences(found: Interface, wanted: Interface) -> Iterator[str]:
 def _features(what: str, found: Sequence[Feature], wanted: Sequence[Feature]) -> Iterator[str]:
     names, others = [f.name for f in found], [f.name for f in wanted]
     if names != others:
-        yield f"{what}s are {_listed(names)}, wanted {_listed(others)}"
+        yield f"{what}s are {_list_names(names)}, wanted {_list_names(others)}"
         return
     for have, want in zip(found, wanted, strict=True):
         named = f"{what} {have.name!r}"
@@ -162,5 +163,5 @@ def _pixels(
             yield f"the bias of channel {channel} is {bias:g}, wanted {b:g}"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names)) or "none"

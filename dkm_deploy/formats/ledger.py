@@ -43,7 +43,9 @@ class Ledger:
         return {k: sum(e.size_bytes for e in self.entries if e.kind == k) for k in KINDS}
 
 
-def balanced(path: Path, entries: Iterable[Entry], companions: Iterable[Path] = ()) -> Ledger:
+def balanced_ledger(
+    path: Path, entries: Iterable[Entry], companions: Iterable[Path] = ()
+) -> Ledger:
     """A ledger whose entries add up to the bytes on disk, those of ``companions`` with them.
 
     Raises:

@@ -11,7 +11,7 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.model.inputs import call
-from dkm_deploy.nn_utils.state_guard import own_copies, rewound
+from dkm_deploy.nn_utils.state_guard import own_copies, rewind_state
 
 Calibration = Tensor | Mapping[str, Any] | Iterable[Any]
 """Batches as :func:`dkm_deploy.fit` takes them: ``(inputs, labels)``, or the inputs alone; or all
@@ -58,7 +58,7 @@ def outputs_of(model: nn.Module, inputs: Any, number: int) -> Any:
         DkmError: it does not run on them.
     """
     try:
-        with rewound(model):
+        with rewind_state(model):
             return call(model, own_copies(inputs))
     except Exception as error:  # any error of the user's own forward
         raise DkmError(

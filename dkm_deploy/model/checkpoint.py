@@ -18,17 +18,17 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
-from dkm_deploy._support.atomic_files import written_whole
-from dkm_deploy._support.paths import existing_file, path_of, reading
+from dkm_deploy._support.atomic_files import atomic_path
+from dkm_deploy._support.paths import existing_file, path_of, translate_read_errors
 from dkm_deploy._support.records import from_json
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.dense_tensor import DenseTensor
-from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced, size_on_disk
+from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced_ledger, size_on_disk
 from dkm_deploy.formats.reader import Reader
 from dkm_deploy.model.palettized import install, palettes, stacked_above
 from dkm_deploy.nn_utils.copies import independent_copy
 from dkm_deploy.nn_utils.model_check import model_of
-from dkm_deploy.nn_utils.weights import OwnParametrization, originals, places, plain
+from dkm_deploy.nn_utils.weights import OwnParametrization, originals, places, with_plain_parameters
 from dkm_deploy.packing import pack, unpack
 from dkm_deploy.palette import Palette
 
@@ -47,7 +47,7 @@ def save(frozen: nn.Module, path: str | Path, *, force: bool = False) -> None:
         DkmError: the model has no palettes, or a parametrization is registered above one.
         OutputExistsError: ``path`` exists and ``force`` is not set.
     """
-    frozen = plain(model_of(frozen))
+    frozen = with_plain_parameters(model_of(frozen))
     found = palettes(frozen)
     if not found:
         raise DkmError("the model has no palettes; dkm.freeze or dkm.palettize it before saving")
@@ -81,7 +81,7 @@ def _write(
         if palette.scale is not None:
             tensors[f"{name}.scale"] = torch.tensor(palette.scale)
     layout = {n: asdict(_Layout(p.indices.shape, p.bits, p.axis)) for n, p in found.items()}
-    with written_whole(path, force=force) as temporary:
+    with atomic_path(path, force=force) as temporary:
         save_file(tensors, temporary, {_KEY: json.dumps(layout)})
 
 
@@ -101,7 +101,7 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
             the model (with the first tensor that differs).
     """
     checkpoint = _read(path_of(path))
-    frozen = independent_copy(plain(model_of(model))).cpu()
+    frozen = independent_copy(with_plain_parameters(model_of(model))).cpu()
     parameters = dict(frozen.named_parameters())
     used_in = places(frozen)
     for name, palette in checkpoint.palettes.items():
@@ -117,7 +117,7 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
 
 def is_palettized(path: Path) -> bool:
     """Whether a safetensors file was written by :func:`save`; raises as :func:`read_tensors`."""
-    with _opened(path) as file:
+    with _open_checkpoint(path) as file:
         return _KEY in (file.metadata() or {})
 
 
@@ -149,7 +149,7 @@ class CheckpointReader:
             kinds[f"{name}.lut"] = kinds[f"{name}.scale"] = ("lut", name)
         entries = [Entry(*kinds.get(n, ("dense", n)), t.nbytes) for n, t in tensors.items()]
         header = size_on_disk(path) - sum(entry.size_bytes for entry in entries)
-        return balanced(path, [*entries, Entry("graph", "header", header)])
+        return balanced_ledger(path, [*entries, Entry("graph", "header", header)])
 
 
 reader: Reader = CheckpointReader()
@@ -201,14 +201,14 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         DkmError: the file is missing, truncated or of another kind.
     """
-    with _opened(path) as file:
+    with _open_checkpoint(path) as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  # no iterator
         return tensors, file.metadata() or {}
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    with reading(existing_file(path)):
+def _open_checkpoint(path: Path) -> Iterator[Any]:
+    with translate_read_errors(existing_file(path)):
         path.open("rb").close()  # safetensors does not say why a file may not be read
         try:
             with safe_open(path, framework="pt") as file:

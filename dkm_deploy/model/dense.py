@@ -6,7 +6,7 @@ from torch import nn
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.palettized import palettes
-from dkm_deploy.nn_utils.copies import independent_copy, unwrapped
+from dkm_deploy.nn_utils.copies import independent_copy, unwrap
 from dkm_deploy.nn_utils.weights import bake
 
 
@@ -33,4 +33,4 @@ def dense(frozen: nn.Module) -> nn.Module:
     """
     if not palettes(frozen):
         raise DkmError("the model has no palettes: its weights are dense already")
-    return bake(independent_copy(unwrapped(frozen)), palettes=True).eval()
+    return bake(independent_copy(unwrap(frozen)), palettes=True).eval()

@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy._support.argument_checks import short
 from dkm_deploy.errors import DkmError
-from dkm_deploy.nn_utils.bfloat16 import wide
+from dkm_deploy.nn_utils.bfloat16 import tensor_in_float32
 
 Inputs = Tensor | NDArray[Any] | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
@@ -53,7 +53,7 @@ def arrays_in(args: Any, kwargs: Any) -> dict[str, Any]:
     Raises:
         DkmError: two have one name.
     """
-    leaves = [*_named(args), *_named(kwargs)]
+    leaves = [*_named_arrays(args), *_named_arrays(kwargs)]
     found = {name: value for name, value in leaves if isinstance(value, (Tensor, np.ndarray))}
     if len(found) < sum(isinstance(value, (Tensor, np.ndarray)) for _, value in leaves):
         names = ", ".join(name for name, _ in leaves)
@@ -61,12 +61,12 @@ def arrays_in(args: Any, kwargs: Any) -> dict[str, Any]:
     return found
 
 
-def spelled(name: str) -> str:
+def exported_name(name: str) -> str:
     """A name as ``torch.export`` and coremltools spell those of inputs."""
     return re.sub(r"[^a-z0-9]", "_", name.lower())
 
 
-def _named(values: Any) -> list[tuple[str, Any]]:
+def _named_arrays(values: Any) -> list[tuple[str, Any]]:
     paths, _ = pytree.tree_flatten_with_path(values)
     return [("_".join(_key(key) for key in path), leaf) for path, leaf in paths]
 
@@ -86,7 +86,7 @@ def _tensors(value: Any) -> Any:
 def _tensor(leaf: Any) -> Any:
     """A numpy array as a tensor that shares its memory where it can; bfloat16 as float32."""
     if isinstance(leaf, Tensor):
-        return wide(leaf)
+        return tensor_in_float32(leaf)
     if isinstance(leaf, np.generic):
         return leaf.item()
     if not isinstance(leaf, np.ndarray) or leaf.dtype.kind not in "biufc":
@@ -108,7 +108,7 @@ def call(model: nn.Module, inputs: Any) -> Any:
     return model(inputs)
 
 
-def parted(batch: Any) -> tuple[Any, Any]:
+def split_batch(batch: Any) -> tuple[Any, Any]:
     """Inputs and labels of a batch; labels are None if it has none."""
     if isinstance(batch, (tuple, list)):
         if len(batch) == 2:

@@ -30,7 +30,7 @@ def accuracy(output: NDArray[Any], labels: NDArray[Any]) -> float:
 
 def hits(output: NDArray[Any], labels: NDArray[Any]) -> NDArray[np.bool_]:
     """Where the top-1 answer is the label, of the labels' shape. Raises as :func:`accuracy`."""
-    reason = unfit(output, labels)
+    reason = unfit_reason(output, labels)
     if reason:
         raise DkmError(reason)
     scores = np.moveaxis(output, _class_axes(output, labels)[0], -1)
@@ -48,7 +48,7 @@ def is_answer(scores: NDArray[Any]) -> NDArray[np.bool_]:
     return found
 
 
-def guessing(value: float, output: NDArray[Any], labels: NDArray[Any]) -> str:
+def chance_warning(value: float, output: NDArray[Any], labels: NDArray[Any]) -> str:
     """What is odd about a model's :func:`accuracy` as it is; empty if it is above chance."""
     chance = 100 / output.shape[_class_axes(output, labels)[0]]
     if value > chance:
@@ -60,9 +60,9 @@ def guessing(value: float, output: NDArray[Any], labels: NDArray[Any]) -> str:
     )
 
 
-def unfit(output: NDArray[Any], labels: NDArray[Any]) -> str | None:
+def unfit_reason(output: NDArray[Any], labels: NDArray[Any]) -> str | None:
     """Why top-1 accuracy is not asked of an output and labels, and what to do; None if it is."""
-    shape = _unfit_shape(output, labels)
+    shape = _unfit_shape_reason(output, labels)
     if shape:
         return shape
     if labels.dtype.kind not in "biuf":
@@ -103,7 +103,7 @@ def score(metric: Metric, output: NDArray[Any], labels: NDArray[Any]) -> float:
         raise DkmError(f"the metric cannot be computed: it gave {what}, not a number") from error
 
 
-def _unfit_shape(output: NDArray[Any], labels: NDArray[Any]) -> str | None:
+def _unfit_shape_reason(output: NDArray[Any], labels: NDArray[Any]) -> str | None:
     made, given = f"outputs of shape {output.shape}", f"labels of shape {labels.shape}"
     axes = _class_axes(output, labels)
     if set(output.shape[1:]) <= {1} or [output.shape[axis] for axis in axes] == [1]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.nn_utils.copies import independent_copy, unwrapped
+from dkm_deploy.nn_utils.copies import independent_copy, unwrap
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.weights import OwnParametrization, Place, places
 from dkm_deploy.ops import lut_to_dense
@@ -83,7 +83,7 @@ def palettes(frozen: nn.Module) -> dict[str, Palette]:
         DkmError: the model is prepared but not frozen.
     """
     found: dict[int, tuple[str, Palette]] = {}
-    for prefix, module in unwrapped(model_of(frozen)).named_modules():
+    for prefix, module in unwrap(model_of(frozen)).named_modules():
         if not parametrize.is_parametrized(module):
             continue
         for attribute, chain in module.parametrizations.items():

@@ -19,7 +19,7 @@ from torch.export import Dim, ExportedProgram
 from torch.export.graph_signature import InputKind
 from torch.utils import _pytree as pytree
 
-from dkm_deploy._support.paths import existing
+from dkm_deploy._support.paths import existing_path
 from dkm_deploy._support.silence import quiet
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.model.inputs import Inputs
@@ -65,7 +65,7 @@ def load_program(path: Path) -> Program:
         DkmError: the file is missing or damaged, holds no program or a compiled one, or one that
             was exported in training mode.
     """
-    path = existing(path)
+    path = existing_path(path)
     _check_archive(path)
     try:
         with quiet():

@@ -17,9 +17,9 @@ from dkm_deploy.model.output_names import output_names
 from dkm_deploy.model.pt2_program import fixed_batch as program_batch
 from dkm_deploy.model.samples import rows, sample_count, share_samples
 from dkm_deploy.model.steps import Steps
-from dkm_deploy.nn_utils.bfloat16 import widened
+from dkm_deploy.nn_utils.bfloat16 import model_in_float32
 from dkm_deploy.nn_utils.model_check import model_of
-from dkm_deploy.nn_utils.state_guard import own_copies, untouched, written
+from dkm_deploy.nn_utils.state_guard import own_copies, run_copy, written_buffers
 
 Outputs = dict[str, NDArray[Any]]
 
@@ -37,19 +37,19 @@ def run_model(model: nn.Module, inputs: Inputs | Steps, block: int = BLOCK) -> O
     Raises:
         DkmError: the model does not run on the inputs.
     """
-    model = widened(model_of(model))
+    model = model_in_float32(model_of(model))
     if isinstance(inputs, Steps):
-        with untouched(model) as copied:
-            return joined_steps([outputs_of(copied, step) for step in inputs])
+        with run_copy(model) as copied:
+            return join_steps([outputs_of(copied, step) for step in inputs])
     count = sample_count(inputs)
     if count > 1 and _keeps_state(model, rows(inputs, 0, 1)):
         block = 1
     block = program_batch(model) or (block if share_samples(inputs) else count)
     parts = []
     for start in range(0, count, block):
-        with untouched(model) as copied:
+        with run_copy(model) as copied:
             parts.append(outputs_of(copied, rows(inputs, start, start + block)))
-    return joined(parts)
+    return join_batches(parts)
 
 
 @torch.no_grad()
@@ -88,15 +88,15 @@ def values_of(tensor: Tensor) -> NDArray[Any]:
 
 def _keeps_state(model: nn.Module, inputs: Inputs) -> bool:
     """Whether a run writes buffers; no for a model that does not run on these inputs."""
-    with untouched(model) as copied:
+    with run_copy(model) as copied:
         try:
             outputs_of(copied, inputs)
         except DkmError:
             return False
-        return bool(written(model, copied))
+        return bool(written_buffers(model, copied))
 
 
-def joined_steps(parts: Sequence[Outputs]) -> Outputs:
+def join_steps(parts: Sequence[Outputs]) -> Outputs:
     """Outputs of the first step, then of the second, and so on.
 
     Raises:
@@ -109,15 +109,15 @@ def joined_steps(parts: Sequence[Outputs]) -> Outputs:
                 f"output {name!r} has shape {first.shape} in the first step and others later; "
                 "give steps whose outputs have the same shape"
             )
-    return joined([{n: np.atleast_1d(array) for n, array in part.items()} for part in parts])
+    return join_batches([{n: np.atleast_1d(array) for n, array in part.items()} for part in parts])
 
 
-def joined(parts: Sequence[Outputs]) -> Outputs:
+def join_batches(parts: Sequence[Outputs]) -> Outputs:
     """Outputs of several batches as those of one. Raises DkmError if they are no batches."""
-    return {name: _joined(name, [part[name] for part in parts]) for name in parts[0]}
+    return {name: _join_arrays(name, [part[name] for part in parts]) for name in parts[0]}
 
 
-def _joined(name: str, arrays: list[NDArray[Any]]) -> NDArray[Any]:
+def _join_arrays(name: str, arrays: list[NDArray[Any]]) -> NDArray[Any]:
     if len(arrays) == 1:
         return arrays[0]
     try:

@@ -39,7 +39,7 @@ def build(spec: str) -> Program:
     """
     if is_program(spec):
         return load_program(Path(spec))
-    make = _imported("model", spec)
+    make = _import_object("model", spec)
     try:
         model = make()
     except Exception as error:  # any error of the user's own module
@@ -49,7 +49,7 @@ def build(spec: str) -> Program:
     return Program(eval_copy(model), None, None)
 
 
-def _imported(what: str, spec: str) -> Any:
+def _import_object(what: str, spec: str) -> Any:
     """What ``package.module:name`` stands for."""
     module_name, _, attribute = spec.partition(":")
     if not attribute:
@@ -68,7 +68,7 @@ def metric_named(spec: str) -> Metric:
     Raises:
         DkmError: there is no such callable; and of the metric itself, if a call fails.
     """
-    found = _imported("metric", spec)
+    found = _import_object("metric", spec)
     if not callable(found):
         raise DkmError(f"metric {spec!r} is a {type(found).__name__}; it must be a callable")
 

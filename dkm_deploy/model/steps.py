@@ -38,7 +38,7 @@ class Steps:
         return len(self.steps)
 
 
-def unstacked(inputs: Mapping[str, Tensor]) -> Steps:
+def unstack_steps(inputs: Mapping[str, Tensor]) -> Steps:
     """The steps of tensors whose first dimension is the step.
 
     Raises:

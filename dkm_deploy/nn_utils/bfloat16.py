@@ -15,14 +15,14 @@ def is_bfloat16(model: nn.Module) -> bool:
     return any(tensor.dtype is torch.bfloat16 for tensor in tensors)
 
 
-def widened(model: nn.Module) -> nn.Module:
+def model_in_float32(model: nn.Module) -> nn.Module:
     """A model of bfloat16 as a copy in float32; another one as it is."""
     if not is_bfloat16(model):
         return model
-    copied: nn.Module = copy.deepcopy(model)._apply(wide)  # type: ignore[no-untyped-call]
+    copied: nn.Module = copy.deepcopy(model)._apply(tensor_in_float32)  # type: ignore[no-untyped-call]
     return copied
 
 
-def wide(tensor: Tensor) -> Tensor:
+def tensor_in_float32(tensor: Tensor) -> Tensor:
     """A tensor of bfloat16 in float32; another one as it is."""
     return tensor.float() if tensor.dtype is torch.bfloat16 else tensor

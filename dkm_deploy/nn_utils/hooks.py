@@ -12,7 +12,7 @@ from torch import nn
 
 
 @contextmanager
-def hooked(model: nn.Module, names: Iterable[str], note: Any) -> Iterator[None]:
+def call_hooks(model: nn.Module, names: Iterable[str], note: Any) -> Iterator[None]:
     """Call ``note(name, module, args, kwargs, output)`` after every call of the named layers."""
     handles = [
         model.get_submodule(name).register_forward_hook(partial(note, name), with_kwargs=True)

@@ -1,6 +1,6 @@
 """Run a model of the user's and leave it as it is, whatever its forward writes.
 
-Every public function runs and reads models in eval mode, through a copy that :func:`untouched`
+Every public function runs and reads models in eval mode, through a copy that :func:`run_copy`
 gives, or through a deep copy where it changes weights itself.
 """
 
@@ -25,25 +25,25 @@ _T = TypeVar("_T")
 
 
 @contextmanager
-def untouched(model: nn.Module) -> Iterator[nn.Module]:
+def run_copy(model: nn.Module) -> Iterator[nn.Module]:
     """A copy of ``model`` in eval mode, to run in place of it.
 
     What forward writes goes to the copy: buffers, attributes, lists. Parameters and palettes, which
     may be large, share their memory with the model's; those that forward writes in place all the
     same are put back when the block ends.
     """
-    shared = _shared(model)
+    shared = _shareable_tensors(model)
     with _PutBack(shared):
-        yield _copied(model, shared)
+        yield _copy_model(model, shared)
 
 
 def eval_copy(model: nn.Module) -> nn.Module:
-    """As :func:`untouched` gives it, for what only traces the copy: nothing is put back."""
-    return _copied(model, _shared(model))
+    """As :func:`run_copy` gives it, for what only traces the copy: nothing is put back."""
+    return _copy_model(model, _shareable_tensors(model))
 
 
 @contextmanager
-def rewound(model: nn.Module) -> Iterator[None]:
+def rewind_state(model: nn.Module) -> Iterator[None]:
     """A model of our own with copies of its buffers, so that the next run starts as this one."""
     own = [m for name, m in model.named_modules() if _DECODERS not in f"{name}."]
     kept = [(module, dict(module._buffers)) for module in own]
@@ -70,7 +70,7 @@ def eval_mode(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def random_state_kept() -> Iterator[None]:
+def keep_random_state() -> Iterator[None]:
     """Leave the random states of torch, numpy and Python as they were; also a decorator."""
     state = random_state.snapshot()
     try:
@@ -79,7 +79,7 @@ def random_state_kept() -> Iterator[None]:
         random_state.restore(state)
 
 
-def written(model: nn.Module, copied: nn.Module) -> list[str]:
+def written_buffers(model: nn.Module, copied: nn.Module) -> list[str]:
     """Names of the buffers that differ in a copy of ``model`` which has run."""
     before, after = _own_buffers(model), _own_buffers(copied)
     return [n for n, buffer in before.items() if n not in after or not _equal(buffer, after[n])]
@@ -95,7 +95,7 @@ def _clone(tensor: Tensor) -> Tensor:
     return tensor.detach().clone().requires_grad_(tensor.requires_grad)
 
 
-def _shared(model: nn.Module) -> list[Tensor]:
+def _shareable_tensors(model: nn.Module) -> list[Tensor]:
     """Tensors whose memory a copy may share; none of a model that trains, for eval() may merge."""
     if any(module.training for module in model.modules()):
         return []
@@ -104,7 +104,7 @@ def _shared(model: nn.Module) -> list[Tensor]:
     return [t for t in (*plain, *decoders) if t.layout is torch.strided]
 
 
-def _copied(model: nn.Module, shared: Iterable[Tensor]) -> nn.Module:
+def _copy_model(model: nn.Module, shared: Iterable[Tensor]) -> nn.Module:
     memo: dict[int, Any] = {id(t): t.detach().clone() for t in results_in(model)}
     for tensor in shared:
         alias = tensor.detach()

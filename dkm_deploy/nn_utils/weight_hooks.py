@@ -20,7 +20,7 @@ from torch.nn.utils.spectral_norm import (
 from torch.nn.utils.weight_norm import WeightNorm
 
 
-class Hooked(nn.Module):
+class HookModule(nn.Module):
     """What a hook computes of its parameters, as a module that a parametrization can be."""
 
     def __init__(self, hook: Any, buffers: Mapping[str, Tensor]) -> None:
@@ -61,7 +61,7 @@ def value_of(module: nn.Module, hook: Any) -> Tensor:
         value_of(module, inner[name]) if name in inner else cast(Tensor, getattr(module, name))
         for name in parameter_names(hook)
     ]
-    value: Tensor = hooked(module, hook).eval()(*parameters)
+    value: Tensor = hook_module(module, hook).eval()(*parameters)
     return value
 
 
@@ -75,9 +75,9 @@ def sources_of(module: nn.Module, hook: Any) -> Iterator[Tensor]:
             yield cast(Tensor, getattr(module, name))
 
 
-def hooked(module: nn.Module, hook: Any) -> Hooked:
+def hook_module(module: nn.Module, hook: Any) -> HookModule:
     """A hook of a module, with its buffers, which are not copied."""
-    return Hooked(hook, {name: getattr(module, name) for name in _buffer_names(hook)})
+    return HookModule(hook, {name: getattr(module, name) for name in _buffer_names(hook)})
 
 
 def unhook(module: nn.Module, weight: str) -> None:

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
-from dkm_deploy.nn_utils.copies import independent_copy, unwrapped
+from dkm_deploy.nn_utils.copies import independent_copy, unwrap
 from dkm_deploy.nn_utils.weight_hooks import (
-    hooked,
+    hook_module,
     hooks_of,
     parameter_names,
     sources_of,
@@ -86,18 +86,18 @@ def is_plain(model: nn.Module) -> bool:
     return not any(hooks_of(m) or dict(_chains(m)) for _, m in _layers(model))
 
 
-def plain(model: nn.Module) -> nn.Module:
+def with_plain_parameters(model: nn.Module) -> nn.Module:
     """A model as it is, or a copy whose parameters hold what was computed in their place.
 
     Without what ``torch.compile``, DataParallel or DDP have put around it. Palettes stay.
     """
-    model = unwrapped(model)
+    model = unwrap(model)
     return model if is_plain(model) else bake(independent_copy(model))
 
 
 @torch.no_grad()
 def bake(copied: nn.Module, *, palettes: bool = False) -> nn.Module:
-    """:func:`plain` in place, of a copy that :func:`independent_copy` made.
+    """:func:`with_plain_parameters` in place, of a copy that :func:`independent_copy` made.
 
     Args:
         copied: the copy.
@@ -137,7 +137,7 @@ def put(place: Place, value: Tensor) -> None:
         module.register_buffer(attribute, value)
 
 
-def used(place: Place) -> Tensor:
+def used_weight(place: Place) -> Tensor:
     """What a module uses as its weight now; differentiable."""
     module, attribute = place
     hook = hooks_of(module).get(attribute)
@@ -159,7 +159,7 @@ def as_parametrization(place: Place) -> None:
     hook = hooks_of(module)[attribute]
     parameters = [getattr(module, name) for name in parameter_names(hook)]
     stand_in = nn.Parameter(value_of(module, hook).detach())
-    parametrization = hooked(module, hook).train(module.training)
+    parametrization = hook_module(module, hook).train(module.training)
     unhook(module, attribute)
     module.register_parameter(attribute, stand_in)
     parametrize.register_parametrization(module, attribute, parametrization, unsafe=True)
@@ -178,10 +178,10 @@ def _start_from(chain: ParametrizationList, parameters: list[nn.Parameter]) -> N
 
 
 @torch.no_grad()
-def computed(chain: ParametrizationList, count: int | None = None) -> Tensor:
+def chain_output(chain: ParametrizationList, count: int | None = None) -> Tensor:
     """What the first ``count`` parametrizations of a chain give in eval mode; all if None."""
     first, *rest = list(chain)[:count]
-    with evaluating((first, *rest)):
+    with eval_modules((first, *rest)):
         value: Tensor = first(*originals(chain))
         for one in rest:
             value = one(value)
@@ -196,7 +196,7 @@ def originals(chain: ParametrizationList) -> tuple[Tensor, ...]:
 
 
 @contextmanager
-def evaluating(modules: Iterable[nn.Module]) -> Iterator[None]:
+def eval_modules(modules: Iterable[nn.Module]) -> Iterator[None]:
     """Some modules in eval mode; each of theirs has its own mode afterwards."""
     modes = [(one, one.training) for module in modules for one in module.modules()]
     try:
@@ -231,7 +231,7 @@ def _tensors(
         if name not in parts:
             yield name, value_of(module, hook).detach(), tuple(sources_of(module, hook))
     for name, chain in _chains(module, palettes=palettes):
-        yield name, computed(chain), originals(chain)
+        yield name, chain_output(chain), originals(chain)
 
 
 def _is_tied(weight: Weight, other: Weight) -> bool:

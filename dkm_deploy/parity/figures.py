@@ -19,7 +19,7 @@ class Figure:
     """
 
     what: str
-    found: float
+    value: float
     noise: float
     factor: float
 
@@ -31,13 +31,13 @@ class Figure:
     @property
     def ratio(self) -> float:
         """What was found over the limit: more than 1 is a miss."""
-        if self.found == 0:
+        if self.value == 0:
             return 0.0
-        return self.found / self.limit if self.limit else float("inf")
+        return self.value / self.limit if self.limit else float("inf")
 
 
 @dataclass(frozen=True)
-class Judged:
+class OutputJudgement:
     """One output under limits of its own.
 
     Attributes:
@@ -52,8 +52,8 @@ class Judged:
     source: str
     infinite: int = 0
 
-    def told(self, figure: Figure) -> str:
+    def describe(self, figure: Figure) -> str:
         """A figure beside its limit, and where that comes from."""
         source = self.source.format(f"{figure.noise:.2e}")
         limit = f"limit {figure.limit:.2e} ({figure.factor:.3g} x {source})"
-        return f"{figure.what} {figure.found:.2e}, {limit}"
+        return f"{figure.what} {figure.value:.2e}, {limit}"

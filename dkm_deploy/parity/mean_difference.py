@@ -15,7 +15,7 @@ Figures = Mapping[int | None, NDArray[np.float64]]
 
 
 @dataclass(frozen=True)
-class Pooled:
+class GainAndOffset:
     """Gain and offset of a difference, for each slice along a dimension; None is the whole output.
 
     Attributes:
@@ -38,20 +38,20 @@ def axes(shape: tuple[int, ...]) -> tuple[int | None, ...]:
     return (*([None] if size >= _FEWEST else []), *split)
 
 
-def pooled(gap: NDArray[Any], expected: NDArray[Any]) -> Pooled:
+def gain_and_offset(gap: NDArray[Any], expected: NDArray[Any]) -> GainAndOffset:
     """Gain and offset of a difference ``gap`` from ``expected``, finite and of one shape."""
     gap, expected = gap.astype(np.float64), expected.astype(np.float64)
     gains, offsets = {}, {}
     for axis in axes(gap.shape):
-        product, square = along(gap * expected, axis), along(expected**2, axis)
+        product, square = mean_along(gap * expected, axis), mean_along(expected**2, axis)
         gains[axis] = np.divide(product, square, out=np.zeros_like(product), where=square > 0)
-        offsets[axis] = along(gap, axis)
-    return Pooled(gains, offsets)
+        offsets[axis] = mean_along(gap, axis)
+    return GainAndOffset(gains, offsets)
 
 
-def root_mean_square(draws: Sequence[Pooled]) -> Pooled:
+def root_mean_square(draws: Sequence[GainAndOffset]) -> GainAndOffset:
     """Each figure over several draws."""
-    return Pooled(
+    return GainAndOffset(
         _root_mean_square([draw.gain for draw in draws]),
         _root_mean_square([draw.offset for draw in draws]),
     )
@@ -64,7 +64,7 @@ def _root_mean_square(draws: Sequence[Figures]) -> Figures:
     }
 
 
-def along(values: NDArray[Any], axis: int | None) -> NDArray[np.float64]:
+def mean_along(values: NDArray[Any], axis: int | None) -> NDArray[np.float64]:
     """Mean of each slice along ``axis``, or of all as an array of one."""
     others = tuple(n for n in range(values.ndim) if n != axis)
     return np.atleast_1d(values.mean(others, dtype=np.float64))

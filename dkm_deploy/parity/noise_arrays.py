@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.parity.mean_difference import Figures, Pooled, axes
+from dkm_deploy.parity.mean_difference import Figures, GainAndOffset, axes
 from dkm_deploy.parity.reduced_precision import Arithmetic
 from dkm_deploy.parity.rounding_noise import Noise, OutputNoise
 
@@ -51,13 +51,15 @@ def from_arrays(
         if f"{name}.level" in arrays:
             array, key = np.atleast_1d(array), f"{name}.level"
             if len(arrays[key]) == len(array):
-                level = _checked(arrays, key, array.shape)
+                level = _check_array(arrays, key, array.shape)
             else:
-                level = _checked(arrays, key, (len(samples), *array.shape[1:]))
+                level = _check_array(arrays, key, (len(samples), *array.shape[1:]))
                 if not samples.size or not 0 <= samples.min() <= samples.max() < len(array):
                     raise DkmError(f"noise of output {name!r} is of samples that are not there")
-            pooled = Pooled(*(_figures(arrays, f"{name}.{k}", level) for k in ("gain", "offset")))
-            infinite = _checked(arrays, f"{name}.infinite", (1,), "i")
+            pooled = GainAndOffset(
+                *(_figures(arrays, f"{name}.{k}", level) for k in ("gain", "offset"))
+            )
+            infinite = _check_array(arrays, f"{name}.infinite", (1,), "i")
             found[name] = OutputNoise(level, pooled, int(infinite[0]))
     return Noise(arithmetic, samples, found)
 
@@ -65,12 +67,12 @@ def from_arrays(
 def _figures(arrays: Mapping[str, NDArray[Any]], name: str, level: NDArray[Any]) -> Figures:
     shapes = {axis: 1 if axis is None else level.shape[axis] for axis in axes(level.shape)}
     return {
-        axis: _checked(arrays, f"{name}.{_WHOLE if axis is None else axis}", (length,))
+        axis: _check_array(arrays, f"{name}.{_WHOLE if axis is None else axis}", (length,))
         for axis, length in shapes.items()
     }
 
 
-def _checked(
+def _check_array(
     arrays: Mapping[str, NDArray[Any]], name: str, shape: tuple[int, ...], kind: str = "f"
 ) -> NDArray[Any]:
     found = arrays.get(name)

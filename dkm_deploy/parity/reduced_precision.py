@@ -112,7 +112,7 @@ def arithmetic(half: bool, half_weights: bool) -> Arithmetic:
     )
 
 
-def rounded(values: Tensor, precision: Precision, draw: int) -> Tensor:
+def stochastic_round(values: Tensor, precision: Precision, draw: int) -> Tensor:
     """Values rounded up or down, by a rule that is another one in each ``draw``.
 
     Between two neighbours of ``precision`` lies one threshold, which ``draw`` chooses: what is
@@ -154,7 +154,7 @@ def _thresholds(cells: Tensor, draw: int, most: int) -> Tensor:
 
 
 @contextmanager
-def emulated(numbers: Arithmetic, draw: int, inputs: Any) -> Iterator[None]:
+def emulate(numbers: Arithmetic, draw: int, inputs: Any) -> Iterator[None]:
     """Run PyTorch within in another arithmetic; no tensor that exists before is changed.
 
     Every floating result that depends on ``inputs`` is rounded when it is made. Weights and other
@@ -164,7 +164,7 @@ def emulated(numbers: Arithmetic, draw: int, inputs: Any) -> Iterator[None]:
 
     Args:
         numbers: to emulate.
-        draw: see :func:`rounded`.
+        draw: see :func:`stochastic_round`.
         inputs: tensors, in any nesting, that the model is run on or that these are cut from.
     """
     leaves = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
@@ -173,7 +173,7 @@ def emulated(numbers: Arithmetic, draw: int, inputs: Any) -> Iterator[None]:
         unfused_attention(),
         sdpa_kernel(SDPBackend.MATH),
         _without_mkldnn(),
-        _Rounding(numbers, draw, leaves),
+        _RoundingMode(numbers, draw, leaves),
     ):
         yield
 
@@ -190,8 +190,8 @@ def _without_mkldnn() -> Iterator[None]:
         flags.enabled = enabled
 
 
-class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Rounds what operations take and make; see :func:`emulated`."""
+class _RoundingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Rounds what operations take and make; see :func:`emulate`."""
 
     def __init__(self, numbers: Arithmetic, draw: int, inputs: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -251,7 +251,7 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not rounds or hasattr(tensor, _FROM_INPUTS) or not _rounds(tensor):
             return tensor
         if id(tensor) not in self._constants:
-            found = rounded(tensor, self._arithmetic.weights, self._draw)
+            found = stochastic_round(tensor, self._arithmetic.weights, self._draw)
             self._constants[id(tensor)] = (tensor, found)
         return self._constants[id(tensor)][1]
 
@@ -269,14 +269,14 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _result(self, tensor: Tensor) -> Tensor:
         if not _rounds(tensor):
             return tensor
-        return rounded(tensor, self._arithmetic.compute, self._draw)
+        return stochastic_round(tensor, self._arithmetic.compute, self._draw)
 
     def _note(self, tensor: Tensor, kind: _Kind, *, from_inputs: bool, decoded: bool) -> None:
         """Mark what was made, and with a view that was written to what it is a view of."""
         marked = [tensor]
         if kind.written and from_inputs:
             if _rounds(tensor):
-                tensor.copy_(rounded(tensor, self._arithmetic.compute, self._draw))
+                tensor.copy_(stochastic_round(tensor, self._arithmetic.compute, self._draw))
             if tensor._base is not None:
                 base = self._copies.get(id(tensor._base), (None, tensor._base))[1]
                 marked += [base] if hasattr(base, _MADE) else []
@@ -289,7 +289,7 @@ class _Rounding(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 setattr(each, _DECODED, True)
 
     def _scalar(self, value: float) -> float:
-        found = float(rounded(torch.tensor(value), self._arithmetic.weights, self._draw))
+        found = float(stochastic_round(torch.tensor(value), self._arithmetic.weights, self._draw))
         return found if found else value  # converters keep small numbers from zero
 
 

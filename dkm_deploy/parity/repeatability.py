@@ -20,8 +20,8 @@ from dkm_deploy.model.pt2_program import fixed_batch
 from dkm_deploy.model.run import Outputs, run_model, values_of
 from dkm_deploy.model.samples import rows
 from dkm_deploy.model.steps import Steps
-from dkm_deploy.nn_utils.hooks import hooked
-from dkm_deploy.nn_utils.state_guard import random_state_kept
+from dkm_deploy.nn_utils.hooks import call_hooks
+from dkm_deploy.nn_utils.state_guard import keep_random_state
 from dkm_deploy.parity.output_errors import are_whole
 from dkm_deploy.runtimes import Session
 from dkm_deploy.runtimes.run_file import least_batch, run_file
@@ -42,12 +42,12 @@ def randomness(who: str, model: nn.Module, inputs: Inputs | Steps) -> str:
     """
     block: Inputs | Steps = rows(inputs, 0, fixed_batch(model) or _SAMPLES)
     try:
-        outputs = _seeded(partial(run_model, model, block), _SEEDS[0])
+        outputs = _run_seeded(partial(run_model, model, block), _SEEDS[0])
     except DkmError:  # it takes so many samples as there are, and no fewer
         block = inputs
-        outputs = _seeded(partial(run_model, model, block), _SEEDS[0])
+        outputs = _run_seeded(partial(run_model, model, block), _SEEDS[0])
     for seed in _SEEDS[1:]:
-        if not same(outputs, _seeded(partial(run_model, model, block), seed)):
+        if not outputs_repeat(outputs, _run_seeded(partial(run_model, model, block), seed)):
             layer = _first_layer(model, block, seed)
             return f"{who} {_RANDOM}, first seen in {layer}" if layer else f"{who} {_RANDOM}"
     return ""
@@ -57,17 +57,17 @@ def file_randomness(session: Session, inputs: Inputs | Steps) -> str:
     """The same of a loaded file."""
     batch = least_batch(session)
     block = rows(inputs, 0, batch * max(_SAMPLES // batch, 1))
-    if same(run_file(session, block), run_file(session, block)):
+    if outputs_repeat(run_file(session, block), run_file(session, block)):
         return ""
     return f"the file {_RANDOM}"
 
 
-def same(one: Outputs, other: Outputs) -> bool:
+def outputs_repeat(one: Outputs, other: Outputs) -> bool:
     """Whether two runs gave the same, but for the rounding of sums in another order."""
-    return one.keys() == other.keys() and all(_near(one[name], other[name]) for name in one)
+    return one.keys() == other.keys() and all(_near_outputs(one[name], other[name]) for name in one)
 
 
-def _near(one: NDArray[Any], other: NDArray[Any]) -> bool:
+def _near_outputs(one: NDArray[Any], other: NDArray[Any]) -> bool:
     if one.shape != other.shape:
         return False
     if are_whole(one) or are_whole(other):
@@ -76,9 +76,9 @@ def _near(one: NDArray[Any], other: NDArray[Any]) -> bool:
     return bool(np.allclose(one, other, rtol=0, atol=_NEAR * largest, equal_nan=True))
 
 
-def _seeded(run: Callable[[], _T], seed: int) -> _T:
+def _run_seeded(run: Callable[[], _T], seed: int) -> _T:
     """What a run gives that draws the numbers of a seed."""
-    with random_state_kept():
+    with keep_random_state():
         torch.manual_seed(seed)
         random.seed(seed)
         np.random.seed(seed)  # noqa: NPY002  # the global state, which a forward may draw from
@@ -87,7 +87,7 @@ def _seeded(run: Callable[[], _T], seed: int) -> _T:
 
 def _first_layer(model: nn.Module, inputs: Inputs | Steps, seed: int) -> str | None:
     """The first layer that gives another output with ``seed`` than with the first one."""
-    runs = (_seeded(partial(_calls, model, inputs), each) for each in (_SEEDS[0], seed))
+    runs = (_run_seeded(partial(_calls, model, inputs), each) for each in (_SEEDS[0], seed))
     calls = zip(*runs, strict=False)
     return next((before[0] for before, after in calls if before != after), None)
 
@@ -101,6 +101,6 @@ def _calls(model: nn.Module, inputs: Inputs | Steps) -> list[tuple[str, int]]:
         sums = (crc32(values_of(t).tobytes()) for t in tensors)
         found.append((name, sum(sums)))
 
-    with hooked(model, [name for name, _ in model.named_modules() if name], note):
+    with call_hooks(model, [name for name, _ in model.named_modules() if name], note):
         run_model(model, inputs)
     return found

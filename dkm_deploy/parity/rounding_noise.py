@@ -19,9 +19,9 @@ from dkm_deploy.model.run import Outputs, run_model
 from dkm_deploy.model.samples import rows, sample_count, share_samples
 from dkm_deploy.model.steps import Steps
 from dkm_deploy.nn_utils.copies import independent_copy
-from dkm_deploy.parity.mean_difference import Pooled, pooled, root_mean_square
+from dkm_deploy.parity.mean_difference import GainAndOffset, gain_and_offset, root_mean_square
 from dkm_deploy.parity.output_errors import difference
-from dkm_deploy.parity.reduced_precision import Arithmetic, emulated, rounded
+from dkm_deploy.parity.reduced_precision import Arithmetic, emulate, stochastic_round
 
 DRAWS = 8
 _SAMPLES = 64  # that noise is measured on; the others are judged by what is typical of these
@@ -42,7 +42,7 @@ class OutputNoise:
     """
 
     level: NDArray[np.float32]
-    pooled: Pooled
+    pooled: GainAndOffset
     infinite: int = 0
 
     @property
@@ -72,13 +72,15 @@ class Noise:
         Sums are not emulated, for no runtime tells their order; Core AI was seen to need 1.3 times
         the limits of float32 sums.
         """
-        return replace(self, outputs={name: _louder(own) for name, own in self.outputs.items()})
+        return replace(
+            self, outputs={name: _scale_noise(own) for name, own in self.outputs.items()}
+        )
 
 
-def _louder(own: OutputNoise) -> OutputNoise:
+def _scale_noise(own: OutputNoise) -> OutputNoise:
     gain = {axis: _HALF_SUMS * values for axis, values in own.pooled.gain.items()}
     offset = {axis: _HALF_SUMS * values for axis, values in own.pooled.offset.items()}
-    return OutputNoise(_HALF_SUMS * own.level, Pooled(gain, offset), own.infinite)
+    return OutputNoise(_HALF_SUMS * own.level, GainAndOffset(gain, offset), own.infinite)
 
 
 def measure(
@@ -94,7 +96,7 @@ def measure(
         model: in eval mode; it is not changed.
         inputs: of the model, samples along the first dimension.
         arithmetic: to emulate.
-        draws: how often; see :func:`dkm_deploy.parity.reduced_precision.rounded`.
+        draws: how often; see :func:`dkm_deploy.parity.reduced_precision.stochastic_round`.
 
     Raises:
         DkmError: the model does not run on the inputs.
@@ -177,15 +179,17 @@ def _draws(
     """Outputs of each draw; those that depend on no input are rounded too, as in a file."""
     found = []
     for draw in range(draws):
-        with emulated(arithmetic, draw, list(block) if isinstance(block, Steps) else block):
+        with emulate(arithmetic, draw, list(block) if isinstance(block, Steps) else block):
             outputs = run_model(model, block)
         each = {name: torch.from_numpy(array) for name, array in outputs.items()}
-        found.append({n: _rounded(t, arithmetic, draw).numpy() for n, t in each.items()})
+        found.append({n: _round_output(t, arithmetic, draw).numpy() for n, t in each.items()})
     return found
 
 
-def _rounded(tensor: torch.Tensor, arithmetic: Arithmetic, draw: int) -> torch.Tensor:
-    return rounded(tensor, arithmetic.compute, draw) if tensor.is_floating_point() else tensor
+def _round_output(tensor: torch.Tensor, arithmetic: Arithmetic, draw: int) -> torch.Tensor:
+    return (
+        stochastic_round(tensor, arithmetic.compute, draw) if tensor.is_floating_point() else tensor
+    )
 
 
 def _as_tensors(steps: Steps) -> Steps:
@@ -210,6 +214,6 @@ def _noise(runs: Sequence[Sequence[NDArray[Any]]], samples: int | None) -> Outpu
         known = np.where(np.isfinite(plain), plain, 0)
         gap = np.where(finite, difference(drawn, plain), known * _OVERFLOWN)
         square += np.square(gap, dtype=np.float64) / (len(runs) - 1)
-        each.append(pooled(gap, known))
+        each.append(gain_and_offset(gap, known))
     level = np.sqrt(square).astype(np.float32)
     return OutputNoise(level, root_mean_square(each), int(infinite.sum()))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dkm_deploy.parity.figures import ELEMENT_ERROR, Figure, Judged
-from dkm_deploy.parity.mean_difference import Pooled, along, pooled
+from dkm_deploy.parity.figures import ELEMENT_ERROR, Figure, OutputJudgement
+from dkm_deploy.parity.mean_difference import GainAndOffset, gain_and_offset, mean_along
 from dkm_deploy.parity.output_errors import are_whole, difference
 from dkm_deploy.parity.reduced_precision import Precision
 from dkm_deploy.parity.rounding_noise import Noise
@@ -31,7 +31,7 @@ _ALIKE = 16  # measured samples that tell the noise of one that was not measured
 _QUIET = 0.1  # of the usual size of slices: smaller ones may be small by cancellation
 
 
-def close(actual: NDArray[Any], expected: NDArray[Any], precision: Precision) -> bool:
+def is_close(actual: NDArray[Any], expected: NDArray[Any], precision: Precision) -> bool:
     """Whether no slice is further off than one rounding or so: no noise needs to be measured.
 
     Whole numbers are not off at all.
@@ -44,30 +44,30 @@ def close(actual: NDArray[Any], expected: NDArray[Any], precision: Precision) ->
     gap = np.atleast_1d(actual).astype(np.float64) - wanted
     unit = _UNIT[precision] ** 2
     return all(
-        bool((along(gap**2, axis) <= unit * along(wanted**2, axis)).all())
+        bool((mean_along(gap**2, axis) <= unit * mean_along(wanted**2, axis)).all())
         for axis in _axes(gap.shape)
     )
 
 
 @dataclass(frozen=True)
 class Judge:
-    """Judges outputs as :func:`judged` does; its attributes are the arguments of that."""
+    """Judges outputs as :func:`judge_outputs` does; its attributes are the arguments of that."""
 
     expected: Mapping[str, NDArray[Any]]
     noise: Noise | None
     precision: Precision
 
-    def __call__(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, Judged]:
+    def __call__(self, outputs: Mapping[str, NDArray[Any]]) -> dict[str, OutputJudgement]:
         """Each output under the model's own noise, or under constants."""
-        return judged(outputs, self.expected, self.noise, self.precision)
+        return judge_outputs(outputs, self.expected, self.noise, self.precision)
 
 
-def judged(
+def judge_outputs(
     outputs: Mapping[str, NDArray[Any]],
     expected: Mapping[str, NDArray[Any]],
     noise: Noise | None,
     precision: Precision,
-) -> dict[str, Judged]:
+) -> dict[str, OutputJudgement]:
     """Each output under the model's own noise, or under constants where that is not known.
 
     Args:
@@ -77,18 +77,18 @@ def judged(
         precision: that the file computes in.
     """
     return {
-        name: _judged(outputs[name], array, None if noise is None else noise, name, precision)
+        name: _judge_output(outputs[name], array, None if noise is None else noise, name, precision)
         for name, array in expected.items()
     }
 
 
-def _judged(
+def _judge_output(
     actual: NDArray[Any],
     expected: NDArray[Any],
     noise: Noise | None,
     name: str,
     precision: Precision,
-) -> Judged:
+) -> OutputJudgement:
     actual, expected = np.atleast_1d(actual), np.atleast_1d(expected)
     finite = np.isfinite(actual) & np.isfinite(expected)
     wanted = np.where(finite, expected, 0).astype(np.float64)
@@ -97,33 +97,35 @@ def _judged(
     own = noise.outputs.get(name) if noise is not None else None
     if noise is None or own is None:
         least = CONSTANT[precision]
-        figures = [_differing(gap, least)] if whole else _against_constant(gap, wanted, least)
+        figures = [_differing_share(gap, least)] if whole else _against_constant(gap, wanted, least)
         source = f"a constant for {precision}, as nothing here measures the model's noise: {{}}"
-        return Judged(_sorted(figures), least, source)
+        return OutputJudgement(_sort_figures(figures), least, source)
     source = f"the model's own {noise.arithmetic} noise, {{}}"
     square = own.square + _LEAST[noise.arithmetic.compute] ** 2
-    size, level = float(along(wanted**2, None)[0]), float(along(square, None)[0])
+    size, level = float(mean_along(wanted**2, None)[0]), float(mean_along(square, None)[0])
     relative = SLICE * (level / size) ** 0.5 if size else 0.0
     if whole:
-        figures = [_differing(gap, float((own.square > 0).mean()))]
+        figures = [_differing_share(gap, float((own.square > 0).mean()))]
     else:
         every = len(square) == len(wanted)  # or an output without a sample dimension
         samples = np.arange(len(wanted)) if every else noise.samples
         figures = _against_noise(gap, wanted, square, samples)
         least = _UNIT["float32"] if noise.arithmetic.coarsest == "float32" else 0.0
-        figures += _pooled(gap[samples], wanted[samples], square, own.pooled, least)
-    return Judged(_sorted(figures), max(relative, _FAINT[precision]), source, own.infinite)
+        figures += _gain_and_mean_figures(gap[samples], wanted[samples], square, own.pooled, least)
+    return OutputJudgement(
+        _sort_figures(figures), max(relative, _FAINT[precision]), source, own.infinite
+    )
 
 
 _LEAST: Mapping[Precision, float] = {"float32": 2.0**-126, "float16": 2.0**-24}  # below is zero
 _FAINT: Mapping[Precision, float] = {"float32": 1e-5, "float16": 2e-3}  # errors within a model
 
 
-def _sorted(figures: list[Figure]) -> tuple[Figure, ...]:
+def _sort_figures(figures: list[Figure]) -> tuple[Figure, ...]:
     return tuple(sorted(figures, key=lambda figure: -figure.ratio))
 
 
-def _differing(gap: NDArray[np.float64], noise: float) -> Figure:
+def _differing_share(gap: NDArray[np.float64], noise: float) -> Figure:
     """Of whole numbers, the share that differs: as many as rounding turns over in some draw."""
     share = float(np.count_nonzero(gap) / gap.size)
     return Figure("share of different elements", share, noise, 1.0)
@@ -135,10 +137,10 @@ def _against_noise(
     square: NDArray[np.float64],
     samples: NDArray[Any],
 ) -> list[Figure]:
-    square = _filled(square, wanted, samples)
+    square = _fill_noise(square, wanted, samples)
     figures, floor = [], np.full(gap.shape, np.inf)
     for axis in _axes(gap.shape):
-        noise, size = along(square, axis), along(wanted**2, axis)
+        noise, size = mean_along(square, axis), mean_along(wanted**2, axis)
         noise = np.maximum(noise, _usual(noise, size) * size)
         factor = _between(SLICE, ELEMENT, gap.size // gap.shape[axis])
         figures.append(_slice(gap, axis, noise, factor))
@@ -151,10 +153,10 @@ def _against_constant(
 ) -> list[Figure]:
     figures = []
     for axis in (None, *_axes(gap.shape)):
-        size = along(wanted**2, axis)
+        size = mean_along(wanted**2, axis)
         noise = np.maximum(size, _QUIET**2 * np.median(size)) * relative**2
         figures.append(_slice(gap, axis, noise, _between(1.0, _STRAY, gap.size // len(size))))
-    size = np.maximum(wanted**2, along(wanted**2, None))
+    size = np.maximum(wanted**2, mean_along(wanted**2, None))
     return [*figures, replace(_element(gap, size * relative**2), factor=_STRAY)]
 
 
@@ -174,7 +176,7 @@ def _usual(part: NDArray[np.float64], whole: NDArray[np.float64]) -> float:
     return float(np.median(part[some] / whole[some])) if some.any() else 0.0
 
 
-def _filled(
+def _fill_noise(
     square: NDArray[np.float64], wanted: NDArray[np.float64], samples: NDArray[Any]
 ) -> NDArray[np.float64]:
     """Noise of all samples: what was not measured has that of measured ones of like size.
@@ -184,7 +186,7 @@ def _filled(
     """
     if len(samples) == len(wanted):
         return square
-    size = along(wanted**2, 0)
+    size = mean_along(wanted**2, 0)
     order = np.argsort(size[samples], kind="stable")
     sizes, levels = size[samples][order], square[order]
     count = min(_ALIKE, len(samples))
@@ -202,9 +204,9 @@ def _slice(
     gap: NDArray[np.float64], axis: int | None, noise: NDArray[np.float64], factor: float
 ) -> Figure:
     """The worst slice along a dimension."""
-    error = along(gap**2, axis)
+    error = mean_along(gap**2, axis)
     worst = _worst(error, noise)
-    what = f"error of {_named(axis, worst, gap.ndim)}"
+    what = f"error of {_slice_name(axis, worst, gap.ndim)}"
     return Figure(what, float(error[worst] ** 0.5), float(noise[worst] ** 0.5), factor)
 
 
@@ -214,11 +216,11 @@ def _element(gap: NDArray[np.float64], square: NDArray[np.float64]) -> Figure:
     return Figure(what, abs(float(gap[worst])), float(square[worst] ** 0.5), ELEMENT)
 
 
-def _pooled(
+def _gain_and_mean_figures(
     gap: NDArray[np.float64],
     wanted: NDArray[np.float64],
     square: NDArray[np.float64],
-    noise: Pooled,
+    noise: GainAndOffset,
     least: float,
 ) -> list[Figure]:
     """What is systematic: gain and mean, of the whole output and of channels.
@@ -226,17 +228,17 @@ def _pooled(
     The relative error ``least`` is no fault: libraries approximate exp, erf and the like, each in
     its own way, and such errors do not average out.
     """
-    found, figures = pooled(gap, wanted), []
+    found, figures = gain_and_offset(gap, wanted), []
     for axis, gain in noise.gain.items():
-        level, mean = along(square, axis) ** 0.5, noise.offset[axis]
-        faint, size = least / POOLED, along(wanted**2, axis) ** 0.5
+        level, mean = mean_along(square, axis) ** 0.5, noise.offset[axis]
+        faint, size = least / POOLED, mean_along(wanted**2, axis) ** 0.5
         usual = np.maximum(level * _usual(mean, level), faint * size)
         for what, error, own in (
             ("gain error", found.gain[axis], np.maximum(gain, max(np.median(gain), faint))),
             ("mean error", found.offset[axis], np.maximum(mean, usual)),
         ):
             worst = _worst(np.abs(error), own)
-            name = f"{what} of {_named(axis, worst, gap.ndim)}"
+            name = f"{what} of {_slice_name(axis, worst, gap.ndim)}"
             figures.append(Figure(name, float(abs(error[worst])), float(own[worst]), POOLED))
     return figures
 
@@ -252,7 +254,7 @@ def _spread(values: NDArray[np.float64], axis: int, dimensions: int) -> NDArray[
     return values.reshape([-1 if place == axis else 1 for place in range(dimensions)])
 
 
-def _named(axis: int | None, place: int, dimensions: int) -> str:
+def _slice_name(axis: int | None, place: int, dimensions: int) -> str:
     if axis is None:
         return "the whole output"
     if axis == 0:

@@ -18,7 +18,7 @@ from dkm_deploy.parity.reduced_precision import Precision
 _FEWEST = 4  # elements: fewer bytes are found anywhere
 
 
-def as_stored(model: nn.Module, weights: Precision, path: Path) -> nn.Module:
+def stored_model(model: nn.Module, weights: Precision, path: Path) -> nn.Module:
     """A copy of ``model`` with tensors rounded to nearest as a file has them.
 
     Rounding a weight is one small error that all samples share. What is known need not be allowed
@@ -38,7 +38,7 @@ def as_stored(model: nn.Module, weights: Precision, path: Path) -> nn.Module:
         for tensor in (*copied.parameters(), *copied.buffers()):
             if tensor.dtype == torch.float32:
                 near = tensor.half()
-                if _held(near, files):
+                if _held_values(near, files):
                     tensor.copy_(torch.where(near.isfinite(), near.float(), tensor))
     return copied
 
@@ -51,7 +51,7 @@ def unless_exact(outputs: Outputs, reference: Outputs, stored: Outputs) -> Outpu
     Args:
         outputs: of the file, by the reference's names.
         reference: outputs of the reference.
-        stored: outputs of :func:`as_stored`.
+        stored: outputs of :func:`stored_model`.
     """
     return {
         name: exact if np.array_equal(outputs[name], exact) else stored[name]
@@ -59,7 +59,7 @@ def unless_exact(outputs: Outputs, reference: Outputs, stored: Outputs) -> Outpu
     }
 
 
-def _held(near: Tensor, files: list[mmap.mmap]) -> bool:
+def _held_values(near: Tensor, files: list[mmap.mmap]) -> bool:
     if near.numel() < _FEWEST:
         return False
     wanted = near.detach().cpu().contiguous().numpy().tobytes()

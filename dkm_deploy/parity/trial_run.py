@@ -15,12 +15,12 @@ from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.model.inputs import Inputs
 from dkm_deploy.model.run import Outputs, run_model
 from dkm_deploy.model.steps import Steps
-from dkm_deploy.parity.figures import Judged
+from dkm_deploy.parity.figures import OutputJudgement
 from dkm_deploy.parity.reduced_precision import Arithmetic, arithmetic
 from dkm_deploy.parity.repeatability import randomness
 from dkm_deploy.parity.rounding_noise import DRAWS, measure
-from dkm_deploy.parity.slice_comparison import close, judged
-from dkm_deploy.parity.stored_reference import as_stored, unless_exact
+from dkm_deploy.parity.slice_comparison import is_close, judge_outputs
+from dkm_deploy.parity.stored_reference import stored_model, unless_exact
 from dkm_deploy.runtimes import Session, TellsPrecision, float32_runtime, runtime_for
 from dkm_deploy.runtimes.run_file import run_file
 
@@ -32,7 +32,7 @@ class DiffersError(DkmError):
     """A file that computes something else than the model it was made from."""
 
 
-def tried(
+def trial_run(
     path: Path, model: nn.Module, inputs: Inputs | Steps, *, half_weights: bool
 ) -> str | None:
     """Compare what a file computes with the model, under the limits of a validation.
@@ -59,21 +59,21 @@ def tried(
             return _NOT_TRIED + reason_of(error)
         half = session.computes_half if isinstance(session, TellsPrecision) else half_weights
         numbers = arithmetic(half, half_weights)
-        stored = as_stored(model, numbers.weights, path)
+        stored = stored_model(model, numbers.weights, path)
         rounded = exactly if stored is model else run_model(stored, inputs)
-        made_from = _MadeFrom(model, stored, inputs, exactly, rounded)
+        made_from = _Source(model, stored, inputs, exactly, rounded)
         if half and (exact := float32_runtime(path)):
             # First, for rounding hides small faults, and what overflows tells of no others.
             in_float32 = replace(numbers, compute="float32")
-            found = _compared(partial(exact.load_in_float32, path), in_float32, made_from)
+            found = _compare_in(partial(exact.load_in_float32, path), in_float32, made_from)
             if found:
                 return found
         half_sums = half and runtime.native
-        return _compared(lambda: session, numbers, made_from, half_sums=half_sums)
+        return _compare_in(lambda: session, numbers, made_from, half_sums=half_sums)
 
 
 @dataclass(frozen=True)
-class _MadeFrom:
+class _Source:
     """What a file was made from.
 
     Attributes:
@@ -91,22 +91,22 @@ class _MadeFrom:
     rounded: Outputs
 
 
-def _compared(
+def _compare_in(
     load: Callable[[], Session],
     numbers: Arithmetic,
-    made_from: _MadeFrom,
+    made_from: _Source,
     *,
     half_sums: bool = False,
 ) -> str | None:
-    """As :func:`tried`, in one arithmetic."""
+    """As :func:`trial_run`, in one arithmetic."""
     try:
-        outputs = _matched(run_file(load(), made_from.inputs), made_from.exactly)
+        outputs = _match_outputs(run_file(load(), made_from.inputs), made_from.exactly)
     except DiffersError:
         raise
     except Exception as error:  # as above
         return _NOT_TRIED + reason_of(error)
     expected = unless_exact(outputs, made_from.exactly, made_from.rounded)
-    if all(close(outputs[name], expected[name], numbers.compute) for name in expected):
+    if all(is_close(outputs[name], expected[name], numbers.compute) for name in expected):
         return None
     random = randomness("the model", made_from.model, made_from.inputs)
     if random:
@@ -116,7 +116,9 @@ def _compared(
         noise = measure(made_from.stored, made_from.inputs, numbers, draws)
         if half_sums:
             noise = noise.in_half_sums()
-        return _told(outputs, expected, judged(outputs, expected, noise, numbers.coarsest))
+        return _verdict_of(
+            outputs, expected, judge_outputs(outputs, expected, noise, numbers.coarsest)
+        )
 
     try:
         return told(_DRAWS)
@@ -124,7 +126,9 @@ def _compared(
         return told(DRAWS)
 
 
-def _told(outputs: Outputs, expected: Outputs, found: dict[str, Judged]) -> str | None:
+def _verdict_of(
+    outputs: Outputs, expected: Outputs, found: dict[str, OutputJudgement]
+) -> str | None:
     for name, own in found.items():
         lost = int(np.count_nonzero(np.isfinite(expected[name]) & ~np.isfinite(outputs[name])))
         if lost and own.infinite:
@@ -135,11 +139,11 @@ def _told(outputs: Outputs, expected: Outputs, found: dict[str, Judged]) -> str 
         if lost:
             raise DiffersError(f"output {name!r} has {lost} NaN or infinite values")
         if own.figures and not own.figures[0].ratio <= 1:
-            raise DiffersError(f"output {name!r}: {own.told(own.figures[0])}")
+            raise DiffersError(f"output {name!r}: {own.describe(own.figures[0])}")
     return None
 
 
-def _matched(outputs: Outputs, expected: Outputs) -> Outputs:
+def _match_outputs(outputs: Outputs, expected: Outputs) -> Outputs:
     """Outputs by the model's names. Raises DiffersError if they cannot be those of the model."""
     if len(outputs) != len(expected):
         raise DiffersError(f"it gives {len(outputs)} outputs, the model {len(expected)}")

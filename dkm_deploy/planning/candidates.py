@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
-from dkm_deploy.conversion.plan_subject import Subject
+from dkm_deploy.conversion.plan_subject import PlanSubject
 from dkm_deploy.errors import DkmError
 from dkm_deploy.recipe import PaletteSpec
 
@@ -29,7 +29,7 @@ def specs_of(candidates: Sequence[PaletteSpec | int]) -> tuple[PaletteSpec, ...]
 
 
 def candidates_of(
-    subject: Subject, specs: Sequence[PaletteSpec], targets: Sequence[str]
+    subject: PlanSubject, specs: Sequence[PaletteSpec], targets: Sequence[str]
 ) -> Candidates:
     """Those of ``specs`` that fit each weight and that all targets can hold.
 

@@ -10,12 +10,12 @@ import numpy as np
 from rich.console import Console
 
 from dkm_deploy._support.measurement_cache import Cache
-from dkm_deploy.conversion.plan_subject import Item, Subject
+from dkm_deploy.conversion.plan_subject import Item, PlanSubject
 from dkm_deploy.planning.candidates import Candidates, candidates_of
-from dkm_deploy.planning.fit_budget import settle
+from dkm_deploy.planning.fit_budget import fit_to_budget
 from dkm_deploy.planning.knapsack import Choices, Frontier, frontier, least_loss
-from dkm_deploy.planning.losses import measured, worth_measuring
-from dkm_deploy.planning.sizes import Scales, Sizes, largest, predicted
+from dkm_deploy.planning.losses import measure_losses, worth_measuring
+from dkm_deploy.planning.sizes import Scales, Sizes, largest, predict_sizes
 from dkm_deploy.recipe import PaletteSpec, Recipe, Rule
 
 _POINTS = 1_000  # of a frontier, that a plan keeps
@@ -67,7 +67,7 @@ class Plan:
 
 
 def decide(
-    subject: Subject,
+    subject: PlanSubject,
     budget_bytes: int,
     targets: Sequence[str],
     specs: Sequence[PaletteSpec],
@@ -90,13 +90,13 @@ def decide(
     """
     possible = candidates_of(subject, specs, targets)
     scales = Scales(subject, cache)
-    sizes = largest(predicted(scales, name, possible, console) for name in targets)
+    sizes = largest(predict_sizes(scales, name, possible, console) for name in targets)
     worth = worth_measuring(possible, sizes)
-    losses = measured(subject, worth, cache, console)
-    return _decided(worth, sizes, losses, scales, targets, budget_bytes)
+    losses = measure_losses(subject, worth, cache, console)
+    return _solve(worth, sizes, losses, scales, targets, budget_bytes)
 
 
-def _decided(
+def _solve(
     candidates: Candidates,
     sizes: Sizes,
     losses: Mapping[Item, float],
@@ -121,7 +121,7 @@ def _decided(
         specs = {name: spec for name, spec in _chosen(position) if spec is not None}
         return {target: scales.weigh(target, specs).total for target in targets}
 
-    settled = settle(found, sizes.fixed, budget_bytes, lambda p: max(_files(p).values()))
+    settled = fit_to_budget(found, sizes.fixed, budget_bytes, lambda p: max(_files(p).values()))
     chosen = _chosen(settled.position)
     shapes = scales.subject.shapes
     return Plan(

@@ -13,7 +13,7 @@ _CLOSE = 0.001  # of the file, that a prediction may be away
 
 
 @dataclass(frozen=True)
-class Settled:
+class FittedState:
     """The state of a frontier that was chosen.
 
     Attributes:
@@ -27,9 +27,9 @@ class Settled:
     fixed_bytes: float
 
 
-def settle(
+def fit_to_budget(
     found: Frontier, fixed_bytes: float, budget_bytes: int, weigh: Callable[[int], int]
-) -> Settled:
+) -> FittedState:
     """The state with the least loss of those whose file fits the budget.
 
     Predictions share out the bytes of operations evenly and are a little off. The difference of
@@ -53,7 +53,7 @@ def settle(
         guess = float(found.size_bytes[position]) + fixed_bytes
         size = sizes[position] = weigh(position)
         if abs(size - guess) <= _CLOSE * size and size <= budget_bytes:
-            return Settled(position, guess, fixed_bytes)
+            return FittedState(position, guess, fixed_bytes)
         fixed_bytes += size - guess
     fitting = [position for position, size in sizes.items() if size <= budget_bytes]
     if not fitting:
@@ -65,7 +65,7 @@ def settle(
             )
         fitting, sizes[0] = [0], least
     best = max(fitting)
-    return Settled(best, float(sizes[best]), sizes[best] - float(found.size_bytes[best]))
+    return FittedState(best, float(sizes[best]), sizes[best] - float(found.size_bytes[best]))
 
 
 def _best(found: Frontier, left_bytes: float, budget_bytes: int, sizes: Mapping[int, int]) -> int:

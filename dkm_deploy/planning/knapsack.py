@@ -76,7 +76,7 @@ def frontier(choices: Sequence[Choices], states: int = _STATES) -> Frontier:
     for choice in choices:
         all_sizes = (sizes[:, None] + choice.size_bytes).ravel()
         all_losses = (losses[:, None] + choice.loss).ravel()
-        kept = _undominated(all_sizes, all_losses)
+        kept = _undominated_places(all_sizes, all_losses)
         if len(kept) > states:
             kept, exact = kept[_spread(all_sizes[kept], states)], False
         sizes, losses = all_sizes[kept], all_losses[kept]
@@ -94,17 +94,17 @@ def least_loss(choices: Sequence[Choices], budget_bytes: float) -> float:
     if sum(float(choice.size_bytes.min()) for choice in choices) > budget_bytes:
         return -np.inf
     finite = [float(c.loss[np.isfinite(c.loss)].max() - c.loss.min()) for c in choices]
-    best, _ = _relaxed(choices, 0.0, budget_bytes)
+    best, _ = _relaxed_bound(choices, 0.0, budget_bytes)
     low, high = 1e-18, max(sum(finite), 1e-300)
     for _ in range(_HALVINGS):
         price = float(np.sqrt(low) * np.sqrt(high))
-        bound, size = _relaxed(choices, price, budget_bytes)
+        bound, size = _relaxed_bound(choices, price, budget_bytes)
         best = max(best, bound)
         low, high = (price, high) if size > budget_bytes else (low, price)
     return best
 
 
-def _relaxed(choices: Sequence[Choices], price: float, budget: float) -> tuple[float, float]:
+def _relaxed_bound(choices: Sequence[Choices], price: float, budget: float) -> tuple[float, float]:
     """The bound at a price a byte, and the bytes chosen at it."""
     bound, size = -price * budget, 0.0
     for choice in choices:
@@ -114,7 +114,7 @@ def _relaxed(choices: Sequence[Choices], price: float, budget: float) -> tuple[f
     return bound, size
 
 
-def _undominated(sizes: Floats, losses: Floats) -> Integers:
+def _undominated_places(sizes: Floats, losses: Floats) -> Integers:
     """Places of the sums that none beats, by increasing bytes."""
     order = np.lexsort((losses, sizes))
     ordered = losses[order]

@@ -9,14 +9,14 @@ from rich.console import Console
 from dkm_deploy._support.measurement_cache import Cache, digest
 from dkm_deploy._support.progress import track
 from dkm_deploy._version import __version__
-from dkm_deploy.conversion.plan_subject import Item, Subject
+from dkm_deploy.conversion.plan_subject import Item, PlanSubject
 from dkm_deploy.planning.candidates import Candidates
 from dkm_deploy.planning.sizes import Sizes
 from dkm_deploy.recipe import PaletteSpec
 
 
-def measured(
-    subject: Subject, candidates: Candidates, cache: Cache, console: Console
+def measure_losses(
+    subject: PlanSubject, candidates: Candidates, cache: Cache, console: Console
 ) -> dict[Item, float]:
     """The loss of each weight and candidate; 0 for a weight that stays dense.
 

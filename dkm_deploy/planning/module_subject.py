@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from dkm_deploy._support.measurement_cache import model_digest, tensor_digest
 from dkm_deploy.clustering.layout import group_count, to_palette
 from dkm_deploy.conversion.convert import convert
-from dkm_deploy.conversion.plan_subject import Specs, Weighed
+from dkm_deploy.conversion.plan_subject import FileSizes, Specs
 from dkm_deploy.conversion.registry import target_named
-from dkm_deploy.conversion.target import Versioned
+from dkm_deploy.conversion.target import VersionedTarget
 from dkm_deploy.model.inputs import Inputs, to_device
 from dkm_deploy.model.palettized import with_palettes
 from dkm_deploy.nn_utils.recurrent import gates
 from dkm_deploy.palette import Palette
 from dkm_deploy.post_training.loss_probe import Probe
-from dkm_deploy.post_training.methods import AfterTraining
+from dkm_deploy.post_training.methods import PostTrainingMethod
 from dkm_deploy.recipe import PaletteSpec, Recipe
 
 
 class ModuleSubject:
-    """Implements :class:`dkm_deploy.conversion.plan_subject.Subject`.
+    """Implements :class:`dkm_deploy.conversion.plan_subject.PlanSubject`.
 
     Args:
         model: a plain model.
@@ -41,7 +41,7 @@ class ModuleSubject:
         self,
         model: nn.Module,
         probe: Probe,
-        method: AfterTraining,
+        method: PostTrainingMethod,
         example: Inputs,
         dynamic_shapes: Any = None,
     ) -> None:
@@ -70,7 +70,7 @@ class ModuleSubject:
         for name, palette in self._method.palettes(self._model, specs, calibration):
             yield name, self._probe.loss(name, torch.tensor(palette.decode()))
 
-    def weigh(self, target: str, specs: Specs) -> Weighed:
+    def weigh(self, target: str, specs: Specs) -> FileSizes:
         """By writing it to a folder that is removed again."""
         frozen = with_palettes(self._here, _stand_ins(self._here, specs))
         kind, options = target_named(target), _options(target)
@@ -81,7 +81,7 @@ class ModuleSubject:
                 frozen, self._example, path, dynamic_shapes=shapes, try_file=False, **options
             )
             palettes = kind.read_palettes(path)
-        return Weighed.of(written.ledger, palettes)
+        return FileSizes.of(written.ledger, palettes)
 
 
 def _stand_ins(model: nn.Module, specs: Specs) -> Iterable[tuple[str, Palette]]:
@@ -107,4 +107,4 @@ def _options(target: str) -> dict[str, Any]:
     """The option of ``convert`` that a version, as in "coreml:iOS17", stands for."""
     name, _, version = target.partition(":")
     kind = target_named(name)
-    return {kind.version_option: version} if version and isinstance(kind, Versioned) else {}
+    return {kind.version_option: version} if version and isinstance(kind, VersionedTarget) else {}

@@ -19,16 +19,16 @@ from dkm_deploy.conversion.recipe_check import check
 from dkm_deploy.conversion.registry import target_named
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.calibration import Calibration
-from dkm_deploy.model.inputs import Inputs, parted
+from dkm_deploy.model.inputs import Inputs, split_batch
 from dkm_deploy.model.metric import Metric
 from dkm_deploy.nn_utils.model_check import model_of
-from dkm_deploy.nn_utils.state_guard import random_state_kept
-from dkm_deploy.nn_utils.weights import plain
+from dkm_deploy.nn_utils.state_guard import keep_random_state
+from dkm_deploy.nn_utils.weights import with_plain_parameters
 from dkm_deploy.planning.candidates import DEFAULT, specs_of
 from dkm_deploy.planning.decision import Plan, decide
 from dkm_deploy.planning.module_subject import ModuleSubject
 from dkm_deploy.post_training.loss_probe import Probe
-from dkm_deploy.post_training.methods import AfterTraining, method_named
+from dkm_deploy.post_training.methods import PostTrainingMethod, method_named
 from dkm_deploy.recipe import PaletteSpec, Recipe
 
 
@@ -39,7 +39,7 @@ def plan(
     calibration: Calibration | None = None,
     metric: Metric | None = None,
     *,
-    method: str | AfterTraining = "kmeans",
+    method: str | PostTrainingMethod = "kmeans",
     candidates: Sequence[PaletteSpec] = DEFAULT,
     example_inputs: Inputs | None = None,
     dynamic_shapes: Any = None,
@@ -98,7 +98,7 @@ def plan(
     return details.recipe
 
 
-@random_state_kept()
+@keep_random_state()
 def plan_details(
     model: nn.Module,
     budget: str | int,
@@ -106,7 +106,7 @@ def plan_details(
     calibration: Calibration | None = None,
     metric: Metric | None = None,
     *,
-    method: str | AfterTraining = "kmeans",
+    method: str | PostTrainingMethod = "kmeans",
     candidates: Sequence[PaletteSpec] = DEFAULT,
     example_inputs: Inputs | None = None,
     dynamic_shapes: Any = None,
@@ -123,7 +123,7 @@ def plan_details(
         target_named(name)  # before anything is measured
     chosen = method_named(method)
     check(model, Recipe(PaletteSpec(1)))
-    model = plain(model)
+    model = with_plain_parameters(model)
     store = Cache(None if cache is None else path_of(cache, "cache"))
     probe = Probe(model, calibration, metric)
     example = _first(probe.samples[0]) if example_inputs is None else example_inputs
@@ -135,6 +135,6 @@ def plan_details(
 
 def _first(batch: Any) -> Inputs:
     """The inputs of the first sample of a batch."""
-    inputs, _ = parted(batch)
+    inputs, _ = split_batch(batch)
     one: Inputs = pytree.tree_map(lambda t: t[:1] if torch.is_tensor(t) and t.ndim else t, inputs)
     return one

@@ -13,17 +13,17 @@ from torch import Tensor
 from dkm_deploy._support.argument_checks import function
 from dkm_deploy._support.byte_sizes import bytes_of
 from dkm_deploy._support.measurement_cache import Cache
-from dkm_deploy._support.paths import existing, path_of
+from dkm_deploy._support.paths import existing_path, path_of
 from dkm_deploy.conversion.registry import planner_for
 from dkm_deploy.model.inputs import Inputs
 from dkm_deploy.model.metric import Metric
-from dkm_deploy.nn_utils.state_guard import random_state_kept
+from dkm_deploy.nn_utils.state_guard import keep_random_state
 from dkm_deploy.planning.candidates import DEFAULT, specs_of
 from dkm_deploy.planning.decision import Plan, decide
 from dkm_deploy.recipe import PaletteSpec
 
 
-@random_state_kept()
+@keep_random_state()
 def plan_file(
     path: str | Path,
     budget: str | int,
@@ -61,7 +61,7 @@ def plan_file(
     """
     budget_bytes, candidates = bytes_of(budget), specs_of(candidates)
     function("metric", metric)
-    path = existing(path)
+    path = existing_path(path)
     target = planner_for(path)
     store = Cache(None if cache is None else path_of(cache, "cache"))
     subject = target.subject(path, inputs, labels, metric)

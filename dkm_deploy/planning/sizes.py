@@ -17,7 +17,7 @@ from dkm_deploy._support.measurement_cache import Cache, digest
 from dkm_deploy._support.progress import track
 from dkm_deploy._version import __version__
 from dkm_deploy.clustering.layout import group_count
-from dkm_deploy.conversion.plan_subject import Item, Specs, Subject, Weighed
+from dkm_deploy.conversion.plan_subject import FileSizes, Item, PlanSubject, Specs
 from dkm_deploy.planning.candidates import Candidates
 from dkm_deploy.recipe import PaletteSpec
 
@@ -38,22 +38,22 @@ class Scales:
         cache: of what was weighed before.
     """
 
-    def __init__(self, subject: Subject, cache: Cache) -> None:
+    def __init__(self, subject: PlanSubject, cache: Cache) -> None:
         self.subject = subject
         self._cache = cache
         self._key = ("bytes", __version__, *subject.written_from)
 
-    def weigh(self, target: str, specs: Specs) -> Weighed:
+    def weigh(self, target: str, specs: Specs) -> FileSizes:
         """The file that ``target`` writes with palettes of ``specs``, and the rest dense."""
         key = digest((*self._key, target, sorted(specs.items(), key=lambda item: item[0])))
-        known = self._cache.take(key, Weighed)
+        known = self._cache.take(key, FileSizes)
         if known is None:
             known = self.subject.weigh(target, specs)
             self._cache.put(key, asdict(known))
         return known
 
 
-def predicted(scales: Scales, target: str, candidates: Candidates, console: Console) -> Sizes:
+def predict_sizes(scales: Scales, target: str, candidates: Candidates, console: Console) -> Sizes:
     """The byte model of a target.
 
     Raises:
@@ -112,7 +112,7 @@ def largest(models: Iterable[Sizes]) -> Sizes:
     return Sizes(max(m.fixed for m in models), items)
 
 
-def _dense_width(dense: Weighed, files: Iterable[Weighed], counts: Mapping[str, int]) -> float:
+def _dense_width(dense: FileSizes, files: Iterable[FileSizes], counts: Mapping[str, int]) -> float:
     """Bytes of a dense value, from the file in which palettes replace the most of them."""
     most = max(files, key=lambda file: sum(counts[name] for name in file.widths))
     return (dense.dense - most.dense) / sum(counts[name] for name in most.widths)

@@ -125,11 +125,11 @@ class Bins:
         counts = torch.bincount(place, minlength=self.count)
         return torch.where(counts > 0, sums / counts.clamp(min=1), middles)
 
-    def decoded(self) -> Tensor:
+    def decode(self) -> Tensor:
         """The weight with the value of its bin for each value."""
         return self.levels()[self.members()].to(self.weight.dtype)
 
-    def raised(self, bin_number: int) -> Tensor:
+    def raise_bin(self, bin_number: int) -> Tensor:
         """The weight with the members of one bin multiplied."""
         return torch.where(self.members() == bin_number, _RAISED * self.weight, self.weight)
 
@@ -168,7 +168,7 @@ class _Search:
         """Names, the largest weights first."""
         sizes = [weight.numel() for weight in weights.values()]
         losses = {
-            name: self._loss(name, Bins.first(weight, self._how.means).decoded())
+            name: self._loss(name, Bins.first(weight, self._how.means).decode())
             for name, weight in weights.items()
             if sizes.count(weight.numel()) > 1 and self._left
         }
@@ -182,7 +182,7 @@ class _Search:
         best, least = bins, float("inf")
         sensitivities: dict[tuple[float, float], float] = {}
         while self._left:
-            loss = self._loss(name, bins.decoded())
+            loss = self._loss(name, bins.decode())
             if loss <= least:
                 best, least = bins, loss
             if loss <= self._how.tolerance or bins.count == most or len(bins.edges) < 3:
@@ -190,8 +190,8 @@ class _Search:
             bins = bins.cut(self._most_sensitive(name, bins, sensitivities))
         else:
             best = _by_error(bins, most)
-        self._probe.keep(name, best.decoded())
-        self._key += [name, tensor_digest(best.decoded())]
+        self._probe.keep(name, best.decode())
+        self._key += [name, tensor_digest(best.decode())]
         return best
 
     def _most_sensitive(
@@ -203,7 +203,7 @@ class _Search:
         )
         for number, span in enumerate(spans):
             if span not in known and self._left:
-                known[span] = self._loss(name, bins.raised(number))
+                known[span] = self._loss(name, bins.raise_bin(number))
         losses = [known.get(span, float("-inf")) for span in spans]
         return losses.index(max(losses))
 

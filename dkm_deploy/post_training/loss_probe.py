@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from dkm_deploy.model.calibration import Calibration, batches, tensors_of
-from dkm_deploy.model.inputs import parted, to_device
+from dkm_deploy.model.inputs import split_batch, to_device
 from dkm_deploy.model.metric import Metric
-from dkm_deploy.post_training.output_loss import Yardstick
+from dkm_deploy.post_training.output_loss import OutputLoss
 
 
 class Probe:
@@ -40,8 +40,8 @@ class Probe:
         self.metric = metric
         self._device = next(self._model.parameters()).device
         self.samples: Sequence[Any] = list(batches(calibration))
-        self._inputs, labels = zip(*(parted(batch) for batch in self.samples), strict=True)
-        self._yardstick = Yardstick(self._run(), labels, metric)
+        self._inputs, labels = zip(*(split_batch(batch) for batch in self.samples), strict=True)
+        self._yardstick = OutputLoss(self._run(), labels, metric)
         self.baseline = self._yardstick.baseline
 
     @torch.no_grad()

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from torch import Tensor, nn
 
-from dkm_deploy._support.argument_checks import function, implementing
+from dkm_deploy._support.argument_checks import check_implements, function
 from dkm_deploy.clustering.kmeans_palette import cluster
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.calibration import Calibration
@@ -21,7 +21,7 @@ from dkm_deploy.training.loop.objective import Loss
 Palettes = Iterator[tuple[str, Palette]]
 
 
-class AfterTraining(Protocol):
+class PostTrainingMethod(Protocol):
     """A way to make palettes without a training loop; a frozen record of its options."""
 
     @property
@@ -66,11 +66,11 @@ class KMeans:
         """See :func:`dkm_deploy.clustering.kmeans_palette.cluster`."""
         if calibration is not None:
             raise DkmError("method kmeans looks at the weights alone; leave calibration out")
-        yield from _clustered(model, specs, {})
+        yield from _cluster_weights(model, specs, {})
 
 
 @dataclass(frozen=True)
-class Sensitive:
+class SensitiveKMeans:
     """K-means weighted by squared gradients, the diagonal of the Fisher information.
 
     So that the loss suffers least, to second order, where errors of different weights do not
@@ -104,10 +104,12 @@ class Sensitive:
                 "method sensitive weighs weights by gradients on calibration data: give "
                 "calibration=, batches of (inputs, labels) or of inputs"
             )
-        yield from _clustered(model, specs, squared_gradients(model, specs, calibration, self.loss))
+        yield from _cluster_weights(
+            model, specs, squared_gradients(model, specs, calibration, self.loss)
+        )
 
 
-def _clustered(
+def _cluster_weights(
     model: nn.Module, specs: Mapping[str, PaletteSpec], importance: Mapping[str, Tensor]
 ) -> Palettes:
     for name, spec in specs.items():
@@ -115,17 +117,17 @@ def _clustered(
         yield name, cluster(weight, spec, importance.get(name))
 
 
-METHODS: dict[str, AfterTraining] = {
+METHODS: dict[str, PostTrainingMethod] = {
     "kmeans": KMeans(),
-    "sensitive": Sensitive(),
+    "sensitive": SensitiveKMeans(),
     "bin_quant": BinQuant(),
 }
 
 
-def method_named(method: str | AfterTraining) -> AfterTraining:
+def method_named(method: str | PostTrainingMethod) -> PostTrainingMethod:
     """A method by its name, or itself."""
     if not isinstance(method, str):
-        return implementing("method", method, "palettes", METHODS)
+        return check_implements("method", method, "palettes", METHODS)
     if method not in METHODS:
         raise DkmError(
             f"no method after training is called {method!r}; there are {', '.join(METHODS)}"

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkm_deploy.errors import DkmError, reason_of
-from dkm_deploy.model.metric import Metric, accuracy, guessing, score
+from dkm_deploy.model.metric import Metric, accuracy, chance_warning, score
 
 Outputs = Sequence[Sequence[Tensor]]
 """Of each batch, in the order of the model."""
 
 
-class Yardstick:
+class OutputLoss:
     """Holds what is expected.
 
     Attributes:
@@ -37,12 +37,12 @@ class Yardstick:
     def __init__(self, expected: Outputs, labels: Sequence[Any], metric: Metric | None) -> None:
         self.metric = metric
         self._expected = expected
-        self._labels = None if metric is None else _joined(labels)
+        self._labels = None if metric is None else _join_labels(labels)
         self.baseline = None if metric is None else self._score(expected)
         if self.baseline is not None and not np.isfinite(self.baseline):
             raise DkmError(f"the metric of the model as it is is {self.baseline}")
         if metric is accuracy and self.baseline is not None and self._labels is not None:
-            odd = guessing(self.baseline, _first(expected), self._labels)
+            odd = chance_warning(self.baseline, _first(expected), self._labels)
             if odd:
                 raise DkmError(odd)
         if metric is None and not all(t.isfinite().all() for batch in expected for t in batch):
@@ -68,7 +68,7 @@ def _first(outputs: Outputs) -> NDArray[Any]:
     return np.concatenate([batch[0].cpu().numpy() for batch in outputs])
 
 
-def _joined(labels: Sequence[Any]) -> NDArray[Any]:
+def _join_labels(labels: Sequence[Any]) -> NDArray[Any]:
     if any(part is None for part in labels):
         raise DkmError("metric needs labels, and the calibration data has none: (inputs, labels)")
     try:

@@ -10,17 +10,17 @@ from dkm_deploy.conversion.recipe_check import check
 from dkm_deploy.model.calibration import Calibration
 from dkm_deploy.model.palettized import with_palettes
 from dkm_deploy.nn_utils.model_check import model_of
-from dkm_deploy.nn_utils.state_guard import random_state_kept
-from dkm_deploy.nn_utils.weights import plain
-from dkm_deploy.post_training.methods import AfterTraining, method_named
+from dkm_deploy.nn_utils.state_guard import keep_random_state
+from dkm_deploy.nn_utils.weights import with_plain_parameters
+from dkm_deploy.post_training.methods import PostTrainingMethod, method_named
 from dkm_deploy.recipe import PaletteSpec, Recipe
 
 
-@random_state_kept()
+@keep_random_state()
 def palettize(
     model: nn.Module,
     recipe: Recipe | PaletteSpec | int,
-    method: str | AfterTraining = "kmeans",
+    method: str | PostTrainingMethod = "kmeans",
     calibration: Calibration | None = None,
     *,
     targets: Sequence[str] = (),
@@ -33,7 +33,7 @@ def palettize(
         recipe: which weight gets which palette; a spec or a number of bits is for all.
         method: "kmeans", which looks at the weights alone; "sensitive", which weighs them by
             their squared gradients; "bin_quant", which asks the top-1 accuracy; or a record such
-            as ``dkm.Sensitive(loss=..)``.
+            as ``dkm.SensitiveKMeans(loss=..)``.
         calibration: for methods that look at more than weights: batches as :func:`dkm_deploy.fit`
             takes them, ``(inputs, labels)`` or the inputs alone; or all samples at once, a tensor
             or a mapping of keyword inputs. K-means takes none.
@@ -49,5 +49,5 @@ def palettize(
     """
     model, recipe, chosen = model_of(model), Recipe.of(recipe), method_named(method)
     specs = check(model, recipe, targets)
-    model = plain(model)
+    model = with_plain_parameters(model)
     return with_palettes(model, chosen.palettes(model, specs, calibration))

@@ -9,25 +9,25 @@ from typing import Any
 
 from torch import nn
 
-from dkm_deploy._support.atomic_files import check_writable, written_whole
-from dkm_deploy._support.paths import existing, path_of
+from dkm_deploy._support.atomic_files import atomic_path, check_writable
+from dkm_deploy._support.paths import existing_path, path_of
 from dkm_deploy.conversion.convert import check_written
-from dkm_deploy.conversion.registry import ledger, read_palettes, rewriter_for
+from dkm_deploy.conversion.registry import read_palettes, rewriter_for, size_breakdown
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.ledger import size_on_disk
 from dkm_deploy.model.checkpoint import dense_tensors, is_palettized, save
 from dkm_deploy.model.spec import calibration_batches, is_program, plain_model
-from dkm_deploy.nn_utils.state_guard import random_state_kept
-from dkm_deploy.nn_utils.weights import plain
+from dkm_deploy.nn_utils.state_guard import keep_random_state
+from dkm_deploy.nn_utils.weights import with_plain_parameters
 from dkm_deploy.palette import Palette
-from dkm_deploy.post_training.methods import AfterTraining, method_named
+from dkm_deploy.post_training.methods import PostTrainingMethod, method_named
 from dkm_deploy.post_training.output_correction.correct import correct_details
 from dkm_deploy.post_training.palettize import palettize
 from dkm_deploy.recipe import PaletteSpec, Recipe
 
 
 @dataclass(frozen=True)
-class Rewritten:
+class PalettizedFile:
     """A palettized file. ``os.fspath`` of it is its path.
 
     Attributes:
@@ -53,10 +53,10 @@ class Rewritten:
         return str(self.path)
 
 
-@random_state_kept()
+@keep_random_state()
 def palettize_file(
     path: str | Path, out: str | Path, recipe: Recipe | PaletteSpec | int, *, force: bool = False
-) -> Rewritten:
+) -> PalettizedFile:
     """Cluster the weights of a model file by k-means and write a file of the same kind.
 
     A ``.pt2`` file gives a checkpoint, as ``dkm.save`` writes it. Of other files the palettes are
@@ -78,17 +78,17 @@ def palettize_file(
     recipe, path, out = Recipe.of(recipe), path_of(path), path_of(out, "out")
     if is_program(path):
         return palettize_checkpoint(str(path), None, out, recipe, force=force)
-    path = existing(path)
+    path = existing_path(path)
     target = rewriter_for(path)
     if out.suffix not in target.suffixes:
         kinds = " or ".join(target.suffixes)
         raise DkmError(f"{out}: palettizing {path} gives a file with suffix {kinds}")
     _check_output(out, path, force=force)
-    with written_whole(out, force=force) as temporary:
+    with atomic_path(out, force=force) as temporary:
         done = target.palettize(path, temporary, recipe)
         check_written(target, done.palettes, temporary)
-    after = ledger(out).total_bytes
-    return Rewritten(out, done.palettes, done.dense, done.unchecked, done.bytes_before, after)
+    after = size_breakdown(out).total_bytes
+    return PalettizedFile(out, done.palettes, done.dense, done.unchecked, done.bytes_before, after)
 
 
 def palettize_checkpoint(
@@ -97,11 +97,11 @@ def palettize_checkpoint(
     out: Path,
     recipe: Recipe,
     *,
-    method: str | AfterTraining = "kmeans",
+    method: str | PostTrainingMethod = "kmeans",
     calibration: Path | None = None,
     correct: bool = False,
     force: bool = False,
-) -> Rewritten:
+) -> PalettizedFile:
     """Cluster the weights of a Python model or a program and write a packed checkpoint.
 
     Args:
@@ -113,7 +113,7 @@ def palettize_checkpoint(
         method: as :func:`dkm_deploy.palettize` takes it.
         calibration: safetensors file of inputs, and labels if known; for methods and a
             correction, which need it.
-        correct: whether to correct the outputs, see :func:`dkm_deploy.correct`.
+        correct: whether to correct the outputs, see :func:`dkm_deploy.correct_outputs`.
         force: replace what is at ``out``.
 
     Raises:
@@ -125,25 +125,25 @@ def palettize_checkpoint(
             f"{out}: palettizing a PyTorch model gives a checkpoint with suffix .safetensors; "
             "for other files there is dkm-deploy convert"
         )
-    source = existing(weights or model)
+    source = existing_path(weights or model)
     _check_output(out, source, force=force)
     if weights is not None and is_palettized(weights):
         raise DkmError(f"{weights}: palettized already; start from the plain checkpoint")
-    original = plain(plain_model(model, weights).model)
+    original = with_plain_parameters(plain_model(model, weights).model)
     data = None if calibration is None else list(calibration_batches(calibration, original))
-    frozen, left = _palettized(original, recipe, method, data, correct=correct)
+    frozen, left = _palettize_original(original, recipe, method, data, correct=correct)
     save(frozen, out, force=force)
     dense = recipe.assign(original).dense.items()
     high_rank = {name: reason for name, reason in dense if original.get_parameter(name).ndim > 1}
     tensors = dense_tensors(original).values()  # beside them a program has a graph, and inputs
     before = sum(t.nbytes for t in tensors) if weights is None else size_on_disk(weights)
-    return Rewritten(out, read_palettes(out), high_rank, (), before, size_on_disk(out), left)
+    return PalettizedFile(out, read_palettes(out), high_rank, (), before, size_on_disk(out), left)
 
 
-def _palettized(
+def _palettize_original(
     original: nn.Module,
     recipe: Recipe,
-    method: str | AfterTraining,
+    method: str | PostTrainingMethod,
     data: Sequence[Any] | None,
     *,
     correct: bool,
@@ -153,7 +153,7 @@ def _palettized(
         return palettize(original, recipe, method, data), {}
     frozen = palettize(original, recipe, method, data if method_named(method).calibrated else None)
     done = correct_details(frozen, original, data)
-    return done.model, done.left
+    return done.model, done.unchanged
 
 
 def _check_output(out: Path, source: Path, *, force: bool) -> None:

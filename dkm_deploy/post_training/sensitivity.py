@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.calibration import Calibration, batches, outputs_of, samples_in
-from dkm_deploy.model.inputs import parted, to_device
+from dkm_deploy.model.inputs import split_batch, to_device
 from dkm_deploy.training.loop.objective import Loss, Objective
 
 
@@ -76,10 +76,10 @@ def _value(
     model: nn.Module, batch: Any, loss: Loss | None, generator: torch.Generator, number: int
 ) -> Tensor:
     """What is differentiated: a scalar."""
-    inputs, labels = parted(batch)
+    inputs, labels = split_batch(batch)
     outputs = outputs_of(model, inputs, number)
     if loss is None and labels is None:
-        value = _signed(outputs, generator)
+        value = _random_signs(outputs, generator)
     else:
         value = Objective(loss, None, 1.0, 1.0, -1).on_labels(outputs, labels)
     if not value.requires_grad:
@@ -87,7 +87,7 @@ def _value(
     return value
 
 
-def _signed(outputs: Any, generator: torch.Generator) -> Tensor:
+def _random_signs(outputs: Any, generator: torch.Generator) -> Tensor:
     tensors = [t for t in pytree.tree_leaves(outputs) if torch.is_tensor(t)]
     total = torch.zeros((), device=generator.device)
     for output in (t.float() for t in tensors if t.is_floating_point()):

@@ -21,11 +21,11 @@ def sentence(cost: Mapping[str, Any] | None) -> str:
     """All figures in one sentence, with their ratios to the dense file; empty without figures."""
     if cost is None:
         return ""
-    parts = [f"{words.lower()} {_told(cost, key)}" for key, words in FIGURES.items()]
+    parts = [f"{words.lower()} {_cost_text(cost, key)}" for key, words in FIGURES.items()]
     return f"{', '.join(parts)}; {measured_how(cost)}"
 
 
-def _told(cost: Mapping[str, Any], key: str) -> str:
+def _cost_text(cost: Mapping[str, Any], key: str) -> str:
     ratio = cost["ratios"].get(key)
     shown = amount(key, cost["file"][key])
     return shown if ratio is None else f"{shown} ({text.times(ratio)})"

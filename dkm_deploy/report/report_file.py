@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from dkm_deploy._support.argument_checks import integer, real
-from dkm_deploy._support.paths import reading
-from dkm_deploy._support.records import Written, from_json
+from dkm_deploy._support.paths import translate_read_errors
+from dkm_deploy._support.records import WrittenAs, from_json
 from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.validation.check import Status
 
@@ -17,14 +17,16 @@ _LARGEST = 1e100
 
 _Figure = Annotated[
     float,
-    Written(
+    WrittenAs(
         lambda value: float(real("figure", value, least=-_LARGEST, most=_LARGEST)),
         "a number that can be drawn, at most 1e+100",
     ),
 ]
 _Bytes = Annotated[
     int,
-    Written(lambda value: integer("size", value, 1, int(_LARGEST)), "an integer from 1 to 1e+100"),
+    WrittenAs(
+        lambda value: integer("size", value, 1, int(_LARGEST)), "an integer from 1 to 1e+100"
+    ),
 ]
 
 
@@ -108,7 +110,7 @@ def read_report(path: Path) -> ReportFile:
     path = path / INSIDE if path.is_dir() else path
     if not path.is_file():
         raise MissingFileError(f"{path}: no such report; a golden bundle would have bundle.json")
-    with reading(path):
+    with translate_read_errors(path):
         content = path.read_bytes()
     try:
         return from_json(content, ReportFile, more_keys=True)

@@ -177,9 +177,9 @@ def figures_of(point: Point) -> list[str]:
     """Bytes, ratio, bits a weight, score and latency of a file, as text."""
     latency = None if point.latency_s is None else 1e3 * point.latency_s
     return [
-        text.whole(point.size_bytes),
+        text.count_text(point.size_bytes),
         text.ratio(point.size_ratio),
-        text.fixed(point.bits_per_weight, 2),
+        text.fixed_text(point.bits_per_weight, 2),
         text.score(point.score),
         text.figure(latency),
     ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 from typing import Any
 
-from dkm_deploy.report.text import figure, fixed, percent, plural, ratio, whole
+from dkm_deploy.report.text import count_text, figure, fixed_text, percent, plural, ratio
 from dkm_deploy.validation.check import Status
 
 
@@ -27,7 +27,7 @@ def headline(report: Mapping[str, Any]) -> str:
     failed, skipped = reasons(report, Status.FAILED), reasons(report, Status.SKIPPED)
     if state(report) == Status.SKIPPED:
         checks = [check for model in report["models"] for check in model["checks"]]
-        wanting = sum(lacking(report, check) for check in checks)
+        wanting = sum(lacks_check(report, check) for check in checks)
         if not (reasons(report, Status.PASSED) and wanting):
             return "Nothing was checked"
         return f"Not passed: {plural(wanting, 'required check')} skipped"
@@ -35,7 +35,7 @@ def headline(report: Mapping[str, Any]) -> str:
     return verdict + (f", {plural(len(skipped), 'check')} skipped" if skipped else "")
 
 
-def lacking(report: Mapping[str, Any], check: Mapping[str, Any]) -> bool:
+def lacks_check(report: Mapping[str, Any], check: Mapping[str, Any]) -> bool:
     """Whether a check was skipped and the report has not passed for want of it."""
     among = report.get("required")
     required = check["name"] in among if isinstance(among, list) else bool(among)
@@ -86,18 +86,18 @@ def sizes(model: Mapping[str, Any]) -> str:
     size = model["size_bytes"]
     if size is None:
         return ""
-    parts = [f"{whole(size)} bytes"]
+    parts = [f"{count_text(size)} bytes"]
     if model["size_ratio"] is not None:
         halved = ratio(model["half_ratio"])
         parts[0] += f", {ratio(model['size_ratio'])} under the original, {halved} under its fp16"
     if model["deflated_bytes"] is not None:
-        parts.append(f"{whole(model['deflated_bytes'])} after deflate")
+        parts.append(f"{count_text(model['deflated_bytes'])} after deflate")
     ideal = model["ideal_bytes"]
     if ideal is not None:
         over = percent((size - ideal) / ideal, 1) if ideal else "all of it"
-        parts.append(f"weights alone {whole(ideal)} (the file is {over} over)")
+        parts.append(f"weights alone {count_text(ideal)} (the file is {over} over)")
     if model["bits_per_weight"] is not None:
-        parts.append(f"{fixed(model['bits_per_weight'], 2)} bits per palettized weight")
+        parts.append(f"{fixed_text(model['bits_per_weight'], 2)} bits per palettized weight")
     return "; ".join(parts)
 
 

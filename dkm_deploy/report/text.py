@@ -7,7 +7,7 @@ from collections.abc import Iterable
 DASH = "-"
 
 
-def whole(value: int | None) -> str:
+def count_text(value: int | None) -> str:
     """A count or bytes, with thousands separators: ``1,234,567``."""
     return DASH if value is None else f"{value:,}"
 
@@ -26,7 +26,7 @@ def score(value: float | None) -> str:
     return f"{value:,.2f}" if value == 0 or abs(value) >= 10 else f"{value:#.4g}"
 
 
-def fixed(value: float | None, decimals: int) -> str:
+def fixed_text(value: float | None, decimals: int) -> str:
     """A figure with so many decimals."""
     return DASH if value is None else f"{value:,.{decimals}f}"
 

@@ -57,24 +57,24 @@ class Stateful(Session, Protocol):
 class Interface(Protocol):
     """How inputs and outputs of a model become those of a file, and back."""
 
-    def given(self, arrays: Arrays) -> Arrays:
+    def to_file_inputs(self, arrays: Arrays) -> Arrays:
         """The file's inputs. Raises NotTakenError if there are none for these."""
         ...
 
-    def made(self, outputs: Arrays) -> dict[str, NDArray[Any]]:
+    def to_model_outputs(self, outputs: Arrays) -> dict[str, NDArray[Any]]:
         """The model's outputs. Raises WrongLabelError if they contradict each other."""
         ...
 
 
 @runtime_checkable
-class Translated(Session, Protocol):
+class TranslatingSession(Session, Protocol):
     """A session of a file that may take and give other things than the model does."""
 
     interface: Interface
 
 
 @runtime_checkable
-class Batched(Protocol):
+class BatchedSession(Protocol):
     """A session or probe of a file that may allow some numbers of samples at a time, not others."""
 
     batches: tuple[tuple[int, int | None], ...]
@@ -121,14 +121,14 @@ class Tap:
     """
 
     weight: str
-    taken: str
-    made: str
+    input: str
+    output: str
 
 
 class Dump(Session, Protocol):
     """A session whose outputs are the values at some taps, and no others of the file."""
 
-    def lost(self) -> str | None:
+    def overflow_text(self) -> str | None:
         """What the last run first lost to an overflow, in words; None if nothing, or unknown."""
         ...
 
@@ -165,7 +165,7 @@ class RunsInFloat32(Runtime, Protocol):
 
 
 @runtime_checkable
-class Costed(Runtime, Protocol):
+class TimedRuntime(Runtime, Protocol):
     """A runtime whose files can be timed in a process that imports nothing else."""
 
     bare: Path
@@ -194,10 +194,10 @@ def runtime_for(path: Path) -> Runtime:
     raise DkmError(f"{path}: nothing here runs {path.suffix!r} files. {reasons}".rstrip(". "))
 
 
-def timed_runtime(path: Path) -> Costed:
+def timed_runtime(path: Path) -> TimedRuntime:
     """The runtime of ``path``, if its cost can be measured. Raises DkmError if it cannot."""
     runtime = runtime_for(path)
-    if isinstance(runtime, Costed):
+    if isinstance(runtime, TimedRuntime):
         return runtime
     raise DkmError(
         f"{path}: {runtime.name} does not tell what a device takes: measure it there, such as "

@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.model.inputs import Inputs, arguments, arrays_in, spelled
-from dkm_deploy.model.run import BLOCK, Outputs, joined, joined_steps
+from dkm_deploy.model.inputs import Inputs, arguments, arrays_in, exported_name
+from dkm_deploy.model.run import BLOCK, Outputs, join_batches, join_steps
 from dkm_deploy.model.samples import sample_count, share_samples
 from dkm_deploy.model.steps import Steps
-from dkm_deploy.runtimes import Arrays, Batched, Probe, Session, Stateful, Translated
+from dkm_deploy.runtimes import Arrays, BatchedSession, Probe, Session, Stateful, TranslatingSession
 from dkm_deploy.runtimes.batch_sizes import largest_batch, smallest_batch
 
 
@@ -33,7 +33,7 @@ def run_file(session: Session, inputs: Inputs | Steps) -> Outputs:
         DkmError: names, shapes or the number of samples do not fit the file.
     """
     if isinstance(inputs, Steps):
-        return joined_steps(list(_stepped(session, inputs)))
+        return join_steps(list(_run_steps(session, inputs)))
     arrays = named_arrays(session, inputs)
     count = sample_count(inputs)
     batch = fixed_batch(session) if share_samples(inputs) else count
@@ -41,14 +41,14 @@ def run_file(session: Session, inputs: Inputs | Steps) -> Outputs:
         check_batches(count, batch)
     else:
         # As many as the model is run on: samples of one batch may depend on each other.
-        allowed = session.batches if isinstance(session, Batched) else ()
+        allowed = session.batches if isinstance(session, BatchedSession) else ()
         batch = largest_batch(allowed, count, BLOCK)
     if batch == count:
         return _outputs(session, arrays)
-    return joined([_outputs(session, part) for part in cut(arrays, count, batch)])
+    return join_batches([_outputs(session, part) for part in cut(arrays, count, batch)])
 
 
-def _stepped(session: Session, steps: Steps) -> Iterator[Outputs]:
+def _run_steps(session: Session, steps: Steps) -> Iterator[Outputs]:
     state = session.make_state() if isinstance(session, Stateful) and session.states else None
     for step in steps:
         yield _outputs(session, named_arrays(session, step), state)
@@ -76,7 +76,7 @@ def fixed_batch(session: Session | Probe) -> int | None:
 def least_batch(session: Session | Probe) -> int:
     """How many samples a file takes at a time, at least."""
     fixed = fixed_batch(session)
-    if fixed is None and isinstance(session, Batched):
+    if fixed is None and isinstance(session, BatchedSession):
         return smallest_batch(session.batches)
     return fixed or 1
 
@@ -86,7 +86,11 @@ def _outputs(session: Session, arrays: Arrays, state: Any = None) -> Outputs:
         outputs = session.run(arrays, state=state)
     else:
         outputs = session.run(arrays)
-    return session.interface.made(outputs) if isinstance(session, Translated) else outputs
+    return (
+        session.interface.to_model_outputs(outputs)
+        if isinstance(session, TranslatingSession)
+        else outputs
+    )
 
 
 def named_arrays(session: Session, inputs: Inputs) -> Arrays:
@@ -110,10 +114,14 @@ def named_arrays(session: Session, inputs: Inputs) -> Arrays:
             raise DkmError(f"{len(named)} inputs given; the file takes {', '.join(names)}")
         named = dict(zip(names, named.values(), strict=True))
     elif named.keys() != set(names):
-        known = {spelled(name): name for name in names}
-        named = {known.get(spelled(name), name): value for name, value in named.items()}
+        known = {exported_name(name): name for name in names}
+        named = {known.get(exported_name(name), name): value for name, value in named.items()}
     arrays = {name: _array(value) for name, value in named.items()}
-    return session.interface.given(arrays) if isinstance(session, Translated) else arrays
+    return (
+        session.interface.to_file_inputs(arrays)
+        if isinstance(session, TranslatingSession)
+        else arrays
+    )
 
 
 def _array(value: Tensor | NDArray[Any]) -> NDArray[Any]:

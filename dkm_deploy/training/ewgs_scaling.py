@@ -11,16 +11,18 @@ import torch
 from torch import Tensor, nn
 
 from dkm_deploy.errors import DkmError, reason_of
-from dkm_deploy.nn_utils.state_guard import eval_mode, random_state_kept, rewound
-from dkm_deploy.training.fsdp import whole
-from dkm_deploy.training.methods.protocol import Learned
-from dkm_deploy.training.prepare import Attached, require_attached
+from dkm_deploy.nn_utils.state_guard import eval_mode, keep_random_state, rewind_state
+from dkm_deploy.training.fsdp import gather
+from dkm_deploy.training.methods.protocol import LearnedLevelsMethod
+from dkm_deploy.training.prepare import PreparedWeight, require_prepared
 
 _LARGE = 3  # standard deviations: the size that a large gradient has
 
 
-@random_state_kept()
-def ewgs_delta(model: nn.Module, loss: Callable[[], Tensor], *, seed: int = 0) -> dict[str, float]:
+@keep_random_state()
+def update_ewgs_scaling(
+    model: nn.Module, loss: Callable[[], Tensor], *, seed: int = 0
+) -> dict[str, float]:
     """Set the delta of every weight of a model that trains with EWGS.
 
     ``delta = max(0, Tr(H) / N / G)`` (Lee, Kim and Ham, CVPR 2021, section 3.3): H is the Hessian
@@ -42,12 +44,12 @@ def ewgs_delta(model: nn.Module, loss: Callable[[], Tensor], *, seed: int = 0) -
         DkmError: a weight trains with another method, or the loss cannot be differentiated twice
             or is not finite.
     """
-    layers = require_attached(model)
+    layers = require_prepared(model)
     for layer in layers:
-        if not isinstance(layer.soft.method, Learned):
+        if not isinstance(layer.soft.method, LearnedLevelsMethod):
             raise DkmError(f"{layer.name}: its method is {layer.soft.method}, which has no delta")
     levels = [_levels(layer) for layer in layers]
-    with _held(model, layers, levels):
+    with _with_levels(model, layers, levels):
         gradients, curvatures = _derivatives(loss, levels, seed)
     found = {
         layer.name: _delta(layer.name, *pair)
@@ -58,19 +60,21 @@ def ewgs_delta(model: nn.Module, loss: Callable[[], Tensor], *, seed: int = 0) -
     return found
 
 
-def _levels(layer: Attached) -> Tensor:
+def _levels(layer: PreparedWeight) -> Tensor:
     """Of each weight, from 0 to 1; a leaf ``(groups, count, 1)``."""
     with torch.no_grad():
-        assigned = layer.soft.assigned(layer.soft.vectors(whole(layer.weight)))
+        assigned = layer.soft.assign(layer.soft.vectors(gather(layer.weight)))
         levels = assigned.unsqueeze(-1).to(torch.float32) / ((1 << layer.soft.spec.bits) - 1)
     return levels.requires_grad_()
 
 
 @contextmanager
-def _held(model: nn.Module, layers: Sequence[Attached], levels: Sequence[Tensor]) -> Iterator[None]:
+def _with_levels(
+    model: nn.Module, layers: Sequence[PreparedWeight], levels: Sequence[Tensor]
+) -> Iterator[None]:
     """The model in eval mode, with these levels for its weights."""
     try:
-        with eval_mode(model), rewound(model):
+        with eval_mode(model), rewind_state(model):
             for layer, held in zip(layers, levels, strict=True):
                 layer.soft.held = held
             yield

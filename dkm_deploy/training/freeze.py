@@ -8,9 +8,9 @@ from torch.nn.utils import parametrize
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.palettized import install
-from dkm_deploy.nn_utils.copies import independent_copy, unwrapped
+from dkm_deploy.nn_utils.copies import independent_copy, unwrap
 from dkm_deploy.nn_utils.weights import bake, put
-from dkm_deploy.training.prepare import attached, require_attached
+from dkm_deploy.training.prepare import prepared_weights, require_prepared
 
 
 def freeze(model: nn.Module) -> nn.Module:
@@ -24,9 +24,9 @@ def freeze(model: nn.Module) -> nn.Module:
     Raises:
         DkmError: the model is not prepared, or a weight holds NaN or infinity.
     """
-    require_attached(model)
-    frozen = independent_copy(unwrapped(model))
-    for layer in list(attached(frozen)):
+    require_prepared(model)
+    frozen = independent_copy(unwrap(model))
+    for layer in list(prepared_weights(frozen)):
         weight, above = layer.weight.detach(), layer.above
         if not torch.isfinite(weight).all():
             raise DkmError(f"{layer.name}: the weights hold NaN or infinity; training diverged")
@@ -46,9 +46,9 @@ def soft_copy(model: nn.Module) -> nn.Module:
 
     For measuring what the training loop sees beside what :func:`freeze` gives.
     """
-    require_attached(model)
-    soft_model = independent_copy(unwrapped(model)).eval()
-    for layer in list(attached(soft_model)):
+    require_prepared(model)
+    soft_model = independent_copy(unwrap(model)).eval()
+    for layer in list(prepared_weights(soft_model)):
         above, soft = layer.above, nn.Parameter(layer.soft.soft(layer.weight.detach())[0])
         for place, parametrizations in zip(layer.places, above, strict=True):
             put(place, soft)

@@ -8,7 +8,7 @@ from torch import Tensor
 from dkm_deploy.nn_utils.sharded import is_sharded
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather(tensor: Tensor) -> Tensor:
     """A parameter or gradient that FSDP2 has sharded, gathered from all processes."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 

@@ -14,26 +14,26 @@ from torch.nn.utils.parametrize import ParametrizationList
 from dkm_deploy._support.argument_checks import integer
 from dkm_deploy.conversion.recipe_check import check
 from dkm_deploy.errors import DkmError
-from dkm_deploy.nn_utils.copies import unwrapped
+from dkm_deploy.nn_utils.copies import unwrap
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.weights import (
     Place,
     Weight,
     as_parametrization,
-    computed,
+    chain_output,
     is_nested,
     originals,
     weights,
 )
 from dkm_deploy.recipe import PaletteSpec, Recipe
-from dkm_deploy.training.fsdp import overwrite, shard, whole
-from dkm_deploy.training.methods.protocol import AnyMethod, Snapping
+from dkm_deploy.training.fsdp import gather, overwrite, shard
+from dkm_deploy.training.methods.protocol import AnyMethod, SnappingMethod
 from dkm_deploy.training.methods.registry import method_named
 from dkm_deploy.training.soft_palette import SoftPalette
 
 
 @dataclass(frozen=True)
-class Attached:
+class PreparedWeight:
     """One prepared weight.
 
     Attributes:
@@ -58,7 +58,7 @@ class Attached:
         """What the palette clusters: the parameter, or what is computed of it; then detached."""
         if not self.is_stacked:
             return self.parameters[0]
-        return computed(self._chain, list(self._chain).index(self.soft))
+        return chain_output(self._chain, list(self._chain).index(self.soft))
 
     @property
     def above(self) -> list[list[nn.Module]]:
@@ -102,7 +102,7 @@ def prepare(
     """
     model, recipe, chosen = model_of(model), Recipe.of(recipe), method_named(method)
     _check_trainable(model)
-    specs, found = check(model, recipe, targets), weights(unwrapped(model))
+    specs, found = check(model, recipe, targets), weights(unwrap(model))
     softs = {name: _soft(name, found[name], spec, chosen, recipe) for name, spec in specs.items()}
     for name, soft in softs.items():
         soft.train(model.training)
@@ -120,7 +120,7 @@ def _soft(
             f"{name}: it was made in inference mode and cannot be trained; prepare a copy of the "
             "model, copy.deepcopy(model)"
         )
-    if weight.is_stacked and isinstance(method, Snapping):
+    if weight.is_stacked and isinstance(method, SnappingMethod):
         raise DkmError(
             f"{name}: a norm, a mask or a parametrization computes it, so that gwk cannot move it "
             "onto centroids; take that away first or choose another method"
@@ -145,10 +145,10 @@ def _check_trainable(model: nn.Module) -> None:
         )
 
 
-def attached(model: nn.Module) -> Iterator[Attached]:
+def prepared_weights(model: nn.Module) -> Iterator[PreparedWeight]:
     """Every prepared weight of a model, tied ones once."""
-    found: dict[int, Attached] = {}
-    for prefix, module in unwrapped(model).named_modules():
+    found: dict[int, PreparedWeight] = {}
+    for prefix, module in unwrap(model).named_modules():
         if not parametrize.is_parametrized(module):
             continue
         for attribute, chain in cast(nn.ModuleDict, module.parametrizations).items():
@@ -156,12 +156,12 @@ def attached(model: nn.Module) -> Iterator[Attached]:
             soft = next((one for one in chain if isinstance(one, SoftPalette)), None)
             if soft is not None:
                 name = f"{prefix}.{attribute}" if prefix else attribute
-                known = found.get(id(soft)) or Attached(name, originals(chain), soft, ())
+                known = found.get(id(soft)) or PreparedWeight(name, originals(chain), soft, ())
                 found[id(soft)] = replace(known, places=(*known.places, (module, attribute)))
     yield from found.values()
 
 
-def advance(model: nn.Module, steps: int = 1) -> None:
+def step(model: nn.Module, steps: int = 1) -> None:
     """Count training steps; call it once after each step of the optimiser, before ``zero_grad``.
 
     Moves the temperature along the recipe's schedule, snaps the weights where the method does, and
@@ -171,7 +171,7 @@ def advance(model: nn.Module, steps: int = 1) -> None:
         DkmError: the model is not prepared, a weight has become NaN or infinite (which, and at
             which step), or the method needs gradients and none is there.
     """
-    layers = require_attached(model)
+    layers = require_prepared(model)
     steps = integer("steps", steps, 1)
     _check_gradients(layers)
     for layer in layers:
@@ -183,34 +183,34 @@ def advance(model: nn.Module, steps: int = 1) -> None:
                 f"{layer.name}: the weights hold NaN or infinity after step {step}; go back to a "
                 "checkpoint and lower the learning rate or clip gradients"
             )
-        moved = layer.soft.advance(whole(weight).detach(), steps, _gradient(layer))
+        moved = layer.soft.advance(gather(weight).detach(), steps, _gradient(layer))
         if moved is not None:
             overwrite(weight, moved)
 
 
-def _check_gradients(layers: Sequence[Attached]) -> None:
+def _check_gradients(layers: Sequence[PreparedWeight]) -> None:
     """Refuse a loop that clears gradients before a method that snaps has seen the first."""
-    snapping = [layer for layer in layers if isinstance(layer.soft.method, Snapping)]
+    snapping = [layer for layer in layers if isinstance(layer.soft.method, SnappingMethod)]
     if not snapping or int(snapping[0].soft.step):
         return
     gradients = (layer.weight.grad for layer in snapping)
     if not any(gradient is not None and shard(gradient).any() for gradient in gradients):
         raise DkmError(
             f"{snapping[0].name}: {snapping[0].soft.method} needs gradients, and no weight has "
-            "one; call dkm.advance after optimizer.step() and before zero_grad()"
+            "one; call dkm.step after optimizer.step() and before zero_grad()"
         )
 
 
-def _gradient(layer: Attached) -> Tensor | None:
+def _gradient(layer: PreparedWeight) -> Tensor | None:
     """The whole gradient for a method that asks for it; FSDP2 must gather it."""
-    if not isinstance(layer.soft.method, Snapping) or layer.weight.grad is None:
+    if not isinstance(layer.soft.method, SnappingMethod) or layer.weight.grad is None:
         return None
-    return whole(layer.weight.grad)
+    return gather(layer.weight.grad)
 
 
-def require_attached(model: nn.Module) -> list[Attached]:
+def require_prepared(model: nn.Module) -> list[PreparedWeight]:
     """The prepared weights. Raises DkmError if there are none."""
-    layers = list(attached(model_of(model)))
+    layers = list(prepared_weights(model_of(model)))
     if not layers:
         raise DkmError("the model has no prepared weights; call dkm.prepare(model, recipe) first")
     return layers

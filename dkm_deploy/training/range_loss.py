@@ -8,12 +8,12 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from dkm_deploy.clustering.range_penalties import beyond, largest, soft_span
+from dkm_deploy.clustering.range_penalties import largest, overshoot_penalty, soft_span
 from dkm_deploy.conversion.recipe_check import check
 from dkm_deploy.errors import DkmError
-from dkm_deploy.nn_utils.copies import unwrapped
+from dkm_deploy.nn_utils.copies import unwrap
 from dkm_deploy.nn_utils.model_check import model_of
-from dkm_deploy.nn_utils.weights import used, weights
+from dkm_deploy.nn_utils.weights import used_weight, weights
 from dkm_deploy.recipe import PaletteSpec, Recipe
 
 RangeKind = Literal["l_inf", "margin", "soft_min_max"]
@@ -51,7 +51,7 @@ class RangeLoss(nn.Module):
         super().__init__()
         if kind not in get_args(RangeKind):
             raise DkmError(f"kind is {kind!r}; it must be one of {', '.join(get_args(RangeKind))}")
-        found = weights(unwrapped(model_of(model)))
+        found = weights(unwrap(model_of(model)))
         # By place: FSDP2 puts other parameters there. In a tuple no module becomes part of this.
         self._places = tuple(found[name].places[0] for name in check(model, recipe))
         if not self._places:
@@ -65,12 +65,12 @@ class RangeLoss(nn.Module):
         """The sum over the weights, a scalar; in the weights' units."""
         if self.kind == "l_inf":
             return torch.stack([largest(weight) for weight in self._weights()]).sum()
-        penalty = beyond if self.kind == "margin" else soft_span
+        penalty = overshoot_penalty if self.kind == "margin" else soft_span
         pairs = zip(self._weights(), self.learned, strict=True)
         return torch.stack([penalty(weight, number) for weight, number in pairs]).sum()
 
     def _weights(self) -> list[Tensor]:
-        return [used(place) for place in self._places]
+        return [used_weight(place) for place in self._places]
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from dkm_deploy.clustering.dkm.collapse import carried, variances
+from dkm_deploy.clustering.dkm.collapse import next_start, variances
 from dkm_deploy.clustering.kmeans.kmeans import assign, kmeans
 from dkm_deploy.clustering.layout import (
     channel_scale,
@@ -20,9 +20,9 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils.weights import OwnParametrization
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import PaletteSpec, Schedule
-from dkm_deploy.training.fsdp import whole
-from dkm_deploy.training.methods.protocol import AnyMethod, Learned, Snapping
-from dkm_deploy.training.temperature import easing
+from dkm_deploy.training.fsdp import gather
+from dkm_deploy.training.methods.protocol import AnyMethod, LearnedLevelsMethod, SnappingMethod
+from dkm_deploy.training.temperature import easing_factor
 
 _SAMPLE = 1 << 12  # vectors in which enough distinct ones are sought first
 _FREE = 1e-6  # of the usual scale: channels that do not exceed it count as zeros
@@ -49,7 +49,7 @@ class SoftPalette(OwnParametrization):
             centroids and the temperature are in units of it.
         centroids: ``(groups, 2**bits, cluster_dim)``, where the next forward pass starts.
         started: where the last one did, for activation checkpointing, which repeats it.
-        step: counted by ``dkm.advance``.
+        step: counted by ``dkm.step``.
         eased: factor on the method's temperature, below 1 where that would merge centroids.
         cooling: factor on the temperature, from the schedule.
         first_gap: soft-hard gap at step 0, for a schedule that anneals it.
@@ -91,12 +91,12 @@ class SoftPalette(OwnParametrization):
         precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
         self.register_parameter("learned", None)
         self.register_buffer("scaling", None)
-        if isinstance(method, Learned):
+        if isinstance(method, LearnedLevelsMethod):
             self.learned = nn.Parameter(method.start(precise, 1 << spec.bits))
             self.scaling = zero + method.scaling
             self.register_buffer("centroids", self.levels())
         else:
-            masses = self._counted(weight.detach())
+            masses = self._masses(weight.detach())
             self.register_buffer("centroids", kmeans(precise, 1 << spec.bits, weights=masses))
         self.register_buffer("started", self.centroids.clone())
         self.register_buffer("step", zero.to(torch.int64))
@@ -105,11 +105,11 @@ class SoftPalette(OwnParametrization):
         self.register_buffer("first_gap", zero.clone())
         self.register_buffer("repaired", zero.to(torch.int64))
         self.register_buffer("importance", None)
-        if isinstance(method, Snapping):
+        if isinstance(method, SnappingMethod):
             self.importance = torch.zeros_like(weight.detach(), dtype=precise.dtype)
-        if not isinstance(method, Learned):
+        if not isinstance(method, LearnedLevelsMethod):
             end = schedule.end if schedule and schedule.end else 1.0
-            self.eased.fill_(easing(method, vectors, self.centroids, spec, end))
+            self.eased.fill_(easing_factor(method, vectors, self.centroids, spec, end))
         if schedule is not None and schedule.gap is not None:
             self.first_gap.fill_(self.gap(weight.detach()))
 
@@ -118,7 +118,7 @@ class SoftPalette(OwnParametrization):
         scaled = weight if self.scale is None else over_scale(weight, self.scale.to(weight.dtype))
         return to_vectors(scaled, self.spec)
 
-    def _counted(self, weight: Tensor) -> Tensor | None:
+    def _masses(self, weight: Tensor) -> Tensor | None:
         """The mass of each of the vectors' values, 0 in channels of zeros; None is 1 each."""
         if self.scale is None or (channel_scale(weight) > 0).all():
             return None
@@ -154,16 +154,16 @@ class SoftPalette(OwnParametrization):
             start: centroids to start from; the next forward pass's if left out.
         """
         vectors = self.vectors(weight)
-        if isinstance(self.method, Learned):
+        if isinstance(self.method, LearnedLevelsMethod):
             scaling = cast("Tensor", self.scaling)
-            seen = self.method.quantised(vectors, self._learned(), 1 << self.spec.bits, scaling)
-            return self._trained(self._weight(seen, weight), weight), self.levels()
+            seen = self.method.quantize(vectors, self._learned(), 1 << self.spec.bits, scaling)
+            return self._keep_zero_channels(self._weight(seen, weight), weight), self.levels()
         start = self.centroids if start is None else start
         tau = self.tau(variances(vectors))
         softened, centroids = self.method.soften(vectors, start, tau)
-        return self._trained(self._weight(softened, weight), weight), centroids
+        return self._keep_zero_channels(self._weight(softened, weight), weight), centroids
 
-    def _trained(self, soft: Tensor, weight: Tensor) -> Tensor:
+    def _keep_zero_channels(self, soft: Tensor, weight: Tensor) -> Tensor:
         """The soft weight, but for channels of zeros, which would have no gradient."""
         scale = self._scale_now(weight)
         return soft if scale is None else torch.where(scale > 0, soft, weight)
@@ -171,27 +171,27 @@ class SoftPalette(OwnParametrization):
     def hard(self, weight: Tensor) -> Tensor:
         """The weight with every vector at the centroid it is assigned to."""
         vectors = self.vectors(weight)
-        assigned = self.assigned(vectors).unsqueeze(-1).expand_as(vectors)
+        assigned = self.assign(vectors).unsqueeze(-1).expand_as(vectors)
         return self._weight(self.levels().to(weight.dtype).gather(1, assigned), weight)
 
     def levels(self) -> Tensor:
         """What the LUT holds as of now, ``(groups, 2**bits, cluster_dim)``; detached."""
-        if isinstance(self.method, Learned):
+        if isinstance(self.method, LearnedLevelsMethod):
             return self.method.values(self._learned().detach(), 1 << self.spec.bits)
         return self.centroids
 
-    def assigned(self, vectors: Tensor) -> Tensor:
+    def assign(self, vectors: Tensor) -> Tensor:
         """The index of each vector, int64 ``(groups, count)``."""
-        if isinstance(self.method, Learned):
-            return self.method.assigned(vectors, self._learned().detach(), 1 << self.spec.bits)
+        if isinstance(self.method, LearnedLevelsMethod):
+            return self.method.assign(vectors, self._learned().detach(), 1 << self.spec.bits)
         return assign(vectors, self.centroids)
 
     def _learned(self) -> Tensor:
-        return whole(cast("Tensor", self.learned))
+        return gather(cast("Tensor", self.learned))
 
     def palette(self, weight: Tensor) -> Palette:
         """The hard palette of ``weight`` with today's centroids."""
-        assigned, levels = self.assigned(self.vectors(weight)), self.levels().to(weight.dtype)
+        assigned, levels = self.assign(self.vectors(weight)), self.levels().to(weight.dtype)
         return to_palette(assigned, levels, weight.shape, self.spec, self._scale_now(weight))
 
     @torch.no_grad()
@@ -215,10 +215,10 @@ class SoftPalette(OwnParametrization):
         before = self.step.clone()
         self.step += steps
         self._anneal(weight, before)
-        if not isinstance(self.method, Snapping) or self.importance is None:
+        if not isinstance(self.method, SnappingMethod) or self.importance is None:
             return None
         if gradient is not None:
-            self.importance.copy_(self.method.noted(self.importance, gradient))
+            self.importance.copy_(self.method.update_importance(self.importance, gradient))
         due = self.step // self.method.every > before // self.method.every
         return self._snap(weight, self.method, self.importance) if due else None
 
@@ -235,7 +235,7 @@ class SoftPalette(OwnParametrization):
             self.cooling.mul_((wanted / self.gap(weight).clamp(min=1e-12)).clamp(0.5, 1.5))
 
     @torch.no_grad()
-    def _snap(self, weight: Tensor, method: Snapping, importance: Tensor) -> Tensor:
+    def _snap(self, weight: Tensor, method: SnappingMethod, importance: Tensor) -> Tensor:
         """New centroids, and the weight moved onto them."""
         # The gradient by a weight over its scale is larger by that scale.
         scaled = importance if self.scale is None else importance * self.scale
@@ -246,13 +246,13 @@ class SoftPalette(OwnParametrization):
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight as the model's forward pass uses it."""
-        if self.held is not None and isinstance(self.method, Learned):
-            values = self.method.decoded(self.held, self._learned())
+        if self.held is not None and isinstance(self.method, LearnedLevelsMethod):
+            values = self.method.decode(self.held, self._learned())
             return self._weight(values.to(weight.dtype), weight)
         if not self.training:
             return self.hard(weight)
         with torch.autocast(weight.device.type, enabled=False):
-            if repeating():
+            if in_recomputation():
                 return self.soft(weight, self.started)[0]
             soft, centroids = self.soft(weight)
             self._carry(weight.detach(), centroids)
@@ -261,13 +261,13 @@ class SoftPalette(OwnParametrization):
     @torch.no_grad()
     def _carry(self, weight: Tensor, centroids: Tensor) -> None:
         """Keep the centroids for the next step."""
-        kept, moved = carried(self.centroids, centroids, self.vectors(weight), self.step)
+        kept, moved = next_start(self.centroids, centroids, self.vectors(weight), self.step)
         self.started.copy_(self.centroids)
         self.centroids.copy_(kept)
         self.repaired.add_(moved)
 
 
-def repeating() -> bool:
+def in_recomputation() -> bool:
     """Whether a backward pass runs this forward pass again, as activation checkpointing does."""
     return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
 

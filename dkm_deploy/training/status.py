@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dkm_deploy.clustering.dkm.collapse import duplicates, variances
-from dkm_deploy.training.prepare import Attached, require_attached
+from dkm_deploy.training.prepare import PreparedWeight, require_prepared
 
 
 @dataclass(frozen=True)
@@ -43,11 +43,11 @@ def status(model: nn.Module) -> dict[str, LayerStatus]:
     Raises:
         DkmError: the model is not prepared.
     """
-    return {layer.name: _status(layer) for layer in require_attached(model)}
+    return {layer.name: _status(layer) for layer in require_prepared(model)}
 
 
 @torch.no_grad()
-def _status(layer: Attached) -> LayerStatus:
+def _status(layer: PreparedWeight) -> LayerStatus:
     soft, weight = layer.soft, layer.weight
     vectors, levels = soft.vectors(weight), soft.levels()
     variance = variances(vectors)

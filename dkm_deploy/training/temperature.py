@@ -12,7 +12,7 @@ from dkm_deploy.training.methods.protocol import Method
 _HALVINGS = 20  # of a temperature that is too high, before giving up
 
 
-def easing(
+def easing_factor(
     method: Method, vectors: Tensor, centroids: Tensor, spec: PaletteSpec, end: float = 1.0
 ) -> float:
     """Factor on the method's temperature, at most 1, with which centroids do not run together.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.model.metric import accuracy, guessing, score, unfit
+from dkm_deploy.model.metric import accuracy, chance_warning, score, unfit_reason
 from dkm_deploy.validation.task import Task, first
 
 Labels = Tensor | NDArray[Any] | Sequence[Any]
@@ -44,7 +44,7 @@ def labels_array(labels: Labels | None, count: int) -> NDArray[Any] | None:
     return found
 
 
-def decided(task: Task) -> Task:
+def decide_metric(task: Task) -> Task:
     """A task whose metric has been tried on the original, or else on the reference.
 
     Labels that the metric is not asked of are left out, and ``undecided`` tells why; it also tells
@@ -65,7 +65,7 @@ def decided(task: Task) -> Task:
     reason = None
     if task.metric is accuracy:
         nothing = None if np.isfinite(scores).any() else f"the {who} gives NaN or infinity alone"
-        reason = unfit(scores, task.labels) or nothing
+        reason = unfit_reason(scores, task.labels) or nothing
     if reason:
         return replace(task, labels=None, undecided=reason)
     value, again = (score(task.metric, scores, task.labels) for _ in range(2))
@@ -78,5 +78,5 @@ def decided(task: Task) -> Task:
     if task.original and task.original.random:
         return replace(task, undecided=task.original.random)
     if task.original and task.metric is accuracy:
-        return replace(task, undecided=guessing(value, scores, task.labels))
+        return replace(task, undecided=chance_warning(value, scores, task.labels))
     return task

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Annotated
 
 from dkm_deploy._support.argument_checks import real, record, short
-from dkm_deploy._support.records import Written, from_plain
+from dkm_deploy._support.records import WrittenAs, from_plain
 from dkm_deploy.errors import DkmError
 
 _ELEMENT = 10  # times the relative limit: a single element may stray further than all on average
@@ -59,7 +59,7 @@ class Limits:
     max_element_error: float | None = None
     max_metric_loss: float | None = None
     min_agreement: float | None = None
-    max_bytes: Annotated[int, Written(partial(real, "max_bytes"), "a number")] | None = None
+    max_bytes: Annotated[int, WrittenAs(partial(real, "max_bytes"), "a number")] | None = None
     max_size_ratio: float | None = None
     max_latency_ratio: float | None = None
     max_load_ratio: float | None = None
@@ -102,7 +102,7 @@ def check_names(limits: Limits, outputs: Iterable[str]) -> None:
             raise DkmError(f"limits for output {name!r}; the outputs are {', '.join(there)}")
 
 
-def merged(base: Limits, over: Limits) -> Limits:
+def merge_limits(base: Limits, over: Limits) -> Limits:
     """``base`` with every limit that ``over`` sets, output by output."""
     changed = {k: v for k, v in vars(over).items() if v is not None and k != "outputs"}
     outputs = dict(base.outputs)

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dkm_deploy.conversion.registry import ledger, read_palettes, reader_for, rewriter_for
+from dkm_deploy.conversion.registry import read_palettes, reader_for, rewriter_for, size_breakdown
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.dense_tensor import DenseReader
 from dkm_deploy.formats.ledger import Kind
@@ -30,7 +30,7 @@ def original_of(path: Path, inputs: Inputs | Steps) -> Original:
     Raises:
         DkmError: the file is damaged, nothing here runs it, or it does not run on the inputs.
     """
-    kinds = ledger(path).by_kind()
+    kinds = size_breakdown(path).by_kind()
     return Original(_outputs(path, inputs), sum(kinds[kind] for kind in _TENSORS), None)
 
 

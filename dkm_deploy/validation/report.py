@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dkm_deploy._support.atomic_files import written_whole
+from dkm_deploy._support.atomic_files import atomic_path
 from dkm_deploy._support.paths import path_of
 from dkm_deploy.validation.check import HALF_A_PROOF, Check, Required, Status
 
@@ -110,7 +110,9 @@ class Report:
     pictures: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
-        passed = self._told(lambda c: c.status == Status.PASSED and c.name not in HALF_A_PROOF)
+        passed = self._list_checks(
+            lambda c: c.status == Status.PASSED and c.name not in HALF_A_PROOF
+        )
         return bool(passed) and not (self.failed or self.lacking)
 
     @property
@@ -121,24 +123,24 @@ class Report:
     @property
     def failed(self) -> tuple[str, ...]:
         """Every failed check as "file: check: reason"."""
-        return self._told(lambda check: check.status == Status.FAILED)
+        return self._list_checks(lambda check: check.status == Status.FAILED)
 
     @property
     def skipped(self) -> tuple[str, ...]:
         """Every skipped check as "file: check: reason"."""
-        return self._told(lambda check: check.status == Status.SKIPPED)
+        return self._list_checks(lambda check: check.status == Status.SKIPPED)
 
     @property
     def lacking(self) -> tuple[str, ...]:
         """Every skipped check that is required, or blocks, as "file: check: reason"."""
-        return self._told(self._lacks)
+        return self._list_checks(self._lacks)
 
     def _lacks(self, check: Check) -> bool:
         named = self.required
         required = named if isinstance(named, bool) else check.name in named
         return check.status == Status.SKIPPED and (required or check.blocks)
 
-    def _told(self, wanted: Callable[[Check], bool]) -> tuple[str, ...]:
+    def _list_checks(self, wanted: Callable[[Check], bool]) -> tuple[str, ...]:
         return tuple(
             f"{model.name}: {check.name}: {check.reason}"
             for model in self.models
@@ -153,7 +155,7 @@ class Report:
 
     def to_json(self, path: str | Path, *, force: bool = False) -> None:
         """Write the report as JSON. Raises OutputExistsError if ``path`` is there."""
-        with written_whole(path_of(path), force=force) as temporary:
+        with atomic_path(path_of(path), force=force) as temporary:
             temporary.write_text(
                 json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", "utf-8"
             )
@@ -162,14 +164,14 @@ class Report:
         """Write the checks as JUnit XML. Raises OutputExistsError if ``path`` is there."""
         from dkm_deploy.report.junit import junit
 
-        with written_whole(path_of(path), force=force) as temporary:
+        with atomic_path(path_of(path), force=force) as temporary:
             temporary.write_text(junit(self.to_dict()), "utf-8")
 
     def to_html(self, path: str | Path, *, force: bool = False) -> None:
         """Write the report as one self-contained page. Raises OutputExistsError if it is there."""
         from dkm_deploy.report.html.page import page  # a view: the records do not depend on it
 
-        with written_whole(path_of(path), force=force) as temporary:
+        with atomic_path(path_of(path), force=force) as temporary:
             temporary.write_text(page(self.to_dict()), "utf-8")
 
 

@@ -18,7 +18,7 @@ from dkm_deploy.model.inputs import Inputs
 from dkm_deploy.model.run import Outputs
 from dkm_deploy.model.steps import Steps
 from dkm_deploy.palette import Palette
-from dkm_deploy.parity.figures import Judged
+from dkm_deploy.parity.figures import OutputJudgement
 from dkm_deploy.parity.float16_storage import stores_half
 from dkm_deploy.parity.output_errors import Errors
 from dkm_deploy.parity.reduced_precision import Arithmetic, arithmetic
@@ -35,7 +35,7 @@ from dkm_deploy.runtimes import (
 from dkm_deploy.runtimes.run_file import run_file
 from dkm_deploy.validation.check import Check, Status
 from dkm_deploy.validation.checks.cost import cost_checks
-from dkm_deploy.validation.checks.finite_outputs import uncompared
+from dkm_deploy.validation.checks.finite_outputs import uncompared_text
 from dkm_deploy.validation.checks.float32_parity import with_float32
 from dkm_deploy.validation.checks.interface import interface_check
 from dkm_deploy.validation.checks.model_noise import judge_of
@@ -46,12 +46,12 @@ from dkm_deploy.validation.checks.output_checks import (
     size_checks,
 )
 from dkm_deploy.validation.checks.state_steps import over_steps
-from dkm_deploy.validation.checks.swapped_outputs import swapped
+from dkm_deploy.validation.checks.swapped_outputs import find_swapped_outputs
 from dkm_deploy.validation.dense_weights.check import dense_check
 from dkm_deploy.validation.golden.bundle import in_a_row
-from dkm_deploy.validation.golden.device_outputs import Returned
+from dkm_deploy.validation.golden.device_outputs import DeviceOutputs
 from dkm_deploy.validation.limits import Limits, limits_of
-from dkm_deploy.validation.locate.locate import Divergence, locate, told
+from dkm_deploy.validation.locate.locate import Divergence, describe_divergence, locate
 from dkm_deploy.validation.measures.cost import Costs
 from dkm_deploy.validation.measures.size import (
     bits_per_weight,
@@ -60,9 +60,16 @@ from dkm_deploy.validation.measures.size import (
     tensor_bytes,
 )
 from dkm_deploy.validation.report import Model
-from dkm_deploy.validation.row_errors import told_reason
+from dkm_deploy.validation.row_errors import error_line
 from dkm_deploy.validation.size_budget import budget_checks
-from dkm_deploy.validation.task import Answered, Original, Task, answered, errors_of, matched
+from dkm_deploy.validation.task import (
+    FirstOutput,
+    Original,
+    Task,
+    errors_of,
+    match_outputs,
+    score_first_output,
+)
 
 _NO_MODEL = "layers are compared with those of a PyTorch model, which is not given"
 
@@ -71,9 +78,9 @@ def model_row(name: str, model: nn.Module, outputs: Outputs, task: Task) -> Mode
     """The row of a PyTorch model that gave ``outputs``."""
     size = tensor_bytes(model)
     ratio, half_ratio = _ratios(task.original, size)
-    found = errors_of(matched(outputs, task.reference), task.reference)
+    found = errors_of(match_outputs(outputs, task.reference), task.reference)
     return _row(
-        answered(outputs, task),
+        score_first_output(outputs, task),
         found,
         name=name,
         runtime=f"PyTorch {version('torch')}",
@@ -89,13 +96,16 @@ def file_row(path: Path, task: Task) -> Model:
     reader = reader_for(path)
     stored, ledger = reader.read_palettes(path), reader.ledger(path)
     ran = _run(path, task.inputs)
-    outputs, found, reason = _compared(ran.outputs, ran.reason, task)
+    outputs, found, reason = _compare_outputs(ran.outputs, ran.reason, task)
     before, kinds, size = task.original, ledger.by_kind(), ledger.total_bytes
     weights = sum(palette.size for palette in stored.values())
     ratio, half_ratio = _ratios(before, size)
     weighed = (path, reader, stored)
     parity, divergence = _parity(weighed, ran, (outputs, found, reason), task)
-    told, (costs, unmeasured) = answered(outputs if found else None, task), _costs(path, task)
+    told, (costs, unmeasured) = (
+        score_first_output(outputs if found else None, task),
+        _costs(path, task),
+    )
     return _row(
         told,
         found,
@@ -133,15 +143,15 @@ def _unless_it_fails(name: str, check: Callable[[], Check]) -> Check:
     except DkmError:
         raise  # the file is damaged
     except Exception as error:  # a fault of the comparison is not one of the file
-        return Check(name, Status.SKIPPED, f"it failed: {told_reason(error)}", blocks=True)
+        return Check(name, Status.SKIPPED, f"it failed: {error_line(error)}", blocks=True)
 
 
-def returned_row(folder: Path, returned: Returned, task: Task) -> Model:
+def returned_row(folder: Path, returned: DeviceOutputs, task: Task) -> Model:
     """The row of outputs that a device gave; of the file that it ran nothing else is known."""
-    outputs, found, reason = _compared(*_in_a_row(returned, task), task)
+    outputs, found, reason = _compare_outputs(*_in_a_row(returned, task), task)
     noise = task.noise.get(Arithmetic("float16", "float16"))
     judge = Judge(task.reference, noise and noise.in_half_sums(), "float16")
-    told = answered(outputs if found else None, task)
+    told = score_first_output(outputs if found else None, task)
     own = judge(outputs or {}) if found else {}
     parity = parity_check(found, reason, True, task.limits, own)
     return _row(
@@ -153,12 +163,12 @@ def returned_row(folder: Path, returned: Returned, task: Task) -> Model:
         checks=(
             _over_steps(parity, outputs if found else None, (), task, judge),
             *answer_checks(told, task.limits, task.undecided),
-            *_unasked(task.limits),
+            *_unasked_limits(task.limits),
         ),
     )
 
 
-def _in_a_row(returned: Returned, task: Task) -> tuple[Outputs, str]:
+def _in_a_row(returned: DeviceOutputs, task: Task) -> tuple[Outputs, str]:
     """Outputs as those of the task are, and why there are none if so."""
     steps = len(task.inputs) if isinstance(task.inputs, Steps) else None
     try:
@@ -167,7 +177,7 @@ def _in_a_row(returned: Returned, task: Task) -> tuple[Outputs, str]:
         return {}, str(error)
 
 
-def _unasked(limits: Limits) -> list[Check]:
+def _unasked_limits(limits: Limits) -> list[Check]:
     """Limits on the file itself, about which outputs say nothing."""
     sizes = (limits.max_bytes, limits.max_size_ratio)
     costs = (limits.max_latency_ratio, limits.max_load_ratio, limits.max_peak_ratio)
@@ -179,7 +189,7 @@ def _unasked(limits: Limits) -> list[Check]:
     ]
 
 
-def _row(told: Answered, found: Mapping[str, Errors], **about: Any) -> Model:
+def _row(told: FirstOutput, found: Mapping[str, Errors], **about: Any) -> Model:
     """A row with what its outputs say; ``about`` is the rest."""
     answers = told.answers
     return Model(
@@ -194,14 +204,14 @@ def _row(told: Answered, found: Mapping[str, Errors], **about: Any) -> Model:
     )
 
 
-def _compared(
+def _compare_outputs(
     outputs: Outputs | None, reason: str, task: Task
 ) -> tuple[Outputs | None, dict[str, Errors], str]:
     """Outputs under the reference's names, their errors, and the reason if there are none."""
     if outputs is None or reason:
         return outputs, {}, reason
     try:
-        outputs = matched(outputs, task.reference)
+        outputs = match_outputs(outputs, task.reference)
         return outputs, errors_of(outputs, task.reference), reason
     except DkmError as error:
         return outputs, {}, str(error)
@@ -236,7 +246,7 @@ def _parity(
         return Check("parity", Status.SKIPPED, task.random, blocks=True), None
     outputs, found, reason = compared
     judge: Judge | None = None
-    own: Mapping[str, Judged] = {}
+    own: Mapping[str, OutputJudgement] = {}
     try:
         half = stores_half(*file)
         numbers = arithmetic(half if ran.half is None else ran.half, half)
@@ -245,7 +255,7 @@ def _parity(
             judge = judge_of(path, numbers, outputs, task, half_sums=half_sums)
             own = judge(outputs)
     except Exception as error:  # of the user's own model in emulated arithmetic
-        reason = f"the model's own noise cannot be measured: {told_reason(error)}"
+        reason = f"the model's own noise cannot be measured: {error_line(error)}"
         return Check("parity", Status.SKIPPED, reason, blocks=True), None
     parity = parity_check(found, reason, outputs is not None, task.limits, own)
     parity = replace(parity, blocks=parity.blocks or ran.refused)
@@ -255,7 +265,7 @@ def _parity(
     if numbers.compute == "float16" and parity.status != Status.SKIPPED:
         parity = with_float32(parity, path, task)
     if parity.status == Status.PASSED:
-        return replace(parity, reason=parity.reason + uncompared(task.reference)), None
+        return replace(parity, reason=parity.reason + uncompared_text(task.reference)), None
     if hidden:
         return parity, None
     chance = ""
@@ -263,17 +273,21 @@ def _parity(
         chance = file_randomness(ran.session, task.inputs)
     if chance:
         return replace(parity, reason=f"{chance}; {parity.reason}"), None
-    return _located(parity, path, outputs, task, own)
+    return _locate_fault(parity, path, outputs, task, own)
 
 
-def _located(
-    parity: Check, path: Path, outputs: Outputs | None, task: Task, own: Mapping[str, Judged]
+def _locate_fault(
+    parity: Check,
+    path: Path,
+    outputs: Outputs | None,
+    task: Task,
+    own: Mapping[str, OutputJudgement],
 ) -> tuple[Check, Divergence | None]:
     """The parity check with where a file first goes wrong, if it does and that can be found."""
     if parity.status != Status.FAILED or not outputs:
         return parity, None
     wanted = {name: _relative_limit(name, task.limits, own) for name in task.reference}
-    exchanged = swapped(outputs, task.reference, wanted)
+    exchanged = find_swapped_outputs(outputs, task.reference, wanted)
     if exchanged:
         return replace(parity, reason=f"{parity.reason}; {exchanged}"), None
     if task.model is None:
@@ -282,12 +296,12 @@ def _located(
     try:
         found = locate(path, task.model, task.inputs, (outputs, task.reference), limit)
     except Exception as error:  # whatever a runtime's own code raises: the miss stands
-        reason = f"{parity.reason}; not located: {told_reason(error)}"
+        reason = f"{parity.reason}; not located: {error_line(error)}"
         return replace(parity, reason=reason), None
-    return replace(parity, reason=f"{parity.reason}; {told(found)}"), found
+    return replace(parity, reason=f"{parity.reason}; {describe_divergence(found)}"), found
 
 
-def _relative_limit(name: str, limits: Limits, own: Mapping[str, Judged]) -> float:
+def _relative_limit(name: str, limits: Limits, own: Mapping[str, OutputJudgement]) -> float:
     asked = limits_of(name, limits).max_relative_error
     if asked is not None:
         return asked
@@ -333,7 +347,7 @@ def _run(path: Path, inputs: Inputs | Steps) -> _Ran:
     except WrongLabelError as error:
         return _Ran({}, runtime.name, str(error))
     except Exception as error:  # whatever a runtime's own code raises, one file must not end all
-        return _Ran(None, runtime.name, f"{runtime.name}: {told_reason(error)}", refused=True)
+        return _Ran(None, runtime.name, f"{runtime.name}: {error_line(error)}", refused=True)
 
 
 def _costs(path: Path, task: Task) -> tuple[Costs | None, str]:
@@ -343,7 +357,7 @@ def _costs(path: Path, task: Task) -> tuple[Costs | None, str]:
     try:
         return task.meter.measure(path), ""
     except Exception as error:  # as above
-        return None, told_reason(error)
+        return None, error_line(error)
 
 
 def _ratios(original: Original | None, size: int) -> tuple[float | None, float | None]:

@@ -21,7 +21,7 @@ def each_row(paths: Sequence[Path], make: Callable[[Path], Model], check: str) -
         try:
             rows.append(make(path))
         except Exception as error:  # whatever a reader's own code raises
-            failed = Check(check, Status.FAILED, told_reason(error))
+            failed = Check(check, Status.FAILED, error_line(error))
             rows.append(Model(name=path.name, path=str(path), checks=(failed,)))
             wrong.append(error)
     if wrong and len(wrong) == len(rows):
@@ -39,6 +39,6 @@ def further_row(name: str, make: Callable[[], Model]) -> Model:
         return Model(name=name, checks=(Check("parity", Status.SKIPPED, str(error)),))
 
 
-def told_reason(error: Exception) -> str:
+def error_line(error: Exception) -> str:
     """An error in one line: this project's own as it is, any other with its kind."""
     return str(error) if isinstance(error, DkmError) else reason_of(error)

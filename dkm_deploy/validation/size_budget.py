@@ -20,14 +20,14 @@ from typing import Annotated
 
 from dkm_deploy._support.argument_checks import record, short
 from dkm_deploy._support.byte_sizes import bytes_of, parse_share
-from dkm_deploy._support.records import Written
+from dkm_deploy._support.records import WrittenAs
 from dkm_deploy._support.toml_file import read_toml
 from dkm_deploy.errors import DkmError
 from dkm_deploy.validation.check import Check, Status
 
-_Bytes = Annotated[int, Written(bytes_of, "bytes above 0: 3400000, '3.4MB' or '3.2MiB'")]
+_Bytes = Annotated[int, WrittenAs(bytes_of, "bytes above 0: 3400000, '3.4MB' or '3.2MiB'")]
 _Share = Annotated[
-    float, Written(lambda told: parse_share(str(told)), "a share of 0 to 1: 0.01 or '1%'")
+    float, WrittenAs(lambda told: parse_share(str(told)), "a share of 0 to 1: 0.01 or '1%'")
 ]
 
 

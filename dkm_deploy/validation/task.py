@@ -68,7 +68,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Answered:
+class FirstOutput:
     """What the first output is worth; all of it None or empty where that cannot be told."""
 
     metric: float | None
@@ -83,26 +83,26 @@ def errors_of(outputs: Outputs, reference: Outputs) -> dict[str, Errors]:
     return {name: errors(outputs[name], expected) for name, expected in reference.items()}
 
 
-def answered(outputs: Outputs | None, task: Task) -> Answered:
+def score_first_output(outputs: Outputs | None, task: Task) -> FirstOutput:
     """The metric, its loss and the answers."""
     if outputs is None:
-        return Answered(None, None, Answers())
+        return FirstOutput(None, None, Answers())
     actual = first(outputs)
     before = first(task.original.outputs) if task.original else None
     answers = Answers() if before is None else compare_answers(actual, before, task.labels)
     if task.original and task.original.random:
         answers = Answers(reason=task.original.random)
     if task.labels is None:
-        return Answered(None, None, answers)
+        return FirstOutput(None, None, answers)
     try:
         metric = score(task.metric, actual, task.labels)
         loss = None if before is None else metric_loss(task.metric, before, actual, task.labels)
     except DkmError as error:
-        return Answered(None, None, answers, str(error))
-    return Answered(metric, loss, answers)
+        return FirstOutput(None, None, answers, str(error))
+    return FirstOutput(metric, loss, answers)
 
 
-def matched(outputs: Outputs, reference: Outputs) -> Outputs:
+def match_outputs(outputs: Outputs, reference: Outputs) -> Outputs:
     """Outputs by the reference's names and in its order, whatever the file calls them.
 
     They are matched by name, or in order where the file has names of its own.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from torch import nn
 
-from dkm_deploy._support.paths import existing, paths_of
+from dkm_deploy._support.paths import existing_path, paths_of
 from dkm_deploy.conversion.registry import reader_for
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.interface import Interface
@@ -21,16 +21,16 @@ from dkm_deploy.model.run import run_model
 from dkm_deploy.model.samples import sample_count
 from dkm_deploy.model.steps import Steps
 from dkm_deploy.nn_utils.model_check import model_of
-from dkm_deploy.nn_utils.state_guard import random_state_kept
-from dkm_deploy.nn_utils.weights import plain
+from dkm_deploy.nn_utils.state_guard import keep_random_state
+from dkm_deploy.nn_utils.weights import with_plain_parameters
 from dkm_deploy.parity.repeatability import randomness
 from dkm_deploy.recipe import not_a_weight
 from dkm_deploy.validation.check import Required
 from dkm_deploy.validation.dense_weights.reference import dense_reference
 from dkm_deploy.validation.golden.bundle import Bundle, read_bundle
 from dkm_deploy.validation.golden.device_outputs import read_returned
-from dkm_deploy.validation.labels import Labels, decided, labels_array
-from dkm_deploy.validation.limits import Limits, check_names, merged
+from dkm_deploy.validation.labels import Labels, decide_metric, labels_array
+from dkm_deploy.validation.limits import Limits, check_names, merge_limits
 from dkm_deploy.validation.measures.cost import CostOptions
 from dkm_deploy.validation.measures.cost_measure import meter
 from dkm_deploy.validation.measures.palette_statistics import histograms, layer, recipe_of
@@ -49,7 +49,7 @@ from dkm_deploy.validation.task import Original, Task
 Files = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
-@random_state_kept()
+@keep_random_state()
 def validate(
     files: Files,
     *,
@@ -107,7 +107,9 @@ def validate(
     paths = [_readable(file) for file in paths_of(files, "files")]
     check_asked(metric, limits, budget, cost, also, interface)
     before = original_given(original)
-    reference = None if reference is None else plain(model_of(reference, "reference"))
+    reference = (
+        None if reference is None else with_plain_parameters(model_of(reference, "reference"))
+    )
     task = _task(reference, before, inputs, labels, metric or accuracy, limits or Limits())
     rows = _original_rows(before, task)
     for name, model in (also or {}).items():
@@ -126,8 +128,8 @@ def validate(
     )
 
 
-@random_state_kept()
-def replay(
+@keep_random_state()
+def validate_golden(
     files: Files,
     golden: str | PathLike[str],
     *,
@@ -160,13 +162,13 @@ def replay(
     required = required_of(require)
     paths = [_readable(file) for file in paths_of(files, "files")]
     check_asked(metric, limits, budget, cost)
-    bundle = read_bundle(existing(golden, "golden"))
+    bundle = read_bundle(existing_path(golden, "golden"))
     task = replace(_bundle_task(bundle, metric, limits or Limits()), budget=budget)
     rows = _file_rows(paths, task, cost, None)
     return _golden_report(bundle, task, rows, required)
 
 
-def judge(
+def validate_device_outputs(
     folders: Files,
     golden: str | PathLike[str],
     *,
@@ -181,16 +183,16 @@ def judge(
         metric: for labels that are not for top-1 accuracy; without it they are left aside.
 
     Returns:
-        A report as of :func:`replay`, about outputs and answers alone. Limits that nobody set are
-        those of half precision.
+        A report as of :func:`validate_golden`, about outputs and answers alone. Limits that
+        nobody set are those of half precision.
 
     Raises:
         DkmError: the bundle is missing or damaged, a folder is missing, or all of them are damaged
             or of another bundle.
     """
-    paths = [existing(folder) for folder in paths_of(folders, "folders")]
+    paths = [existing_path(folder) for folder in paths_of(folders, "folders")]
     check_asked(metric)
-    bundle = read_bundle(existing(golden, "golden"))
+    bundle = read_bundle(existing_path(golden, "golden"))
     task = _bundle_task(bundle, metric, Limits())
     make = partial(_returned_row, golden=Path(golden), task=task)
     rows = each_row(paths, make, "parity")
@@ -223,17 +225,17 @@ def _further_row(name: str, model: nn.Module, task: Task) -> Model:
 
 def _readable(file: str | PathLike[str]) -> Path:
     """A path that exists and that some target can read. Raises DkmError for another."""
-    path = existing(file)
+    path = existing_path(file)
     reader_for(path)
     return path
 
 
 def _bundle_task(bundle: Bundle, metric: Metric | None, limits: Limits) -> Task:
-    wanted = merged(bundle.limits, limits)
+    wanted = merge_limits(bundle.limits, limits)
     check_names(wanted, bundle.outputs)
     usable = metric is not None or bundle.metric is None
     before = bundle.original_bytes
-    return decided(
+    return decide_metric(
         Task(
             inputs=bundle.inputs,
             reference=dict(bundle.outputs),
@@ -274,11 +276,11 @@ def _report(
         limits=task.limits,
         provenance=found,
         required=required,
-        pictures=pictures(task.inputs, _flipped(rows)),
+        pictures=pictures(task.inputs, _flipped_inputs(rows)),
     )
 
 
-def _flipped(rows: Sequence[Model]) -> list[int]:
+def _flipped_inputs(rows: Sequence[Model]) -> list[int]:
     """The inputs whose flips are shown as pictures."""
     files = [row for row in rows if row.path is not None]
     return [flip.input for row in files for flip in row.flips[:MOST]]
@@ -314,7 +316,7 @@ def _task(
     else:
         raise DkmError("give reference=, or original= as the file that was palettized")
     check_names(limits, expected)
-    return decided(
+    return decide_metric(
         Task(
             inputs=inputs,
             reference=expected,
@@ -332,7 +334,7 @@ def _task(
 
 def _original(model: nn.Module | Path, inputs: Inputs | Steps) -> Original:
     if isinstance(model, Path):
-        return original_of(existing(model), inputs)
+        return original_of(existing_path(model), inputs)
     outputs, sizes = run_model(model, inputs), (tensor_bytes(model), half_bytes(model))
     return Original(outputs, *sizes, randomness("the original", model, inputs))
 

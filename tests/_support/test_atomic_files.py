@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from dkm_deploy._support.atomic_files import set_aside, written_whole
+from dkm_deploy._support.atomic_files import atomic_path, set_aside
 from dkm_deploy.errors import DkmError, OutputExistsError, UnwritableFileError
 
 
 def write(path: Path, text: str, *, companion: bool = True, force: bool = False) -> None:
-    with written_whole(path, force=force) as temporary:
+    with atomic_path(path, force=force) as temporary:
         temporary.write_text(text)
         if companion:
             temporary.with_name(f"{temporary.name}.data").write_text(f"data of {text}")
@@ -130,7 +130,7 @@ def test_a_file_and_a_folder_do_not_replace_each_other(tmp_path, old_is_folder):
     (path / "inside").mkdir(parents=True) if old_is_folder else path.write_text("old")
     with (
         pytest.raises(DkmError, match="do not replace each other"),
-        written_whole(path, force=True) as temporary,
+        atomic_path(path, force=True) as temporary,
     ):
         temporary.write_text("new") if old_is_folder else temporary.mkdir()
     assert [entry.name for entry in tmp_path.iterdir()] == ["m"]
@@ -225,7 +225,7 @@ def test_an_error_tells_the_name_that_a_file_was_to_get(tmp_path, monkeypatch, g
     monkeypatch.chdir(tmp_path)
     path = Path(given.format(tmp=tmp_path))
 
-    with pytest.raises(OutputExistsError) as caught, written_whole(path) as temporary:
+    with pytest.raises(OutputExistsError) as caught, atomic_path(path) as temporary:
         raise OutputExistsError(f"{temporary.with_name(name)}: is wrong")
 
     assert str(caught.value) == f"{path.with_name(name)}: is wrong"

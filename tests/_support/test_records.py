@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 import dkm_deploy as dkm
 from dkm_deploy._support.byte_sizes import bytes_of
-from dkm_deploy._support.records import Written, from_plain, parse_json
-from dkm_deploy.conversion.plan_subject import Weighed
+from dkm_deploy._support.records import WrittenAs, from_plain, parse_json
+from dkm_deploy.conversion.plan_subject import FileSizes
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.interface import Interface
 from dkm_deploy.report.report_file import ReportFile
@@ -44,7 +44,7 @@ class Cart:
     name: str
     wheels: Sequence[Wheel] = ()
     spare: Wheel | None = None
-    load: Annotated[int, Written(bytes_of, "bytes, such as '3KB'")] | None = None
+    load: Annotated[int, WrittenAs(bytes_of, "bytes, such as '3KB'")] | None = None
     size: tuple[float, int] = (0.0, 0)
     cover: bool = False
     notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -163,7 +163,17 @@ def test_what_is_no_json_is_told(text):
         parse_json(text)
 
 
-KINDS = [Cart, dkm.Recipe, dkm.Limits, dkm.Budget, Manifest, ReportFile, Interface, Weighed, Pixels]
+KINDS = [
+    Cart,
+    dkm.Recipe,
+    dkm.Limits,
+    dkm.Budget,
+    Manifest,
+    ReportFile,
+    Interface,
+    FileSizes,
+    Pixels,
+]
 SOUND: dict[type, dict[str, Any]] = {
     Cart: CART,
     dkm.Recipe: {"default": {}, "rules": [{"skip": True}], "schedule": {"steps": 1, "gap": 0.1}},

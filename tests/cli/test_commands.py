@@ -48,7 +48,7 @@ def test_inspect_shows_palettes_and_bytes_that_add_up(folder, capsys, name):
     assert main(["inspect", f"{folder}/{name}"]) == 0
     out = capsys.readouterr().out
     assert "stem.weight" in out
-    assert f"{dkm.ledger(folder / name).total_bytes:,}" in out
+    assert f"{dkm.size_breakdown(folder / name).total_bytes:,}" in out
 
 
 def test_inspect_of_a_dense_file(folder, capsys):
@@ -103,7 +103,7 @@ def test_palettize_a_checkpoint_and_correct_it(folder, tmp_path, capsys):
     arguments += ["--correct", "-o", f"{out}"]
     assert main([*arguments, "--calibration", f"{folder}/inputs.safetensors"]) == 0
     frozen = dkm.palettize(small_net(), dkm.Recipe.uniform(2))
-    corrected = dkm.correct(frozen, small_net(), images(8))
+    corrected = dkm.correct_outputs(frozen, small_net(), images(8))
     assert dkm.palettes(dkm.load(out, small_net())) == dkm.palettes(corrected)
     assert "LUT not corrected" not in capsys.readouterr().out
     fails(capsys, [*arguments, "--force"], "calibration data is missing")

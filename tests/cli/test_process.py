@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import save_file
 
-from dkm_deploy._support.atomic_files import written_whole
+from dkm_deploy._support.atomic_files import atomic_path
 from dkm_deploy.cli import COMMANDS, main
 from dkm_deploy.conversion import registry
 from tests.command import fails, run
@@ -50,7 +50,7 @@ def test_a_signal_leaves_no_temporary_folder(tmp_path, monkeypatch, capsys, name
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
 
     def signalled(_):
-        with written_whole(tmp_path / "out") as temporary:
+        with atomic_path(tmp_path / "out") as temporary:
             temporary.write_text("half")
             os.kill(os.getpid(), getattr(signal, name))
             raise AssertionError("went on")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dkm_deploy.clustering.range_penalties import beyond, largest, soft_span
+from dkm_deploy.clustering.range_penalties import largest, overshoot_penalty, soft_span
 
 
 def _weight(*values):
@@ -21,7 +21,7 @@ def test_the_largest_alone_gets_a_gradient():
 class TestBeyond:
     def test_is_the_margin_and_what_sticks_out(self):
         weight, margin = _weight(0.5, -2.0, 1.5), torch.tensor(1.0, requires_grad=True)
-        value = beyond(weight, margin)
+        value = overshoot_penalty(weight, margin)
         value.backward()
         assert value.item() == pytest.approx(1 + 1 + 0.5)
         assert weight.grad.tolist() == [0, -1, 1]
@@ -29,7 +29,7 @@ class TestBeyond:
     @pytest.mark.parametrize(("margin", "slope"), [(3.0, 1), (1.75, 0), (1.0, -1), (-1.0, 1)])
     def test_the_margin_rests_where_one_value_sticks_out(self, margin, slope):
         learned = torch.tensor(margin, requires_grad=True)
-        beyond(_weight(0.5, -2.0, 1.5), learned).backward()
+        overshoot_penalty(_weight(0.5, -2.0, 1.5), learned).backward()
         assert learned.grad.item() == slope
 
 

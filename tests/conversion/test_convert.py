@@ -37,7 +37,7 @@ def test_the_artifact_tells_what_was_written(tmp_path, suffix):
     frozen = dkm.palettize(small_net(), MIXED)
     artifact = dkm.convert(frozen, images(1), tmp_path / "deep" / f"model{suffix}")
     assert os.fspath(artifact) == str(tmp_path / "deep" / f"model{suffix}")
-    assert artifact.size_bytes == dkm.ledger(artifact).total_bytes
+    assert artifact.size_bytes == dkm.size_breakdown(artifact).total_bytes
     assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == names(suffix)
     stored = dkm.read_palettes(artifact)
     palettes = dkm.palettes(frozen)
@@ -73,7 +73,7 @@ class TestNothingHalfWritten:
             dkm.convert(frozen, images(1), path)
         with pytest.raises(dkm.DkmError):
             dkm.convert(frozen, torch.ones(1, 9, 8, 8), path, force=True)
-        assert dkm.ledger(path) == first.ledger
+        assert dkm.size_breakdown(path) == first.ledger
         again = dkm.convert(frozen, images(1), path, force=True)
         assert again.ledger != first.ledger
         assert sorted(file.name for file in tmp_path.iterdir()) == names(suffix)
@@ -134,12 +134,12 @@ class TestBadInput:
                 dkm.palettize(small_net(), MIXED), images(1), tmp_path / "m.onnx", opsett=18
             )
 
-    @pytest.mark.parametrize("read", [dkm.read_palettes, dkm.ledger])
+    @pytest.mark.parametrize("read", [dkm.read_palettes, dkm.size_breakdown])
     def test_reading_what_is_not_there(self, tmp_path, read):
         with pytest.raises(FileNotFoundError, match=r"none\.onnx: no such file or folder"):
             read(tmp_path / "none.onnx")
 
-    @pytest.mark.parametrize("read", [dkm.read_palettes, dkm.ledger])
+    @pytest.mark.parametrize("read", [dkm.read_palettes, dkm.size_breakdown])
     def test_reading_an_unknown_kind(self, tmp_path, read):
         (tmp_path / "notes.txt").write_text("x")
         with pytest.raises(
@@ -147,7 +147,7 @@ class TestBadInput:
         ):
             read(tmp_path / "notes.txt")
 
-    @pytest.mark.parametrize("read", [dkm.read_palettes, dkm.ledger])
+    @pytest.mark.parametrize("read", [dkm.read_palettes, dkm.size_breakdown])
     @pytest.mark.parametrize(
         "name", ["m.onnx", "m.ort", "m.mlpackage", "m.aimodel", "m.safetensors"]
     )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import dkm_deploy as dkm
-from dkm_deploy.conversion.failed_operation import failed_at
+from dkm_deploy.conversion.failed_operation import failure_place
 from tests.converters.coreai.assets import EXTRA
 
 
@@ -50,5 +50,5 @@ def test_the_operation_and_the_layer_are_told(tmp_path, suffix, layer, operation
 def test_nothing_is_told_of_an_error_that_has_no_operation():
     program = torch.export.export(nn.ReLU(), (torch.ones(2),))
 
-    assert failed_at(ValueError("the disk is old"), program) == ""
-    assert failed_at(ValueError("no aten.relu.default"), program) == " (at aten.relu.default)"
+    assert failure_place(ValueError("the disk is old"), program) == ""
+    assert failure_place(ValueError("no aten.relu.default"), program) == " (at aten.relu.default)"

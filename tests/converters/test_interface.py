@@ -83,7 +83,7 @@ def test_core_ml(tmp_path, odd):
     frozen, expected = odd
     path = tmp_path / "m.mlpackage"
     dkm.convert(frozen, X, path, compute_precision="float32")
-    evaluator = dkm.Evaluator(path)
+    evaluator = dkm.MLProgramEvaluator(path)
     assert list(evaluator.input_shapes) == ["output"]
     found = evaluator.run({"output": X.numpy()})
     assert tuple(found) == COREML

@@ -56,7 +56,7 @@ def trained() -> nn.Module:
         optimizer.zero_grad()
         model(X).square().mean().backward()
         optimizer.step()
-        dkm.advance(model)
+        dkm.step(model)
     return model.eval()
 
 

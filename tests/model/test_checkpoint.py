@@ -37,7 +37,7 @@ def test_the_model_given_to_load_is_left_alone(saved):
 
 def test_indices_are_packed(saved):
     _, path = saved
-    palettes, ledger = dkm.read_palettes(path), dkm.ledger(path)
+    palettes, ledger = dkm.read_palettes(path), dkm.size_breakdown(path)
     assert palettes == dkm.palettes(saved[0])
     kinds = ledger.by_kind()
     assert kinds["indices"] == 216 * 3 // 8 + 40
@@ -158,7 +158,7 @@ def test_forged_metadata_is_one_line(saved, layout):
 def test_a_ledger_of_forged_metadata_is_one_line(saved, layout):
     forge(saved[1], layout)
     with pytest.raises(dkm.DkmError, match="damaged palettes"):
-        dkm.ledger(saved[1])
+        dkm.size_breakdown(saved[1])
 
 
 def test_tensors_of_another_kind_are_refused(saved):

@@ -70,7 +70,9 @@ def test_scales_come_back(saved):
 
 def test_every_byte_has_a_kind_and_a_name(saved):
     path = saved[1]
-    found = {(entry.kind, entry.name, entry.size_bytes) for entry in dkm.ledger(path).entries}
+    found = {
+        (entry.kind, entry.name, entry.size_bytes) for entry in dkm.size_breakdown(path).entries
+    }
     header = path.stat().st_size - sum(tensor.nbytes for tensor in load_file(path).values())
     assert found == {
         ("indices", "fc.weight", 32),
@@ -85,7 +87,7 @@ def test_every_byte_has_a_kind_and_a_name(saved):
 
 def test_a_plain_file_has_a_ledger_of_dense_tensors(tmp_path):
     save_file({"a": torch.zeros(4)}, tmp_path / "plain.safetensors")
-    entries = dkm.ledger(tmp_path / "plain.safetensors").entries
+    entries = dkm.size_breakdown(tmp_path / "plain.safetensors").entries
     assert [(entry.kind, entry.name) for entry in entries] == [("dense", "a"), ("graph", "header")]
 
 
@@ -173,4 +175,4 @@ def test_forged_metadata_is_told_with_the_file(tmp_path, layout, told):
         with pytest.raises(
             dkm.DkmError, match=f"^{re.escape(f'{path}: damaged palettes: {told}')}"
         ):
-            dkm.ledger(path)
+            dkm.size_breakdown(path)

@@ -41,7 +41,7 @@ def test_what_is_nested_or_no_tensor_goes_to_files(tmp_path, kind, how):
     assert report.failed == ()
     assert report
     dkm.write_golden(tmp_path / "golden", reference=frozen, inputs=ARGUMENTS[how])
-    assert dkm.replay(str(file), tmp_path / "golden", require=("parity",))
+    assert dkm.validate_golden(str(file), tmp_path / "golden", require=("parity",))
 
 
 def test_names_are_those_of_a_program():

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import dkm_deploy as dkm
-from dkm_deploy.model.metric import accuracy, guessing, is_answer, score, unfit
+from dkm_deploy.model.metric import accuracy, chance_warning, is_answer, score, unfit_reason
 
 SCORES = np.eye(4)[[0, 1, 2, 3, 3, 0]]
 LABELS = np.array([0, 1, 2, 3, 3, 1])
@@ -23,7 +23,7 @@ def test_class_numbers_of_any_type_are_taken(labels):
 def test_true_and_false_are_two_classes():
     yes = np.array([True, False, True])
     assert accuracy(np.array([[0, 1], [1, 0], [1, 0]]), yes) == pytest.approx(200 / 3)
-    assert "there are 4 classes" in unfit(SCORES[:3], yes)
+    assert "there are 4 classes" in unfit_reason(SCORES[:3], yes)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_true_and_false_are_two_classes():
     ],
 )
 def test_other_labels_are_told_with_what_to_do(labels, reason):
-    assert reason in unfit(SCORES, labels)
+    assert reason in unfit_reason(SCORES, labels)
     with pytest.raises(dkm.DkmError):
         accuracy(SCORES, labels)
 
@@ -52,7 +52,7 @@ def test_other_labels_are_told_with_what_to_do(labels, reason):
 @pytest.mark.parametrize("shape", [(6,), (6, 1), (6, 1, 1)])
 def test_one_number_for_an_input_has_no_classes(shape):
     for labels in (LABELS > 1, LABELS, LABELS[:, None] * 0):
-        assert "have no scores of classes: give metric=" in unfit(np.ones(shape), labels)
+        assert "have no scores of classes: give metric=" in unfit_reason(np.ones(shape), labels)
 
 
 def test_a_class_for_every_place_is_found_by_the_shape_of_the_labels():
@@ -61,13 +61,13 @@ def test_a_class_for_every_place_is_found_by_the_shape_of_the_labels():
     assert (accuracy(scores, images), accuracy(scores, tokens)) == (100, 100)
     images[0, 0, 0] = (images[0, 0, 0] + 1) % 3
     assert accuracy(scores, images) == pytest.approx(100 * 119 / 120)
-    assert "guessing (33.33 %)" in guessing(100 / 3, scores, images)
-    assert guessing(33.4, scores, images) == guessing(16.7, scores, tokens) == ""
-    assert "guessing (16.67 %)" in guessing(16.6, scores, tokens)
+    assert "guessing (33.33 %)" in chance_warning(100 / 3, scores, images)
+    assert chance_warning(33.4, scores, images) == chance_warning(16.7, scores, tokens) == ""
+    assert "guessing (16.67 %)" in chance_warning(16.6, scores, tokens)
     square = scores[:, :, :3, :3]
-    assert "do not tell which dimension" in unfit(square, square.argmax(1))
-    assert "have no scores of classes" in unfit(scores[:, :1], images)
-    assert "do not fit" in unfit(scores, images[:, 0])
+    assert "do not tell which dimension" in unfit_reason(square, square.argmax(1))
+    assert "have no scores of classes" in unfit_reason(scores[:, :1], images)
+    assert "do not fit" in unfit_reason(scores, images[:, 0])
 
 
 def test_nan_and_infinity_answer_nothing():

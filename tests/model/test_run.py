@@ -70,10 +70,10 @@ class Translated(Session):
 
 
 class Interface:
-    def given(self, arrays):
+    def to_file_inputs(self, arrays):
         return {name: array * 255 for name, array in arrays.items()}
 
-    def made(self, outputs):
+    def to_model_outputs(self, outputs):
         return {f"made {name}": array / 5 for name, array in outputs.items()}
 
 
@@ -285,7 +285,7 @@ class TestModels:
 
 def test_what_an_image_cannot_be_given_is_told_as_it_is():
     class Refuses(Interface):
-        def given(self, arrays):
+        def to_file_inputs(self, arrays):
             raise NotTakenError("no pixels")
 
     session = Translated()

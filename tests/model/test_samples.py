@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import dkm_deploy as dkm
-from dkm_deploy.model.run import joined, joined_steps
+from dkm_deploy.model.run import join_batches, join_steps
 from dkm_deploy.model.samples import check_not_empty, rows, sample_count, share_samples
 
 X = torch.arange(12.0).reshape(6, 2)
@@ -59,25 +59,25 @@ class TestSamples:
 class TestJoining:
     def test_outputs_of_batches_become_one(self):
         parts = [{"y": np.ones((2, 3))}, {"y": np.zeros((1, 3))}]
-        assert joined(parts)["y"].tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
+        assert join_batches(parts)["y"].tolist() == [[1, 1, 1], [1, 1, 1], [0, 0, 0]]
         single = np.array(3.0)
-        assert joined([{"y": single}])["y"] is single
+        assert join_batches([{"y": single}])["y"] is single
 
     def test_outputs_that_are_no_batches_are_told_by_name(self):
         message = "^output 'y': batches cannot be put together: zero-dimensional arrays cannot"
         with pytest.raises(dkm.DkmError, match=message):
-            joined([{"y": np.array(1.0)}, {"y": np.array(2.0)}])
+            join_batches([{"y": np.array(1.0)}, {"y": np.array(2.0)}])
 
     def test_steps_follow_each_other_and_numbers_too(self):
         parts = [
             {"y": np.array(1.0), "z": np.ones((1, 2))},
             {"y": np.array(2.0), "z": np.ones((1, 2))},
         ]
-        found = joined_steps(parts)
+        found = join_steps(parts)
         assert (found["y"].tolist(), found["z"].shape) == ([1, 2], (2, 2))
         other = [{"y": np.ones((1, 2))}, {"y": np.ones((1, 3))}]
         with pytest.raises(dkm.DkmError) as caught:
-            joined_steps(other)
+            join_steps(other)
         assert str(caught.value) == (
             "output 'y' has shape (1, 2) in the first step and others later; give steps whose "
             "outputs have the same shape"

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dkm_deploy.nn_utils.state_guard import own_copies, rewound, untouched, written
+from dkm_deploy.nn_utils.state_guard import own_copies, rewind_state, run_copy, written_buffers
 from tests.conversion import test_model_state as states
 
 KINDS = [*states.STATES, *states.REFUSED]
@@ -18,11 +18,11 @@ def _all(model: nn.Module) -> list[Tensor]:
 def test_nothing_of_the_model_changes_and_state_lasts_in_the_copy(kind):
     model, x = kind(), torch.ones(1, 4)
     kept = [(t, t.clone(), t.data_ptr()) for t in _all(model)]
-    with torch.no_grad(), untouched(model) as copied:
+    with torch.no_grad(), run_copy(model) as copied:
         assert not any(module.training for module in copied.modules())
         first = copied(own_copies(x)).clone()
         second = copied(own_copies(x))
-        changes = written(model, copied)
+        changes = written_buffers(model, copied)
     assert all(module.training for module in model.modules())
     for tensor, (same, before, place) in zip(_all(model), kept, strict=True):
         assert tensor is same
@@ -37,7 +37,7 @@ def test_nothing_of_the_model_changes_and_state_lasts_in_the_copy(kind):
 
 def test_parameters_share_their_memory_with_a_model_in_eval_mode():
     model = nn.Linear(4, 4).eval()
-    with untouched(model) as copied:
+    with run_copy(model) as copied:
         assert copied.weight is not model.weight
         assert copied.weight.data_ptr() == model.weight.data_ptr()
 
@@ -51,7 +51,7 @@ def test_a_parameter_that_forward_writes_is_put_back_when_it_raises():
 
     model = Fails(4, 4).eval()
     before = model.weight.clone()
-    with pytest.raises(ValueError, match="tensor"), untouched(model) as copied:
+    with pytest.raises(ValueError, match="tensor"), run_copy(model) as copied:
         copied(torch.ones(4))
     assert torch.equal(model.weight, before)
 
@@ -71,7 +71,7 @@ def test_a_parameter_that_forward_writes_is_put_back_when_it_raises():
 )
 def test_models_of_other_makes_run_as_copies(make):
     model, x = make(), torch.ones(1, 4)
-    with torch.no_grad(), untouched(model) as copied:
+    with torch.no_grad(), run_copy(model) as copied:
         outputs = copied(x)
         for module in model.modules():
             module.training = False
@@ -83,6 +83,6 @@ def test_a_rewound_model_starts_again(kind):
     model = kind()
     with torch.no_grad():
         for _ in range(2):
-            with rewound(model):
+            with rewind_state(model):
                 outputs = model(torch.ones(1, 4)).clone()
             assert torch.equal(outputs, model.fc(torch.ones(1, 4)))

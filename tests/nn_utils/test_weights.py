@@ -129,7 +129,7 @@ def test_training_clusters_what_comes_out(stack, method):
         optimizer.zero_grad()
         model(inputs()).square().mean().backward()
         optimizer.step()
-        dkm.advance(model)
+        dkm.step(model)
     moved = [not torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True)]
     assert all(moved)
     state = state_of(model)
@@ -186,7 +186,7 @@ def test_other_public_functions_take_what_comes_out(tmp_path):
     model = net(old_weight_norm)
     x = inputs(8)
     frozen = dkm.palettize(model, dkm.Recipe.uniform(3), "sensitive", x)
-    corrected = dkm.correct(frozen, model, x)
+    corrected = dkm.correct_outputs(frozen, model, x)
     assert (corrected(x) - model(x)).norm() <= (frozen(x) - model(x)).norm()
     assert set(dkm.Recipe.uniform(3).assign(model).specs) == {"0.weight", "2.weight", "3.weight"}
     assert np.sum(histograms(dkm.palettes(frozen), model)["0.weight"].original) == 96

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from dkm_deploy.parity.reduced_precision import Arithmetic, arithmetic, emulated, rounded
+from dkm_deploy.parity.reduced_precision import Arithmetic, arithmetic, emulate, stochastic_round
 
 HALF = Arithmetic("float16", "float16")
 STORED_HALF = Arithmetic("float32", "float16")
@@ -28,19 +28,19 @@ def _neighbours(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 @given(_finite, st.integers(0, 7))
 def test_a_value_becomes_one_of_its_float16_neighbours(value, draw):
     exact = torch.tensor(value)
-    assert rounded(exact, "float16", draw) in _neighbours(exact)
+    assert stochastic_round(exact, "float16", draw) in _neighbours(exact)
 
 
 def test_rounding_is_the_value_itself_in_the_mean():
     exact = torch.linspace(1.0, 1.01, 4001)
-    errors = torch.stack([rounded(exact, "float16", draw) - exact for draw in range(64)])
+    errors = torch.stack([stochastic_round(exact, "float16", draw) - exact for draw in range(64)])
     assert errors.abs().max() <= 2**-10
     assert abs(float(errors.mean())) < 2**-10 / 100
 
 
 def test_float16_has_no_room_beyond_its_largest_number():
     exact = torch.tensor([65504.0, 65519.9, 65520.0, -70000.0, float("inf"), float("nan")])
-    found = rounded(exact, "float16", 0)
+    found = stochastic_round(exact, "float16", 0)
     assert found[:5].tolist() == [65504, 65504, float("inf"), -float("inf"), float("inf")]
     assert found[5].isnan()
 
@@ -49,19 +49,19 @@ def test_float16_has_no_room_beyond_its_largest_number():
 def test_what_the_precision_has_is_left_alone(precision):
     exact = torch.tensor([0.0, -0.0, 1.0, 0.5, -3.25, 2.0**-14, 2.0**-24])
     for draw in range(4):
-        found = rounded(exact, precision, draw)
+        found = stochastic_round(exact, precision, draw)
         assert torch.equal(found, exact)
 
 
 def test_float32_loses_its_last_three_bits():
     exact = 1 + torch.arange(64) * 2.0**-23
     for draw in range(4):
-        steps = (rounded(exact, "float32", draw) - 1) * 2.0**20
+        steps = (stochastic_round(exact, "float32", draw) - 1) * 2.0**20
         assert torch.equal(steps, steps.round())
 
 
 def _run(model, inputs, numbers, draw=0):
-    with emulated(numbers, draw, inputs):
+    with emulate(numbers, draw, inputs):
         return model(inputs)
 
 

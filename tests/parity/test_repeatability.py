@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 import dkm_deploy as dkm
-from dkm_deploy.parity.repeatability import randomness, same
+from dkm_deploy.parity.repeatability import outputs_repeat, randomness
 
 X = torch.randn(40, 8, generator=torch.Generator().manual_seed(0))
 
@@ -77,10 +77,10 @@ def test_a_state_is_no_chance():
 def test_rounding_is_no_chance():
     one = {"y": np.array([1.0, 100.0, np.nan, np.inf], np.float32)}
     for change, alike in ((1 + 1e-7, True), (1 + 1e-4, False)):
-        assert same(one, {"y": one["y"] * np.float32(change)}) == alike
-    assert not same(one, {"z": one["y"]})
-    assert not same(one, {"y": one["y"][:2]})
-    assert not same(one, {"y": np.where(np.isnan(one["y"]), 1, one["y"])})
+        assert outputs_repeat(one, {"y": one["y"] * np.float32(change)}) == alike
+    assert not outputs_repeat(one, {"z": one["y"]})
+    assert not outputs_repeat(one, {"y": one["y"][:2]})
+    assert not outputs_repeat(one, {"y": np.where(np.isnan(one["y"]), 1, one["y"])})
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import dkm_deploy as dkm
-from dkm_deploy.parity.slice_comparison import close
+from dkm_deploy.parity.slice_comparison import is_close
 
 
 class Sums(nn.Module):
@@ -46,7 +46,7 @@ def test_they_are_judged_by_the_models_noise(frozen, tmp_path, suffix):
     wrong = dkm.convert(wrong, INPUTS, tmp_path / f"wrong{suffix}")
     for report in (
         dkm.validate([right, wrong], reference=frozen, inputs=INPUTS),
-        dkm.replay([right, wrong], golden),
+        dkm.validate_golden([right, wrong], golden),
     ):
         passed, missed = ({c.name: c for c in row.checks}["parity"] for row in report.files)
         assert (passed.status, missed.status) == ("passed", "failed"), passed.reason
@@ -55,5 +55,5 @@ def test_they_are_judged_by_the_models_noise(frozen, tmp_path, suffix):
 
 
 def test_a_number_is_close_to_itself_alone():
-    assert close(np.float32(3), np.float32(3), "float32")
-    assert not close(np.float32(3.1), np.float32(3), "float32")
+    assert is_close(np.float32(3), np.float32(3), "float32")
+    assert not is_close(np.float32(3.1), np.float32(3), "float32")

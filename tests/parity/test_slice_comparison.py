@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from dkm_deploy.parity.reduced_precision import arithmetic
 from dkm_deploy.parity.rounding_noise import measure
-from dkm_deploy.parity.slice_comparison import judged
+from dkm_deploy.parity.slice_comparison import judge_outputs
 
 
 class Scores(nn.Module):
@@ -46,7 +46,7 @@ def nearest(model, x, actual, half=False):
     noise = measure(model, (x,), arithmetic(half, half))
     noise = type(noise)(noise.arithmetic, noise.samples, {"y": noise.outputs["output"]})
     precision = "float16" if half else "float32"
-    return judged({"y": actual}, expected, noise, precision)["y"].figures[0].ratio
+    return judge_outputs({"y": actual}, expected, noise, precision)["y"].figures[0].ratio
 
 
 def samples(count, seed=0):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import dkm_deploy as dkm
 from dkm_deploy.parity.rounding_noise import DRAWS, measure
-from dkm_deploy.parity.trial_run import DiffersError, tried
+from dkm_deploy.parity.trial_run import DiffersError, trial_run
 
 X = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
 
@@ -42,17 +42,17 @@ def file(frozen, tmp_path_factory):
 @pytest.fixture(autouse=True)
 def never_close(monkeypatch):
     """Noise is measured even where outputs are so near that it need not be."""
-    monkeypatch.setattr("dkm_deploy.parity.trial_run.close", lambda *_: False)
+    monkeypatch.setattr("dkm_deploy.parity.trial_run.is_close", lambda *_: False)
 
 
 def test_a_parameter_may_be_given_as_it_is_where_it_is_stored_rounded_elsewhere(frozen, file):
     assert dkm.validate(file, reference=frozen, inputs=X)
-    assert tried(file.path, frozen, X, half_weights=True) is None
+    assert trial_run(file.path, frozen, X, half_weights=True) is None
 
     other = copy.deepcopy(frozen)
     other.b.bias.data += 1e-3
     with pytest.raises(DiffersError):
-        tried(file.path, other, X, half_weights=True)
+        trial_run(file.path, other, X, half_weights=True)
 
 
 def test_a_file_is_refused_only_by_as_many_draws_as_a_validation_takes(frozen, file, monkeypatch):
@@ -68,6 +68,6 @@ def test_a_file_is_refused_only_by_as_many_draws_as_a_validation_takes(frozen, f
 
     monkeypatch.setattr("dkm_deploy.parity.trial_run.measure", measured)
 
-    assert tried(file.path, frozen, X, half_weights=True) is None
+    assert trial_run(file.path, frozen, X, half_weights=True) is None
     assert asked[-2:] == [asked[0], DRAWS]  # the first is the look in float32
     assert asked[0] < DRAWS

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import dkm_deploy as dkm
-from dkm_deploy.parity.repeatability import same
-from dkm_deploy.parity.slice_comparison import close, judged
-from dkm_deploy.parity.trial_run import DiffersError, tried
+from dkm_deploy.parity.repeatability import outputs_repeat
+from dkm_deploy.parity.slice_comparison import is_close, judge_outputs
+from dkm_deploy.parity.trial_run import DiffersError, trial_run
 from tests.models import images, small_net
 
 _LARGE = 2**24
@@ -50,7 +50,7 @@ def test_the_right_file_passes_beside_its_model_and_a_golden_bundle(file, tmp_pa
     dkm.write_golden(tmp_path / "golden", reference=_model(_LARGE), inputs=images(4))
 
     assert dkm.validate(file, reference=_model(_LARGE), inputs=images(4))
-    report = dkm.replay(file, tmp_path / "golden")
+    report = dkm.validate_golden(file, tmp_path / "golden")
     assert report
     assert {"id", "even", "byte"} <= set(report.models[-1].errors)
 
@@ -61,7 +61,7 @@ def test_another_number_fails_by_validate_and_by_a_golden_bundle(file, tmp_path,
 
     for report in (
         dkm.validate(file, reference=_model(*changed), inputs=images(4)),
-        dkm.replay(file, tmp_path / "golden"),
+        dkm.validate_golden(file, tmp_path / "golden"),
     ):
         assert _parity(report).status == "failed"
         assert f"{output}: relative error" in _parity(report).reason
@@ -69,7 +69,7 @@ def test_another_number_fails_by_validate_and_by_a_golden_bundle(file, tmp_path,
 
 def test_a_file_just_written_with_another_number_is_refused(file):
     with pytest.raises(DiffersError, match="'id': share of different elements 1.00"):
-        tried(file, _model(_LARGE + 1), images(2), half_weights=False)
+        trial_run(file, _model(_LARGE + 1), images(2), half_weights=False)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint64, np.int32])
@@ -77,8 +77,8 @@ def test_whole_numbers_are_near_none_but_themselves(dtype):
     ids = np.full(100, np.iinfo(dtype).max - 1, dtype)
     other = ids + dtype(1)
 
-    assert close(ids, ids, "float16")
-    assert not close(ids, other, "float16")
-    assert not same({"id": ids}, {"id": other})
-    figure = judged({"id": other}, {"id": ids}, None, "float16")["id"].figures[0]
-    assert (figure.what, figure.found) == ("share of different elements", 1)
+    assert is_close(ids, ids, "float16")
+    assert not is_close(ids, other, "float16")
+    assert not outputs_repeat({"id": ids}, {"id": other})
+    figure = judge_outputs({"id": other}, {"id": ids}, None, "float16")["id"].figures[0]
+    assert (figure.what, figure.value) == ("share of different elements", 1)

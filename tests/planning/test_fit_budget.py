@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import dkm_deploy as dkm
-from dkm_deploy.planning.fit_budget import settle
+from dkm_deploy.planning.fit_budget import fit_to_budget
 from dkm_deploy.planning.knapsack import Choices, frontier
 
 STATES = frontier([Choices(np.array([100.0, 200, 300, 400]), np.array([9.0, 5, 2, 0]))])
@@ -19,7 +19,7 @@ def _settled(files, budget, fixed=50.0):
         written.append(position)
         return files[position]
 
-    return settle(STATES, fixed, budget, _weigh), written
+    return fit_to_budget(STATES, fixed, budget, _weigh), written
 
 
 def test_a_prediction_that_holds_is_the_only_file():

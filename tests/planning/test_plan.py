@@ -10,7 +10,7 @@ from rich.console import Console
 from torch import nn
 
 import dkm_deploy as dkm
-from dkm_deploy.conversion.plan_subject import Weighed
+from dkm_deploy.conversion.plan_subject import FileSizes
 from dkm_deploy.planning.module_subject import ModuleSubject
 from dkm_deploy.post_training import loss_probe as probes
 from dkm_deploy.post_training.methods import KMeans
@@ -58,7 +58,7 @@ def _by_rule(shapes, specs):
     )
     dense = sum(4 * count for name, count in counts.items() if name not in specs)
     total = 1_000 + dense + payload + 50 * len(specs)
-    return Weighed(total, dense, {name: spec.bits for name, spec in specs.items()}, 4)
+    return FileSizes(total, dense, {name: spec.bits for name, spec in specs.items()}, 4)
 
 
 def _plan(model, samples, budget, targets=("onnx",), **more):

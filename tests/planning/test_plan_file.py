@@ -11,7 +11,7 @@ import torch
 from rich.console import Console
 
 import dkm_deploy as dkm
-from converters.onnx.rewriting.weights_as_inputs import GivenWeights
+from converters.onnx.rewriting.weights_as_inputs import WeightsAsInputs
 from tests.converters.onnx.models import LEVELS, dense_twin, run, save
 from tests.planning.onnx_net import net, rows
 
@@ -69,7 +69,7 @@ def test_more_bytes_lose_less(file, kept):
 
 
 def test_a_plan_that_was_killed_goes_on(file, tmp_path, monkeypatch):
-    real, left = GivenWeights.run, 7
+    real, left = WeightsAsInputs.run, 7
 
     def _killed(*arguments):
         nonlocal left
@@ -78,7 +78,7 @@ def test_a_plan_that_was_killed_goes_on(file, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return real(*arguments)
 
-    monkeypatch.setattr(GivenWeights, "run", _killed)
+    monkeypatch.setattr(WeightsAsInputs, "run", _killed)
     how = {"cache": tmp_path / "kept", "inputs": rows(16), "candidates": SPECS[:3]}
     with pytest.raises(KeyboardInterrupt):
         _plan(file, 12_000, **how)

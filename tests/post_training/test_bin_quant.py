@@ -49,7 +49,7 @@ def test_every_value_is_within_its_bin(means):
     assert ((bins.edges[:-1] <= levels) & (levels <= bins.edges[1:])).all()
     palette = bins.palette()
     assert palette.bits == 3
-    assert np.array_equal(palette.decode(), bins.decoded().numpy())
+    assert np.array_equal(palette.decode(), bins.decode().numpy())
 
 
 def test_means_are_never_worse_than_midpoints():

@@ -110,7 +110,7 @@ def test_a_loss_of_the_users_own():
         return (outputs - labels).square().mean()
 
     recipe = dkm.Recipe.uniform(2)
-    found = dkm.palettes(dkm.palettize(model, recipe, dkm.Sensitive(loss=_loss), [(x, y)]))
+    found = dkm.palettes(dkm.palettize(model, recipe, dkm.SensitiveKMeans(loss=_loss), [(x, y)]))
     assert torch.equal(seen[0], y)
     assert found["weight"].bits == 2
 
@@ -175,6 +175,6 @@ def test_bad_calibration(data, message):
 
 
 def test_a_loss_that_is_no_scalar():
-    method = dkm.Sensitive(loss=lambda outputs, labels: outputs)
+    method = dkm.SensitiveKMeans(loss=lambda outputs, labels: outputs)
     with pytest.raises(dkm.DkmError, match="it must be a tensor with one value"):
         dkm.palettize(_linear(), dkm.Recipe.uniform(2), method, torch.randn(4, 6))

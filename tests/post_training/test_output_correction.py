@@ -93,7 +93,8 @@ def test_a_few_huge_rows_do_not_decide():
     x[::64] *= 100
     usual = x[x.norm(dim=1) < 100]
     with_them, without = (
-        (dkm.correct(frozen, layer, some)(usual) - layer(usual)).norm() for some in (x, usual)
+        (dkm.correct_outputs(frozen, layer, some)(usual) - layer(usual)).norm()
+        for some in (x, usual)
     )
     before = (frozen(usual) - layer(usual)).norm()
     assert with_them < 1.02 * without < before
@@ -118,7 +119,7 @@ def test_a_few_huge_rows_do_not_decide():
 def test_the_lut_is_that_of_least_squares(layer, spec, shape):
     layer, frozen = _pair(layer, **spec)
     x = _data(*shape)
-    corrected = dkm.palettes(dkm.correct(frozen, layer, x))["weight"]
+    corrected = dkm.palettes(dkm.correct_outputs(frozen, layer, x))["weight"]
     expected = _best_lut(frozen, layer, x)
     start = dkm.palettes(frozen)["weight"]
     assert np.array_equal(corrected.indices, start.indices)
@@ -132,7 +133,7 @@ def test_the_bias_takes_up_the_mean_gap():
     weights = row_weights([layer(x)], -3)
     after, before = (
         channel_mean([other(x) - layer(x)], weights, -3).abs().max()
-        for other in (dkm.correct(frozen, layer, x), frozen)
+        for other in (dkm.correct_outputs(frozen, layer, x), frozen)
     )
     assert after < 1e-5 * layer(x).abs().max()
     assert before > 0.01
@@ -149,7 +150,7 @@ def test_a_batch_norm_is_fitted_by_a_line_a_channel(first, affine):
     x = _data(64, 3, 6, 6)
     frozen = dkm.palettize(model.eval(), UNIFORM)
     before, after = (
-        _lines(other(x), model(x)) for other in (frozen, dkm.correct(frozen, model, x))
+        _lines(other(x), model(x)) for other in (frozen, dkm.correct_outputs(frozen, model, x))
     )
     assert np.abs(after - [1, 0]).max() < 0.02
     assert np.abs(before - [1, 0]).max() > 0.05
@@ -176,7 +177,7 @@ def test_the_layers_and_the_outputs_come_nearer():
     others = images(64, seed=9)
     gaps = [(m(others) - model(others)).norm() for m in (done.model, frozen)]
     assert gaps[0] < 0.8 * gaps[1]
-    assert done.left == {}
+    assert done.unchanged == {}
 
 
 def test_the_model_with_the_nearest_outputs_is_kept(monkeypatch):
@@ -204,7 +205,7 @@ def test_the_model_with_the_nearest_outputs_is_kept(monkeypatch):
     assert done.error_after < without.error_after < done.error_before
     names = ["stem.weight", "depthwise.weight", "head.weight"]
     reason = "the model's outputs came nearer to the original's without"
-    assert without.left == dict.fromkeys(names, reason)
+    assert without.unchanged == dict.fromkeys(names, reason)
 
     def _all_bad(stage, samples, luts):
         return _bad_luts(stage, samples, {"any"})
@@ -222,7 +223,7 @@ def test_models_are_left_alone_and_only_values_change():
     model = small_net().train()
     frozen = dkm.palettize(model, UNIFORM)
     before = [copy.deepcopy(m.state_dict()) for m in (model, frozen)]
-    corrected = dkm.correct(frozen, model, images(8))
+    corrected = dkm.correct_outputs(frozen, model, images(8))
     for state, m in zip(before, (model, frozen), strict=True):
         assert all(torch.equal(state[name], tensor) for name, tensor in m.state_dict().items())
     assert model.training
@@ -242,13 +243,13 @@ def test_labels_are_not_read():
     model = small_net()
     frozen = dkm.palettize(model, UNIFORM)
     parts = images(16).split(4)
-    labelled = dkm.correct(frozen, model, [(part, _Forbidden()) for part in parts])
-    assert dkm.palettes(labelled) == dkm.palettes(dkm.correct(frozen, model, iter(parts)))
+    labelled = dkm.correct_outputs(frozen, model, [(part, _Forbidden()) for part in parts])
+    assert dkm.palettes(labelled) == dkm.palettes(dkm.correct_outputs(frozen, model, iter(parts)))
 
 
 def test_the_files_hold_what_was_corrected(tmp_path):
     model, x = small_net(), images(16)
-    corrected = dkm.correct(dkm.palettize(model, UNIFORM), model, x)
+    corrected = dkm.correct_outputs(dkm.palettize(model, UNIFORM), model, x)
     dkm.save(corrected, tmp_path / "m.safetensors")
     assert torch.equal(dkm.load(tmp_path / "m.safetensors", model)(x), corrected(x))
     artifact = dkm.convert(corrected, x[:2], tmp_path / "m.onnx")
@@ -273,7 +274,7 @@ def test_a_layer_that_is_called_twice_is_corrected_on_both_calls():
     done = correct_details(dkm.palettize(model, UNIFORM), model, x)
     assert [layer.name for layer in done.layers] == ["layer"]
     assert done.layers[0].error_after < done.layers[0].error_before
-    assert done.left == {"spare.weight": "its layer was not called by itself"}
+    assert done.unchanged == {"spare.weight": "its layer was not called by itself"}
 
 
 class _Squared(nn.Linear):
@@ -290,7 +291,7 @@ def test_what_is_left_is_listed_with_the_reason():
         nn.GRU(6, 6),
     )
     done = correct_details(dkm.palettize(model.eval(), UNIFORM), model, _data(16, 3, 6))
-    assert done.left == {
+    assert done.unchanged == {
         "0.weight": "no other LUT brought the outputs nearer to the original's",
         "1.weight_ih_l0": "its layer is of type GRU; corrected are linear layers and convolutions",
         "1.weight_hh_l0": "its layer is of type GRU; corrected are linear layers and convolutions",
@@ -301,7 +302,7 @@ def test_tied_weights_keep_their_lut():
     model = TiedNet().eval()
     ids = torch.randint(0, 20, (32, 5), generator=torch.Generator().manual_seed(0))
     done = correct_details(dkm.palettize(model, UNIFORM), model, ids)
-    assert done.left == {"embed.weight": "shared by embed.weight, out.weight"}
+    assert done.unchanged == {"embed.weight": "shared by embed.weight, out.weight"}
     assert [layer.corrected for layer in done.layers] == [
         ("middle.weight", "middle.bias"),
         ("out.bias",),
@@ -313,12 +314,12 @@ def test_attention_and_positional_arguments():
     model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
     done = correct_details(dkm.palettize(model, UNIFORM), model, _data(16, 4, 8))
     assert [layer.name for layer in done.layers] == ["linear1", "linear2"]
-    assert done.left.keys() == {"self_attn.in_proj_weight", "self_attn.out_proj.weight"}
+    assert done.unchanged.keys() == {"self_attn.in_proj_weight", "self_attn.out_proj.weight"}
 
 
 def test_half_precision():
     model, x = small_net().half(), images(16).half()
-    corrected = dkm.correct(dkm.palettize(model, UNIFORM), model, x)
+    corrected = dkm.correct_outputs(dkm.palettize(model, UNIFORM), model, x)
     assert {p.lut.dtype for p in dkm.palettes(corrected).values()} == {np.dtype(np.float16)}
     assert torch.isfinite(corrected(x)).all()
 
@@ -326,7 +327,7 @@ def test_half_precision():
 def test_no_error_stays_no_error():
     model, x = small_net(), images(16)
     frozen = dkm.palettize(model, dkm.Recipe.uniform(8))
-    outputs = [m(x).detach().numpy() for m in (dkm.correct(frozen, model, x), model)]
+    outputs = [m(x).detach().numpy() for m in (dkm.correct_outputs(frozen, model, x), model)]
     assert errors(*outputs).relative < 1e-3
 
 
@@ -354,29 +355,29 @@ class TestErrors:
     def test_bad_calibration(self, data, message):
         model = small_net()
         with pytest.raises(dkm.DkmError, match=message):
-            dkm.correct(dkm.palettize(model, UNIFORM), model, data)
+            dkm.correct_outputs(dkm.palettize(model, UNIFORM), model, data)
 
     def test_another_model(self):
         frozen = dkm.palettize(small_net(), UNIFORM)
         with pytest.raises(dkm.DkmError, match="stem.weight: the original has no such tensor"):
-            dkm.correct(frozen, nn.Linear(3, 3), images())
+            dkm.correct_outputs(frozen, nn.Linear(3, 3), images())
 
     def test_an_original_whose_batch_norms_are_not_folded(self):
         model = small_net()
         frozen = dkm.palettize(dkm.fold_batch_norm(model, images()), UNIFORM)
         with pytest.raises(dkm.DkmError, match="stem.bias: the original has no such tensor"):
-            dkm.correct(frozen, model, images())
+            dkm.correct_outputs(frozen, model, images())
 
     def test_a_frozen_original(self):
         frozen = dkm.palettize(small_net(), UNIFORM)
         with pytest.raises(dkm.DkmError, match="stem.weight: the original has no such tensor"):
-            dkm.correct(frozen, frozen, images())
+            dkm.correct_outputs(frozen, frozen, images())
 
     def test_a_model_of_other_shapes(self):
         frozen = dkm.palettize(nn.Linear(6, 3), UNIFORM)
         with pytest.raises(dkm.DkmError, match=r"weight: its shape is \(3, 6\), and \(4, 6\) in"):
-            dkm.correct(frozen, nn.Linear(6, 4), torch.zeros(2, 6))
+            dkm.correct_outputs(frozen, nn.Linear(6, 4), torch.zeros(2, 6))
 
     def test_a_model_that_is_not_frozen(self):
         with pytest.raises(dkm.DkmError, match="the model has no palettes"):
-            dkm.correct(small_net(), small_net(), images())
+            dkm.correct_outputs(small_net(), small_net(), images())

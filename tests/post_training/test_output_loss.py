@@ -8,7 +8,7 @@ import torch
 
 import dkm_deploy as dkm
 from dkm_deploy.model.metric import accuracy
-from dkm_deploy.post_training.output_loss import Yardstick
+from dkm_deploy.post_training.output_loss import OutputLoss
 
 LABELS = torch.arange(12) % 3
 OUTPUTS = [[torch.eye(3)[LABELS]]]
@@ -25,15 +25,15 @@ OUTPUTS = [[torch.eye(3)[LABELS]]]
 )
 def test_accuracy_takes_labels_that_fit(labels, reason):
     with pytest.raises(dkm.DkmError, match=reason):
-        Yardstick(OUTPUTS, [labels], accuracy)
-    assert Yardstick(OUTPUTS, [LABELS], accuracy).baseline == 100
+        OutputLoss(OUTPUTS, [labels], accuracy)
+    assert OutputLoss(OUTPUTS, [LABELS], accuracy).baseline == 100
 
 
 def test_labels_that_make_no_array():
     with pytest.raises(dkm.DkmError, match="the labels of the batches make no array"):
-        Yardstick(OUTPUTS, [["cat"] * 12], accuracy)
+        OutputLoss(OUTPUTS, [["cat"] * 12], accuracy)
     with pytest.raises(dkm.DkmError, match="the labels of the batches make no array"):
-        Yardstick(OUTPUTS * 2, [LABELS, LABELS[:, None]], accuracy)
+        OutputLoss(OUTPUTS * 2, [LABELS, LABELS[:, None]], accuracy)
 
 
 def test_a_metric_that_writes_or_fails_does_no_harm():
@@ -42,10 +42,10 @@ def test_a_metric_that_writes_or_fails_does_no_harm():
         output[:], labels[:] = 0, 0
         return right
 
-    found = Yardstick(OUTPUTS, [LABELS], writes)
+    found = OutputLoss(OUTPUTS, [LABELS], writes)
     assert found.loss(OUTPUTS) == 0
     assert found.loss([[OUTPUTS[0][0].roll(1, 1)]]) == 1
     with pytest.raises(dkm.DkmError, match="cannot be computed: KeyError"):
-        Yardstick(OUTPUTS, [LABELS], lambda y, t: {}["f1"])
+        OutputLoss(OUTPUTS, [LABELS], lambda y, t: {}["f1"])
     with pytest.raises(dkm.DkmError, match="it gave a ndarray, not a number"):
-        Yardstick(OUTPUTS, [LABELS], lambda y, t: np.zeros(2))
+        OutputLoss(OUTPUTS, [LABELS], lambda y, t: np.zeros(2))

@@ -55,8 +55,8 @@ def test_checks_that_prove_nothing_alone_are_no_check(demo: Values) -> None:
 def test_a_check_that_could_not_run_for_what_is_wrong_is_lacking(demo: Values) -> None:
     for blocks in (True, False):
         check = {"name": "parity", "status": "skipped", "reason": "it failed", "blocks": blocks}
-        assert summary.lacking(demo, check) == blocks
-    assert not summary.lacking(demo, {"name": "parity", "status": "passed", "blocks": True})
+        assert summary.lacks_check(demo, check) == blocks
+    assert not summary.lacks_check(demo, {"name": "parity", "status": "passed", "blocks": True})
 
 
 def test_the_verdict_on_a_model_is_its_worst_check(failed: Values) -> None:

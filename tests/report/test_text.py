@@ -13,7 +13,7 @@ from dkm_deploy.report import text
 @pytest.mark.parametrize(
     ("write", "values", "expected"),
     [
-        (text.whole, (1_234_567,), "1,234,567"),
+        (text.count_text, (1_234_567,), "1,234,567"),
         (text.figure, (1.2345e-6,), "1.23e-06"),
         (text.figure, (0.5,), "0.500"),
         (text.figure, (123.4,), "123"),
@@ -24,7 +24,7 @@ from dkm_deploy.report import text
         (text.score, (1.0,), "1.000"),
         (text.score, (0.01234,), "0.01234"),
         (text.score, (0.0,), "0.00"),
-        (text.fixed, (2.0547, 2), "2.05"),
+        (text.fixed_text, (2.0547, 2), "2.05"),
         (text.ratio, (12.345,), "12.3x"),
         (text.times, (1.0549,), "1.05x"),
         (text.percent, (0.99166,), "99.17%"),
@@ -42,7 +42,7 @@ def test_figures_are_written_as_the_views_promise(
 
 
 def test_a_missing_figure_is_a_dash() -> None:
-    shown = [text.whole(None), text.figure(None), text.score(None), text.fixed(None, 2)]
+    shown = [text.count_text(None), text.figure(None), text.score(None), text.fixed_text(None, 2)]
     assert {*shown, text.ratio(None), text.percent(None)} == {"-"}
 
 

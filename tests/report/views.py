@@ -18,7 +18,7 @@ from rich.console import Console
 from dkm_deploy.formats.ledger import Entry, Ledger
 from dkm_deploy.palette import Palette
 from dkm_deploy.planning.decision import Decision, Plan
-from dkm_deploy.post_training.palettize_file import Rewritten
+from dkm_deploy.post_training.palettize_file import PalettizedFile
 from dkm_deploy.recipe import PaletteSpec, Recipe, Rule
 from dkm_deploy.report.html.comparison import comparison_page
 from dkm_deploy.report.html.page import page
@@ -142,8 +142,8 @@ def _ledger() -> Ledger:
     return Ledger(Path("out/model.onnx"), tuple(entries))
 
 
-def _rewritten() -> Rewritten:
-    return Rewritten(
+def _rewritten() -> PalettizedFile:
+    return PalettizedFile(
         path=Path("small.onnx"),
         palettes=_palettes(),
         dense={"bias[0]": "rank 1: biases and norms stay dense"},

@@ -53,7 +53,7 @@ def _train(wrapped, model, batches):
         optimizer.zero_grad()
         wrapped(batch).square().mean().backward()
         optimizer.step()
-        dkm.advance(model)
+        dkm.step(model)
 
 
 def _worker(rank, kind, recipe, folder):
@@ -112,7 +112,7 @@ def _outputs(model, forward=None):
         out = forward(batch)
         out.square().mean().backward()
         optimizer.step()
-        dkm.advance(model)
+        dkm.step(model)
         found.append(out.detach())
     return found, model.state_dict()
 

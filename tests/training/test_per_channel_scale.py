@@ -130,7 +130,7 @@ def test_a_checkpoint_holds_the_scale(tmp_path):
     assert dkm.palettes(loaded) == dkm.palettes(frozen) == dkm.read_palettes(path)
     ids = torch.arange(20).reshape(2, 10)
     assert torch.equal(loaded(ids), frozen(ids))
-    assert dkm.ledger(path).by_kind()["lut"] == 4 * (2 * 8 + 20 + 12)
+    assert dkm.size_breakdown(path).by_kind()["lut"] == 4 * (2 * 8 + 20 + 12)
 
 
 def test_a_damaged_scale_is_one_line(tmp_path):

@@ -67,7 +67,7 @@ def test_a_run_killed_and_resumed_gives_the_same_bits():
         optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
         for _ in range(steps):
             _step(model, optimizer, images())
-            dkm.advance(model)
+            dkm.step(model)
 
     whole = dkm.prepare(small_net(), recipe).train()
     run(whole, 6)
@@ -88,9 +88,9 @@ def test_the_schedule_anneals_the_temperature():
         return dkm.status(model)["stem.weight"].temperature
 
     assert temperature() == pytest.approx(0.1)
-    dkm.advance(model, 5)
+    dkm.step(model, 5)
     assert temperature() == pytest.approx(0.01)
-    dkm.advance(model, 50)
+    dkm.step(model, 50)
     assert temperature() == pytest.approx(0.001)
 
 
@@ -203,7 +203,7 @@ class TestBadInput:
         with pytest.raises(dkm.DkmError, match="iterations is 0"):
             dkm.DKM(iterations=0)
 
-    @pytest.mark.parametrize("call", [dkm.freeze, dkm.status, dkm.advance, dkm.soft_copy])
+    @pytest.mark.parametrize("call", [dkm.freeze, dkm.status, dkm.step, dkm.soft_copy])
     def test_a_model_that_is_not_prepared(self, call):
         with pytest.raises(dkm.DkmError, match="no prepared weights; call dkm.prepare"):
             call(small_net())

@@ -81,7 +81,7 @@ def test_training_leaves_zeros_quiet_and_can_move_them(method):
     assert original.grad[2].abs().max() > 1e-3
     with torch.no_grad():
         original[2] = 1e-3  # nearer to zero than to any centroid
-    dkm.advance(model)
+    dkm.step(model)
     frozen = dkm.freeze(model)
     assert dkm.palettes(frozen)["weight"].scale.ravel()[2] == 0
     assert torch.equal(model.eval()(x), frozen(x))
@@ -94,5 +94,5 @@ def test_training_leaves_zeros_quiet_and_can_move_them(method):
 
 def test_corrected_zeros_stay_zeros():
     layer = layer_with_zeros(2)
-    corrected = dkm.correct(dkm.palettize(layer, scaled(2)), layer, torch.randn(64, 32))
+    corrected = dkm.correct_outputs(dkm.palettize(layer, scaled(2)), layer, torch.randn(64, 32))
     assert not corrected.weight[2].any()

@@ -11,8 +11,8 @@ import torch
 import dkm_deploy as dkm
 from dkm_deploy.model.metric import accuracy
 from dkm_deploy.validation.checks.output_checks import answer_checks
-from dkm_deploy.validation.labels import decided, labels_array
-from dkm_deploy.validation.task import Original, Task, answered
+from dkm_deploy.validation.labels import decide_metric, labels_array
+from dkm_deploy.validation.task import Original, Task, score_first_output
 
 LABELS = np.random.default_rng(0).integers(10, size=200)
 RIGHT = np.eye(10)[LABELS]
@@ -23,8 +23,8 @@ LIMITS = dkm.Limits(max_metric_loss=1, min_agreement=0.9)
 def _checks(labels, metric=accuracy, *, original=RIGHT, actual=RIGHT, limits=LIMITS):
     """What is said of a file that gives ``actual``."""
     before = None if original is None else Original({"output": original}, 1, 1)
-    task = decided(Task((), {"output": RIGHT}, before, labels, metric, limits, {}))
-    checks = answer_checks(answered({"output": actual}, task), limits, task.undecided)
+    task = decide_metric(Task((), {"output": RIGHT}, before, labels, metric, limits, {}))
+    checks = answer_checks(score_first_output({"output": actual}, task), limits, task.undecided)
     for check in checks:  # a limit that cannot be decided is no pass; without one nobody asked
         asked = limits.max_metric_loss is not None
         assert check.blocks == (check.status == "skipped" and asked)
@@ -129,7 +129,9 @@ def test_a_metric_may_add_in_another_order(gap, status):
 
 def test_without_an_original_the_reference_is_asked():
     def why(labels, metric=accuracy, reference=RIGHT):
-        return decided(Task((), {"output": reference}, None, labels, metric, LIMITS, {})).undecided
+        return decide_metric(
+            Task((), {"output": reference}, None, labels, metric, LIMITS, {})
+        ).undecided
 
     assert why(LABELS) == ""
     assert why(WRONG.argmax(1)) == ""  # right by guessing is no baseline, and this is none
@@ -140,7 +142,7 @@ def test_without_an_original_the_reference_is_asked():
 def test_labels_that_the_metric_is_not_asked_of_are_left_out():
     def labels(given, metric=accuracy, random=""):
         before = Original({"output": RIGHT}, 1, 1, random)
-        return decided(Task((), {"output": RIGHT}, before, given, metric, LIMITS, {})).labels
+        return decide_metric(Task((), {"output": RIGHT}, before, given, metric, LIMITS, {})).labels
 
     assert labels(LABELS) is LABELS
     assert labels(LABELS, random="it is random") is LABELS
@@ -154,7 +156,7 @@ def test_labels_that_the_metric_is_not_asked_of_are_left_out():
 def test_a_random_original_decides_nothing():
     before = Original({"output": RIGHT}, 1, 1, "it is random")
     task = Task((), {"output": RIGHT}, before, LABELS, accuracy, LIMITS, {})
-    assert decided(task).undecided == "it is random"
+    assert decide_metric(task).undecided == "it is random"
 
 
 def test_a_metric_that_fails_on_the_file_alone_fails():

@@ -9,12 +9,12 @@ import pytest
 from dkm_deploy import DkmError, Limits, OutputLimits
 from dkm_deploy._support.records import from_plain
 from dkm_deploy.parity.output_errors import errors
-from dkm_deploy.parity.slice_comparison import judged as against
+from dkm_deploy.parity.slice_comparison import judge_outputs as against
 from dkm_deploy.validation.checks.output_checks import parity_check
 from dkm_deploy.validation.limits import (
     check_names,
     limits_of,
-    merged,
+    merge_limits,
     parse_output_limits,
 )
 
@@ -193,13 +193,13 @@ def test_limits_are_merged_one_by_one():
         max_load_ratio=2,
         outputs={"y": OutputLimits(max_element_error=0), "z": OutputLimits(min_cosine=0.5)},
     )
-    assert merged(base, over) == Limits(
+    assert merge_limits(base, over) == Limits(
         max_bytes=10,
         min_agreement=0.0,
         max_load_ratio=2,
         outputs={"y": OutputLimits(1, 0), "z": OutputLimits(min_cosine=0.5)},
     )
-    assert merged(base, Limits()) == base
+    assert merge_limits(base, Limits()) == base
 
 
 def test_a_limit_of_zero_is_a_limit():

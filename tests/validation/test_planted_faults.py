@@ -163,7 +163,7 @@ def test_swapped_outputs(tmp_path, suffix):
 def test_swapped_outputs_in_a_replay(tmp_path):
     dkm.write_golden(tmp_path / "golden", reference=frozen(), inputs=PIXELS)
     path = dkm.convert(frozen(Swapped), PIXELS[:1], tmp_path / "m.onnx").path
-    assert "outputs are swapped: " in dkm.replay([path], tmp_path / "golden").failed[0]
+    assert "outputs are swapped: " in dkm.validate_golden([path], tmp_path / "golden").failed[0]
 
 
 @pytest.mark.parametrize(
@@ -235,9 +235,12 @@ def gap_in_data(path):
 )
 def test_a_file_padded_to_look_bigger(copies, suffix, pad):
     path = copies(suffix)
-    size, padding = dkm.ledger(path).total_bytes, dkm.ledger(path).by_kind()["padding"]
+    size, padding = (
+        dkm.size_breakdown(path).total_bytes,
+        dkm.size_breakdown(path).by_kind()["padding"],
+    )
     where = pad(path)
-    found = dkm.ledger(path)
+    found = dkm.size_breakdown(path)
     assert found.by_kind()["padding"] - padding >= 8192
     statuses, missed = checked(path, max_bytes=size + 4096)
     assert statuses.items() >= {"palettes": "passed", "parity": "passed", "size": "failed"}.items()
@@ -248,7 +251,7 @@ def test_a_file_padded_to_look_bigger(copies, suffix, pad):
 def test_a_file_in_a_package_that_is_no_part_of_it(copies):
     path = copies(".mlpackage")
     (path / "Data/notes.bin").write_bytes(bytes(8192))
-    sizes = {e.name: (e.kind, e.size_bytes) for e in dkm.ledger(path).entries}
+    sizes = {e.name: (e.kind, e.size_bytes) for e in dkm.size_breakdown(path).entries}
     assert sizes["Data/notes.bin"] == ("metadata", 8192)
 
 
@@ -271,7 +274,7 @@ def test_a_bundle_with_a_changed_byte(files, tmp_path, capsys):
     changed[7] ^= 1
     (golden / "raw/outputs.0.bin").write_bytes(changed)
     with pytest.raises(dkm.DkmError, match=r"outputs\.0\.bin: changed since the bundle was"):
-        dkm.replay([files[".onnx"]], golden)
+        dkm.validate_golden([files[".onnx"]], golden)
     assert main(["validate", str(files[".onnx"]), "--golden", str(golden)]) == 2
     assert "changed since the bundle was written" in capsys.readouterr().err
 

@@ -12,15 +12,15 @@ from torch import nn
 
 import dkm_deploy as dkm
 from dkm_deploy.model.metric import accuracy
-from dkm_deploy.parity.mean_difference import Pooled
+from dkm_deploy.parity.mean_difference import GainAndOffset
 from dkm_deploy.parity.output_errors import errors
 from dkm_deploy.parity.reduced_precision import Arithmetic
 from dkm_deploy.parity.rounding_noise import Noise, OutputNoise
-from dkm_deploy.parity.slice_comparison import judged
+from dkm_deploy.parity.slice_comparison import judge_outputs
 from dkm_deploy.runtimes import NotTakenError, WrongLabelError
 from dkm_deploy.validation import report_rows
 from dkm_deploy.validation.check import Check
-from dkm_deploy.validation.golden.device_outputs import Returned
+from dkm_deploy.validation.golden.device_outputs import DeviceOutputs
 from dkm_deploy.validation.measures.confidence_interval import metric_loss
 from dkm_deploy.validation.measures.top1_agreement import compare_answers
 from dkm_deploy.validation.report import Model
@@ -109,7 +109,7 @@ def test_the_row_of_a_model_tells_its_size_and_its_answers():
 
 
 def test_a_relative_limit_is_asked_for_or_comes_from_noise():
-    own = judged({"output": SCORES}, {"output": SCORES}, None, "float32")
+    own = judge_outputs({"output": SCORES}, {"output": SCORES}, None, "float32")
     assert report_rows._relative_limit("output", dkm.Limits(max_relative_error=0.5), own) == 0.5
     assert report_rows._relative_limit("output", dkm.Limits(max_relative_error=0), own) == 0
     assert (
@@ -150,7 +150,7 @@ class TestReturned:
     """Outputs that a device gave."""
 
     def row(self, outputs, **changes):
-        returned = Returned(outputs, "a phone")
+        returned = DeviceOutputs(outputs, "a phone")
         return report_rows.returned_row(Path("runs/phone"), returned, replace(TASK, **changes))
 
     def test_its_outputs_are_all_that_is_known(self):
@@ -167,7 +167,7 @@ class TestReturned:
 
     def test_it_has_four_times_the_noise_of_float16(self):
         half, level = Arithmetic("float16", "float16"), np.full_like(SCORES, 0.01)
-        noise = Noise(half, np.arange(4), {"output": OutputNoise(level, Pooled({}, {}))})
+        noise = Noise(half, np.arange(4), {"output": OutputNoise(level, GainAndOffset({}, {}))})
         near = self.row({"output": SCORES + 0.1}, noise={half: noise}).checks[0]
         assert near.status == "passed"
         assert "the model's own float16 noise" in near.reason

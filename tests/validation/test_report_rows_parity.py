@@ -20,7 +20,7 @@ from dkm_deploy.parity.reduced_precision import Arithmetic
 from dkm_deploy.parity.slice_comparison import Judge
 from dkm_deploy.validation import report_rows
 from dkm_deploy.validation.check import Check
-from dkm_deploy.validation.locate.locate import Divergence, told
+from dkm_deploy.validation.locate.locate import Divergence, describe_divergence
 from dkm_deploy.validation.task import Task
 
 X = np.arange(1.0, 13).reshape(4, 3).astype(np.float32)
@@ -67,7 +67,7 @@ def parity(monkeypatch, asked):
 
         monkeypatch.setattr(report_rows, "judge_of", judge_of)
         monkeypatch.setattr(report_rows, "stores_half", stores_half)
-        compared = report_rows._compared(ran.outputs, ran.reason, task)
+        compared = report_rows._compare_outputs(ran.outputs, ran.reason, task)
         return report_rows._parity(FILE, ran, compared, task)
 
     def with_float32(check, *given):
@@ -147,7 +147,7 @@ def test_values_that_are_not_compared_are_told(parity):
 def test_a_miss_is_located(parity, asked):
     check, place = parity(WRONG)
     assert (check.status, place) == ("failed", PLACE)
-    assert check.reason.endswith(f"; {told(PLACE)}")
+    assert check.reason.endswith(f"; {describe_divergence(PLACE)}")
     path, model, inputs, (outputs, reference), limit = asked["locate"]
     assert (path, model, limit) == (Path("m.x"), MODEL, 1e-4)  # of the first output
     assert inputs is X

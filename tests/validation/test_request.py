@@ -40,21 +40,25 @@ def test_one_line_says_what_is_wrong(asked, message):
     ("function", "given", "message"),
     [
         *((dkm.validate, {name: 3}, message) for name, message in WRONG.items()),
-        *((dkm.replay, {n: 3}, WRONG[n]) for n in ("metric", "limits", "budget", "cost")),
-        (dkm.judge, {"metric": 3}, WRONG["metric"]),
+        *((dkm.validate_golden, {n: 3}, WRONG[n]) for n in ("metric", "limits", "budget", "cost")),
+        (dkm.validate_device_outputs, {"metric": 3}, WRONG["metric"]),
         (dkm.validate, {"reference": 3}, "reference is 3; give a torch.nn.Module"),
         (dkm.validate, {"files": 3}, "files is 3; give a path or a list of paths"),
-        (dkm.replay, {"files": 3}, "files is 3; give a path or a list of paths"),
-        (dkm.judge, {"folders": 3}, "folders is 3; give a path or a list of paths"),
-        (dkm.replay, {"golden": 3}, "golden is 3; give a str or a path"),
-        (dkm.judge, {"golden": 3}, "golden is 3; give a str or a path"),
+        (dkm.validate_golden, {"files": 3}, "files is 3; give a path or a list of paths"),
+        (
+            dkm.validate_device_outputs,
+            {"folders": 3},
+            "folders is 3; give a path or a list of paths",
+        ),
+        (dkm.validate_golden, {"golden": 3}, "golden is 3; give a str or a path"),
+        (dkm.validate_device_outputs, {"golden": 3}, "golden is 3; give a str or a path"),
     ],
 )
 def test_every_way_of_asking_says_so_before_anything_is_read(function, given, message):
     right = {
         dkm.validate: {"files": [], "inputs": None},
-        dkm.replay: {"files": [], "golden": "."},
-        dkm.judge: {"folders": [], "golden": "."},
+        dkm.validate_golden: {"files": [], "golden": "."},
+        dkm.validate_device_outputs: {"folders": [], "golden": "."},
     }
     with pytest.raises(dkm.DkmError) as caught:
         function(**right[function] | given)

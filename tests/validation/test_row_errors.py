@@ -79,7 +79,7 @@ OTHER = RIGHT | {"interface": "failed"}
 def test_a_file_that_fails_is_a_row(frozen, good, golden, kind, checks, reason, replayed):
     files = [_broken(good, kind), good]
     if replayed:
-        report = dkm.replay(files, golden)
+        report = dkm.validate_golden(files, golden)
     else:
         report = dkm.validate(files, reference=frozen, inputs=images(2))
     broken, right = report.files

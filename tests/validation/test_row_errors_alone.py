@@ -10,7 +10,7 @@ import dkm_deploy as dkm
 from dkm_deploy.errors import MissingFileError
 from dkm_deploy.validation.check import Check
 from dkm_deploy.validation.report import Model
-from dkm_deploy.validation.row_errors import each_row, further_row, told_reason
+from dkm_deploy.validation.row_errors import each_row, error_line, further_row
 
 PATHS = [Path("a/bad.onnx"), Path("a/good.onnx")]
 
@@ -34,7 +34,7 @@ def _make(*errors):
 def test_a_file_that_cannot_be_read_misses_the_check(error, reason):
     bad = Model(name="bad.onnx", path=str(PATHS[0]), checks=(Check("palettes", "failed", reason),))
     assert each_row(PATHS, _make(error), "palettes") == [bad, Model(name="good.onnx")]
-    assert told_reason(error) == reason
+    assert error_line(error) == reason
 
 
 def test_where_none_can_be_read_the_first_error_is_raised():

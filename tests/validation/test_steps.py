@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import dkm_deploy as dkm
 from dkm_deploy.model.run import run_model
-from dkm_deploy.model.steps import unstacked
+from dkm_deploy.model.steps import unstack_steps
 from dkm_deploy.validation.golden.bundle import SUMS, sha256
 
 
@@ -88,8 +88,10 @@ def test_the_step_at_which_a_file_parts_is_named(package):
 
 
 def test_a_file_that_forgets_is_found_out(package, frozen, monkeypatch):
-    run = dkm.Evaluator.run
-    monkeypatch.setattr(dkm.Evaluator, "run", lambda self, inputs, state=None: run(self, inputs))
+    run = dkm.MLProgramEvaluator.run
+    monkeypatch.setattr(
+        dkm.MLProgramEvaluator, "run", lambda self, inputs, state=None: run(self, inputs)
+    )
     report = dkm.validate([package], reference=frozen, inputs=STEPS)
     assert "; first off at step 2 of 3" in _parity(report).reason
 
@@ -130,7 +132,7 @@ def test_outputs_of_a_step_are_not_overwritten_by_the_next():
 
 class TestGolden:
     def test_it_is_replayed_step_by_step(self, golden, package):
-        report = dkm.replay([package], golden)
+        report = dkm.validate_golden([package], golden)
         assert report
         assert "; over 3 steps; computed in float32, " in _parity(report).reason
 
@@ -155,7 +157,10 @@ class TestGolden:
             "outputs": [entry],
         }
         (tmp_path / "outputs.json").write_text(json.dumps(told))
-        assert "; first off at step 2 of 3" in _parity(dkm.judge([tmp_path], golden)).reason
+        assert (
+            "; first off at step 2 of 3"
+            in _parity(dkm.validate_device_outputs([tmp_path], golden)).reason
+        )
 
     def test_a_number_of_steps_that_is_not_theirs_is_damage(self, golden, tmp_path):
         folder = shutil.copytree(golden, tmp_path / "bundle")
@@ -165,7 +170,7 @@ class TestGolden:
         old, new = (sha256(f / "bundle.json") for f in (golden, folder))
         (folder / SUMS).write_text(sums.replace(old, new))
         with pytest.raises(dkm.DkmError, match="it has 3 steps and tells 2"):
-            dkm.replay([], folder)
+            dkm.validate_golden([], folder)
 
     def test_steps_of_other_shapes_are_refused(self, tmp_path):
         steps = dkm.Steps([torch.ones(1, 4), torch.ones(2, 4)])
@@ -187,4 +192,4 @@ class TestBadInput:
 
     def test_tensors_with_other_numbers_of_steps(self):
         with pytest.raises(dkm.DkmError, match=r"the inputs have \[2, 3\] steps"):
-            unstacked({"x": torch.ones(2, 1), "y": torch.ones(3)})
+            unstack_steps({"x": torch.ones(2, 1), "y": torch.ones(3)})

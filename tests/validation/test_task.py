@@ -11,13 +11,13 @@ from dkm_deploy.parity.output_errors import errors
 from dkm_deploy.validation.measures.confidence_interval import metric_loss
 from dkm_deploy.validation.measures.top1_agreement import Answers, compare_answers
 from dkm_deploy.validation.task import (
-    Answered,
+    FirstOutput,
     Original,
     Task,
-    answered,
     errors_of,
     first,
-    matched,
+    match_outputs,
+    score_first_output,
 )
 
 LABELS = np.arange(20) % 4
@@ -33,10 +33,10 @@ def _task(original=None, labels=LABELS, metric=accuracy):
 def test_outputs_are_matched_by_name_and_else_by_their_place():
     one, two = np.zeros(1), np.ones(1)
     reference = {"a": one, "b": two}
-    assert list(matched({"b": two, "a": one}, reference).items()) == [("a", one), ("b", two)]
-    assert list(matched({"x": two, "a": one}, reference).items()) == [("a", two), ("b", one)]
+    assert list(match_outputs({"b": two, "a": one}, reference).items()) == [("a", one), ("b", two)]
+    assert list(match_outputs({"x": two, "a": one}, reference).items()) == [("a", two), ("b", one)]
     with pytest.raises(dkm.DkmError, match="^outputs are x, y, z; PyTorch has a, b$"):
-        matched(dict.fromkeys("xyz", one), reference)
+        match_outputs(dict.fromkeys("xyz", one), reference)
     assert first(reference) is one
 
 
@@ -47,7 +47,7 @@ def test_errors_are_those_of_each_output():
 
 
 def test_what_did_not_run_has_no_answers():
-    assert answered(None, _task(RIGHT)) == Answered(None, None, Answers())
+    assert score_first_output(None, _task(RIGHT)) == FirstOutput(None, None, Answers())
 
 
 def test_the_metric_needs_labels_and_its_loss_an_original():
@@ -55,17 +55,17 @@ def test_the_metric_needs_labels_and_its_loss_an_original():
     agreed = compare_answers(ACTUAL, RIGHT, LABELS)
     loss = metric_loss(accuracy, RIGHT, ACTUAL, LABELS)
     assert loss.value == 25
-    assert answered(outputs, _task(RIGHT)) == Answered(75, loss, agreed)
-    assert answered(outputs, _task()) == Answered(75, None, Answers())
+    assert score_first_output(outputs, _task(RIGHT)) == FirstOutput(75, loss, agreed)
+    assert score_first_output(outputs, _task()) == FirstOutput(75, None, Answers())
     unlabelled = compare_answers(ACTUAL, RIGHT, None)
-    assert answered(outputs, _task(RIGHT, None)) == Answered(None, None, unlabelled)
+    assert score_first_output(outputs, _task(RIGHT, None)) == FirstOutput(None, None, unlabelled)
 
 
 def test_a_metric_that_cannot_be_computed_is_told():
     def fails(output, labels):
         raise ValueError("no")
 
-    found = answered({"output": ACTUAL}, _task(RIGHT, metric=fails))
+    found = score_first_output({"output": ACTUAL}, _task(RIGHT, metric=fails))
     assert (found.metric, found.loss) == (None, None)
     assert found.answers == compare_answers(ACTUAL, RIGHT, LABELS)
     assert found.failed == "the metric cannot be computed: ValueError: no"
@@ -74,4 +74,4 @@ def test_a_metric_that_cannot_be_computed_is_told():
 def test_nothing_is_compared_with_a_random_original():
     before = Original({"output": RIGHT}, 1, 1, "it is random")
     task = Task((), {"output": RIGHT}, before, None, accuracy, dkm.Limits(), {})
-    assert answered({"output": ACTUAL}, task).answers == Answers(reason="it is random")
+    assert score_first_output({"output": ACTUAL}, task).answers == Answers(reason="it is random")

@@ -84,7 +84,7 @@ def test_the_metric_is_named(frozen):
 def test_the_first_20_flips_of_each_file_are_shown():
     flips = tuple(Flip(i, 0, 1, None) for i in range(30))
     rows = [Model("one bit", flips=flips), Model("m", path="m", flips=flips[5:])]
-    assert validate._flipped(rows) == list(range(5, 25))
+    assert validate._flipped_inputs(rows) == list(range(5, 25))
 
 
 def test_versions_and_machine_are_told(monkeypatch):

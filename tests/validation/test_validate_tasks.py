@@ -202,7 +202,7 @@ class TestByABundle:
 
         def found(bundle=BUNDLE, **how):
             monkeypatch.setattr(validate, "read_bundle", {Path(): bundle}.get)
-            report = dkm.replay(file, ".", **how)
+            report = dkm.validate_golden(file, ".", **how)
             return report, asked["m.onnx"]
 
         return found

@@ -15,7 +15,7 @@ from dkm_deploy.errors import DkmError
 _resized = torch.ops.aten._upsample_bilinear2d_aa.default
 
 
-def antialiased(context: Any, node: Any) -> None:
+def lower_antialiased_resize(context: Any, node: Any) -> None:
     """Lower ``_upsample_bilinear2d_aa`` to a product with constant weights along each side.
 
     Raises DkmError if the size of the image is not known at conversion.

@@ -17,13 +17,13 @@ def sums(program: ExportedProgram) -> dict[str, frozenset[str]]:
     """
     found = {}
     for node in program.graph.find_nodes(op="call_function", target=_aten.embedding.default):
-        others = [_added_to(node, user) for user in node.users]
+        others = [_other_addend(node, user) for user in node.users]
         if others and None not in others:
             found[node.name] = frozenset(other.name for other in others if other is not None)
     return found
 
 
-def _added_to(node: Node, user: Node) -> Node | None:
+def _other_addend(node: Node, user: Node) -> Node | None:
     """What ``user`` adds ``node`` to, if it is an addition to a value of the sum's shape."""
     if user.target is not _aten.add.Tensor:
         return None

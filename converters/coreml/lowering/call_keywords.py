@@ -57,7 +57,7 @@ def calls(program: ExportedProgram) -> dict[str, Call]:
     return found
 
 
-def heeding(lower: Lowering, met: Mapping[str, Call]) -> Lowering:
+def check_keywords(lower: Lowering, met: Mapping[str, Call]) -> Lowering:
     """``lower``, held to ask for each keyword argument of the calls ``met``, by node name.
 
     What comes out of a call with a ``dtype`` becomes of its kind. Raises DkmError where another
@@ -69,7 +69,7 @@ def heeding(lower: Lowering, met: Mapping[str, Call]) -> Lowering:
         if call is None:
             lower(context, node)
             return
-        node.kwinputs = asked = _Asked(node.kwinputs)
+        node.kwinputs = asked = _KeywordRecord(node.kwinputs)
         lower(context, node)
         for name, value in call.keywords.items():
             if name == "dtype":
@@ -83,7 +83,7 @@ def heeding(lower: Lowering, met: Mapping[str, Call]) -> Lowering:
     return lower_call
 
 
-class _Asked(dict[str, Any]):
+class _KeywordRecord(dict[str, Any]):
     """Keyword arguments of a call, which notes those that were looked up in ``names``."""
 
     def __init__(self, keywords: Mapping[str, Any]) -> None:

@@ -15,12 +15,12 @@ def circular(context: Any, node: Any) -> bool:
         return False
     amounts = [int(amount) for amount in pad.val]
     for place, amount in enumerate(zip(amounts[::2], amounts[1::2], strict=True)):
-        x = _wrapped(x, x.rank - 1 - place, *amount)
+        x = _wrap_axis(x, x.rank - 1 - place, *amount)
     context.add(x, torch_name=node.name)
     return True
 
 
-def _wrapped(x: Any, axis: int, before: int, after: int) -> Any:
+def _wrap_axis(x: Any, axis: int, before: int, after: int) -> Any:
     """``x`` with its last ``before`` slices in front of it and its first ``after`` behind."""
     parts = [_end(x, axis, before)] if before else []
     parts += [x, _start(x, axis, after)] if after else [x]

@@ -13,7 +13,7 @@ from dkm_deploy.packing import pack
 from dkm_deploy.palette import Palette
 
 
-def typed(palette: Palette, lut: Any, name: str) -> Any:
+def typed_lut_to_dense(palette: Palette, lut: Any, name: str) -> Any:
     """For iOS 18: indices of a sub-byte type in the weight's shape; all LUTs as they are."""
     dtype = types.nptype_from_builtin(types.string_to_builtin(f"uint{palette.bits}"))
     vector_axis = {"vector_axis": np.int32(palette.axis)} if palette.cluster_dim > 1 else {}
@@ -22,7 +22,7 @@ def typed(palette: Palette, lut: Any, name: str) -> Any:
     )
 
 
-def scaled(weight: Any, scale: NDArray[np.floating] | None, name: str) -> Any:
+def scale_channels(weight: Any, scale: NDArray[np.floating] | None, name: str) -> Any:
     """For iOS 26: a decoded weight times one value a channel.
 
     Earlier ones would need the scale before the LUT, a LUT for each channel.
@@ -30,7 +30,7 @@ def scaled(weight: Any, scale: NDArray[np.floating] | None, name: str) -> Any:
     return Builder.constexpr_blockwise_shift_scale(data=weight, scale=scale, name=f"{name}_scaled")
 
 
-def stream(palette: Palette, name: str) -> Any:
+def palette_bytes(palette: Palette, name: str) -> Any:
     """For iOS 16: indices as a flat bit stream beside the shape, one LUT of rank 1."""
     return Builder.constexpr_lut_to_dense(
         indices=pack(palette.indices, palette.bits),

@@ -35,7 +35,7 @@ def _floor(x: Tensor, other: Any, *, rounding_mode: str | None = "floor") -> Any
     return torch.floor(x)
 
 
-def _scaled_first(call: Any, x: Tensor, other: Any, alpha: Any = 1) -> Any:
+def _subtract_scaled(call: Any, x: Tensor, other: Any, alpha: Any = 1) -> Any:
     """``other - alpha * x``, of which coremltools drops the factor."""
     return NotImplemented if alpha == 1 else call(x * alpha, other)
 
@@ -47,7 +47,7 @@ def _of_type(call: Any, x: Tensor, *args: Any, dtype: torch.dtype | None = None)
     return call(x.to(dtype), *args, dtype=dtype)
 
 
-def _grouped(
+def _grouped_attention(
     q: Tensor,
     k: Tensor,
     v: Tensor,
@@ -62,7 +62,7 @@ def _grouped(
     return _aten.scaled_dot_product_attention.default(q, k, v, *args, scale=scale)
 
 
-def _clamped(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Any:
+def _clamp(x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Any:
     """Values between bounds that may cross: ``high`` counts then, for coremltools ``low``."""
     x = x if low is None else torch.maximum(x, low)
     return x if high is None else torch.minimum(x, high)
@@ -145,11 +145,11 @@ CORRECTED: dict[Any, Callable[..., Any]] = {
     _aten.div.Tensor_mode: _floor,
     _aten.div.Scalar_mode: _floor,
     **SCALED_SUMS,
-    _aten.rsub.Tensor: partial(_scaled_first, _aten.rsub.Tensor),
-    _aten.rsub.Scalar: partial(_scaled_first, _aten.rsub.Scalar),
+    _aten.rsub.Tensor: partial(_subtract_scaled, _aten.rsub.Tensor),
+    _aten.rsub.Scalar: partial(_subtract_scaled, _aten.rsub.Scalar),
     **{op: partial(_of_type, op) for op in _REDUCTIONS},
-    _aten.scaled_dot_product_attention.default: _grouped,
-    _aten.clamp.Tensor: _clamped,
+    _aten.scaled_dot_product_attention.default: _grouped_attention,
+    _aten.clamp.Tensor: _clamp,
     _aten.softplus.default: _softplus,
     _aten.elu.default: _elu,
     _aten.log_softmax.int: _log_softmax,

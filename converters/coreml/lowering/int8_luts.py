@@ -39,7 +39,7 @@ def as_int8(
             return codes, step
     raise DkmError(
         f"lut_dtype='int8' needs a LUT of whole multiples of one {dtype} step; "
-        "convert dkm.round_luts(frozen)"
+        "convert dkm.quantize_luts(frozen)"
     )
 
 

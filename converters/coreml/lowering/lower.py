@@ -14,17 +14,17 @@ from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_O
 from numpy.typing import NDArray
 
 from converters.coreml.deployment import generation, stored_bits, typed_indices
-from converters.coreml.lowering.antialias import antialiased
-from converters.coreml.lowering.call_keywords import Call, heeding
+from converters.coreml.lowering.antialias import lower_antialiased_resize
+from converters.coreml.lowering.call_keywords import Call, check_keywords
 from converters.coreml.lowering.circular_padding import circular
-from converters.coreml.lowering.constexpr import scaled, stream, typed
+from converters.coreml.lowering.constexpr import palette_bytes, scale_channels, typed_lut_to_dense
 from converters.coreml.lowering.elementwise import gelu, reciprocal
 from converters.coreml.lowering.int8_luts import as_int8
-from converters.coreml.lowering.output_marks import lowering as output_lowering
+from converters.coreml.lowering.output_marks import register_lowering as output_lowering
 from converters.coreml.lowering.recurrent import Weights, gru, lstm, rnn
 from converters.coreml.options import Options
-from converters.coreml.tables.row_blocks import before, pick, reorder, stacked
-from converters.coreml.tables.table_rows import Held, collapsed, held
+from converters.coreml.tables.row_blocks import add_leading_dims, before, pick, reorder
+from converters.coreml.tables.table_rows import TableRows, collapse_repeats, find_rows
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 
@@ -33,7 +33,7 @@ _GRU_RESETS_AFTER = 18  # the generation of Core ML that can
 
 
 @dataclass(frozen=True)
-class _Decoded:
+class _DecodedPalette:
     """A palette that the front end has met."""
 
     weight: str
@@ -76,13 +76,13 @@ class Decodes(Weights):
         self._sums = sums
         self._options = options
         self._target = options.minimum_deployment_target
-        self._met: dict[Any, _Decoded] = {}  # by MIL variable
+        self._met: dict[Any, _DecodedPalette] = {}  # by MIL variable
         self.gru_resets_after = generation(self._target) >= _GRU_RESETS_AFTER
         self.weights: dict[str, str] = {}
         self.orders: dict[str, tuple[int, ...]] = {}
         self.transposed: dict[str, bool] = {}
         self.stacked: dict[str, int] = {}
-        self.rows: dict[str, Held] = {}
+        self.rows: dict[str, TableRows] = {}
         self.tables: dict[str, Palette] = {}
         self.lookups: list[str] = []
         self._shrunk: set[str] = set()  # look-ups that give less than in PyTorch, to be spread
@@ -92,9 +92,9 @@ class Decodes(Weights):
         indices, lut, axis = _get_inputs(context, node, expected=3)
         weight, mil_name = self._names[node.inputs[0]]
         palette = Palette(indices.val.astype(np.uint8), lut.val, int(axis.val))
-        self.tables[weight] = self._stored(palette, weight)
+        self.tables[weight] = self._stored_palette(palette, weight)
         variable = self._decode(palette, mil_name, weight)
-        self._met[variable] = _Decoded(weight, mil_name, palette)
+        self._met[variable] = _DecodedPalette(weight, mil_name, palette)
         context.add(variable, torch_name=node.name)
 
     def lower_addmm(self, context: Any, node: Any) -> bool:
@@ -112,7 +112,7 @@ class Decodes(Weights):
             return False
         name = f"{met.mil_name}_transposed"
         self.transposed[name] = True
-        turned = self._decode(met.palette.transposed(), name, met.weight)
+        turned = self._decode(met.palette.transpose(), name, met.weight)
         context.add(Builder.linear(x=x, weight=turned, bias=bias), torch_name=node.name)
         return True
 
@@ -126,8 +126,8 @@ class Decodes(Weights):
         if met is None or positions.val is None:
             return False
         known = np.asarray(positions.val)
-        for read in (known, collapsed(known)) if self._spreads(node.name) else (known,):
-            rows = held(read.ravel(), met.palette) if _in_line(read) else None
+        for read in (known, collapse_repeats(known)) if self._spreads(node.name) else (known,):
+            rows = find_rows(read.ravel(), met.palette) if _in_line(read) else None
             if rows is not None:
                 self._shrunk.update([node.name] if read.shape != known.shape else [])
                 context.add(self._decode_rows(met, rows, read.ndim - 1), torch_name=node.name)
@@ -139,16 +139,16 @@ class Decodes(Weights):
         """Whether a look-up may give less, as additions to full values spread it."""
         return name in self._sums and self._shrunk.isdisjoint(self._sums[name])
 
-    def _decode_rows(self, met: _Decoded, rows: Held, ones: int) -> Any:
+    def _decode_rows(self, met: _DecodedPalette, rows: TableRows, ones: int) -> Any:
         """Some rows of a table, behind ``ones`` dimensions of length 1."""
         part = pick(met.palette, rows.places, rows.blocks)
         name = f"{met.mil_name}_rows{len(self.stacked)}"
         self.stacked[name] = ones
-        if not rows.whole:
+        if not rows.is_whole:
             self.rows[name] = rows
-        decoded = self._decode(stacked(part, ones), name, met.weight)
-        scale = self._rounded(part, met.weight).scale
-        return decoded if scale is None else scaled(decoded, before(scale, ones), name)
+        decoded = self._decode(add_leading_dims(part, ones), name, met.weight)
+        scale = self._float16_palette(part, met.weight).scale
+        return decoded if scale is None else scale_channels(decoded, before(scale, ones), name)
 
     def lower_scale(self, context: Any, node: Any) -> bool:
         """Lower a ``mul`` if it multiplies a decoded weight with its scale; say whether it does."""
@@ -157,8 +157,8 @@ class Decodes(Weights):
         decoded, scale = _get_inputs(context, node, expected=2)
         met = self._met[decoded]
         palette = replace(met.palette, scale=scale.val)
-        self.tables[met.weight] = self._stored(palette, met.weight)
-        variable = scaled(decoded, self.tables[met.weight].scale, met.mil_name)
+        self.tables[met.weight] = self._stored_palette(palette, met.weight)
+        variable = scale_channels(decoded, self.tables[met.weight].scale, met.mil_name)
         self._met[variable] = replace(met, palette=palette)
         context.add(variable, torch_name=node.name)
         return True
@@ -178,18 +178,18 @@ class Decodes(Weights):
 
     def _decode(self, palette: Palette, name: str, weight: str) -> Any:
         self.weights[name] = weight
-        wide = self._stored(palette, weight)
+        wide = self._stored_palette(palette, weight)
         if typed_indices(self._target):
-            variable = typed(wide, self._lut(wide, name, weight), name)
+            variable = typed_lut_to_dense(wide, self._lut(wide, name, weight), name)
         else:
-            variable = stream(wide, name)
-        return variable if wide.scale is None else scaled(variable, wide.scale, name)
+            variable = palette_bytes(wide, name)
+        return variable if wide.scale is None else scale_channels(variable, wide.scale, name)
 
-    def _stored(self, palette: Palette, weight: str) -> Palette:
+    def _stored_palette(self, palette: Palette, weight: str) -> Palette:
         """What the file holds of a palette, in its own dtype."""
-        return self._rounded(palette, weight).widen(stored_bits(palette.bits, self._target))
+        return self._float16_palette(palette, weight).widen(stored_bits(palette.bits, self._target))
 
-    def _rounded(self, palette: Palette, weight: str) -> Palette:
+    def _float16_palette(self, palette: Palette, weight: str) -> Palette:
         """What float16 makes of a palette, in its own dtype.
 
         coremltools would make the smallest float16 number of each value that float16 rounds to 0.
@@ -213,7 +213,7 @@ class Decodes(Weights):
 
 
 @contextmanager
-def lowering(decodes: Decodes, calls: Mapping[str, Call]) -> Iterator[None]:
+def register_lowering(decodes: Decodes, calls: Mapping[str, Call]) -> Iterator[None]:
     """Teach coremltools' torch front end our op and the recurrent ones while the block runs.
 
     It also drops no keyword argument of ``calls``, which has them by node name.
@@ -248,7 +248,7 @@ def lowering(decodes: Decodes, calls: Mapping[str, Call]) -> Iterator[None]:
             "pad": pad,
             "gelu": gelu,
             "reciprocal": reciprocal,
-            **dict.fromkeys(_ANTIALIASED, antialiased),
+            **dict.fromkeys(_ANTIALIASED, lower_antialiased_resize),
             "alias": _alias,
             # The front end takes the underscores off a name at its second look only.
             **{f"__{name}__": before[name] for name in ("and", "or") if name in before},
@@ -258,7 +258,7 @@ def lowering(decodes: Decodes, calls: Mapping[str, Call]) -> Iterator[None]:
             "rnn_relu.input": lambda context, node: rnn(context, node, "relu"),
         }
     )
-    registry.update({name: heeding(lower, calls) for name, lower in registry.items()})
+    registry.update({name: check_keywords(lower, calls) for name, lower in registry.items()})
     try:
         yield
     finally:

@@ -31,7 +31,7 @@ def mark_outputs(program: ExportedProgram) -> ExportedProgram:
     return program
 
 
-def lowering() -> Callable[[Any, Any], None]:
+def register_lowering() -> Callable[[Any, Any], None]:
     """Lower ``dkm::output``: to nothing, or to a copy of what is an output or an input already."""
     seen: set[Any] = set()
 

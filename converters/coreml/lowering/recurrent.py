@@ -183,7 +183,7 @@ def _call(context: Any, node: Any) -> _Call:
     per_layer = count // int(layers.val)
     cells = [flat[i : i + per_layer] for i in range(0, count, per_layer)]
     first = bool(batch_first.val)
-    return _Call(_swapped(x) if first else x, states, cells, first)
+    return _Call(_swap_first_dims(x) if first else x, states, cells, first)
 
 
 def _cell(parameters: list[Any]) -> _Cell:
@@ -208,21 +208,23 @@ def _initial(state: Any, first: int, directions: int) -> Any:
         state = Builder.slice_by_index(x=state, begin=[first, 0, 0], end=end, end_mask=mask)
     if directions == 1:
         return Builder.squeeze(x=state, axes=[0])
-    return Builder.reshape(x=_swapped(state), shape=[-1, directions * state.shape[2]])
+    return Builder.reshape(x=_swap_first_dims(state), shape=[-1, directions * state.shape[2]])
 
 
 def _final(state: Any, directions: int) -> Any:
     """States side by side as ``(states, batch, hidden)``."""
     if directions == 1:
         return Builder.expand_dims(x=state, axes=[0])
-    return _swapped(Builder.reshape(x=state, shape=[-1, directions, state.shape[1] // directions]))
+    return _swap_first_dims(
+        Builder.reshape(x=state, shape=[-1, directions, state.shape[1] // directions])
+    )
 
 
-def _swapped(x: Any) -> Any:
+def _swap_first_dims(x: Any) -> Any:
     return Builder.transpose(x=x, perm=[1, 0, 2])
 
 
 def _finish(context: Any, node: Any, call: _Call, x: Any, ends: list[list[Any]]) -> None:
     """Give the outputs of a node: all steps, then the last states of all layers, kind by kind."""
     states = [kind[0] if len(kind) == 1 else Builder.concat(values=kind, axis=0) for kind in ends]
-    context.add((_swapped(x) if call.batch_first else x, *states), torch_name=node.name)
+    context.add((_swap_first_dims(x) if call.batch_first else x, *states), torch_name=node.name)

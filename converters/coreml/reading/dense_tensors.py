@@ -50,7 +50,7 @@ def _constants(operation: Operation, seen: set[Blob]) -> Iterator[DenseTensor]:
     """The floats that an operation holds. Bytes that several of them share are given once."""
     for operands in operation.inputs.values():
         for operand in operands:
-            if not isinstance(operand, Constant) or not _floating(operand):
+            if not isinstance(operand, Constant) or not _float_array(operand):
                 continue
             blob = operand.blob
             if blob is not None and blob in seen:
@@ -59,9 +59,9 @@ def _constants(operation: Operation, seen: set[Blob]) -> Iterator[DenseTensor]:
             yield DenseTensor(_name(operation), operand.size_bytes, operand.array)
 
 
-def _floating(constant: Constant) -> bool:
+def _float_array(constant: Constant) -> bool:
     tensor = constant.proto.type.WhichOneof("type") == "tensorType"
-    return tensor and constant.type.dtype.floating
+    return tensor and constant.type.dtype.is_floating
 
 
 def _name(operation: Operation) -> str:

@@ -27,8 +27,8 @@ Array = NDArray[Any]
 
 def asked_interface(description: Any, options: Options) -> Interface:
     """What a package is to offer: what it describes, with the images and labels of the options."""
-    found = _described(description)
-    inputs = tuple(_asked(feature, options) for feature in found.inputs)
+    found = _described_features(description)
+    inputs = tuple(_add_asked_image(feature, options) for feature in found.inputs)
     return replace(found, inputs=inputs, labels=tuple(options.class_labels or ()))
 
 
@@ -40,8 +40,8 @@ def read_interface(path: Path) -> tuple[Interface, Interface | None]:
     """
     package = open_package(path)
     function = next(iter(functions(package).values()))
-    described = _described(package.model.description)
-    inputs = tuple(_made(feature, function.body) for feature in described.inputs)
+    described = _described_features(package.model.description)
+    inputs = tuple(_add_pixel_scaling(feature, function.body) for feature in described.inputs)
     labels = tuple(map(str, interface(package, function).labels))
     told = package.user_metadata.get(INTERFACE_KEY)
     try:
@@ -51,7 +51,7 @@ def read_interface(path: Path) -> tuple[Interface, Interface | None]:
     return replace(described, inputs=inputs, labels=labels), asked
 
 
-def _described(description: Any) -> Interface:
+def _described_features(description: Any) -> Interface:
     outputs = tuple(map(_feature, description.output))
     names = (description.predictedFeatureName, description.predictedProbabilitiesName)
     return Interface(
@@ -86,7 +86,7 @@ def _shape(array: Any) -> str:
     return " x ".join(map(str, array.shape))
 
 
-def _asked(feature: Feature, options: Options) -> Feature:
+def _add_asked_image(feature: Feature, options: Options) -> Feature:
     image = options.image(feature.name)
     if image is None:
         return feature
@@ -94,7 +94,7 @@ def _asked(feature: Feature, options: Options) -> Feature:
     return replace(feature, image=Image(image.color, (pixels,)))
 
 
-def _made(feature: Feature, body: Block) -> Feature:
+def _add_pixel_scaling(feature: Feature, body: Block) -> Feature:
     """An input with what the program makes of its pixels."""
     if feature.image is None:
         return feature

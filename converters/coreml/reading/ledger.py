@@ -11,7 +11,7 @@ from pathlib import Path
 from converters.coreml.reading.read_palettes import palette_sites, unread_rows
 from converters.coreml.tables.unread_rows import stored_blobs
 from dkm_deploy.errors import DkmError
-from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced
+from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced_ledger
 from dkm_deploy.formats.mlpackage.ml_program import Constant, functions
 from dkm_deploy.formats.mlpackage.package import Package, open_package
 from dkm_deploy.formats.mlpackage.weight_blobs import ALIGNMENT, Blob
@@ -50,7 +50,7 @@ def ledger(path: Path) -> Ledger:
     unread = {blob: entry for blob, entry in _unread(package) if blob not in blobs}
     entries += unread.values()
     in_program = sum(claim.constant.size_bytes for claim in written.values())
-    return balanced(path, entries + _files(package, [*blobs, *unread], in_program))
+    return balanced_ledger(path, entries + _files(package, [*blobs, *unread], in_program))
 
 
 def _claims(package: Package) -> Iterator[_Claim]:
@@ -87,7 +87,7 @@ def _is_weight(constant: Constant) -> bool:
     if constant.proto.type.WhichOneof("type") != "tensorType":
         return False
     kind = constant.type
-    return kind.dtype.floating and math.prod(n or 0 for n in kind.shape) >= _SMALL
+    return kind.dtype.is_floating and math.prod(n or 0 for n in kind.shape) >= _SMALL
 
 
 def _entry(claim: _Claim) -> Entry:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from converters.coreml.tables.row_blocks import behind, inverse, reorder, unstacked
-from converters.coreml.tables.table_rows import Held, joined
+from converters.coreml.tables.row_blocks import behind, drop_leading_dims, inverse, reorder
+from converters.coreml.tables.table_rows import TableRows, join_parts
 from converters.coreml.tables.unread_rows import restore
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.mlpackage.constexpr import Constants
@@ -60,14 +60,14 @@ class PaletteSite:
     order: tuple[int, ...] | None
     transposed: bool
     ones: int
-    held: Held | None
+    held: TableRows | None
     scale: Operand | None
 
     def palette(self) -> Palette:
         """The palette, in the parameter's order. Raises DkmError if it is damaged."""
         stored = self.constants.palette(self.operation)
-        stored = stored.transposed() if self.transposed else stored
-        stored = unstacked(stored, self.ones) if self.ones else stored
+        stored = stored.transpose() if self.transposed else stored
+        stored = drop_leading_dims(stored, self.ones) if self.ones else stored
         if self.scale is not None:
             scale = self.constants.get(self.scale)
             stored = replace(stored, scale=behind(scale, self.ones))
@@ -85,7 +85,7 @@ def read_palettes(path: Path) -> dict[str, Palette]:
         DkmError: the package is damaged, or gives one name to two different palettes.
     """
     found: dict[str, Palette] = {}
-    parts: dict[str, list[tuple[Held, Palette]]] = {}
+    parts: dict[str, list[tuple[TableRows, Palette]]] = {}
     package = open_package(path)
     for site in palette_sites(package):
         try:
@@ -112,7 +112,7 @@ def palette_sites(package: Package) -> list[PaletteSite]:
     orders = {name: _order(package, order) for name, order in listed.items()}
     transposed = package.metadata(TRANSPOSED_KEY, bool)
     ones = package.metadata(STACKED_KEY, int)
-    held = package.metadata(ROWS_KEY, Held)
+    held = package.metadata(ROWS_KEY, TableRows)
     sites = []
     for function in functions(package).values():
         constants, operations = Constants(function.body), list(function.body.walk())
@@ -140,7 +140,7 @@ def unread_rows(package: Package) -> dict[str, dict[str, int]]:
 
 
 def _table(
-    package: Package, name: str, parts: list[tuple[Held, Palette]], whole: Palette | None
+    package: Package, name: str, parts: list[tuple[TableRows, Palette]], whole: Palette | None
 ) -> Palette:
     """The palette of which these are parts, and ``whole`` all of it where the program has it."""
     first, like = parts[0]
@@ -148,7 +148,7 @@ def _table(
         parts = [*parts, (replace(first, runs=((0, first.blocks),)), whole)]
     offsets = unread_rows(package).get(name, {})
     try:
-        return joined(parts, lambda count: restore(package, offsets, first, like, count))
+        return join_parts(parts, lambda count: restore(package, offsets, first, like, count))
     except DkmError as error:
         raise DkmError(f"{package.path}: {name}: {error}") from error
 

@@ -37,9 +37,9 @@ def reorder(palette: Palette, order: Sequence[int]) -> Palette:
 
 def pick(palette: Palette, places: Sequence[int] | NDArray[np.intp], count: int) -> Palette:
     """Some of a weight's ``count`` equal blocks of rows, which no LUT and no vector spans."""
-    lut = palette.lut if palette.groups[0] == 1 else picked(palette.lut, places, count)
-    scale = None if palette.scale is None else picked(palette.scale, places, count)
-    return Palette(picked(palette.indices, places, count), lut, palette.axis, scale=scale)
+    lut = palette.lut if palette.groups[0] == 1 else pick_blocks(palette.lut, places, count)
+    scale = None if palette.scale is None else pick_blocks(palette.scale, places, count)
+    return Palette(pick_blocks(palette.indices, places, count), lut, palette.axis, scale=scale)
 
 
 def spans(rows: int, gates: int, *, group: int, vector: int) -> str | None:
@@ -66,10 +66,10 @@ def spans(rows: int, gates: int, *, group: int, vector: int) -> str | None:
 
 def in_order(array: NDArray[Any], order: Sequence[int]) -> NDArray[Any]:
     """The blocks along dimension 0 of an array in another order."""
-    return picked(array, order, len(order))
+    return pick_blocks(array, order, len(order))
 
 
-def picked(
+def pick_blocks(
     array: NDArray[Any], places: Sequence[int] | NDArray[np.intp], count: int
 ) -> NDArray[Any]:
     """Some of the ``count`` equal blocks along dimension 0 of an array."""
@@ -82,14 +82,14 @@ def inverse(order: Sequence[int]) -> tuple[int, ...]:
     return tuple(int(place) for place in np.argsort(order))
 
 
-def stacked(palette: Palette, ones: int) -> Palette:
+def add_leading_dims(palette: Palette, ones: int) -> Palette:
     """The palette of the same weight behind ``ones`` dimensions of length 1, without its scale."""
     indices, lut = before(palette.indices, ones), before(palette.lut, ones)
     return Palette(indices, lut, palette.axis + ones)
 
 
-def unstacked(palette: Palette, ones: int) -> Palette:
-    """Undo :func:`stacked`. Raises DkmError if there are no such dimensions."""
+def drop_leading_dims(palette: Palette, ones: int) -> Palette:
+    """Undo :func:`add_leading_dims`. Raises DkmError if there are no such dimensions."""
     shape = palette.indices.shape
     if not 0 < ones < len(shape) or set(shape[:ones]) != {1}:
         raise DkmError(f"{palette!r} is no palette behind {ones} dimensions of length 1")

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.coreml.tables.row_blocks import pick, picked
+from converters.coreml.tables.row_blocks import pick, pick_blocks
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 
 
 @dataclass(frozen=True)
-class Held:
+class TableRows:
     """Which rows of a table a decode holds.
 
     Attributes:
@@ -45,12 +45,12 @@ class Held:
         return np.concatenate([np.arange(start, stop) for start, stop in self.runs])
 
     @property
-    def whole(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether it is the table as it is."""
         return self.runs == ((0, self.blocks),)
 
 
-def held(rows: NDArray[np.integer[Any]], palette: Palette) -> Held | None:
+def find_rows(rows: NDArray[np.integer[Any]], palette: Palette) -> TableRows | None:
     """The rows of a table with these numbers, shape ``(n,)``.
 
     None if one comes twice or is not there, or if they tear apart what shares a LUT or a vector.
@@ -69,10 +69,10 @@ def held(rows: NDArray[np.integer[Any]], palette: Palette) -> Held | None:
         return None
     breaks = [0, *(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), places.size]
     runs = tuple((int(places[a]), int(places[b - 1]) + 1) for a, b in pairwise(breaks))
-    return Held(table // size, palette.groups[0] > 1, runs)
+    return TableRows(table // size, palette.groups[0] > 1, runs)
 
 
-def collapsed(positions: NDArray[Any]) -> NDArray[Any]:
+def collapse_repeats(positions: NDArray[Any]) -> NDArray[Any]:
     """Positions with the length 1 along dimensions in which they repeat: these can broadcast."""
     for axis in range(positions.ndim):
         first = positions.take([0], axis) if positions.size else positions
@@ -80,13 +80,15 @@ def collapsed(positions: NDArray[Any]) -> NDArray[Any]:
     return positions
 
 
-def left(table: Palette, parts: Sequence[Held]) -> Palette | None:
+def remaining_rows(table: Palette, parts: Sequence[TableRows]) -> Palette | None:
     """The rows that no part holds, in their order; None if there are none."""
-    missing = _missing(parts[0].blocks, [part.places for part in parts])
+    missing = _missing_blocks(parts[0].blocks, [part.places for part in parts])
     return pick(table, missing, parts[0].blocks) if missing.size else None
 
 
-def joined(parts: Sequence[tuple[Held, Palette]], rest: Callable[[int], Palette]) -> Palette:
+def join_parts(
+    parts: Sequence[tuple[TableRows, Palette]], rest: Callable[[int], Palette]
+) -> Palette:
     """The table that these are parts of.
 
     Args:
@@ -104,9 +106,9 @@ def joined(parts: Sequence[tuple[Held, Palette]], rest: Callable[[int], Palette]
     count = blocks - np.unique(np.concatenate(places)).size
     if count:
         palettes.append(rest(count))  # before arrays of this size are made: it may be absurd
-        places.append(_missing(blocks, places))
+        places.append(_missing_blocks(blocks, places))
     try:
-        table = _assembled(places, palettes, luts=luts)
+        table = _assemble_blocks(places, palettes, luts=luts)
         same = all(pick(table, p, blocks) == made for p, made in zip(places, palettes, strict=True))
     except ValueError as error:  # of numpy, for shapes that differ
         raise DkmError(f"its parts do not fit together: {error}") from error
@@ -115,7 +117,7 @@ def joined(parts: Sequence[tuple[Held, Palette]], rest: Callable[[int], Palette]
     return table
 
 
-def _assembled(
+def _assemble_blocks(
     places: Sequence[NDArray[np.intp]], palettes: Sequence[Palette], *, luts: bool
 ) -> Palette:
     """The table of which these palettes hold the blocks at these places."""
@@ -123,7 +125,7 @@ def _assembled(
     first = np.unique(order, return_index=True)[1]
 
     def gathered(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
-        return picked(np.concatenate(list(arrays)), first, order.size)
+        return pick_blocks(np.concatenate(list(arrays)), first, order.size)
 
     like = palettes[0]
     lut = gathered(p.lut for p in palettes) if luts else like.lut
@@ -137,7 +139,7 @@ def _scale(palette: Palette) -> NDArray[Any]:
     return palette.scale
 
 
-def _missing(blocks: int, places: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
+def _missing_blocks(blocks: int, places: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
     return np.setdiff1d(np.arange(blocks), np.concatenate(places))
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from converters.coreml.tables.table_rows import Held
+from converters.coreml.tables.table_rows import TableRows
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.ledger import Kind
 from dkm_deploy.formats.mlpackage.dtypes import from_bytes
@@ -52,7 +52,7 @@ def _write(writer: Any, values: NDArray[np.floating]) -> int:
 
 
 def restore(
-    package: Package, offsets: Mapping[str, int], part: Held, like: Palette, count: int
+    package: Package, offsets: Mapping[str, int], part: TableRows, like: Palette, count: int
 ) -> Palette:
     """Rows that :func:`store` has stored.
 

@@ -40,7 +40,7 @@ class Plane:
 
 
 @dataclass(frozen=True)
-class Stored:
+class BitPlanes:
     """Symbols in planes.
 
     Attributes:
@@ -71,7 +71,7 @@ def are_whole(columns: int, bits: int) -> bool:
     return columns * min(width for width, _ in widths(bits)) % 8 == 0
 
 
-def store(graph: Builder, name: str, symbols: NDArray[np.uint16], bits: int) -> Stored:
+def store(graph: Builder, name: str, symbols: NDArray[np.uint16], bits: int) -> BitPlanes:
     """Make the initializers of symbols ``(rows, columns)`` that have ``bits`` bits.
 
     There is one called ``name``, or several, ``<name>.0``, ``.1`` ..
@@ -88,10 +88,10 @@ def store(graph: Builder, name: str, symbols: NDArray[np.uint16], bits: int) -> 
         data = pack(plane, width).reshape(shape)
         own = f"{name}.{number}" if len(parts) > 1 else name
         planes.append(Plane(graph.tensor(own, data), width, shift, data.shape))
-    return Stored(tuple(planes), (rows, columns), whole)
+    return BitPlanes(tuple(planes), (rows, columns), whole)
 
 
-def symbols(graph: Builder, stored: Stored, data: list[ir.Value]) -> ir.Value:
+def symbols(graph: Builder, stored: BitPlanes, data: list[ir.Value]) -> ir.Value:
     """int32 symbols from ``data``, the bytes of the planes, or some of their rows.
 
     Their shape is that of the rows and more dimensions, which hold the columns in order; it is
@@ -126,14 +126,14 @@ def halves(graph: Builder) -> ir.Value:
     return graph.node("Mod", shifted, graph.int32(16), into="dkm:halves")
 
 
-def _codes(graph: Builder, stored: Stored, plane: Plane, data: ir.Value) -> ir.Value:
+def _codes(graph: Builder, stored: BitPlanes, plane: Plane, data: ir.Value) -> ir.Value:
     """The part of every symbol that is in one plane."""
     # int32: half the work of int64, and uint8 arithmetic is missing or wrong in some runtimes.
-    codes = _unpacked(graph, graph.node("Cast", data, to=ir.DataType.INT32), plane)
+    codes = _unpack(graph, graph.node("Cast", data, to=ir.DataType.INT32), plane)
     return codes if stored.whole else _cut(graph, codes, stored, plane)
 
 
-def _unpacked(graph: Builder, data: ir.Value, plane: Plane) -> ir.Value:
+def _unpack(graph: Builder, data: ir.Value, plane: Plane) -> ir.Value:
     """The numbers in bytes ``data`` times ``2**shift``, in new last dimensions of size 2."""
     if plane.width == 8:
         return data
@@ -144,7 +144,7 @@ def _unpacked(graph: Builder, data: ir.Value, plane: Plane) -> ir.Value:
     return graph.node("Gather", table, data)
 
 
-def _cut(graph: Builder, codes: ir.Value, stored: Stored, plane: Plane) -> ir.Value:
+def _cut(graph: Builder, codes: ir.Value, stored: BitPlanes, plane: Plane) -> ir.Value:
     """Flat numbers without those that fill the last byte."""
     count = stored.shape[0] * stored.shape[1]
     if plane.width == 8:

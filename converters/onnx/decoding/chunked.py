@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from converters.onnx.decoding.builder import Builder, make_node
 from converters.onnx.decoding.encode import encode
-from converters.onnx.decoding.encoding import Encoding, Replacement, finished, merged
+from converters.onnx.decoding.encoding import Encoding, Replacement, finish, merge
 from converters.onnx.decoding.matmul_nbits import is_product
 from converters.onnx.decoding.runtime_zero import anchor
 from converters.onnx.decoding.transposed import TURNED, only_user
@@ -54,14 +54,14 @@ def use_of_packed(
     anchored = anchor(source, f"{name}:zero") if folds else Encoding()
     zero = anchored.result if folds else None
     if bounds:
-        steps = merged([anchored, *_in_parts(name, palette, node, bounds, zero)])
+        steps = merge([anchored, *_in_parts(name, palette, node, bounds, zero)])
         return [Replacement(node.outputs[0], node, steps)]
     if not turned:
         decoded = encode(name, palette, zero=zero)
-        return [Replacement(weight, node, merged([anchored, decoded]))]
-    decoded = encode(name, palette.transposed(), zero=zero, into=f"{name}{TURNED}")
+        return [Replacement(weight, node, merge([anchored, decoded]))]
+    decoded = encode(name, palette.transpose(), zero=zero, into=f"{name}{TURNED}")
     (transposed,) = weight.consumers()
-    return [Replacement(transposed.outputs[0], node, merged([anchored, decoded]))]
+    return [Replacement(transposed.outputs[0], node, merge([anchored, decoded]))]
 
 
 def _is_conv(node: ir.Node, weight: ir.Value) -> bool:
@@ -83,7 +83,7 @@ def _in_parts(
         rows = Palette(palette.indices[start:stop], palette.lut, palette.axis)
         decoded = encode(weight, rows, zero=zero, into=f"{weight}{part}", part=part)
         result = f"{name_of(node.outputs[0])}{part}"
-        products.append(applied(node, decoded.result, result, (start, stop)))
+        products.append(apply_to_part(node, decoded.result, result, (start, stop)))
         steps += [decoded, products[-1]]
     return [*steps, put_together(node, products)]
 
@@ -99,7 +99,7 @@ def _bounds(palette: Palette) -> Bounds:
     return [(start, min(start + step, rows)) for start in range(0, rows, step)]
 
 
-def applied(node: ir.Node, weight: ir.Value, result: str, rows: tuple[int, int]) -> Encoding:
+def apply_to_part(node: ir.Node, weight: ir.Value, result: str, rows: tuple[int, int]) -> Encoding:
     """``node`` with the part ``weight``, and that of its bias, if it has one."""
     graph, changed = Builder(result), {1: weight}
     if node.op_type == "MatMul":
@@ -109,7 +109,7 @@ def applied(node: ir.Node, weight: ir.Value, result: str, rows: tuple[int, int])
         bounds = [graph.int64([place]) for place in rows]
         changed[2] = graph.node("Slice", node.inputs[2], *bounds, into=f"{result}.bias")
     graph.nodes[result] = with_inputs(node, changed, result)
-    return finished(graph)
+    return finish(graph)
 
 
 def put_together(node: ir.Node, products: Sequence[Encoding]) -> Encoding:

@@ -9,7 +9,7 @@ import onnx_ir as ir
 from converters.onnx.decoding import bit_planes
 from converters.onnx.decoding.builder import Builder
 from converters.onnx.decoding.encode import join, table_of, together_in
-from converters.onnx.decoding.encoding import Encoding, Replacement, finished
+from converters.onnx.decoding.encoding import Encoding, Replacement, finish
 from converters.onnx.graph.consumers import attribute, name_of, used_elsewhere, users_of
 from dkm_deploy.palette import Palette
 
@@ -80,4 +80,4 @@ def encode_rows(weight: str, palette: Palette, ids: ir.Value, rank: int, into: s
         scales = graph.node("Gather", graph.tensor(f"{weight}.scale", palette.scale), ids)
         graph.node("Mul", values, scales)
     graph.rename_last(into)
-    return finished(graph)
+    return finish(graph)

@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from converters.onnx.decoding import bit_planes
 from converters.onnx.decoding.builder import Builder
-from converters.onnx.decoding.encoding import Encoding, finished
+from converters.onnx.decoding.encoding import Encoding, finish
 from converters.onnx.decoding.index_order import Order, by_group
 from dkm_deploy.packing import pack
 from dkm_deploy.palette import Palette
@@ -78,21 +78,21 @@ def encode(
     if scalar and palette.bits in narrow and zero is None:
         grid = _grid(palette, order)
         indices = _narrow(graph, name, palette, grid)
-        values = _looked_up(graph, lut, palette, indices, grid)
+        values = _look_up_scalars(graph, lut, palette, indices, grid)
     elif scalar and _is_stacked(palette, order):
         grid = palette.shape
-        values = _stacked(graph, name, palette, lut, zero)
+        values = _stack_rows(graph, name, palette, lut, zero)
     elif scalar and together == 1:
         grid = _grid(palette, order)
         indices, _ = _symbols(graph, name, palette, together, grid[0], zero)
         if palette.bits < 8:
             indices = graph.node("Reshape", indices, graph.int64(grid))
-        values = _looked_up(graph, lut, palette, indices, grid)
+        values = _look_up_scalars(graph, lut, palette, indices, grid)
     else:
         symbols = _symbols(graph, name, palette, together, prod(palette.groups), zero)
         values = _by_symbols(graph, palette, together, lut, *symbols)
     _into_place(graph, values, grid, order, palette, into or weight, shape or order.shape)
-    return finished(graph)
+    return finish(graph)
 
 
 def _symbols(
@@ -106,11 +106,11 @@ def _symbols(
     """The symbols of all indices, in rows, and their rank: see ``bit_planes``."""
     joined = join(by_group(palette).reshape(-1, together), palette.bits).reshape(rows, -1)
     stored = bit_planes.store(graph, name, joined, palette.bits * together)
-    data = [_kept(graph, plane.value, plane.shape, zero) for plane in stored.planes]
+    data = [_keep_from_folding(graph, plane.value, plane.shape, zero) for plane in stored.planes]
     return bit_planes.symbols(graph, stored, data), stored.rank
 
 
-def _kept(
+def _keep_from_folding(
     graph: Builder, packed: ir.Value, shape: tuple[int, ...], zero: ir.Value | None
 ) -> ir.Value:
     """Packed bytes of ``shape``, no constant if there is a ``zero``: see :func:`encode`.
@@ -167,14 +167,14 @@ def _is_stacked(palette: Palette, order: Order) -> bool:
     return own and palette.bits == _STACKED and rows % 2 == 0 and columns >= 256
 
 
-def _stacked(
+def _stack_rows(
     graph: Builder, name: str, palette: Palette, lut: ir.Value, zero: ir.Value | None
 ) -> ir.Value:
     """The matrix of indices that lie two a byte: ``(rows, columns)``, with no copy of it made."""
     rows, columns = palette.shape
     upper, lower = palette.indices.reshape(2, rows // 2, columns)
     packed = upper | lower << np.uint8(_STACKED)
-    stored = _kept(graph, graph.tensor(name, packed), packed.shape, zero)
+    stored = _keep_from_folding(graph, graph.tensor(name, packed), packed.shape, zero)
     both = graph.node("Concat", stored, stored, axis=0)
     codes = graph.node("Cast", both, to=ir.DataType.INT32)
     entries = graph.node("Reshape", lut, graph.int64([-1]))
@@ -184,7 +184,7 @@ def _stacked(
     return graph.node("GatherElements", tables, codes, axis=1)
 
 
-def _looked_up(
+def _look_up_scalars(
     graph: Builder, lut: ir.Value, palette: Palette, indices: ir.Value, grid: tuple[int, int]
 ) -> ir.Value:
     """Scalars by indices of shape ``grid``."""

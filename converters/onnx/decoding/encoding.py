@@ -15,7 +15,7 @@ class Encoding:
     """Nodes in an order that runs, and the initializers that they read.
 
     Encodings of several weights bring the same shared parts, under the same names; see
-    :class:`Shared`.
+    :class:`SharedParts`.
     """
 
     nodes: tuple[ir.Node, ...] = ()
@@ -43,7 +43,7 @@ class Replacement:
 
 
 @dataclass
-class Shared:
+class SharedParts:
     """What encodings have given so far, by name, so that each name is given once."""
 
     _values: dict[str, ir.Value] = field(default_factory=dict)
@@ -64,14 +64,14 @@ class Shared:
         return first is value
 
 
-def merged(encodings: Iterable[Encoding]) -> Encoding:
+def merge(encodings: Iterable[Encoding]) -> Encoding:
     """All encodings in one; what they share is in it once."""
-    shared = Shared()
+    shared = SharedParts()
     parts = [shared.new(encoding) for encoding in encodings]
     nodes = tuple(node for part in parts for node in part.nodes)
     return Encoding(nodes, tuple(value for part in parts for value in part.tensors))
 
 
-def finished(graph: Builder) -> Encoding:
+def finish(graph: Builder) -> Encoding:
     """What a builder has collected."""
     return Encoding(tuple(graph.nodes.values()), tuple(graph.tensors.values()))

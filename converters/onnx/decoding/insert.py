@@ -9,7 +9,7 @@ import onnx_ir as ir
 from converters.onnx.decoding.chunked import use_of_packed
 from converters.onnx.decoding.embedding_rows import gathered_rows
 from converters.onnx.decoding.encode import encode
-from converters.onnx.decoding.encoding import Encoding, Replacement, Shared
+from converters.onnx.decoding.encoding import Encoding, Replacement, SharedParts
 from converters.onnx.decoding.matmul_nbits import DOMAIN, products
 from converters.onnx.decoding.runtime_zero import anchor
 from converters.onnx.decoding.split_4bit import use_in_halves
@@ -85,7 +85,7 @@ class _Edit:
 
     def __init__(self, graph: ir.Graph) -> None:
         self._graph = graph
-        self._given = Shared()
+        self._given = SharedParts()
         self._shared: list[ir.Node] = []
         self._whole: list[ir.Node] = []
         self._zero: ir.Value | None = None
@@ -113,7 +113,7 @@ class _Edit:
         """Decode a weight for all its users, transposed if that is what they want."""
         name = name_of(weight)
         if can_turn(self._graph, weight, palette):
-            transposed, into = palette.transposed(), f"{name}{TURNED}"
+            transposed, into = palette.transpose(), f"{name}{TURNED}"
             encoding = encode(name, transposed, zero=zero, narrow=narrow, into=into)
             use_turned(self._graph, weight, encoding.result)
         else:

@@ -13,7 +13,7 @@ import onnx_ir as ir
 
 from converters.onnx.decoding.builder import Builder, make_node
 from converters.onnx.decoding.encode import encode
-from converters.onnx.decoding.encoding import Encoding, Replacement, finished, merged
+from converters.onnx.decoding.encoding import Encoding, Replacement, finish, merge
 from converters.onnx.graph.consumers import (
     applies,
     attribute,
@@ -77,7 +77,8 @@ def encode_product(weight: str, palette: Palette, node: ir.Node) -> Encoding:
     """
     if not on_grid(palette.lut):
         raise DkmError(
-            f"{weight}: decode='int8' needs LUTs on an 8-bit grid; convert dkm.round_luts(frozen)"
+            f"{weight}: decode='int8' needs LUTs on an 8-bit grid; "
+            "convert dkm.quantize_luts(frozen)"
         )
     rows, columns = palette.shape
     block = _block(columns) or columns
@@ -108,7 +109,7 @@ def encode_product(weight: str, palette: Palette, node: ir.Node) -> Encoding:
         block_size=block,
         accuracy_level=_ACTIVATIONS_IN_8_BITS,
     )
-    return merged([finished(graph), decoded, Encoding((product,))])
+    return merge([finish(graph), decoded, Encoding((product,))])
 
 
 def _block(columns: int) -> int | None:

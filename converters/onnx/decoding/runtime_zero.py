@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from converters.onnx.decoding.builder import Builder
-from converters.onnx.decoding.encoding import Encoding, finished
+from converters.onnx.decoding.encoding import Encoding, finish
 
 SIZE = "Size"
 
@@ -20,4 +20,4 @@ def anchor(source: ir.Value, name: str) -> Encoding:
     graph = Builder(name)
     size = graph.node(SIZE, source, into=f"{name}_size")
     graph.node("Min", size, graph.tensor("dkm:none", np.array(0, np.int64)), into=name)
-    return finished(graph)
+    return finish(graph)

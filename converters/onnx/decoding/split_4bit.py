@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from converters.onnx.decoding import bit_planes
 from converters.onnx.decoding.builder import Builder
-from converters.onnx.decoding.chunked import PART, applied, put_together, with_inputs
-from converters.onnx.decoding.encoding import Encoding, Replacement, finished, merged
+from converters.onnx.decoding.chunked import PART, apply_to_part, put_together, with_inputs
+from converters.onnx.decoding.encoding import Encoding, Replacement, finish, merge
 from converters.onnx.decoding.matmul_nbits import is_product
 from converters.onnx.decoding.transposed import TURNED, is_plain, only_user
 from converters.onnx.graph.consumers import name_of
@@ -47,18 +47,18 @@ def _in_halves(weight: str, palette: Palette, node: ir.Node, *, turned: bool) ->
     names = [f"{weight}{TURNED if turned else ''}{PART}{half}" for half in range(2)]
     results = [f"{name_of(node.outputs[0])}{PART}{half}" for half in range(2)]
     indices = palette.indices.T if turned else palette.indices
-    decoded, ends = _decoded(weight, palette, np.split(indices, 2, int(turned)), names)
+    decoded, ends = _decode_halves(weight, palette, np.split(indices, 2, int(turned)), names)
     middle, stop = palette.shape[0] // 2, palette.shape[0]
     products = [
         Encoding((with_inputs(node, {1: end}, result),))
         if turned
-        else applied(node, end, result, bounds)
+        else apply_to_part(node, end, result, bounds)
         for end, result, bounds in zip(ends, results, [(0, middle), (middle, stop)], strict=True)
     ]
-    return merged([decoded, *products, put_together(node, products)])
+    return merge([decoded, *products, put_together(node, products)])
 
 
-def _decoded(
+def _decode_halves(
     weight: str, palette: Palette, halves: list[NDArray[np.uint8]], names: list[str]
 ) -> tuple[Encoding, list[ir.Value]]:
     """Both halves of the indices, into two matrices of their shape."""
@@ -73,4 +73,4 @@ def _decoded(
         table = graph.node("Gather", tables, graph.int32([half]))
         each = graph.node("Expand", table, graph.int64([len(lower), 256]))
         ends.append(graph.node("GatherElements", each, codes, into=name, axis=1))
-    return finished(graph), ends
+    return finish(graph), ends

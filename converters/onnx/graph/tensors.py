@@ -21,7 +21,7 @@ DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
 @dataclass(frozen=True)
-class Held:
+class TensorPlace:
     """A tensor in the model.
 
     Attributes:
@@ -63,27 +63,27 @@ class Values:
         uses: of each value by name.
     """
 
-    held: Sequence[Held]
+    held: Sequence[TensorPlace]
     definitions: Mapping[str, int]
     producers: Mapping[str, NodeProto]
     uses: Mapping[str, Sequence[Use]]
 
     @cached_property
-    def by_name(self) -> Mapping[str, Held]:
+    def by_name(self) -> Mapping[str, TensorPlace]:
         """The tensor that each name stands for."""
         return {each.name: each for each in self.held}
 
 
 def values_of(model: ModelProto) -> Values:
     """Collect the tensors, names and uses of all graphs of ``model``."""
-    held: list[Held] = []
+    held: list[TensorPlace] = []
     definitions: Counter[str] = Counter()
     producers: dict[str, NodeProto] = {}
     uses: defaultdict[str, list[Use]] = defaultdict(list)
     for graph, place in graphs(model.graph):
-        inside = list(_held(graph, place))
+        inside = list(_find_tensors(graph, place))
         held += inside
-        definitions.update({tensor.name for tensor in inside} | _made(graph))
+        definitions.update({tensor.name for tensor in inside} | _find_producers(graph))
         for node in graph.node:
             producers.update(dict.fromkeys(node.output, node))
             for position, name in enumerate(node.input):
@@ -99,13 +99,13 @@ def graphs(graph: GraphProto, place: str = "") -> Iterator[tuple[GraphProto, str
     yield from _subgraphs(graph.node, place)
 
 
-def held_by_functions(model: ModelProto) -> Iterator[Held]:
+def held_by_functions(model: ModelProto) -> Iterator[TensorPlace]:
     """Tensors in the bodies of the model's own functions."""
     for function in model.functions:
         place = f"{function.domain}::{function.name}"
         yield from _constants(function.node, place)
         for graph, inner in _subgraphs(function.node, place):
-            yield from _held(graph, inner)
+            yield from _find_tensors(graph, inner)
 
 
 def op_name(node: NodeProto) -> str:
@@ -122,28 +122,28 @@ def _subgraphs(nodes: Iterable[NodeProto], place: str) -> Iterator[tuple[GraphPr
                 yield from graphs(graph, f"{label} in {place}" if place else label)
 
 
-def _held(graph: GraphProto, place: str) -> Iterator[Held]:
+def _find_tensors(graph: GraphProto, place: str) -> Iterator[TensorPlace]:
     inputs = {value.name for value in graph.input}
     for tensor in graph.initializer:
-        yield Held(tensor.name, tensor, tuple(tensor.dims), place, tensor.name in inputs)
+        yield TensorPlace(tensor.name, tensor, tuple(tensor.dims), place, tensor.name in inputs)
     for sparse in graph.sparse_initializer:
         name = sparse.values.name
-        yield Held(name, None, tuple(sparse.dims), place, name in inputs)
+        yield TensorPlace(name, None, tuple(sparse.dims), place, name in inputs)
     yield from _constants(graph.node, place)
 
 
-def _constants(nodes: Iterable[NodeProto], place: str) -> Iterator[Held]:
+def _constants(nodes: Iterable[NodeProto], place: str) -> Iterator[TensorPlace]:
     for node in nodes:
         if op_name(node) != "Constant" or not node.output:
             continue
         for attribute in node.attribute:
             if attribute.HasField("t"):
-                yield Held(node.output[0], attribute.t, tuple(attribute.t.dims), place)
+                yield TensorPlace(node.output[0], attribute.t, tuple(attribute.t.dims), place)
             elif attribute.HasField("sparse_tensor"):
-                yield Held(node.output[0], None, tuple(attribute.sparse_tensor.dims), place)
+                yield TensorPlace(node.output[0], None, tuple(attribute.sparse_tensor.dims), place)
 
 
-def _made(graph: GraphProto) -> set[str]:
+def _find_producers(graph: GraphProto) -> set[str]:
     inputs = {value.name for value in graph.input}
     return inputs | {name for node in graph.node for name in node.output if name}
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import TensorProto
 
 from converters.onnx.graph.load import fill, load
-from converters.onnx.graph.tensors import Held, array_of, held_by_functions, values_of
+from converters.onnx.graph.tensors import TensorPlace, array_of, held_by_functions, values_of
 from converters.onnx.reading.find_decodes import find_decodes
 from converters.onnx.writing.float16_storage import HALF
 from dkm_deploy.formats.dense_tensor import DenseTensor
@@ -47,7 +47,7 @@ def dense_of(model: ModelProto, path: Path) -> Iterator[DenseTensor]:
             yield _dense(held, tensor, path)
 
 
-def _dense(held: Held, tensor: TensorProto, path: Path) -> DenseTensor:
+def _dense(held: TensorPlace, tensor: TensorProto, path: Path) -> DenseTensor:
     def read() -> NDArray[Any]:
         copy = type(tensor)()
         copy.CopyFrom(tensor)  # what is filled in is let go with it

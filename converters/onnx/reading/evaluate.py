@@ -52,14 +52,14 @@ def evaluate(
             with np.errstate(all="raise", under="ignore"):
                 values[name] = run(limit, *inputs, **attributes)
             made += values[name].size
-            _bounded(made, _TOGETHER * limit)
+            _check_count(made, _TOGETHER * limit)
         except (ArithmeticError, LookupError, MemoryError, TypeError, ValueError) as error:
             what = f"{', '.join(node.output)!r} ({node.op_type!r})"
             raise DkmError(f"{what} cannot be run: {reason_of(error)}") from error
     return values
 
 
-def _bounded(count: int, limit: int) -> None:
+def _check_count(count: int, limit: int) -> None:
     if count > limit:
         raise ValueError(f"{count} elements are more than the file can stand for")
 
@@ -81,29 +81,29 @@ def _reshape(_: int, data: Array, shape: Array, allowzero: int = 0) -> Array:
 
 
 def _gather(limit: int, data: Array, indices: Array, axis: int = 0) -> Array:
-    _bounded(data.size // max(data.shape[axis], 1) * indices.size, limit)
+    _check_count(data.size // max(data.shape[axis], 1) * indices.size, limit)
     return data.take(indices, axis=axis)
 
 
 def _concat(limit: int, *parts: Array, axis: int) -> Array:
-    _bounded(sum(part.size for part in parts), limit)
+    _check_count(sum(part.size for part in parts), limit)
     return np.concatenate(parts, axis)
 
 
 def _expand(limit: int, data: Array, shape: Array) -> Array:
     wanted = np.broadcast_shapes(data.shape, tuple(int(size) for size in shape))
-    _bounded(prod(wanted), limit)
+    _check_count(prod(wanted), limit)
     return np.broadcast_to(data, wanted)
 
 
 def _gather_elements(limit: int, data: Array, indices: Array, axis: int = 0) -> Array:
     others = [1 if dim == axis % data.ndim else size for dim, size in enumerate(data.shape)]
-    _bounded(prod(np.broadcast_shapes(indices.shape, tuple(others))), limit)
+    _check_count(prod(np.broadcast_shapes(indices.shape, tuple(others))), limit)
     return np.take_along_axis(data, indices.astype(np.intp, copy=False), axis)
 
 
 def _range(limit: int, start: Array, stop: Array, step: Array) -> Array:
-    _bounded((int(stop) - int(start)) // int(step), limit)
+    _check_count((int(stop) - int(start)) // int(step), limit)
     return np.arange(int(start), int(stop), int(step), dtype=start.dtype)
 
 
@@ -118,7 +118,7 @@ def _transpose(_: int, data: Array, perm: list[int] | None = None) -> Array:
 def _binary(
     function: Callable[[Array, Array], Array], limit: int, left: Array, right: Array
 ) -> Array:
-    _bounded(prod(np.broadcast_shapes(left.shape, right.shape)), limit)
+    _check_count(prod(np.broadcast_shapes(left.shape, right.shape)), limit)
     return function(left, right)
 
 

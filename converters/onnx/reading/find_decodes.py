@@ -187,13 +187,13 @@ def _row_ends(graph: _Graph, lut: str) -> list[str]:
                 continue
             seen.add(value)
             if node.op_type == "Reshape" and graph.part(value).ids:
-                ends += _scaled(graph, value, lut.removesuffix(_LUT) + _SCALE) or [value]
+                ends += _scale_products(graph, value, lut.removesuffix(_LUT) + _SCALE) or [value]
             elif node.op_type in ("Reshape", "Gather", "Cast"):
                 waiting.append(value)
     return ends
 
 
-def _scaled(graph: _Graph, rows: str, scale: str) -> list[str]:
+def _scale_products(graph: _Graph, rows: str, scale: str) -> list[str]:
     """The products of decoded rows and their channels' scales."""
     gathers = [node for node in graph.consumers.get(scale, []) if graph.is_rows(node)]
     scales = {name for node in gathers for name in node.output}

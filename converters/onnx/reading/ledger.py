@@ -14,7 +14,7 @@ from converters.onnx.graph.tensors import graphs
 from converters.onnx.reading.find_decodes import find_decodes
 from converters.onnx.reading.protobuf_fields import fields
 from dkm_deploy.errors import DkmError
-from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced
+from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced_ledger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,12 +68,12 @@ def ledger(path: Path) -> Ledger:
         for key, size in _laid_out(file, regions):
             sizes[key] += size
     entries = [Entry(kind, name, size) for (kind, name), size in sizes.items()]
-    return balanced(path, entries, files)
+    return balanced_ledger(path, entries, files)
 
 
 def tensor_names(model: ModelProto) -> Names:
     """Kind and weight of the initializers that palettes are decoded from, and of unused ones."""
-    names: Names = {name: ("padding", f"unused {name}") for name in _unused(model)}
+    names: Names = {name: ("padding", f"unused {name}") for name in _unused_initializers(model)}
     for decode in find_decodes(model):
         names[decode.lut.name] = ("lut", decode.weight)
         if decode.scale is not None:
@@ -82,7 +82,7 @@ def tensor_names(model: ModelProto) -> Names:
     return names
 
 
-def _unused(model: ModelProto) -> set[str]:
+def _unused_initializers(model: ModelProto) -> set[str]:
     """Initializers of the main graph that no node, subgraph or output reads."""
     used = {value.name for value in model.graph.output}
     for graph, _ in graphs(model.graph):

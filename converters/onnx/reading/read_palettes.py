@@ -80,7 +80,7 @@ def _palette(decode: Decode) -> Palette:
         lut = lut.astype(np.float32)
     if dense.ndim != lut.ndim - 2:
         raise DkmError(f"a LUT of shape {lut.shape} does not give a weight of shape {dense.shape}")
-    return _explained(places.astype(np.int64), dense, lut, scale)
+    return _explain_values(places.astype(np.int64), dense, lut, scale)
 
 
 def _places(decode: Decode, lut: Array, scale: Array | None) -> dict[str, Array]:
@@ -91,7 +91,7 @@ def _places(decode: Decode, lut: Array, scale: Array | None) -> dict[str, Array]
     return {decode.lut.name: lut, decode.lut_codes or decode.lut.name: places} | ones
 
 
-def _explained(places: Array, dense: Array, lut: Array, scale: Array | None) -> Palette:
+def _explain_values(places: Array, dense: Array, lut: Array, scale: Array | None) -> Palette:
     """The palette that decodes to ``dense``, whose values come from ``places`` in the LUT."""
     # Of single values every axis is the same; the palette sets it.
     for axis in (dim for dim, length in enumerate(dense.shape) if length % lut.shape[-1] == 0):

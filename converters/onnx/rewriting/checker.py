@@ -21,7 +21,7 @@ def first_names(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
-def unchecked(model: ModelProto, path: Path, out: Path) -> Iterator[str]:
+def check_rewritten(model: ModelProto, path: Path, out: Path) -> Iterator[str]:
     """Check the file at ``out``, made from the one at ``path``.
 
     Args:

@@ -29,7 +29,7 @@ from converters.onnx.graph.tensors import (
 )
 from converters.onnx.reading.find_decodes import find_decodes
 from converters.onnx.reading.ledger import ledger
-from converters.onnx.rewriting.checker import check_nodes, first_names, unchecked
+from converters.onnx.rewriting.checker import check_nodes, check_rewritten, first_names
 from converters.onnx.rewriting.weights import find_weights
 from dkm_deploy.clustering.kmeans_palette import cluster
 from dkm_deploy.clustering.layout import group_count
@@ -69,7 +69,7 @@ def palettize(path: Path, out: Path, recipe: Recipe) -> Rewrite:
     try:
         check_model(model)
         found = find_weights(model)
-        specs, skipped = _assigned(recipe, found.tensors)
+        specs, skipped = _assign_specs(recipe, found.tensors)
         planned = {name: encoding(name, found.tensors[name], spec) for name, spec in specs.items()}
         small = too_small(found.tensors, planned)
         dense = {**found.dense, **skipped, **small}
@@ -84,7 +84,7 @@ def palettize(path: Path, out: Path, recipe: Recipe) -> Rewrite:
         raise DkmError(f"{path}: {error}") from error
     before = ledger(path).total_bytes
     write_with(model, palettes, out)
-    return Rewrite(palettes, dense, tuple(unchecked(model, path, out)), before)
+    return Rewrite(palettes, dense, tuple(check_rewritten(model, path, out)), before)
 
 
 def write_with(model: ModelProto, palettes: Mapping[str, Palette], out: Path) -> None:
@@ -124,7 +124,7 @@ def check_model(model: ModelProto) -> None:
         )
 
 
-def _assigned(
+def _assign_specs(
     recipe: Recipe, tensors: Mapping[str, TensorProto]
 ) -> tuple[Mapping[str, PaletteSpec], Mapping[str, str]]:
     """What the recipe says of each weight: its spec, or the reason to stay dense."""

@@ -23,13 +23,13 @@ from converters.onnx.rewriting.palettize import (
     write_with,
 )
 from converters.onnx.rewriting.weights import find_weights
-from converters.onnx.rewriting.weights_as_inputs import GivenWeights, in_batches
+from converters.onnx.rewriting.weights_as_inputs import WeightsAsInputs, in_batches
 from dkm_deploy._support.argument_checks import short
 from dkm_deploy._support.measurement_cache import digest
-from dkm_deploy.conversion.plan_subject import Weighed
+from dkm_deploy.conversion.plan_subject import FileSizes
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.samples import sample_count
-from dkm_deploy.post_training.output_loss import Yardstick
+from dkm_deploy.post_training.output_loss import OutputLoss
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -48,7 +48,7 @@ _METHOD = "kmeans"
 
 
 class OnnxSubject:
-    """Implements :class:`dkm_deploy.conversion.plan_subject.Subject`, for the target "onnx" alone.
+    """Implements :class:`dkm_deploy.conversion.plan_subject.PlanSubject`.
 
     The weights are given to one session with every run, so that another one costs no load.
 
@@ -81,10 +81,10 @@ class OnnxSubject:
             name: tuple(tensor.dims) for name, tensor in self._tensors.items()
         }
         arrays = {name: array_of(name, tensor) for name, tensor in self._tensors.items()}
-        self._session = GivenWeights(path, model, arrays)
+        self._session = WeightsAsInputs(path, model, arrays)
         content = (_digest(model.SerializeToString(deterministic=True)), _content(arrays))
         self._batches = list(in_batches(self._session, inputs))
-        self._yardstick = Yardstick(self._run(), [labels], metric)
+        self._yardstick = OutputLoss(self._run(), [labels], metric)
         data = [_content(batch) for batch in self._batches]
         self.written_from: Sequence[object] = content
         answers = None if labels is None else _digest(np.asarray(labels).tobytes())
@@ -115,7 +115,7 @@ class OnnxSubject:
             finally:
                 self._session.weights[name] = kept
 
-    def weigh(self, target: str, specs: Specs) -> Weighed:
+    def weigh(self, target: str, specs: Specs) -> FileSizes:
         """By writing it, with other values, to a folder that is removed again."""
         del target
         palettes = {name: stand_in(self._tensors[name], spec) for name, spec in specs.items()}
@@ -127,7 +127,7 @@ class OnnxSubject:
         with TemporaryDirectory() as folder:
             out = Path(folder) / self._path.name
             write_with(model, palettes, out)
-            return Weighed.of(ledger(out), palettes)
+            return FileSizes.of(ledger(out), palettes)
 
     def _run(self) -> list[list[Tensor]]:
         """The outputs of each batch that are numbers."""

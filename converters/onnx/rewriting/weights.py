@@ -25,7 +25,7 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
 from converters.onnx.graph.tensors import (
-    Held,
+    TensorPlace,
     Use,
     Values,
     array_of,
@@ -94,7 +94,7 @@ def find_weights(model: ModelProto) -> Weights:
     return Weights(tensors, dense)
 
 
-def _not_a_weight(held: Held, values: Values) -> str | None:
+def _not_a_weight(held: TensorPlace, values: Values) -> str | None:
     """Why ``held`` is not a weight, or None if it is one."""
     if held.tensor is None:
         return "a sparse tensor"
@@ -127,7 +127,7 @@ def _not_float(tensor: TensorProto, uses: list[Use]) -> str:
     return f"{kind}: palettes are float16, float32 or float64"
 
 
-def _not_linear(use: Use, held: Held, values: Values) -> str | None:
+def _not_linear(use: Use, held: TensorPlace, values: Values) -> str | None:
     if use.node is None:
         return "an output of the model or of a subgraph"
     if use.op not in _ALL_INPUTS and use.position not in _LINEAR.get(use.op, ()):

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _BATCH = 16
 
 
-class GivenWeights:
+class WeightsAsInputs:
     """Implements :class:`dkm_deploy.runtimes.Session`.
 
     Attributes:
@@ -46,7 +46,7 @@ class GivenWeights:
 
     def __init__(self, path: Path, model: ModelProto, weights: Mapping[str, NDArray[Any]]) -> None:
         _make_inputs(model, weights)
-        self._session = OnnxSession(path, _opened(path, model))
+        self._session = OnnxSession(path, _open_session(path, model))
         self.weights = dict(weights)
         shapes = self._session.input_shapes.items()
         self.input_shapes: Mapping[str, Shape] = {
@@ -59,7 +59,7 @@ class GivenWeights:
         return self._session.run({**self.weights, **inputs})
 
 
-def in_batches(session: GivenWeights, inputs: Inputs) -> Iterator[Arrays]:
+def in_batches(session: WeightsAsInputs, inputs: Inputs) -> Iterator[Arrays]:
     """Inputs by name, in batches of 16 or of what the file is fixed to.
 
     Raises:
@@ -83,7 +83,7 @@ def _make_inputs(model: ModelProto, weights: Mapping[str, NDArray[Any]]) -> None
         graph.input.append(helper.make_tensor_value_info(name, kind, values.shape))
 
 
-def _opened(path: Path, model: ModelProto) -> InferenceSession:
+def _open_session(path: Path, model: ModelProto) -> InferenceSession:
     try:
         return open_session(model.SerializeToString(deterministic=True))
     except (EncodeError, ValueError) as error:

@@ -85,7 +85,7 @@ def narrow_weights(graph: ir.Graph) -> tuple[list[str], list[str]]:
         if reason:
             notes.append(f"{name} stays float32: {reason}")
             continue
-        value.const_value = _rounded(tensor)
+        value.const_value = _round_to_float16(tensor)
         changed.append(name)
     return changed, notes
 
@@ -123,7 +123,7 @@ def narrow_luts(graph: ir.Graph, names: Iterable[str]) -> list[str]:
         if reason:
             notes.append(f"{name} stays float32: {reason}")
             continue
-        value.const_value = _rounded(tensor)
+        value.const_value = _round_to_float16(tensor)
         graph.insert_before(first, _cast_for_users(value, f"{name}.float32"))
     return notes
 
@@ -196,7 +196,7 @@ def _blocks(array: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         yield flat[start : start + _BLOCK]
 
 
-def _rounded(tensor: ir.TensorProtocol) -> ir.LazyTensor:
+def _round_to_float16(tensor: ir.TensorProtocol) -> ir.LazyTensor:
     """The float16 tensor, made when it is written."""
 
     def make() -> Any:

@@ -16,7 +16,7 @@ from onnxscript.values import Op, Opset
 from converters.onnx.writing.dropped_arguments import refuse_left_out
 from converters.onnx.writing.interface_names import name_interface
 from converters.onnx.writing.simplify import simplify
-from dkm_deploy.conversion.failed_operation import failed_at
+from dkm_deploy.conversion.failed_operation import failure_place
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.model.palettized import weight_name
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     import onnx_ir as ir
 
-    from dkm_deploy.conversion.exported import Exported
+    from dkm_deploy.conversion.exported import ExportedModel
 
 DOMAIN = "dkm"
 _LOGGERS = ("torch.onnx", "torch.export", "onnxscript", "onnx_ir")
 
 
-def trace(exported: Exported, opset: int) -> ir.Model:
+def trace(exported: ExportedModel, opset: int) -> ir.Model:
     """Translate and simplify all but the palettes.
 
     What simplifies can neither fold nor fuse an operator that it does not know, so the
@@ -59,7 +59,7 @@ def trace(exported: Exported, opset: int) -> ir.Model:
             )
     # The exporter's errors have no public base class.
     except Exception as error:
-        reason = _reason(error) + failed_at(error, exported.program)
+        reason = _reason(error) + failure_place(error, exported.program)
         raise DkmError(f"the model has no ONNX form at opset {opset}: {reason}") from error
     if program is None:
         raise DkmError(f"the model has no ONNX form at opset {opset}")
@@ -68,7 +68,7 @@ def trace(exported: Exported, opset: int) -> ir.Model:
     return program.model
 
 
-def _translation(exported: Exported) -> Callable[..., Any]:
+def _translation(exported: ExportedModel) -> Callable[..., Any]:
     buffers = exported.program.graph_signature.inputs_to_buffers
     op = Op(Opset(DOMAIN, 1), "LutToDense", _schema())
 

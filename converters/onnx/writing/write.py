@@ -28,11 +28,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from dkm_deploy.conversion.exported import Exported
+    from dkm_deploy.conversion.exported import ExportedModel
     from dkm_deploy.palette import Palette
 
 
-def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
+def write(exported: ExportedModel, path: Path, options: Options) -> tuple[str, ...]:
     """Write ``exported`` to ``path``; the same program gives the same bytes.
 
     Args:
@@ -68,7 +68,7 @@ def write(exported: Exported, path: Path, options: Options) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _check_float64(exported: Exported, path: Path) -> None:
+def _check_float64(exported: ExportedModel, path: Path) -> None:
     """Raise DkmError for a file of float64 that ONNX Runtime has no kernels for."""
     if any(tensor.dtype is torch.float64 for tensor in exported.program.state_dict.values()):
         try:
@@ -127,7 +127,7 @@ def _take_out(model: ir.Model, palettes: Mapping[str, Palette]) -> dict[str, ir.
             for end in ends:
                 dense, seen = end.outputs[0], value
                 if dense.is_graph_output():  # an output keeps its own name
-                    identity = _renaming(value, dense)
+                    identity = _rename_node(value, dense)
                     graph.insert_before(node, identity)
                     seen = identity.outputs[0]
                 ir.convenience.replace_all_uses_with(dense, seen, replace_graph_outputs=True)
@@ -161,7 +161,7 @@ def _multiplies(node: ir.Node, scale: NDArray[Any]) -> bool:
     )
 
 
-def _renaming(value: ir.Value, like: ir.Value) -> ir.Node:
+def _rename_node(value: ir.Value, like: ir.Value) -> ir.Node:
     """A node that gives ``value`` under the name, type and shape of ``like``."""
     output = ir.Value(name=like.name, type=like.type, shape=like.shape)
     return ir.Node("", "Identity", [value], outputs=[output])

@@ -73,26 +73,26 @@ def reference(arguments: argparse.Namespace) -> dict[str, Any]:
     """The models, inputs and labels that the arguments name."""
     from dkm_deploy.model.checkpoint import load
     from dkm_deploy.model.spec import build, samples_for
-    from dkm_deploy.model.steps import unstacked
+    from dkm_deploy.model.steps import unstack_steps
 
     for name in ("model", "weights", "inputs"):
         check_given(arguments, name)
     original = _original(arguments.model, arguments.original) if arguments.original else None
     frozen = load(arguments.weights, build(arguments.model).model)
     inputs, labels = samples_for(arguments.inputs, frozen)
-    given = unstacked(inputs) if arguments.steps else inputs
+    given = unstack_steps(inputs) if arguments.steps else inputs
     return {"reference": frozen, "original": original, "inputs": given, "labels": labels}
 
 
 def interface(arguments: argparse.Namespace) -> Interface | None:
     """What an app finds in the file that the arguments name."""
-    from dkm_deploy._support.paths import existing
+    from dkm_deploy._support.paths import existing_path
     from dkm_deploy.conversion.registry import reader_for
     from dkm_deploy.formats.interface import InterfaceReader
 
     if arguments.interface is None:
         return None
-    path = existing(arguments.interface)
+    path = existing_path(arguments.interface)
     reader = reader_for(path)
     if not isinstance(reader, InterfaceReader):
         raise DkmError(f"--interface {path}: what apps find in {path.suffix} files is not known")

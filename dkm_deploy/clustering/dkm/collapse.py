@@ -47,7 +47,7 @@ def variances(vectors: Tensor) -> Tensor:
     return wide.var(correction=0)[None] if len(wide) == 1 else wide.var(1, correction=0)
 
 
-def separated(
+def separate_duplicates(
     centroids: Tensor, vectors: Tensor, variance: Tensor, step: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Move every duplicate centroid to one of the vectors; no value is read on the host.
@@ -70,19 +70,21 @@ def separated(
 
 
 @torch.no_grad()
-def carried(before: Tensor, after: Tensor, vectors: Tensor, step: Tensor) -> tuple[Tensor, Tensor]:
+def next_start(
+    before: Tensor, after: Tensor, vectors: Tensor, step: Tensor
+) -> tuple[Tensor, Tensor]:
     """The centroids to start from next time: apart from each other, and never NaN.
 
     Args:
         before: where this step started, ``(groups, clusters, dim)``.
         after: where it ended.
         vectors: ``(groups, count, dim)``.
-        step: int64 scalar, see :func:`separated`.
+        step: int64 scalar, see :func:`separate_duplicates`.
 
     Returns:
         The centroids, and how many were sent off again (int64 scalar).
     """
-    apart, moved = separated(after, vectors, variances(vectors), step)
+    apart, moved = separate_duplicates(after, vectors, variances(vectors), step)
     finite = torch.isfinite(apart).all()
     return torch.where(finite, apart, before), torch.where(finite, moved, 0)
 

@@ -59,11 +59,11 @@ def _forward(
     """
     soft, moved = torch.empty_like(weights), torch.empty_like(centroids)
     path = _path_like(centroids, iterations)
-    for groups in _together(weights):
+    for groups in _join_outputs(weights):
         frame = frame_of(weights[groups])
         low, span = frame.low[:, None], frame.span[:, None]
         start = (centroids[groups].double() - low) / span
-        frame, start, scaled, lost = _sound(frame, start[None], _scaled(tau[groups], frame))
+        frame, start, scaled, lost = _sound(frame, start[None], _tau_in_frame(tau[groups], frame))
         way = _cluster(frame, start[0], scaled, iterations, soft[groups])
         if lost.any():
             soft[groups][lost] = way[:, lost] = torch.nan
@@ -88,9 +88,9 @@ def _backward(
 ) -> Tensor:
     """Gradient with respect to the weights, in their shape and dtype."""
     result = torch.empty_like(weights)
-    for groups in _together(weights):
+    for groups in _join_outputs(weights):
         frame = frame_of(weights[groups])
-        frame, way, scaled, lost = _sound(frame, path[:, groups], _scaled(tau[groups], frame))
+        frame, way, scaled, lost = _sound(frame, path[:, groups], _tau_in_frame(tau[groups], frame))
         _pull(frame, upstream[groups], way, scaled, gradient, result[groups])
         if lost.any():
             result[groups][lost] = torch.nan
@@ -123,13 +123,13 @@ def _path_like(centroids: Tensor, iterations: int) -> Tensor:
     return centroids.new_empty((iterations + 1, *centroids.shape), dtype=torch.float64)
 
 
-def _together(weights: Tensor) -> Iterator[slice]:
+def _join_outputs(weights: Tensor) -> Iterator[slice]:
     """Slices of groups, few enough that memory beside the weights stays small."""
     size = max(1, _GROUPS_AT_ONCE // weights.shape[1])
     return (slice(i, min(i + size, len(weights))) for i in range(0, len(weights), size))
 
 
-def _scaled(tau: Tensor, frame: Frame) -> Tensor:
+def _tau_in_frame(tau: Tensor, frame: Frame) -> Tensor:
     return (tau.double() / frame.span.square()).clamp(min=_COLDEST)
 
 

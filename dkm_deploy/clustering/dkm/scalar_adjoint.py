@@ -31,22 +31,22 @@ def pulls(
     mass = update(points, band, path[-2])[1]
     goal = band.total(band.weights * upstream, mass)
     own = (band.slopes() * band.take(path[-1])).sum(0)
-    shared = _mean_pull(points, band, path[-1], _shared_out(goal, mass))
+    shared = _mean_pull(points, band, path[-1], _share_goal(goal, mass))
     if gradient == "one_step":
         return own, shared
     goal = _start_pull(points, band, path[-1], mass, goal, upstream)
     if gradient == "implicit":
-        force = _settled(points, band, mass, goal)
+        force = _solve_adjoint(points, band, mass, goal)
         return own, shared + _mean_pull(points, band, path[-1], force)
     for start, moved in zip(path[:-2].flip(0), path[1:-1].flip(0), strict=True):
         band = attend(points, start, tau)
         mass = update(points, band, start)[1]
-        shared = shared + _mean_pull(points, band, moved, _shared_out(goal, mass))
+        shared = shared + _mean_pull(points, band, moved, _share_goal(goal, mass))
         goal = _start_pull(points, band, moved, mass, goal)
     return own, shared
 
 
-def _shared_out(goal: Tensor, mass: Tensor) -> Tensor:
+def _share_goal(goal: Tensor, mass: Tensor) -> Tensor:
     # A centroid that stayed where it was is no mean: nothing flows to weights.
     return torch.where(mass > 0, goal / torch.where(mass > 0, mass, 1), 0)
 
@@ -74,14 +74,14 @@ def _start_pull(
     makes the soft weights.
     """
     new = band.take(moved)
-    pull = points.mass * band.take(_shared_out(goal, mass)) * (points.at - new)
+    pull = points.mass * band.take(_share_goal(goal, mass)) * (points.at - new)
     if upstream is not None:
         pull = pull + upstream * new
     pull = band.weights * (pull - (band.weights * pull).sum(0))
     return torch.where(mass > 0, 0, goal) + band.total(band.rates * pull * band.gaps, moved)
 
 
-def _settled(points: Points, band: Band, mass: Tensor, goal: Tensor) -> Tensor:
+def _solve_adjoint(points: Points, band: Band, mass: Tensor, goal: Tensor) -> Tensor:
     """``(I - J^T)^-1 goal`` over the mass, J the Jacobian of the iteration at its fixed point.
 
     J is similar to a symmetric matrix with eigenvalues in [0, 1), and 1 is where centroids

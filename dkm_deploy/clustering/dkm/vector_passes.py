@@ -97,7 +97,7 @@ class Passes:
 
     def read(self, centroids: Tensor, values: Tensor) -> Tensor:
         """``sum_j a_ij values_j`` of each vector, in the vectors' dtype."""
-        relative = _turned((values - self.centre).to(self.dtype))
+        relative = _for_right_product((values - self.centre).to(self.dtype))
         out = torch.empty_like(self.vectors, memory_format=torch.contiguous_format)
         for place, _, attention in self._blocks(centroids):
             out[place] = attention.read(relative[place[0]]) + self.centre[place[0]]
@@ -128,7 +128,7 @@ class Passes:
         offset = -(share * after).sum(-1, keepdim=True)
         parts = [share, offset] if grad is None else [share, offset, after]
         pulled = torch.cat(parts, -1), self.slope * before
-        columns, keys = (_turned(t.to(self.dtype)) for t in pulled)
+        columns, keys = (_for_right_product(t.to(self.dtype)) for t in pulled)
         dim = keys.shape[-1]
         totals = self._totals(before, dim + 1)
         for place, x, attention in self._blocks(step.before):
@@ -161,7 +161,7 @@ class Passes:
             yield place, x, attend_(logits, exact=self.exact)
 
 
-def _turned(columns: Tensor) -> Tensor:
+def _for_right_product(columns: Tensor) -> Tensor:
     """The same values, laid out for a product from the right: twice as fast in MKL."""
     return columns.mT.contiguous().mT
 

@@ -92,7 +92,7 @@ def nearest(vectors: Tensor, masses: Tensor | None, centroids: Tensor) -> Tensor
 
 
 def gaps(vectors: Tensor, masses: Tensor | None, centroids: Tensor) -> Iterator[Tensor]:
-    """Squared distances ``(clusters, block)``, up to :func:`squared` of each vector.
+    """Squared distances ``(clusters, block)``, up to :func:`squared_lengths` of each vector.
 
     Centroids come first because minima over the first dimension are several times as fast.
     """
@@ -107,7 +107,7 @@ def gaps(vectors: Tensor, masses: Tensor | None, centroids: Tensor) -> Iterator[
         yield torch.addmm(summed @ mass.T, twice, (mass * block).T)
 
 
-def squared(differences: Tensor, masses: Tensor | None) -> Tensor:
+def squared_lengths(differences: Tensor, masses: Tensor | None) -> Tensor:
     """The squared length of each row, ``(count,)``."""
     squares = differences.square()
     return (squares if masses is None else masses * squares).sum(1)
@@ -123,7 +123,7 @@ def two_nearest(
         second = block.scatter_(0, place[None], torch.inf).amin(0)
         found.append(place)
         two.append(torch.stack([least, second]))
-    near, far = (torch.cat(two, 1) + squared(vectors, masses)).clamp(min=0)
+    near, far = (torch.cat(two, 1) + squared_lengths(vectors, masses)).clamp(min=0)
     return torch.cat(found), near, far
 
 

@@ -40,7 +40,7 @@ def cluster_scalars(values: Tensor, clusters: int, masses: Tensor | None = None)
     weights = None if masses is None else masses.cpu().numpy()
     points, below = _distinct(values.cpu().numpy(), weights)
     if len(points) > clusters:
-        table, middle = _centred(points, below)
+        table, middle = _centre_points(points, below)
         bounds = _bounds(points, table, clusters)
         means = np.diff(table.total[bounds]) / np.diff(table.count[bounds])
         # Sums are rounded: the mean of one value, such as the zeros of pruning, is that value.
@@ -70,7 +70,7 @@ def nearest_scalars(values: Tensor, centroids: Tensor) -> Tensor:
     wide = values.to(torch.promote_types(values.dtype, torch.float32)).contiguous()
     bounds = _at_most((ordered[1:] + ordered[:-1]) / 2, wide.dtype)
     if len(bounds) < _COMPARED and wide.device.type == "cpu":
-        return torch.from_numpy(_compared(wide.numpy(), bounds.numpy(), order.numpy()))
+        return torch.from_numpy(_rank_places(wide.numpy(), bounds.numpy(), order.numpy()))
     return order[torch.bucketize(wide, bounds)]
 
 
@@ -81,7 +81,7 @@ def _at_most(values: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.where(near.double() > values, below, near)
 
 
-def _compared(
+def _rank_places(
     values: NDArray[np.floating], bounds: NDArray[np.floating], order: NDArray[np.int64]
 ) -> NDArray[np.int64]:
     """What ``order`` has at as many places as bounds lie below a value.
@@ -114,7 +114,7 @@ def _distinct(values: NDArray[np.floating], masses: Floats | None) -> tuple[Floa
     return points, _prefix(np.add.reduceat(masses, starts))
 
 
-def _centred(points: Floats, below: Floats) -> tuple[Table, float]:
+def _centre_points(points: Floats, below: Floats) -> tuple[Table, float]:
     """The table of the points, which are moved by their mean, and that mean."""
     moments = np.diff(below)
     middle = float(np.dot(moments, points) / below[-1])

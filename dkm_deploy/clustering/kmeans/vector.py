@@ -13,8 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dkm_deploy.clustering.kmeans.lloyd import gaps, lloyd, nearest, squared, two_nearest
-from dkm_deploy.clustering.kmeans.vector_cells import cells, merged
+from dkm_deploy.clustering.kmeans.lloyd import gaps, lloyd, nearest, squared_lengths, two_nearest
+from dkm_deploy.clustering.kmeans.vector_cells import cells, merge_equal
 
 _SAMPLE = 1 << 17  # vectors that the search is for, at most
 _COARSE, _FINE = 32, 1 << 14  # cells for each centroid at first, and of the second level
@@ -45,7 +45,7 @@ def cluster_vectors(
     """
     generator = torch.Generator(vectors.device).manual_seed(seed)
     drawn = torch.randperm(len(vectors), generator=generator, device=vectors.device)[:_SAMPLE]
-    sample = merged(vectors[drawn], None if masses is None else masses[drawn])
+    sample = merge_equal(vectors[drawn], None if masses is None else masses[drawn])
     if len(sample[0]) <= clusters:
         distinct = torch.unique(vectors, dim=0)
         if len(distinct) <= clusters:
@@ -55,14 +55,16 @@ def cluster_vectors(
     points = cells(*sample, min(_COARSE * clusters, _FINE))
     found = [_breathe(*points, _plus_plus(*points, clusters, generator)) for _ in range(first)]
     points = cells(*sample, _FINE)
-    found = _ranked(found, *points, _RANKED[0])[:second]
-    found = _ranked(found, *points, _RANKED[1])[:third]
+    found = _rank_starts(found, *points, _RANKED[0])[:second]
+    found = _rank_starts(found, *points, _RANKED[1])[:third]
     found[0] = _breathe(*points, found[0])
-    found = _ranked(found, *sample, _RANKED[2])
+    found = _rank_starts(found, *sample, _RANKED[2])
     return lloyd(vectors, masses, found[0], iterations)
 
 
-def _ranked(found: list[Tensor], vectors: Tensor, masses: Tensor, iterations: int) -> list[Tensor]:
+def _rank_starts(
+    found: list[Tensor], vectors: Tensor, masses: Tensor, iterations: int
+) -> list[Tensor]:
     """After some iterations of Lloyd's algorithm, the best first."""
     settled = [lloyd(vectors, masses, centroids, iterations) for centroids in found]
     return sorted(settled, key=lambda centroids: _error(vectors, masses, centroids))
@@ -128,12 +130,12 @@ def _plus_plus(
 ) -> Tensor:
     first = torch.randint(len(vectors), (1,), generator=generator, device=vectors.device)
     chosen = vectors[first]
-    gap = squared(vectors - chosen, masses)
+    gap = squared_lengths(vectors - chosen, masses)
     for _ in range(clusters - 1):
         # Sampling by inverse transform: torch.multinomial takes at most 2**24 candidates.
         point = torch.rand(1, generator=generator, device=gap.device, dtype=gap.dtype)
         cumulative = gap.cumsum(0)
         index = torch.searchsorted(cumulative, point * cumulative[-1]).clamp(max=len(gap) - 1)
         chosen = torch.cat([chosen, vectors[index]])
-        gap = torch.minimum(gap, squared(vectors - vectors[index], masses))
+        gap = torch.minimum(gap, squared_lengths(vectors - vectors[index], masses))
     return chosen

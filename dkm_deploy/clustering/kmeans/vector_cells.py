@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def merged(vectors: Tensor, masses: Tensor | None) -> tuple[Tensor, Tensor]:
+def merge_equal(vectors: Tensor, masses: Tensor | None) -> tuple[Tensor, Tensor]:
     """The distinct vectors, sorted, and the masses of all that are equal.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dkm_deploy.clustering.quantizers.hard import passed
+from dkm_deploy.clustering.quantizers.hard import pass_gradient
 from dkm_deploy.clustering.quantizers.int8_lut import LARGEST
 
 
@@ -13,7 +13,7 @@ def at_eight_bits(vectors: Tensor, scaling: float = 0.0) -> Tensor:
     """Every value as the nearest whole multiple, -127 to 127, of one step.
 
     The step is the largest magnitude over 127, the grid of
-    :func:`dkm_deploy.clustering.quantizers.int8_lut.rounded`. The gradient is scaled as in
+    :func:`dkm_deploy.clustering.quantizers.int8_lut.round_lut`. The gradient is scaled as in
     :func:`dkm_deploy.clustering.quantizers.hard.hard_cluster`.
 
     Args:
@@ -25,4 +25,4 @@ def at_eight_bits(vectors: Tensor, scaling: float = 0.0) -> Tensor:
         step = (wide.abs().amax() / LARGEST).clamp(min=torch.finfo(wide.dtype).tiny)
         rounded = (wide / step).round() * step
         gap = (wide - rounded) / (2 * LARGEST * step)
-    return passed(vectors, rounded.to(vectors.dtype), (scaling * gap).to(vectors.dtype))
+    return pass_gradient(vectors, rounded.to(vectors.dtype), (scaling * gap).to(vectors.dtype))

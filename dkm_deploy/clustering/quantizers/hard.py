@@ -32,10 +32,10 @@ def hard_cluster(vectors: Tensor, centroids: Tensor, scaling: float = 0.0) -> tu
         hard = updated.gather(1, nearest[..., None].expand_as(vectors)).to(vectors.dtype)
         span = updated.amax((1, 2), keepdim=True) - updated.amin((1, 2), keepdim=True)
         gap = (vectors - hard) / span.clamp(min=torch.finfo(span.dtype).tiny)
-    return passed(vectors, hard, scaling * gap), updated
+    return pass_gradient(vectors, hard, scaling * gap), updated
 
 
-def passed(vectors: Tensor, hard: Tensor, scaled_gap: Tensor) -> Tensor:
+def pass_gradient(vectors: Tensor, hard: Tensor, scaled_gap: Tensor) -> Tensor:
     """``hard``, whose gradient g goes to ``vectors`` as ``g (1 + sign(g) scaled_gap)``.
 
     Args:
@@ -43,7 +43,7 @@ def passed(vectors: Tensor, hard: Tensor, scaled_gap: Tensor) -> Tensor:
         hard: of that shape; no gradient flows into it.
         scaled_gap: delta of EWGS times ``vectors - hard`` in units of the range of the levels.
     """
-    result: Tensor = _Passed.apply(vectors, hard, scaled_gap)  # type: ignore[no-untyped-call]
+    result: Tensor = _PassGradient.apply(vectors, hard, scaled_gap)  # type: ignore[no-untyped-call]
     return result
 
 
@@ -55,7 +55,7 @@ def _means(vectors: Tensor, nearest: Tensor, centroids: Tensor) -> Tensor:
     return torch.where(counts > 0, sums / counts.clamp(min=1), centroids)
 
 
-class _Passed(torch.autograd.Function):
+class _PassGradient(torch.autograd.Function):
     """``hard`` forward; backward the gradient times ``1 + sign(gradient) * scaled_gap``."""
 
     @staticmethod

@@ -18,7 +18,7 @@ def step_of(lut: NDArray[Any]) -> np.float32:
     return np.float32(largest) / np.float32(LARGEST) if largest else np.float32(1)
 
 
-def rounded(lut: NDArray[Any]) -> NDArray[Any]:
+def round_lut(lut: NDArray[Any]) -> NDArray[Any]:
     """The LUT with every entry moved to a grid, at most half a step; in its own dtype.
 
     The step is one that float16 holds, for files that keep it so; only where it is too small or

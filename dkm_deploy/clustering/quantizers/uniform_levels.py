@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dkm_deploy.clustering.quantizers.hard import passed
+from dkm_deploy.clustering.quantizers.hard import pass_gradient
 
 _DEVIATIONS = 3  # from the middle to the ends of the interval at the start
 
@@ -31,7 +31,7 @@ def start(vectors: Tensor, clusters: int) -> Tensor:
     wide = vectors.detach()[..., 0].to(torch.promote_types(vectors.dtype, torch.float32))
     high = _DEVIATIONS * wide.std(1, correction=0)
     unit = torch.stack([-high, high, torch.ones_like(high)], 1)
-    levels = assigned(vectors, unit, clusters) * (2 / (clusters - 1)) - 1
+    levels = assign_levels(vectors, unit, clusters) * (2 / (clusters - 1)) - 1
     gain = (wide * levels).sum(1) / levels.square().sum(1).clamp(min=torch.finfo(wide.dtype).tiny)
     return torch.stack([-high, high, gain], 1)
 
@@ -42,18 +42,18 @@ def values(learned: Tensor, clusters: int) -> Tensor:
     return (learned[:, 2:] * (2 * steps - 1)).unsqueeze(-1)
 
 
-def assigned(vectors: Tensor, learned: Tensor, clusters: int) -> Tensor:
+def assign_levels(vectors: Tensor, learned: Tensor, clusters: int) -> Tensor:
     """The level of each weight, int64 ``(groups, count)``."""
     with torch.no_grad():
-        return (_normalised(vectors, learned) * (clusters - 1)).round()[..., 0].long()
+        return (_normalize(vectors, learned) * (clusters - 1)).round()[..., 0].long()
 
 
-def decoded(levels: Tensor, learned: Tensor) -> Tensor:
+def decode_levels(levels: Tensor, learned: Tensor) -> Tensor:
     """The values of levels ``(groups, count, 1)``, which lie in 0..1."""
     return learned[:, 2, None, None] * (2 * levels - 1)
 
 
-def quantised(vectors: Tensor, learned: Tensor, clusters: int, scaling: float | Tensor) -> Tensor:
+def quantize(vectors: Tensor, learned: Tensor, clusters: int, scaling: float | Tensor) -> Tensor:
     """The value of each weight's level; gradients reach the weights and all that is learned.
 
     Args:
@@ -62,13 +62,13 @@ def quantised(vectors: Tensor, learned: Tensor, clusters: int, scaling: float | 
         clusters: levels.
         scaling: delta; 0 is plain straight-through.
     """
-    x = _normalised(vectors, learned)
+    x = _normalize(vectors, learned)
     with torch.no_grad():
         levels = (x * (clusters - 1)).round() / (clusters - 1)
         gap = scaling * (x - levels)
-    return decoded(passed(x, levels, gap), learned).to(vectors.dtype)
+    return decode_levels(pass_gradient(x, levels, gap), learned).to(vectors.dtype)
 
 
-def _normalised(vectors: Tensor, learned: Tensor) -> Tensor:
+def _normalize(vectors: Tensor, learned: Tensor) -> Tensor:
     low, high = learned[:, 0, None, None], learned[:, 1, None, None]
     return ((vectors - low) / (high - low)).clamp(0, 1)

@@ -25,14 +25,16 @@ class Cursor:
         return Cursor(self.data, self.place, self.end)
 
     @property
-    def left(self) -> int:
+    def remaining(self) -> int:
         """Bytes up to the end."""
         return self.end - self.place
 
     def take(self, count: int) -> memoryview:
         """The next ``count`` bytes."""
-        if not 0 <= count <= self.left:
-            raise DamagedError(f"byte {self.place}: {count} bytes are needed, {self.left} left")
+        if not 0 <= count <= self.remaining:
+            raise DamagedError(
+                f"byte {self.place}: {count} bytes are needed, {self.remaining} left"
+            )
         self.place += count
         return self.data[self.place - count : self.place]
 
@@ -57,7 +59,7 @@ class Cursor:
         rest = int.from_bytes(self.take(more), "little")
         return (rest << 8 | first) >> (more + 1)
 
-    def flagged(self) -> tuple[int, bool]:
+    def flagged_number(self) -> tuple[int, bool]:
         """A number and the flag in its lowest bit."""
         value = self.number()
         return value >> 1, bool(value & 1)
@@ -65,8 +67,8 @@ class Cursor:
     def numbers(self) -> list[int]:
         """A count and as many numbers; none takes less than a byte."""
         count = self.number()
-        if count > self.left:
-            raise DamagedError(f"byte {self.place}: {count} numbers in {self.left} bytes")
+        if count > self.remaining:
+            raise DamagedError(f"byte {self.place}: {count} numbers in {self.remaining} bytes")
         return [self.number() for _ in range(count)]
 
     def text(self) -> str:
@@ -75,7 +77,7 @@ class Cursor:
         if stop < 0:
             raise DamagedError(f"byte {self.place}: a name does not end")
         found = bytes(self.take(stop + 1))[:-1]
-        return decoded(found)
+        return decode_text(found)
 
     def align(self, to: int) -> int:
         """Skip to the next multiple of ``to`` in the file; how many bytes that were."""
@@ -86,7 +88,7 @@ class Cursor:
         return skipped
 
 
-def decoded(text: bytes) -> str:
+def decode_text(text: bytes) -> str:
     """UTF-8 as a string."""
     try:
         return text.decode("utf-8")

@@ -57,7 +57,7 @@ class Constant:
         return math.prod(self.shape)
 
     @property
-    def whole(self) -> bool:
+    def is_whole(self) -> bool:
         """Whether every element has bytes of its own."""
         return len(self.data) == -(-self.size * self.element.bits // 8)
 
@@ -66,7 +66,7 @@ class Constant:
         if self.element.kind != "float":
             raise DamagedError(f"{self.element.kind} integers in place of floats")
         one = len(self.data) * 8 == self.element.bits and self.size <= _MOST
-        if not self.whole and not one:
+        if not self.is_whole and not one:
             raise self._misfit()
         values = np.frombuffer(self.data, f"<f{self.element.bits // 8}")
         return np.broadcast_to(values, self.size).reshape(self.shape).copy()
@@ -82,7 +82,7 @@ class Constant:
 
     def integer(self) -> int:
         """The only element of a tensor of signed integers. Raises DamagedError."""
-        if self.element.kind != "signed" or self.size != 1 or not self.whole:
+        if self.element.kind != "signed" or self.size != 1 or not self.is_whole:
             raise DamagedError(f"a tensor of shape {self.shape} in place of one integer")
         return int.from_bytes(self.data, "little", signed=True)
 
@@ -99,7 +99,7 @@ def constant(tables: Tables, attribute: int, kind: int) -> Constant | None:
         kind: number of its type.
     """
     held, tensor = at(tables.attributes, attribute), _tensor(tables, kind)
-    if not _known(held) or tensor is None:
+    if not _known_entry(held) or tensor is None:
         return None
     cursor = held.data.again()
     code = cursor.number()
@@ -114,7 +114,7 @@ def constant(tables: Tables, attribute: int, kind: int) -> Constant | None:
     return Constant(*tensor, cursor.take(size), start, None)
 
 
-def _known(entry: Entry) -> bool:
+def _known_entry(entry: Entry) -> bool:
     return entry.custom and entry.dialect == _DIALECT
 
 
@@ -122,7 +122,7 @@ def _tensor(tables: Tables, number: int) -> tuple[tuple[int, ...], Element] | No
     """Shape and element of a type; None if it is no tensor with these elements."""
     entry = at(tables.types, number)
     cursor = entry.data.again()
-    if not _known(entry) or cursor.number() != _TENSOR:
+    if not _known_entry(entry) or cursor.number() != _TENSOR:
         return None
     shape = tuple(n >> 1 ^ -(n & 1) for n in cursor.numbers())
     element = _element(at(tables.types, cursor.number()))
@@ -130,7 +130,7 @@ def _tensor(tables: Tables, number: int) -> tuple[tuple[int, ...], Element] | No
 
 
 def _element(entry: Entry) -> Element | None:
-    if not _known(entry):
+    if not _known_entry(entry):
         return None
     code = entry.data.again().number()
     for kind, widths in (("float", _FLOATS), ("signed", _SIGNED), ("unsigned", _UNSIGNED)):

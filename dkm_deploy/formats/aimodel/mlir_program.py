@@ -46,10 +46,10 @@ def open_program(asset: Asset) -> Program:
     try:
         return parse(asset.program)
     except DamagedError as error:
-        raise damaged(asset.path, error) from error
+        raise damage_error(asset.path, error) from error
 
 
-def damaged(path: Path, error: DamagedError) -> DkmError:
+def damage_error(path: Path, error: DamagedError) -> DkmError:
     """What to say of an asset whose program cannot be read."""
     return DkmError(f"{path}: its program is damaged or of an unknown kind: {error}")
 
@@ -84,7 +84,7 @@ def _block(
     Returns:
         The number of the value after the last one.
     """
-    count, has_arguments = cursor.flagged()
+    count, has_arguments = cursor.flagged_number()
     if has_arguments:
         start = _arguments(cursor, start)
     for _ in range(count):
@@ -102,7 +102,7 @@ def _block(
 def _arguments(cursor: Cursor, start: int) -> int:
     count = cursor.number()
     for _ in range(count):
-        _type, located = cursor.flagged()
+        _type, located = cursor.flagged_number()
         if located:
             cursor.number()
     if cursor.byte():
@@ -125,7 +125,7 @@ def _operation(
         cursor.numbers()
     if mask & _ORDERS:
         raise DamagedError(f"byte {cursor.place}: use-list orders are not known here")
-    regions = cursor.flagged() if mask & _REGIONS else (0, False)
+    regions = cursor.flagged_number() if mask & _REGIONS else (0, False)
     makers = tuple(at(values, operand) for operand in operands)
     return Operation(name, owned, tuple(results), makers), regions
 
@@ -145,8 +145,8 @@ def _region(known: Tables, cursor: Cursor, values: _Values) -> Iterator[Operatio
     if not blocks:
         return
     count, start = cursor.number(), len(values)
-    if count > cursor.left:
-        raise DamagedError(f"byte {cursor.place}: {count} values in {cursor.left} bytes")
+    if count > cursor.remaining:
+        raise DamagedError(f"byte {cursor.place}: {count} values in {cursor.remaining} bytes")
     values.extend([None] * count)
     next_value = start
     for _ in range(blocks):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
-from dkm_deploy.formats.aimodel.byte_cursor import Cursor, DamagedError, decoded
+from dkm_deploy.formats.aimodel.byte_cursor import Cursor, DamagedError, decode_text
 
 _T = TypeVar("_T")
 
@@ -74,7 +74,7 @@ def sections(data: memoryview) -> dict[int, Cursor]:
         raise DamagedError(f"bytecode version {version} is unknown; 5 and 6 are known")
     cursor.text()  # the producer
     found: dict[int, Cursor] = {}
-    while cursor.left:
+    while cursor.remaining:
         number, part = section(cursor)
         if number in found:
             raise DamagedError(f"byte {cursor.place}: section {number} is there twice")
@@ -93,10 +93,10 @@ def section(cursor: Cursor) -> tuple[int, Cursor]:
 
 def tables(found: dict[int, Cursor]) -> Tables:
     """Read all tables. Raises DamagedError."""
-    strings = _strings(_wanted(found, STRINGS))
-    dialects, operations = _dialects(_wanted(found, DIALECTS), strings)
-    offsets = _wanted(found, ATTRIBUTE_OFFSETS)
-    data = _wanted(found, ATTRIBUTES)
+    strings = _strings(_section_of(found, STRINGS))
+    dialects, operations = _dialects(_section_of(found, DIALECTS), strings)
+    offsets = _section_of(found, ATTRIBUTE_OFFSETS)
+    data = _section_of(found, ATTRIBUTES)
     counts = offsets.number(), offsets.number()
     attributes, types = (list(_entries(offsets, data, count, dialects)) for count in counts)
     properties = _properties(found[PROPERTIES]) if PROPERTIES in found else []
@@ -104,7 +104,7 @@ def tables(found: dict[int, Cursor]) -> Tables:
     return Tables(strings, operations, attributes, types, properties, blobs)
 
 
-def _wanted(found: dict[int, Cursor], number: int) -> Cursor:
+def _section_of(found: dict[int, Cursor], number: int) -> Cursor:
     if number not in found:
         raise DamagedError(f"section {number} is missing")
     return found[number]
@@ -113,13 +113,13 @@ def _wanted(found: dict[int, Cursor], number: int) -> Cursor:
 def _strings(cursor: Cursor) -> list[str]:
     """Lengths come last to first, each with the zero behind the name."""
     lengths = cursor.numbers()[::-1]
-    return [decoded(bytes(cursor.take(length))[:-1]) for length in lengths]
+    return [decode_text(bytes(cursor.take(length))[:-1]) for length in lengths]
 
 
 def _dialects(cursor: Cursor, strings: list[str]) -> tuple[list[str], list[str]]:
     names = []
     for _ in range(cursor.number()):
-        name, versioned = cursor.flagged()
+        name, versioned = cursor.flagged_number()
         names.append(at(strings, name))
         if versioned:
             section(cursor)
@@ -128,7 +128,7 @@ def _dialects(cursor: Cursor, strings: list[str]) -> tuple[list[str], list[str]]
     while len(operations) < count:
         dialect = at(names, cursor.number())
         for _ in range(cursor.number()):
-            name, _registered = cursor.flagged()
+            name, _registered = cursor.flagged_number()
             operations.append(f"{dialect}.{at(strings, name)}")
     return names, operations
 
@@ -139,7 +139,7 @@ def _entries(offsets: Cursor, data: Cursor, count: int, dialects: list[str]) -> 
     while done < count:
         dialect = at(dialects, offsets.number())
         for _ in range(offsets.number()):
-            size, custom = offsets.flagged()
+            size, custom = offsets.flagged_number()
             yield Entry(dialect, custom, data.part(size))
             done += 1
 
@@ -152,11 +152,11 @@ def _blobs(found: dict[int, Cursor], strings: list[str]) -> Iterator[Blob | None
     """Of all dialects, in the order in which they are numbered."""
     if RESOURCE_OFFSETS not in found:
         return
-    offsets, data = found[RESOURCE_OFFSETS], _wanted(found, RESOURCES)
+    offsets, data = found[RESOURCE_OFFSETS], _section_of(found, RESOURCES)
     for _ in range(offsets.number()):  # of other users than dialects, which have no numbers
         for _key, size, _kind in _resources(offsets):
             data.part(size)
-    while offsets.left:
+    while offsets.remaining:
         for key, size, kind in _resources(offsets):
             start = data.place
             content = data.part(size)

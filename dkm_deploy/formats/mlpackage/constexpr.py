@@ -72,7 +72,7 @@ class Constants:
 
     def palette(self, operation: Operation) -> Palette:
         """The palette of a ``constexpr_lut_to_dense``. Raises DkmError if it is damaged."""
-        return _located(operation, palette, self._arguments(operation))
+        return _name_operation(operation, palette, self._arguments(operation))
 
     def _arguments(self, operation: Operation) -> dict[str, Array]:
         return {
@@ -82,7 +82,7 @@ class Constants:
     def _outputs(self, operation: Operation) -> tuple[Array, ...]:
         if operation.type not in _DECODERS:
             raise DkmError(f"{operation.output!r}: operation {operation.type} is not supported")
-        return _located(operation, _DECODERS[operation.type], self._arguments(operation))
+        return _name_operation(operation, _DECODERS[operation.type], self._arguments(operation))
 
 
 def _names(operation: Operation) -> set[str]:
@@ -196,7 +196,9 @@ def _scatter(nonzero: Array, mask: Array) -> Array:
     return dense
 
 
-def _located(operation: Operation, decode: Callable[[Arguments], _T], given: Arguments) -> _T:
+def _name_operation(
+    operation: Operation, decode: Callable[[Arguments], _T], given: Arguments
+) -> _T:
     """Run a decoder; whatever it trips over is told with the operation's name."""
     try:
         return decode(given)

@@ -25,12 +25,12 @@ class DType:
 
     name: str
     bits: int
-    held: str
+    numpy_name: str
 
     @property
-    def floating(self) -> bool:
+    def is_floating(self) -> bool:
         """Whether its values are floating-point."""
-        return self.held.startswith("f")
+        return self.numpy_name.startswith("f")
 
 
 FP32 = DType("fp32", 32, "f4")
@@ -71,12 +71,12 @@ _BLOB = {
 
 def program_dtype(number: int) -> DType:
     """The type with this number in a program. Raises DkmError if there is none."""
-    return _known(_PROGRAM, number, "the program")
+    return _known_dtype(_PROGRAM, number, "the program")
 
 
 def blob_dtype(number: int) -> DType:
     """The type with this number in a weight file. Raises DkmError if there is none."""
-    return _known(_BLOB, number, "the weight file")
+    return _known_dtype(_BLOB, number, "the weight file")
 
 
 def nbytes(dtype: DType, count: int) -> int:
@@ -102,7 +102,7 @@ def from_bytes(
         return _sub_byte(raw, dtype, count).reshape(shape)
     if dtype.name == "bf16":
         return (raw.view("<u2").astype(np.uint32) << 16).view(np.float32).reshape(shape)
-    return raw.view(np.dtype(dtype.held).newbyteorder("<")).reshape(shape)
+    return raw.view(np.dtype(dtype.numpy_name).newbyteorder("<")).reshape(shape)
 
 
 def _sub_byte(raw: NDArray[np.uint8], dtype: DType, count: int) -> NDArray[Any]:
@@ -112,7 +112,7 @@ def _sub_byte(raw: NDArray[np.uint8], dtype: DType, count: int) -> NDArray[Any]:
     return ((values ^ 8).astype(np.int8) - np.int8(8)).astype(np.int8)
 
 
-def _known(table: dict[int, str], number: int, where: str) -> DType:
+def _known_dtype(table: dict[int, str], number: int, where: str) -> DType:
     if number not in table:
         raise DkmError(f"{where} uses element type number {number}, which is unknown here")
     return _ALL[table[number]]

@@ -258,4 +258,4 @@ def _immediate(tensor: Any, dtype: DType, shape: tuple[int, ...]) -> NDArray[Any
         raise DkmError(
             f"shape {shape} needs {math.prod(shape)} values, but {len(values)} are given"
         )
-    return np.array(list(values), dtype.held).reshape(shape)
+    return np.array(list(values), dtype.numpy_name).reshape(shape)

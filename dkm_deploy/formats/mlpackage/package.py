@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
 from dkm_deploy._support.argument_checks import short
-from dkm_deploy._support.paths import reading
+from dkm_deploy._support.paths import translate_read_errors
 from dkm_deploy._support.records import from_json
 from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.formats.mlpackage.proto import model_class
@@ -126,7 +126,7 @@ def _root_item(manifest: Path) -> str:
     """The path of the model file that a manifest gives, relative to the folder Data."""
     if not manifest.is_file():
         raise MissingFileError(f"{manifest}: missing, so this is not a Core ML package")
-    with reading(manifest):
+    with translate_read_errors(manifest):
         content = manifest.read_bytes()
     try:
         table = from_json(content, _Manifest, more_keys=True)

@@ -52,7 +52,7 @@ def channel_mean(tensors: Sequence[Tensor], weights: Sequence[Tensor], dim: int)
     return torch.stack(sums).sum(0) / torch.stack([weight.sum() for weight in weights]).sum()
 
 
-def centred(tensors: Sequence[Tensor], weights: Sequence[Tensor], dim: int) -> list[Tensor]:
+def centre(tensors: Sequence[Tensor], weights: Sequence[Tensor], dim: int) -> list[Tensor]:
     """Without the mean of each channel; takes what :func:`channel_mean` takes."""
     mean = channel_mean(tensors, weights, dim).reshape(-1, *[1] * (-dim - 1))
     return [tensor - mean for tensor in tensors]
@@ -77,7 +77,7 @@ def fit_norm(
     """
     dim = 1 - actual[0].ndim
     mean, wanted_mean = (channel_mean(some, weights, dim) for some in (actual, wanted))
-    ours, theirs = (centred(some, weights, dim) for some in (actual, wanted))
+    ours, theirs = (centre(some, weights, dim) for some in (actual, wanted))
     products = channel_mean([a * b for a, b in zip(ours, theirs, strict=True)], weights, dim)
     variance = channel_mean([part.square() for part in ours], weights, dim)
     square = 1 if norm.weight is None else norm.weight.float().square()

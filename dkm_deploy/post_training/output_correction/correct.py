@@ -13,17 +13,17 @@ from torch.nn.utils import parametrize
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.calibration import Calibration, batches, tensors_of
-from dkm_deploy.model.inputs import parted, to_device
+from dkm_deploy.model.inputs import split_batch, to_device
 from dkm_deploy.model.palettized import PaletteWeight, palettes, weight_name
 from dkm_deploy.nn_utils.copies import independent_copy
 from dkm_deploy.nn_utils.hooks import unfused_attention
 from dkm_deploy.nn_utils.model_check import model_of
-from dkm_deploy.nn_utils.state_guard import random_state_kept
-from dkm_deploy.nn_utils.weights import plain
+from dkm_deploy.nn_utils.state_guard import keep_random_state
+from dkm_deploy.nn_utils.weights import with_plain_parameters
 from dkm_deploy.post_training.output_correction.layer import LayerCorrection, correct_layer
 from dkm_deploy.post_training.output_correction.layer_order import LINEAR, Stage, stages
 from dkm_deploy.post_training.output_correction.layer_samples import Models
-from dkm_deploy.post_training.output_loss import Yardstick
+from dkm_deploy.post_training.output_loss import OutputLoss
 
 _NEARER_WITHOUT = "the model's outputs came nearer to the original's without"
 
@@ -43,12 +43,14 @@ class Correction:
 
     model: nn.Module
     layers: tuple[LayerCorrection, ...]
-    left: Mapping[str, str]
+    unchanged: Mapping[str, str]
     error_before: float
     error_after: float
 
 
-def correct(frozen: nn.Module, original: nn.Module, calibration: Calibration | None) -> nn.Module:
+def correct_outputs(
+    frozen: nn.Module, original: nn.Module, calibration: Calibration | None
+) -> nn.Module:
     """A copy of a frozen model whose layers' outputs are nearer to the original's.
 
     Layer by layer, in the order in which they work and each on what the corrected ones before it
@@ -75,26 +77,27 @@ def correct(frozen: nn.Module, original: nn.Module, calibration: Calibration | N
 
 
 @torch.no_grad()
-@random_state_kept()
+@keep_random_state()
 def correct_details(
     frozen: nn.Module, original: nn.Module, calibration: Calibration | None
 ) -> Correction:
-    """What :func:`correct` gives, with the figures of each layer. Takes and raises the same."""
+    """What :func:`correct_outputs` gives, with the figures of each layer."""
     model_of(frozen, "frozen")
-    original = plain(model_of(original, "original"))
+    original = with_plain_parameters(model_of(original, "original"))
     _check_alike(frozen, original)
     intact = independent_copy(original).eval()
     device = next(original.parameters()).device
-    inputs = [to_device(parted(batch)[0], device) for batch in batches(calibration)]
+    inputs = [to_device(split_batch(batch)[0], device) for batch in batches(calibration)]
     users = list(_users(frozen).values())
     alone = {names[0] for names in users if len(names) == 1}
     with unfused_attention():
         as_it_was = _Candidate(independent_copy(frozen).eval())
         order = stages(as_it_was.model, inputs[0])
         fitted, without = (
-            _corrected(as_it_was.model, intact, order, inputs, luts) for luts in (alone, set[str]())
+            _correct_layers(as_it_was.model, intact, order, inputs, luts)
+            for luts in (alone, set[str]())
         )
-        wanted = Yardstick(_outputs(intact, inputs), [None] * len(inputs), None)
+        wanted = OutputLoss(_outputs(intact, inputs), [None] * len(inputs), None)
         tried = (fitted, without, as_it_was)
         *_, before = losses = [wanted.loss(_outputs(one.model, inputs)) for one in tried]
     least = min(losses)
@@ -119,7 +122,7 @@ class _Candidate:
         return {name for layer in self.layers for name in layer.corrected}
 
 
-def _corrected(
+def _correct_layers(
     frozen: nn.Module,
     original: nn.Module,
     order: Sequence[Stage],

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from dkm_deploy.model.calibration import outputs_of
-from dkm_deploy.nn_utils.hooks import hooked
+from dkm_deploy.nn_utils.hooks import call_hooks
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Call:
     output: Any
 
 
-class _Enough(BaseException):
+class _EnoughCalls(BaseException):
     """Ends a forward pass whose rest is not needed; no handler of a model's own catches it."""
 
 
@@ -56,14 +56,14 @@ def calls_of(
         kept = (args, kwargs, output) if arguments else ((), {}, output)
         if len(found[name]) < counts[name]:
             # Copies: later operations may work in place.
-            found[name].append(Call(*pytree.tree_map(_copied, kept)))
+            found[name].append(Call(*pytree.tree_map(_copy_leaf, kept)))
         if all(len(found[name]) == count for name, count in counts.items()):
-            raise _Enough
+            raise _EnoughCalls
 
-    with hooked(model, counts, _note), suppress(_Enough):
+    with call_hooks(model, counts, _note), suppress(_EnoughCalls):
         outputs_of(model, inputs, number)
     return found
 
 
-def _copied(leaf: Any) -> Any:
+def _copy_leaf(leaf: Any) -> Any:
     return leaf.clone() if isinstance(leaf, Tensor) else leaf

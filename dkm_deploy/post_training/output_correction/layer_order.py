@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
 from dkm_deploy.model.calibration import outputs_of
-from dkm_deploy.nn_utils.hooks import hooked
+from dkm_deploy.nn_utils.hooks import call_hooks
 
 LINEAR = (nn.Linear, _ConvNd)
 
@@ -55,7 +55,7 @@ class _Trace:
         kwargs: dict[str, Any],  # see hooked
         output: Tensor,
     ) -> None:
-        """See :func:`dkm_deploy.nn_utils.hooks.hooked`."""
+        """See :func:`dkm_deploy.nn_utils.hooks.call_hooks`."""
         self.calls[name] += 1
         self.size_bytes[name] += sum(t.nbytes for t in (*args, output) if torch.is_tensor(t))
         if not isinstance(module, _BatchNorm):
@@ -75,7 +75,7 @@ def stages(model: nn.Module, inputs: Any) -> list[Stage]:
         DkmError: the model does not run on the inputs, those of calibration batch 1.
     """
     layers = {name: module for name, module in model.named_modules() if _has_stage(module)}
-    trace = _traced(model, layers, inputs)
+    trace = _trace(model, layers, inputs)
     once = {name for name, count in trace.calls.items() if count == 1}
     pairs = {layer: norm for layer, norm in trace.read.items() if {layer, norm} <= once}
     found = []
@@ -92,8 +92,8 @@ def _has_stage(module: nn.Module) -> bool:
     return isinstance(module, LINEAR)
 
 
-def _traced(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Any) -> _Trace:
+def _trace(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Any) -> _Trace:
     trace = _Trace()
-    with hooked(model, layers, trace.note):
+    with call_hooks(model, layers, trace.note):
         outputs_of(model, inputs, 1)
     return trace

@@ -106,15 +106,17 @@ class Models:
     def _next_stages(self) -> list[Stage]:
         """As many as may be held together, at least one."""
         held, group = 0, list[Stage]()
-        while self._waiting and (not group or held + self._held(self._waiting[0]) <= _HELD_BYTES):
-            held += self._held(self._waiting[0])
+        while self._waiting and (
+            not group or held + self._held_samples(self._waiting[0]) <= _HELD_BYTES
+        ):
+            held += self._held_samples(self._waiting[0])
             group.append(self._waiting.pop(0))
         return group
 
     def _batches(self, stage: Stage) -> int:
         return min(len(self._inputs), max(1, _HELD_BYTES // max(stage.size_bytes, 1)))
 
-    def _held(self, stage: Stage) -> int:
+    def _held_samples(self, stage: Stage) -> int:
         return self._batches(stage) * stage.size_bytes
 
     def _run(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dkm_deploy.clustering.krylov import capped_resolvent
-from dkm_deploy.post_training.output_correction.channel_statistics import centred
+from dkm_deploy.post_training.output_correction.channel_statistics import centre
 
 Forward = Callable[[Tensor], list[Tensor]]
 """From LUT entries to a layer's outputs on all samples; affine."""
@@ -77,7 +77,7 @@ class LutFit:
             if targets is not None:
                 gaps = [gap - target for gap, target in zip(gaps, targets, strict=True)]
             if self.free_dim is not None:
-                gaps = centred(gaps, self.weights, self.free_dim)
+                gaps = centre(gaps, self.weights, self.free_dim)
             squares = [
                 (weight * gap.float().square()).sum()
                 for gap, weight in zip(gaps, self.weights, strict=True)

@@ -23,20 +23,20 @@ def size_bar(by_kind: Mapping[str, int]) -> Markup:
     if not total:
         return element("p", "No bytes are accounted for.")
     rows = [
-        (_key(kind), text.whole(size), text.percent(size / total, 1))
+        (_key(kind), text.count_text(size), text.percent(size / total, 1))
         for kind, size in by_kind.items()
     ]
     columns = [Column("Kind", figures=False), Column("Bytes"), Column("Share")]
-    sums = ("total", text.whole(total), text.percent(1, 1))
+    sums = ("total", text.count_text(total), text.percent(1, 1))
     return join([_bar(by_kind, total), table("Bytes by kind", columns, rows, sums, narrow=True)])
 
 
 def _bar(by_kind: Mapping[str, int], total: int) -> Markup:
     parts, start = [], 0
     for kind, size in by_kind.items():
-        parts.append(_part(kind, start / total, size / total, text.whole(size)))
+        parts.append(_part(kind, start / total, size / total, text.count_text(size)))
         start += size
-    label = f"{text.whole(total)} bytes by kind"
+    label = f"{text.count_text(total)} bytes by kind"
     return element("svg", *parts, class_="bar", role="img", aria_label=label)
 
 

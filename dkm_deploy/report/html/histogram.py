@@ -27,12 +27,12 @@ def histograms(layers: Sequence[Mapping[str, Any]], found: Mapping[str, Any]) ->
 def _figure(layer: Mapping[str, Any], found: Mapping[str, Any]) -> Markup:
     spread = f"{text.figure(found['low'])} to {text.figure(found['high'])}"
     told = f"{layer['used_entries']} of {2 ** layer['bits']} entries used, entropy "
-    told += f"{text.fixed(layer['entropy_bits'], 2)} of {layer['bits']} bits; {spread}"
+    told += f"{text.fixed_text(layer['entropy_bits'], 2)} of {layer['bits']} bits; {spread}"
     caption = element("figcaption", element("code", layer["name"]), f": {told}")
-    return element("figure", _drawing(layer, found), caption)
+    return element("figure", _draw(layer, found), caption)
 
 
-def _drawing(layer: Mapping[str, Any], found: Mapping[str, Any]) -> Markup:
+def _draw(layer: Mapping[str, Any], found: Mapping[str, Any]) -> Markup:
     parts = [element("path", d=_bars(found["original"]), class_="before")]
     if found["centroids"]:
         parts.append(element("path", d=_stems(layer, found), class_="stems"))

@@ -33,12 +33,12 @@ def element(tag: str, *children: str, **attributes: str) -> Markup:
         for name, value in attributes.items()
     )
     end = "" if tag in _VOID else f"</{tag}>"
-    return Markup(f"<{tag}{named}>{''.join(map(_escaped, children))}{end}")
+    return Markup(f"<{tag}{named}>{''.join(map(_escape, children))}{end}")
 
 
 def join(parts: Iterable[str]) -> Markup:
     """One piece of HTML from several."""
-    return Markup("\n".join(map(_escaped, parts)))
+    return Markup("\n".join(map(_escape, parts)))
 
 
 def table(
@@ -70,5 +70,5 @@ def _align(column: Column) -> dict[str, str]:
     return {"class_": "figure"} if column.figures else {}
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text if isinstance(text, Markup) else escape(printable(text))

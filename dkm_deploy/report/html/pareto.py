@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-from dkm_deploy._support.atomic_files import written_whole
+from dkm_deploy._support.atomic_files import atomic_path
 from dkm_deploy.planning.decision import Plan
 from dkm_deploy.report import text
 from dkm_deploy.report.html.markup import Markup, element
@@ -19,7 +19,7 @@ _TICKS = 5
 
 def write_pareto(plan: Plan, path: Path, *, force: bool = False) -> None:
     """Write the plot; the loss is on a logarithmic scale. Raises OutputExistsError."""
-    with written_whole(path, force=force) as temporary:
+    with atomic_path(path, force=force) as temporary:
         temporary.write_text(pareto(plan), "utf-8")
 
 
@@ -56,7 +56,7 @@ def _svg(*parts: Markup) -> Markup:
 
 def _across(value: float, span: tuple[float, float]) -> Markup:
     label = element(
-        "text", text.whole(round(value)), x=f"{_x(value, span):.1f}", y=f"{_HEIGHT - 30}"
+        "text", text.count_text(round(value)), x=f"{_x(value, span):.1f}", y=f"{_HEIGHT - 30}"
     )
     return element("g", label, text_anchor="middle")
 

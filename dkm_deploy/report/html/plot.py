@@ -32,7 +32,7 @@ def plot(found: Comparison) -> Markup:
     drawn = [(i, p, p.score) for i, p in enumerate(found.points, 1) if p.score is not None]
     bytes_ = [math.log10(p.size_bytes) for _, p, _ in drawn]
     scores = [s for _, _, s in drawn] + ([] if found.original is None else [found.original])
-    (x0, x1), (y0, y1) = _padded(bytes_, 0.02), _padded(scores, 0.05)
+    (x0, x1), (y0, y1) = _padded_range(bytes_, 0.02), _padded_range(scores, 0.05)
     axes = _Axes(
         lambda value: _LEFT + (math.log10(value) - x0) / (x1 - x0) * (_WIDTH - _LEFT - _RIGHT),
         lambda value: _HEIGHT - _BOTTOM - (value - y0) / (y1 - y0) * (_HEIGHT - _TOP - _BOTTOM),
@@ -50,7 +50,7 @@ def plot(found: Comparison) -> Markup:
     return element("svg", *parts, class_="plot", role="img", aria_label=label, **box)
 
 
-def _padded(values: Sequence[float], least: float) -> tuple[float, float]:
+def _padded_range(values: Sequence[float], least: float) -> tuple[float, float]:
     """A range with room on both sides."""
     low, high = min(values), max(values)
     room = max(0.1 * (high - low), least, 1e-6 * max(abs(low), abs(high)))
@@ -97,7 +97,7 @@ def _front(places: Sequence[tuple[float, float]]) -> Markup:
 
 
 def _point(number: int, point: Point, x: float, y: float, measure: str) -> Markup:
-    told = f"{number}: {point.run}, {point.file}: {text.whole(point.size_bytes)} bytes, "
+    told = f"{number}: {point.run}, {point.file}: {text.count_text(point.size_bytes)} bytes, "
     title = element("title", f"{told}{measure} {text.score(point.score)}; {point.layout}")
     kind = "best" if point.front else "point"
     circle = element("circle", title, cx=f"{x:.1f}", cy=f"{y:.1f}", r="5", class_=kind)

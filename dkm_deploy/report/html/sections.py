@@ -117,7 +117,9 @@ def dense(report: Values) -> Markup:
     for name, reason in report["dense"].items():
         by_reason.setdefault(reason, []).append(name)
     columns = [Column("Why", figures=False), Column("Count"), Column("Parameters", figures=False)]
-    rows = [(why, text.whole(len(names)), ", ".join(names)) for why, names in by_reason.items()]
+    rows = [
+        (why, text.count_text(len(names)), ", ".join(names)) for why, names in by_reason.items()
+    ]
     if not rows:
         return _section("Left dense", element("p", "No parameter is left dense."))
     return _section("Left dense", table("Left dense", columns, rows))
@@ -127,9 +129,9 @@ def limits(report: Values) -> Markup:
     """What was asked for."""
     found = dict(report["limits"])
     single = found.pop("outputs")
-    rows = [(_LIMITS.get(key, key), _plain(value)) for key, value in found.items()]
+    rows = [(_LIMITS.get(key, key), _plain_text(value)) for key, value in found.items()]
     rows += [
-        (f"{name}: {_OUTPUT_LIMITS.get(key, key)}", _plain(value))
+        (f"{name}: {_OUTPUT_LIMITS.get(key, key)}", _plain_text(value))
         for name, own in single.items()
         for key, value in own.items()
         if value is not None
@@ -168,9 +170,9 @@ def _model(model: Values) -> list[str]:
         text.score(model["metric"]),
         text.percent(model["agreement"]),
         text.figure(summary.largest_difference(model)),
-        text.whole(model["size_bytes"]),
+        text.count_text(model["size_bytes"]),
         text.ratio(model["size_ratio"]),
-        text.fixed(model["bits_per_weight"], 2),
+        text.fixed_text(model["bits_per_weight"], 2),
         model["runtime"] or DASH,
         badge(summary.verdict(model)),
     ]
@@ -199,9 +201,9 @@ def _errors(error: Values) -> list[str]:
     differences = ("max_abs", "mean_abs", "p999_abs", "relative", "element")
     return [
         *(text.figure(error[key]) for key in differences),
-        *("exact" if exact else text.fixed(error[key], 1) for key in ("sqnr_db", "psnr_db")),
-        text.fixed(error["cosine"], 6),
-        text.whole(error["nonfinite"]),
+        *("exact" if exact else text.fixed_text(error[key], 1) for key in ("sqnr_db", "psnr_db")),
+        text.fixed_text(error["cosine"], 6),
+        text.count_text(error["nonfinite"]),
     ]
 
 
@@ -211,14 +213,14 @@ def _layer(layer: Values) -> list[str]:
         text.shape(layer["shape"]),
         str(layer["bits"]),
         str(layer["cluster_dim"]),
-        text.whole(layer["groups"]),
+        text.count_text(layer["groups"]),
         f"{layer['used_entries']} of {2 ** layer['bits']}",
-        text.fixed(layer["entropy_bits"], 2),
-        text.fixed(layer["bits_per_weight"], 2),
+        text.fixed_text(layer["entropy_bits"], 2),
+        text.fixed_text(layer["bits_per_weight"], 2),
     ]
 
 
-def _plain(value: float | None) -> str:
+def _plain_text(value: float | None) -> str:
     return DASH if value is None else f"{value:,}"
 
 

@@ -8,12 +8,12 @@ from rich.console import Console
 from rich.table import Column
 from rich.text import Text
 
-from dkm_deploy.post_training.palettize_file import Rewritten
+from dkm_deploy.post_training.palettize_file import PalettizedFile
 from dkm_deploy.report.terminal.report import show_palettes
 from dkm_deploy.report.terminal.table import print_line, print_table, safe, table
 
 
-def show_rewritten(result: Rewritten, console: Console) -> None:
+def show_rewritten(result: PalettizedFile, console: Console) -> None:
     """Print the palettes, what was left as it was with reasons, and the two sizes."""
     show_palettes(result.palettes, console)
     _show_reasons("Left dense", result.dense, console)
@@ -31,7 +31,7 @@ def _show_reasons(title: str, reasons: Mapping[str, str], console: Console) -> N
         print_table(rows, console)
 
 
-def _sizes(result: Rewritten) -> Text:
+def _sizes(result: PalettizedFile) -> Text:
     share = 100 * result.bytes_after / result.bytes_before
     line = f": {result.bytes_after:,} bytes, {share:.1f} % of {result.bytes_before:,}; "
     counts = f"palettized: {len(result.palettes)}, left dense: {len(result.dense)}"

@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from dkm_deploy._support.atomic_files import written_whole
+from dkm_deploy._support.atomic_files import atomic_path
 from dkm_deploy.planning.decision import Plan
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.report import text
@@ -20,8 +20,8 @@ def show_plan(plan: Plan, console: Console) -> None:
     """Print what each weight becomes, and the bytes and the loss of the whole."""
     rows = table("Weight", "Shape", word("Becomes"), "Bytes", "Loss")
     for made in plan.decisions:
-        figures = text.whole(round(made.size_bytes)), text.figure(made.loss)
-        rows.add_row(safe(made.name), text.shape(made.shape), described(made.spec), *figures)
+        figures = text.count_text(round(made.size_bytes)), text.figure(made.loss)
+        rows.add_row(safe(made.name), text.shape(made.shape), describe_spec(made.spec), *figures)
     print_table(rows, console)
     for target, size in plan.size_bytes.items():
         share = text.percent(size / plan.budget_bytes, 1)
@@ -33,7 +33,7 @@ def show_plan(plan: Plan, console: Console) -> None:
     print_line(Text(line), console)
 
 
-def described(spec: PaletteSpec | None) -> str:
+def describe_spec(spec: PaletteSpec | None) -> str:
     """A palette in few words: ``4 bits``, ``8 bits / 4``, ``4 bits, 16 channels a LUT``."""
     if spec is None:
         return "dense"
@@ -44,5 +44,5 @@ def described(spec: PaletteSpec | None) -> str:
 
 def write_plan(plan: Plan, path: Path, *, force: bool = False) -> None:
     """Write all figures of a plan as JSON. Raises OutputExistsError."""
-    with written_whole(path, force=force) as temporary:
+    with atomic_path(path, force=force) as temporary:
         temporary.write_text(json.dumps(asdict(plan), indent=1) + "\n", "utf-8")

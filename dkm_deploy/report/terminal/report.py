@@ -96,9 +96,9 @@ def _figures(model: Mapping[str, Any]) -> list[str]:
         text.score(model["metric"]),
         text.percent(model["agreement"]),
         text.figure(summary.largest_difference(model)),
-        text.whole(model["size_bytes"]),
+        text.count_text(model["size_bytes"]),
         text.ratio(model["size_ratio"]),
-        text.fixed(model["bits_per_weight"], 2),
+        text.fixed_text(model["bits_per_weight"], 2),
     ]
 
 
@@ -123,7 +123,7 @@ def _layout(palette: Palette) -> list[str]:
         text.shape(palette.shape),
         str(palette.bits),
         str(palette.cluster_dim),
-        text.whole(prod(palette.groups)),
+        text.count_text(prod(palette.groups)),
         f"{used} of {1 << palette.bits}",
         str(palette.lut.dtype) + ("" if palette.scale is None else ", scaled"),
     ]
@@ -155,4 +155,4 @@ def _with_total(rows: Table, ledger: Ledger) -> Table:
 
 
 def _share(size: int, ledger: Ledger) -> list[str]:
-    return [text.whole(size), text.percent(size / max(ledger.total_bytes, 1), 1)]
+    return [text.count_text(size), text.percent(size / max(ledger.total_bytes, 1), 1)]

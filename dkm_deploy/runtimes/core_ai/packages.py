@@ -18,7 +18,7 @@ _STDERR = 2
 _NOISE = re.compile(rb"\bODIE \[(default|info|debug)\]")
 
 
-def missing(*modules: str) -> str | None:
+def missing_package(*modules: str) -> str | None:
     """What to say of the first of ``modules`` that is not installed, or None if all are."""
     for module in modules:
         if find_spec(module) is None:
@@ -30,7 +30,7 @@ def missing(*modules: str) -> str | None:
 
 def require(*modules: str) -> None:
     """Raise DkmError, which names the extra, if one of ``modules`` is not installed."""
-    reason = missing(*modules)
+    reason = missing_package(*modules)
     if reason:
         raise DkmError(reason)
 

@@ -15,7 +15,7 @@ from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.formats.aimodel.asset import open_asset
 from dkm_deploy.formats.aimodel.mlir_program import open_program
 from dkm_deploy.runtimes import Arrays, Shape, Tap, check_inputs
-from dkm_deploy.runtimes.core_ai.packages import missing, quiet
+from dkm_deploy.runtimes.core_ai.packages import missing_package, quiet
 from dkm_deploy.runtimes.core_ai.taps import find_taps
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class CoreAIDump(CoreAISession):
         values = super().run(inputs)
         return {name: values[name] for name in self._names}
 
-    def lost(self) -> str | None:
+    def overflow_text(self) -> str | None:
         """None: Core AI does not tell."""
         return None
 
@@ -121,7 +121,7 @@ class CoreAIRuntime:
 
     def unavailable(self) -> str | None:
         """Which package is missing, and how to install it, or None."""
-        return missing("coreai")
+        return missing_package("coreai")
 
     def load(self, path: Path) -> CoreAISession:
         """Compile and load an asset.
@@ -145,7 +145,7 @@ class CoreAIRuntime:
         self._check(path)
         try:
             with quiet():
-                _, graph = _opened(path)
+                _, graph = _open_function(path)
                 taps = tuple(one.tap for one in find_taps(graph, weights))
         except Exception as error:  # see CoreAISession.run
             raise DkmError(f"{path}: cannot look inside: {reason_of(error)}") from error
@@ -177,7 +177,7 @@ def _write_with(
     """
     from coreai._compiler.ir import Location
 
-    program, graph = _opened(path)
+    program, graph = _open_function(path)
     found = [one for one in find_taps(graph, weights) if one.tap in taps]
     added = {name: value for one in found for name, value in one.values.items()}
     with graph.operation.context, Location.unknown():
@@ -186,7 +186,7 @@ def _write_with(
     return list(added)
 
 
-def _opened(path: Path) -> tuple[Any, Any]:
+def _open_function(path: Path) -> tuple[Any, Any]:
     """The program of an asset, and its function."""
     from coreai.authoring.asset import AIModelAsset
 

@@ -16,20 +16,20 @@ _PAD = "coreai.pad"
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundTap:
     """A tap, and the two values of the program that it is about."""
 
     tap: Tap
-    taken: Any
-    made: Any
+    input: Any
+    output: Any
 
     @property
     def values(self) -> dict[str, Any]:
         """The values by the names that the tap has for them."""
-        return {self.tap.taken: self.taken, self.tap.made: self.made}
+        return {self.tap.input: self.input, self.tap.output: self.output}
 
 
-def find_taps(graph: Any, weights: Collection[str]) -> Iterator[Found]:
+def find_taps(graph: Any, weights: Collection[str]) -> Iterator[FoundTap]:
     """A tap for every operation that computes something from data and one of ``weights``.
 
     The weight is followed through operations that take nothing else. Operations inside others are
@@ -48,7 +48,7 @@ def find_taps(graph: Any, weights: Collection[str]) -> Iterator[Found]:
             from_weight[operation.results[0]] = _weight(operation)
         elif weight is not None and data:
             taken, made = _around(data[0], operation.results[0], constant)
-            yield Found(Tap(weight, f"{weight}:{number}:in", f"{weight}:{number}"), taken, made)
+            yield FoundTap(Tap(weight, f"{weight}:{number}:in", f"{weight}:{number}"), taken, made)
         elif weight is not None:
             from_weight.update((result, weight) for result in operation.results)
         elif not data and not list(operation.operation.regions):

@@ -108,7 +108,7 @@ class CoreMLSession:
     def _feature(self, name: str, array: NDArray[Any]) -> Any:
         if name in self._spaces:
             return _image(array, blue_first=self._spaces[name] == "BGR")
-        return np.asarray(array, self._inputs[name].kind.dtype.held)
+        return np.asarray(array, self._inputs[name].kind.dtype.numpy_name)
 
     def _array(self, value: Any) -> NDArray[Any]:
         if isinstance(value, Mapping):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dkm_deploy.runtimes import Arrays, Tap
-    from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+    from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
 
 
 class ReferenceRuntime:
@@ -31,18 +31,18 @@ class ReferenceRuntime:
         """None: it runs wherever this package does."""
         return None
 
-    def load(self, path: Path) -> Evaluator:
+    def load(self, path: Path) -> MLProgramEvaluator:
         """Open a package. Raises DkmError if it is damaged or not supported."""
         # Imported here so that the register of runtimes can be listed quickly.
-        from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+        from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
 
-        return Evaluator(path)
+        return MLProgramEvaluator(path)
 
-    def load_in_float32(self, path: Path) -> Evaluator:
+    def load_in_float32(self, path: Path) -> MLProgramEvaluator:
         """Open a package to compute in float32 throughout. Raises as :meth:`load`."""
-        from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+        from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
 
-        return Evaluator(path, numerics="fp32")
+        return MLProgramEvaluator(path, numerics="fp32")
 
     def probe(self, path: Path, weights: Collection[str]) -> EvaluatorProbe:
         """Open a package to look inside. Raises as :meth:`load`."""
@@ -52,7 +52,7 @@ class ReferenceRuntime:
 class EvaluatorProbe:
     """Implements :class:`dkm_deploy.runtimes.Probe` with an evaluator."""
 
-    def __init__(self, session: Evaluator, weights: Collection[str]) -> None:
+    def __init__(self, session: MLProgramEvaluator, weights: Collection[str]) -> None:
         self._session = session
         self.input_shapes, self.batches = session.input_shapes, session.batches
         self.taps = session.taps(weights)
@@ -65,9 +65,9 @@ class EvaluatorProbe:
 class EvaluatorDump:
     """Implements :class:`dkm_deploy.runtimes.Dump` with an evaluator."""
 
-    def __init__(self, session: Evaluator, taps: Collection[Tap]) -> None:
+    def __init__(self, session: MLProgramEvaluator, taps: Collection[Tap]) -> None:
         self._session = session
-        self._names = {name for tap in taps for name in (tap.taken, tap.made)}
+        self._names = {name for tap in taps for name in (tap.input, tap.output)}
         self.input_shapes = session.input_shapes
         self.interface = session.interface
 
@@ -76,7 +76,7 @@ class EvaluatorDump:
         values = self._session.run(inputs, keep=self._names)
         return {name: values[name] for name in self._names}
 
-    def lost(self) -> str | None:
+    def overflow_text(self) -> str | None:
         """The first overflow of the last run, if it was none of a constant, such as a mask."""
         made = (str(each) for each in self._session.overflows if each.type != "const")
         return next(made, None)

@@ -29,15 +29,15 @@ from dkm_deploy.runtimes.mlprogram.numerics import (
     Numerics,
     Overflow,
     Source,
-    kept_from_zero,
+    keep_from_zero,
     rounds,
 )
 from dkm_deploy.runtimes.mlprogram.schema import check_constant, check_types, schema
-from dkm_deploy.runtimes.mlprogram.step import Argument, Call, Step, Value, Values, told
+from dkm_deploy.runtimes.mlprogram.step import Argument, Call, Step, Value, Values, prefix_errors
 
 
 @dataclass(frozen=True)
-class Compiled:
+class CompiledFunction:
     """A function as constants and steps.
 
     Attributes:
@@ -53,7 +53,7 @@ class Compiled:
 
 def compile_function(
     function: Function, numerics: Numerics, weight_names: Mapping[str, str]
-) -> Compiled:
+) -> CompiledFunction:
     """Bind all arguments, and run at once what depends on constants only.
 
     Args:
@@ -68,7 +68,7 @@ def compile_function(
     body = compiler.body(function.body)
     _check_names(body, {*function.inputs, *function.states, *compiler.known})
     body = replace(body, steps=_with_last_uses(body))
-    return Compiled(compiler.known, body, tuple(compiler.overflows))
+    return CompiledFunction(compiler.known, body, tuple(compiler.overflows))
 
 
 def to_value(array: NDArray[Any]) -> Value:
@@ -117,7 +117,7 @@ class _Compiler:
 
     def _step(self, operation: Operation) -> Step:
         source = self._source(operation)
-        with told(source):
+        with prefix_errors(source):
             for _, kind in operation.outputs:
                 check_elements(kind.shape if kind else ())
         if operation.type in ("cond", "while_loop"):
@@ -125,7 +125,7 @@ class _Compiler:
         kernel = KERNELS.get(operation.type)
         if kernel is None or operation.blocks:
             raise DkmError(f"{source} is not supported by the reference evaluator")
-        with told(source):
+        with prefix_errors(source):
             _check_parameters(operation, kernel)
             form = schema(operation.type, self._opset)
             if form:
@@ -135,7 +135,7 @@ class _Compiler:
             for parameter, operands in operation.inputs.items()
             if operands and parameter not in kernel.ignored
         }
-        with told(source):
+        with prefix_errors(source):
             computed = [p for p, given in names.items() if any(n not in self.known for n in given)]
             check_constant(form, computed)
             return self._call(operation, source, kernel, names)
@@ -220,15 +220,15 @@ class _Compiler:
         """The name of an operand, under which it is put among the known values if constant."""
         name = operand if isinstance(operand, str) else f"constant {id(operand)}"
         if name not in self.known and (name in self._stored or isinstance(operand, Constant)):
-            self.known[name] = self._finished(name, to_value(self._stored.get(operand)))
+            self.known[name] = self._finish(name, to_value(self._stored.get(operand)))
         return name
 
-    def _finished(self, name: str, value: Value) -> Value:
+    def _finish(self, name: str, value: Value) -> Value:
         """A constant in the numbers of this run; what is stored as fp16 stays as it is."""
         if not isinstance(value, torch.Tensor) or not value.is_floating_point():
             return value
         if self._numerics == "fp16" and value.numel() == 1:
-            value = kept_from_zero(value)
+            value = keep_from_zero(value)
         kind = TensorType(FP32, tuple(value.shape))
         layer = self._weight_names.get(name, name)
         finish = Finish(Source(name, "const", layer), name, kind, self._numerics == "fp16")

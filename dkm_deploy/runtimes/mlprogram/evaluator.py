@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dkm_deploy._support.paths import existing
+from dkm_deploy._support.paths import existing_path
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.mlpackage.limits import check_elements
 from dkm_deploy.formats.mlpackage.ml_program import TensorType, chosen, functions
@@ -25,7 +25,7 @@ from dkm_deploy.runtimes.mlprogram.numerics import (
     Numerics,
     Overflow,
     Source,
-    checked,
+    check_numerics,
     rounds,
 )
 from dkm_deploy.runtimes.mlprogram.state import State
@@ -35,7 +35,7 @@ from dkm_deploy.runtimes.mlprogram.taps import find_taps
 States = dict[str, NDArray[Any]]
 
 
-class Evaluator:
+class MLProgramEvaluator:
     """A session that runs one function of a Core ML package, on any OS.
 
     Every operation is computed in float32; ``numerics`` says which results are then rounded to
@@ -68,8 +68,8 @@ class Evaluator:
             DkmError: the package is damaged, has an operation that is not supported, or no such
                 function; or ``numerics`` is unknown.
         """
-        self._path = existing(path)
-        self._numerics = checked(numerics)
+        self._path = existing_path(path)
+        self._numerics = check_numerics(numerics)
         try:
             package = open_package(self._path)
             found = functions(package)
@@ -83,7 +83,7 @@ class Evaluator:
             self._compiled = compile_function(self._function, self._numerics, self._weight_names)
             self.interface: Interface = interface(package, self._function)
         except DkmError as error:
-            raise _told(self._path, error) from error
+            raise _prefix_error(self._path, error) from error
         self._types = {n: k for o in self._function.body.operations for n, k in o.outputs}
         made = (name for step in self._compiled.body.steps for name in step.makes)
         self.values = frozenset({*self._inputs, *self._compiled.constants, *made})
@@ -103,7 +103,10 @@ class Evaluator:
         Raises:
             DkmError: the shape of a state is not fixed.
         """
-        return {name: np.zeros(_fixed(name, k), k.dtype.held) for name, k in self._states.items()}
+        return {
+            name: np.zeros(_fixed_shape(name, k), k.dtype.numpy_name)
+            for name, k in self._states.items()
+        }
 
     def taps(self, weights: Collection[str]) -> tuple[Tap, ...]:
         """Where the program computes the layers with these weights (qualified parameter names)."""
@@ -152,7 +155,7 @@ class Evaluator:
                     {**self._compiled.constants, **given, **states}, wanted, overflows
                 )
         except DkmError as error:
-            raise _told(self._path, error) from error
+            raise _prefix_error(self._path, error) from error
         finally:
             self.overflows = tuple(overflows)
         state.update((n, self._array(self._states[n], s.value)) for n, s in states.items())
@@ -187,10 +190,10 @@ class Evaluator:
         array = np.asarray(value)
         if kind is None or kind.dtype.name == "string":
             return array
-        if kind.dtype.floating and self._numerics == "fp32":
+        if kind.dtype.is_floating and self._numerics == "fp32":
             return array
         with np.errstate(over="ignore"):
-            return array.astype(kind.dtype.held)
+            return array.astype(kind.dtype.numpy_name)
 
 
 def _tensors(what: str, types: Mapping[str, TensorType | None]) -> dict[str, TensorType]:
@@ -206,14 +209,14 @@ def _tensors(what: str, types: Mapping[str, TensorType | None]) -> dict[str, Ten
     return tensors
 
 
-def _fixed(name: str, kind: TensorType) -> tuple[int, ...]:
+def _fixed_shape(name: str, kind: TensorType) -> tuple[int, ...]:
     shape = tuple(n for n in kind.shape if n is not None)
     if len(shape) != len(kind.shape):
         raise DkmError(f"state {name!r} has the shape {kind.shape}, which is not fixed")
     return shape
 
 
-def _told(path: Path, error: DkmError) -> DkmError:
+def _prefix_error(path: Path, error: DkmError) -> DkmError:
     """The error on one line, with the package named in front, once."""
     message = " ".join(str(error).split())
     return error if message.startswith(str(path)) else DkmError(f"{path}: {message}")

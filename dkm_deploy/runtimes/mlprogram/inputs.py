@@ -51,30 +51,30 @@ class Input:
         columns = zip(*self.boxes, strict=True)
         return tuple(_only(column) for column in columns) if self.kind.shape else ()
 
-    def taken(self, array: NDArray[Any]) -> NDArray[Any]:
+    def to_program(self, array: NDArray[Any]) -> NDArray[Any]:
         """The array in the program's shape: a single number may be given in the shape (1,).
 
         Raises:
             DkmError: its shape is not allowed, or its values are not of the input's kind.
         """
         if not any(_contains(box, array.shape) for box in self.boxes):
-            allowed = " or ".join(_spelled(box) for box in self.boxes)
+            allowed = " or ".join(_box_text(box) for box in self.boxes)
             raise DkmError(f"input {self.name!r} has shape {array.shape}; the file takes {allowed}")
         self._check_values(array)
         return array.reshape(()) if self.kind.shape == () else array
 
-    def filled(self) -> NDArray[Any]:
+    def default_value(self) -> NDArray[Any]:
         """The default value in the first shape that is allowed."""
         shape = [low for low, _ in self.boxes[0]] if self.kind.shape else []
-        return np.full(shape, self.default, self.kind.dtype.held)
+        return np.full(shape, self.default, self.kind.dtype.numpy_name)
 
     def _check_values(self, array: NDArray[Any]) -> None:
         wanted = self.kind.dtype
-        if array.dtype.kind not in ("biu" if not wanted.floating else "biuf"):
+        if array.dtype.kind not in ("biu" if not wanted.is_floating else "biuf"):
             what = "text" if array.dtype.kind in "US" else str(array.dtype)
             raise DkmError(f"input {self.name!r} is {what}; the program takes {wanted.name}")
-        if not wanted.floating and array.dtype.kind != "b" and array.size:
-            limits = np.iinfo(np.dtype(wanted.held)) if wanted.held != "?" else None
+        if not wanted.is_floating and array.dtype.kind != "b" and array.size:
+            limits = np.iinfo(np.dtype(wanted.numpy_name)) if wanted.numpy_name != "?" else None
             low, high = int(array.min()), int(array.max())
             if limits and not (limits.min <= low and high <= limits.max):
                 worst = low if low < limits.min else high
@@ -107,11 +107,13 @@ def taken_inputs(inputs: Mapping[str, Input], given: Arrays) -> dict[str, NDArra
         DkmError: a name is unknown or missing, a shape is not allowed or, of inputs with listed
             shapes, not allowed together; or values are not of an input's kind.
     """
-    filled = {n: i.filled() for n, i in inputs.items() if i.default is not None and n not in given}
+    filled = {
+        n: i.default_value() for n, i in inputs.items() if i.default is not None and n not in given
+    }
     if {*given, *filled} != {*inputs}:
         names, wanted = (", ".join(sorted(table)) or "none" for table in (given, inputs))
         raise DkmError(f"inputs are {names}; the file takes {wanted}")
-    taken = {n: i.taken(np.asarray(given[n])) for n, i in inputs.items() if n not in filled}
+    taken = {n: i.to_program(np.asarray(given[n])) for n, i in inputs.items() if n not in filled}
     _check_together([i for n, i in inputs.items() if i.enumerated and n in taken], taken)
     return taken | filled
 
@@ -130,7 +132,7 @@ def _check_together(listed: Sequence[Input], taken: Arrays) -> None:
     shapes = [taken[each.name].shape for each in listed]
     if not any(all(map(_contains, row, shapes)) for row in rows):
         names = ", ".join(repr(each.name) for each in listed)
-        allowed = "; ".join(" with ".join(map(_spelled, row)) for row in rows)
+        allowed = "; ".join(" with ".join(map(_box_text, row)) for row in rows)
         given = " with ".join(map(str, shapes))
         raise DkmError(f"inputs {names} have shapes {given}; the file takes {allowed}")
 
@@ -146,7 +148,7 @@ def _input(name: str, kind: TensorType, feature: Any) -> Input:
     else:
         raise DkmError(f"input {name!r} is described as {what}, which is not supported")
     if any(len(box) not in (len(kind.shape), len(kind.shape) or 1) for box in boxes):
-        described = " or ".join(_spelled(box) for box in boxes)
+        described = " or ".join(_box_text(box) for box in boxes)
         raise DkmError(f"input {name!r} is {kind.shape} in the program, described as {described}")
     if kind.shape == ():  # a single number, which the description has in the shape (1,)
         boxes = (*boxes, ())
@@ -156,11 +158,11 @@ def _input(name: str, kind: TensorType, feature: Any) -> Input:
 def _array_boxes(array: Any, kind: TensorType) -> tuple[tuple[Box, ...], bool]:
     flexible = array.WhichOneof("ShapeFlexibility")
     if flexible == "enumeratedShapes":
-        return tuple(_fixed(s.shape) for s in array.enumeratedShapes.shapes), True
+        return tuple(_is_fixed(s.shape) for s in array.enumeratedShapes.shapes), True
     if flexible == "shapeRange":
         return (tuple(_range(r) for r in array.shapeRange.sizeRanges),), False
     if array.shape:
-        return (_fixed(array.shape),), False
+        return (_is_fixed(array.shape),), False
     return (tuple((0, None) if n is None else (n, n) for n in kind.shape),), False
 
 
@@ -171,11 +173,11 @@ def _image_boxes(image: Any) -> tuple[tuple[Box, ...], bool]:
     flexible = image.WhichOneof("SizeFlexibility")
     if flexible == "enumeratedSizes":
         sizes = [(size.height, size.width) for size in image.enumeratedSizes.sizes]
-        return tuple(fixed + _fixed(size) for size in sizes), True
+        return tuple(fixed + _is_fixed(size) for size in sizes), True
     if flexible == "imageSizeRange":
         sides = image.imageSizeRange
         return ((*fixed, _range(sides.heightRange), _range(sides.widthRange)),), False
-    return (fixed + _fixed((image.height, image.width)),), False
+    return (fixed + _is_fixed((image.height, image.width)),), False
 
 
 def _default(feature: Any) -> float | None:
@@ -183,7 +185,7 @@ def _default(feature: Any) -> float | None:
     return getattr(feature.multiArrayType, which) if feature.isOptional and which else None
 
 
-def _fixed(lengths: Sequence[int]) -> Box:
+def _is_fixed(lengths: Sequence[int]) -> Box:
     return tuple((int(n), int(n)) for n in lengths)
 
 
@@ -198,7 +200,7 @@ def _contains(box: Box, shape: Sequence[int]) -> bool:
     )
 
 
-def _spelled(box: Box) -> str:
+def _box_text(box: Box) -> str:
     sides = [_side(low, high) for low, high in box]
     return f"({', '.join(sides)}{',' if len(sides) == 1 else ''})"
 

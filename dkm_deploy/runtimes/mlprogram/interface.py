@@ -70,7 +70,7 @@ class Interface:
     scores: str = ""
     labels: tuple[Any, ...] = ()
 
-    def given(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
+    def to_file_inputs(self, arrays: Arrays) -> dict[str, NDArray[Any]]:
         """The inputs that the file takes for those that the model takes.
 
         Raises:
@@ -78,7 +78,7 @@ class Interface:
         """
         return {name: self._given(name, array) for name, array in arrays.items()}
 
-    def made(self, outputs: Arrays) -> dict[str, NDArray[Any]]:
+    def to_model_outputs(self, outputs: Arrays) -> dict[str, NDArray[Any]]:
         """The outputs that the model makes for those that the file makes: ``(1, classes)`` scores.
 
         Raises:

@@ -87,12 +87,12 @@ class Finish:
         if self.kind is None or not isinstance(value, Tensor):
             return value
         _check_shape(self.name, value, self.kind)
-        if not self.kind.dtype.floating:
+        if not self.kind.dtype.is_floating:
             return value.bool() if self.kind.dtype.name == "bool" else value.int()
         value = value.float()
-        return self._rounded(value, overflows) if self.rounds else value
+        return self._round(value, overflows) if self.rounds else value
 
-    def _rounded(self, value: Tensor, overflows: list[Overflow]) -> Tensor:
+    def _round(self, value: Tensor, overflows: list[Overflow]) -> Tensor:
         if value.numel():
             least, most = torch.aminmax(value)
             # Not below both limits: too large, infinite, or NaN.
@@ -111,7 +111,7 @@ class Finish:
             )
 
 
-def checked(numerics: str) -> Numerics:
+def check_numerics(numerics: str) -> Numerics:
     """``numerics`` if it is a known one. Raises DkmError if not."""
     for known in get_args(Numerics):
         if numerics == known:
@@ -120,7 +120,7 @@ def checked(numerics: str) -> Numerics:
     raise DkmError(f"numerics is {numerics!r}; it must be one of {', '.join(get_args(Numerics))}")
 
 
-def kept_from_zero(value: Tensor) -> Tensor:
+def keep_from_zero(value: Tensor) -> Tensor:
     """What fp16 would round to zero becomes its smallest number.
 
     coremltools does so with single constants when it makes a program fp16, for the sake of the

@@ -85,12 +85,12 @@ class Step:
 
     def __call__(self, values: Values, overflows: list[Overflow]) -> None:
         """Do it. Raises DkmError, with its name in front, if it fails."""
-        with told(self.source):
+        with prefix_errors(self.source):
             self.act(values, overflows)
 
 
 @contextmanager
-def told(source: Source) -> Iterator[None]:
+def prefix_errors(source: Source) -> Iterator[None]:
     """Raise whatever goes wrong inside as a DkmError that says where."""
     try:
         yield

@@ -26,12 +26,12 @@ def find_taps(
         values: names of all values that a run can keep.
         weights: qualified parameter names that are looked for.
     """
-    spelled = {_spelling(weight): weight for weight in weights}
+    spelled = {_coremltools_name(weight): weight for weight in weights}
     found = []
     for operation in operations:
-        given = {p: _kept(ns, values) for p, ns in sorted(operation.inputs.items())}
+        given = {p: _kept_operands(ns, values) for p, ns in sorted(operation.inputs.items())}
         every = [name for some in given.values() for name in some]
-        plain = [_plain(names.get(name, name)) for name in every if name in constants]
+        plain = [_plain_name(names.get(name, name)) for name in every if name in constants]
         read = [spelled[name] for name in plain if name in spelled]
         data = [name for name in (*given.get("x", ()), *every) if name not in constants]
         if read and data:
@@ -39,18 +39,18 @@ def find_taps(
     return tuple(found)
 
 
-def _kept(operands: Iterable[Operand], values: Collection[str]) -> list[str]:
+def _kept_operands(operands: Iterable[Operand], values: Collection[str]) -> list[str]:
     return [name for name in operands if isinstance(name, str) and name in values]
 
 
-def _spelling(weight: str) -> str:
+def _coremltools_name(weight: str) -> str:
     """A parameter's name as coremltools spells it: ``fc.weight`` is ``fc_weight``."""
     return weight.replace(".", "_")
 
 
-def _plain(name: str) -> str:
+def _plain_name(name: str) -> str:
     """A weight's name in a program without what coremltools adds to it."""
-    name = _spelling(name).removeprefix("p_")
+    name = _coremltools_name(name).removeprefix("p_")
     while ending := next((s for s in _SUFFIXES if name.endswith(s)), None):
         name = name.removesuffix(ending)
     return name

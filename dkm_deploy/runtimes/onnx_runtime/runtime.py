@@ -124,7 +124,7 @@ class OnnxProbe:
         Raises:
             DkmError: ONNX Runtime refuses it, or it is too large with its data for one buffer.
         """
-        names = list(dict.fromkeys(name for tap in taps for name in (tap.taken, tap.made)))
+        names = list(dict.fromkeys(name for tap in taps for name in (tap.input, tap.output)))
         try:
             session = open_session(_with_outputs(self._model, names))
         except Exception as error:  # see OnnxRuntime.probe
@@ -144,7 +144,7 @@ class OnnxDump(OnnxSession):
         values = {**inputs, **super().run(inputs)}  # a layer may take an input itself
         return {name: values[name] for name in self._names}
 
-    def lost(self) -> str | None:
+    def overflow_text(self) -> str | None:
         """None: ONNX Runtime does not tell."""
         return None
 

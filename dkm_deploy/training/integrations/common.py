@@ -11,7 +11,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.training.status import status
 
 
-def optional(module: str, package: str) -> Any:
+def optional_import(module: str, package: str) -> Any:
     """Import ``module``.
 
     Raises:

@@ -14,13 +14,13 @@ from coreai_opt.palettization.spec import TrainingStrategy, TrainingStrategySpec
 from pydantic import model_validator
 from torch import Tensor
 
-from dkm_deploy.clustering.dkm.collapse import carried, variances
+from dkm_deploy.clustering.dkm.collapse import next_start, variances
 from dkm_deploy.clustering.dkm.soft_cluster import Gradient
 from dkm_deploy.clustering.kmeans.kmeans import assign
 from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.training.methods.dkm import DKM
-from dkm_deploy.training.soft_palette import repeating
-from dkm_deploy.training.temperature import easing
+from dkm_deploy.training.soft_palette import in_recomputation
+from dkm_deploy.training.temperature import easing_factor
 
 
 class DKMTraining(TrainingStrategy):  # type: ignore[misc]  # the package is an extra
@@ -49,10 +49,10 @@ class DKMTraining(TrainingStrategy):  # type: ignore[misc]  # the package is an 
         with torch.autocast(weight.device.type, enabled=False):
             vectors, context = module.vectorize(weight)
             spec = PaletteSpec(module.n_bits, module.cluster_dim)
-            again = repeating()
-            start = _wide(self._started if again else module.centroids)
+            again = in_recomputation()
+            start = _widen_centroids(self._started if again else module.centroids)
             if not self._eased:
-                self._eased = easing(self._method, vectors.detach(), start, spec)
+                self._eased = easing_factor(self._method, vectors.detach(), start, spec)
             tau = self._method.tau(variances(vectors), spec) * self._eased
             softened, centroids = self._method.soften(vectors, start, tau)
             if not again:
@@ -64,12 +64,14 @@ class DKMTraining(TrainingStrategy):  # type: ignore[misc]  # the package is an 
     def _carried(self, module: Any, vectors: Tensor, before: Tensor, after: Tensor) -> Tensor:
         """Keep the centroids for the next step; those that ``module`` holds now."""
         self._step += 1
-        kept, _ = carried(before, after, vectors, torch.tensor(self._step, device=vectors.device))
+        kept, _ = next_start(
+            before, after, vectors, torch.tensor(self._step, device=vectors.device)
+        )
         self._started = module.centroids.clone()
         module.centroids.copy_(kept)
         module.quantize_lut(module._raw_lut(module.centroids))  # has its range follow them
         module._indices_stale = True  # for the optimiser will move the weights
-        return _wide(module.centroids)
+        return _widen_centroids(module.centroids)
 
 
 class DKMTrainingSpec(TrainingStrategySpec):  # type: ignore[misc]  # the package is an extra
@@ -93,7 +95,7 @@ def register() -> None:
     TrainingStrategySpec.register("dkm")(DKMTrainingSpec)
 
 
-def _wide(centroids: Tensor) -> Tensor:
+def _widen_centroids(centroids: Tensor) -> Tensor:
     return centroids.to(torch.promote_types(centroids.dtype, torch.float32))
 
 

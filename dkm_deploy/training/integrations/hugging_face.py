@@ -6,10 +6,10 @@ from typing import Any
 
 from torch import nn
 
-from dkm_deploy.training.integrations.common import optional, summary
-from dkm_deploy.training.prepare import advance, require_attached
+from dkm_deploy.training.integrations.common import optional_import, summary
+from dkm_deploy.training.prepare import require_prepared, step
 
-_Callback: Any = optional("transformers", "'transformers[torch]'").TrainerCallback
+_Callback: Any = optional_import("transformers", "'transformers[torch]'").TrainerCallback
 
 
 # Any, because the package may be absent where types are checked.
@@ -26,7 +26,7 @@ class DKMCallback(_Callback):  # type: ignore[misc]
         self, args: Any, state: Any, control: Any, *, model: nn.Module, **kwargs: Any
     ) -> None:
         """Raise DkmError if the model is not prepared."""
-        require_attached(model)
+        require_prepared(model)
 
     def on_optimizer_step(
         self, args: Any, state: Any, control: Any, *, model: nn.Module, **kwargs: Any
@@ -36,7 +36,7 @@ class DKMCallback(_Callback):  # type: ignore[misc]
         Raises:
             DkmError: a weight is NaN or infinite.
         """
-        advance(model)
+        step(model)
 
     def on_log(
         self,

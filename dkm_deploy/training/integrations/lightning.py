@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from dkm_deploy.training.integrations.common import optional, summary
-from dkm_deploy.training.prepare import advance, require_attached
+from dkm_deploy.training.integrations.common import optional_import, summary
+from dkm_deploy.training.prepare import require_prepared, step
 
-_Callback: Any = optional("lightning.pytorch", "lightning").Callback
+_Callback: Any = optional_import("lightning.pytorch", "lightning").Callback
 
 
 # Any, because the package may be absent where types are checked.
@@ -31,7 +31,7 @@ class DKMCallback(_Callback):  # type: ignore[misc]
         Raises:
             DkmError: the module is not prepared.
         """
-        require_attached(pl_module)
+        require_prepared(pl_module)
         self._counted = trainer.global_step
 
     def on_train_batch_end(
@@ -45,7 +45,7 @@ class DKMCallback(_Callback):  # type: ignore[misc]
         steps = trainer.global_step - self._counted
         if steps == 0:
             return
-        advance(pl_module, steps)
+        step(pl_module, steps)
         self._counted = trainer.global_step
         every = trainer.log_every_n_steps
         if every and self._counted % every == 0:

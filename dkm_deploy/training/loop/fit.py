@@ -22,7 +22,7 @@ from dkm_deploy.nn_utils.state_guard import eval_mode
 from dkm_deploy.training.loop.epochs import Data, Run
 from dkm_deploy.training.loop.objective import Loss, Objective
 from dkm_deploy.training.loop.step import Step
-from dkm_deploy.training.prepare import attached, require_attached
+from dkm_deploy.training.prepare import prepared_weights, require_prepared
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _check_parts(
     teacher: nn.Module | None,
 ) -> None:
     """Refuse what would train something else than meant, or nothing."""
-    layers = require_attached(model)
+    layers = require_prepared(model)
     record("optimizer", optimizer, Optimizer)
     if scheduler is not None:
         record("scheduler", scheduler, LRScheduler)
@@ -160,9 +160,9 @@ def _check_parts(
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         raise DkmError(
             f"fit trains in one process, and there are {dist.get_world_size()}; write your own "
-            "loop with dkm.advance"
+            "loop with dkm.step"
         )
-    if teacher is not None and any(attached(teacher)):
+    if teacher is not None and any(prepared_weights(teacher)):
         raise DkmError("the teacher is a prepared model; copy it before dkm.prepare")
     if teacher is not None and any(id(parameter) in ours for parameter in teacher.parameters()):
         raise DkmError("the teacher shares parameters with the model; give a copy of its own")

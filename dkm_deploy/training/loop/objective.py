@@ -14,7 +14,7 @@ from torch.nn import functional
 from dkm_deploy._support.argument_checks import function, integer, real
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.model.inputs import call
-from dkm_deploy.nn_utils.state_guard import own_copies, rewound
+from dkm_deploy.nn_utils.state_guard import own_copies, rewind_state
 
 Loss = Callable[[Any, Any], Tensor]
 """``loss(outputs, labels)``, a scalar tensor."""
@@ -57,7 +57,7 @@ class Objective:
             if labels is None:
                 raise DkmError("a batch has no labels: give (inputs, labels) or a teacher")
             return self.on_labels(outputs, labels)
-        with torch.no_grad(), rewound(self.teacher):
+        with torch.no_grad(), rewind_state(self.teacher):
             taught = call(self.teacher, own_copies(inputs))
         distilled = distillation(
             _scores(outputs), _scores(taught), self.temperature, self.class_dim

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from dkm_deploy._support.atomic_files import written_whole
+from dkm_deploy._support.atomic_files import atomic_path
 from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils import random_state
-from dkm_deploy.training.prepare import require_attached
+from dkm_deploy.training.prepare import require_prepared
 
 _FORMAT = "dkm_deploy.fit/1"
 
@@ -83,7 +83,7 @@ class RunFile:
             "now": random_state.snapshot(self.generators),
             **{name: part.state_dict() for name, part in self.parts.items()},
         }
-        with written_whole(self.path, force=True) as temporary, temporary.open("wb") as file:
+        with atomic_path(self.path, force=True) as temporary, temporary.open("wb") as file:
             try:
                 torch.save(state, file)
             except RuntimeError as error:  # of torch's, over what the system said
@@ -133,7 +133,7 @@ def setup_of(
             if isinstance(tensor, Tensor)
             else type(tensor).__name__
         )
-    for layer in require_attached(model):
+    for layer in require_prepared(model):
         soft = layer.soft
         found[f"palette of {layer.name}"] = f"{soft.spec}, {soft.method}, {soft.schedule}"
     for name, part in parts.items():

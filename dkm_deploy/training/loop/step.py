@@ -14,9 +14,9 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.model.inputs import parted, to_device
+from dkm_deploy.model.inputs import split_batch, to_device
 from dkm_deploy.training.loop.objective import Objective
-from dkm_deploy.training.prepare import advance, attached
+from dkm_deploy.training.prepare import prepared_weights, step
 
 _WAY_OUT = "lower the learning rate or set clip_norm, and look at the batch"
 
@@ -52,7 +52,7 @@ class Step:
         """
         if not self.model.training:
             self.model.train()
-        inputs, labels = parted(to_device(batch, next(self.model.parameters()).device))
+        inputs, labels = split_batch(to_device(batch, next(self.model.parameters()).device))
         loss = self.objective(self.model, inputs, labels)
         value = loss.item()
         if not math.isfinite(value):
@@ -63,13 +63,13 @@ class Step:
         self.optimizer.step()
         if self.scheduler is not None:
             self.scheduler.step()
-        advance(self.model)
+        step(self.model)
         self._guard_parameters(number)
         return value
 
     def _guard_gradients(self, number: int) -> None:
         """Clip the gradients, after a look at them while the weights are still good."""
-        found = {n: p.grad for n, p in named(self.model).items() if p.grad is not None}
+        found = {n: p.grad for n, p in named_parameters(self.model).items() if p.grad is not None}
         # A sparse embedding's gradient: there is no norm but of its values.
         gradients = {n: g.coalesce().values() if g.is_sparse else g for n, g in found.items()}
         norm = get_total_norm(gradients.values())
@@ -83,17 +83,19 @@ class Step:
 
     def _guard_parameters(self, number: int) -> None:
         """``advance`` looks at the prepared weights; this at biases, norms and what else trains."""
-        prepared = {layer.name for layer in attached(self.model)}
-        others = {n: p.detach() for n, p in named(self.model).items() if n not in prepared}
+        prepared = {layer.name for layer in prepared_weights(self.model)}
+        others = {
+            n: p.detach() for n, p in named_parameters(self.model).items() if n not in prepared
+        }
         if not torch.isfinite(get_total_norm(others.values())):
             raise DkmError(
                 f"{_not_finite(others)}: NaN or infinity after step {number}; {_WAY_OUT}"
             )
 
 
-def named(model: nn.Module) -> dict[str, nn.Parameter]:
+def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters, prepared ones under the name they had before."""
-    alone = [layer for layer in attached(model) if not layer.is_stacked]
+    alone = [layer for layer in prepared_weights(model) if not layer.is_stacked]
     prepared = {id(layer.weight): layer.name for layer in alone}
     return {prepared.get(id(p), name): p for name, p in model.named_parameters()}
 

@@ -10,11 +10,11 @@ from torch import Tensor
 from dkm_deploy._support.argument_checks import real
 from dkm_deploy.clustering.quantizers import uniform_levels
 from dkm_deploy.errors import DkmError
-from dkm_deploy.training.methods.protocol import Hard
+from dkm_deploy.training.methods.protocol import HardMethod
 
 
 @dataclass(frozen=True)
-class EWGS(Hard):
+class EWGS(HardMethod):
     """Uniform levels with a learned interval and scale (Lee, Kim and Ham, CVPR 2021).
 
     Each weight (each group of its channels) learns three numbers with the model: the ends l and u
@@ -28,9 +28,9 @@ class EWGS(Hard):
     The LUT holds the values of the levels, and the indices say which one a weight is at.
 
     Attributes:
-        scaling: delta, until :func:`dkm_deploy.ewgs_delta` measures another. The paper's ResNet-20
-            with 1-bit weights and activations has 85.3 % with this one, 84.7 without scaling and
-            85.6 with a delta from the Hessian.
+        scaling: delta, until :func:`dkm_deploy.update_ewgs_scaling` measures another. The
+            paper's ResNet-20 with 1-bit weights and activations has 85.3 % with this one, 84.7
+            without scaling and 85.6 with a delta from the Hessian.
     """
 
     scaling: float = 1e-3
@@ -51,14 +51,14 @@ class EWGS(Hard):
         """See :func:`dkm_deploy.clustering.quantizers.uniform_levels.values`."""
         return uniform_levels.values(learned, clusters)
 
-    def assigned(self, vectors: Tensor, learned: Tensor, clusters: int) -> Tensor:
-        """See :func:`dkm_deploy.clustering.quantizers.uniform_levels.assigned`."""
-        return uniform_levels.assigned(vectors, learned, clusters)
+    def assign(self, vectors: Tensor, learned: Tensor, clusters: int) -> Tensor:
+        """See :func:`dkm_deploy.clustering.quantizers.uniform_levels.assign_levels`."""
+        return uniform_levels.assign_levels(vectors, learned, clusters)
 
-    def decoded(self, levels: Tensor, learned: Tensor) -> Tensor:
-        """See :func:`dkm_deploy.clustering.quantizers.uniform_levels.decoded`."""
-        return uniform_levels.decoded(levels, learned)
+    def decode(self, levels: Tensor, learned: Tensor) -> Tensor:
+        """See :func:`dkm_deploy.clustering.quantizers.uniform_levels.decode_levels`."""
+        return uniform_levels.decode_levels(levels, learned)
 
-    def quantised(self, vectors: Tensor, learned: Tensor, clusters: int, scaling: Tensor) -> Tensor:
-        """See :func:`dkm_deploy.clustering.quantizers.uniform_levels.quantised`."""
-        return uniform_levels.quantised(vectors, learned, clusters, scaling)
+    def quantize(self, vectors: Tensor, learned: Tensor, clusters: int, scaling: Tensor) -> Tensor:
+        """See :func:`dkm_deploy.clustering.quantizers.uniform_levels.quantize`."""
+        return uniform_levels.quantize(vectors, learned, clusters, scaling)

@@ -12,13 +12,13 @@ from dkm_deploy._support.argument_checks import integer, real
 from dkm_deploy.clustering.kmeans.kmeans import kmeans
 from dkm_deploy.clustering.quantizers.eight_bit import at_eight_bits
 from dkm_deploy.errors import DkmError
-from dkm_deploy.training.methods.protocol import Hard
+from dkm_deploy.training.methods.protocol import HardMethod
 
 Gradients = Literal["mean", "last", "none"]
 
 
 @dataclass(frozen=True)
-class GWK(Hard):
+class GWK(HardMethod):
     """Gradient-weighted k-means (Sakthi, Yadla and Pawate 2022, arXiv 2210.05111).
 
     The forward pass sees the weights rounded to 8 bits, with the gradient of EWGS. After every
@@ -32,10 +32,10 @@ class GWK(Hard):
     Less than one bit a weight takes vectors: ``PaletteSpec(bits=7, cluster_dim=8, axis=1)`` makes
     them of 8 input channels at one kernel position of one output channel. The authors' vectors of
     6 or 12 values run across the positions of a 3x3 kernel; a palette cannot hold those, for a LUT
-    entry fills one dimension of the weight. :func:`dkm_deploy.round_luts` makes the centroids 8
+    entry fills one dimension of the weight. :func:`dkm_deploy.quantize_luts` makes the centroids 8
     bits wide, on the grid on which they were trained.
 
-    ``dkm.advance`` reads the gradients, so it comes after ``optimizer.step()`` and before
+    ``dkm.step`` reads the gradients, so it comes after ``optimizer.step()`` and before
     ``zero_grad()``.
 
     Attributes:
@@ -62,7 +62,7 @@ class GWK(Hard):
         """The vectors at 8 bits, and the centroids as they are until the next snap."""
         return at_eight_bits(vectors, self.scaling), centroids
 
-    def noted(self, importance: Tensor, gradient: Tensor) -> Tensor:
+    def update_importance(self, importance: Tensor, gradient: Tensor) -> Tensor:
         """Importance after a step's gradient; a sum, for only ratios count."""
         if self.gradients == "none":
             return importance

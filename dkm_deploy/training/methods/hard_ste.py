@@ -9,11 +9,11 @@ from torch import Tensor
 
 from dkm_deploy._support.argument_checks import real
 from dkm_deploy.clustering.quantizers.hard import hard_cluster
-from dkm_deploy.training.methods.protocol import Hard
+from dkm_deploy.training.methods.protocol import HardMethod
 
 
 @dataclass(frozen=True)
-class HardSTE(Hard):
+class HardSTE(HardMethod):
     """Hard assignment with a straight-through gradient, scaled as EWGS does it if asked.
 
     Attributes:

@@ -39,7 +39,7 @@ class Method(Protocol):
 
 
 @runtime_checkable
-class Snapping(Method, Protocol):
+class SnappingMethod(Method, Protocol):
     """A method that now and then finds the centroids anew, and moves the weights onto them.
 
     It is told the gradients of the steps between; what it keeps of them is of a weight's shape.
@@ -50,7 +50,7 @@ class Snapping(Method, Protocol):
         """Steps from one snap to the next."""
         ...
 
-    def noted(self, importance: Tensor, gradient: Tensor) -> Tensor:
+    def update_importance(self, importance: Tensor, gradient: Tensor) -> Tensor:
         """What is kept after a step's gradient.
 
         Args:
@@ -71,7 +71,7 @@ class Snapping(Method, Protocol):
 
 
 @runtime_checkable
-class Learned(Protocol):
+class LearnedLevelsMethod(Protocol):
     """A method whose levels follow from numbers that the optimiser learns with the weights.
 
     The numbers of a weight are ``(groups, ..)``, float32 or wider; levels are ``2**bits`` a group.
@@ -103,15 +103,15 @@ class Learned(Protocol):
         """The levels as the LUT holds them, ``(groups, clusters, dim)``."""
         ...
 
-    def assigned(self, vectors: Tensor, learned: Tensor, clusters: int) -> Tensor:
+    def assign(self, vectors: Tensor, learned: Tensor, clusters: int) -> Tensor:
         """The level of each vector, int64 ``(groups, count)``."""
         ...
 
-    def decoded(self, levels: Tensor, learned: Tensor) -> Tensor:
+    def decode(self, levels: Tensor, learned: Tensor) -> Tensor:
         """The values of levels that are numbered from 0 to 1; differentiable in both."""
         ...
 
-    def quantised(self, vectors: Tensor, learned: Tensor, clusters: int, scaling: Tensor) -> Tensor:
+    def quantize(self, vectors: Tensor, learned: Tensor, clusters: int, scaling: Tensor) -> Tensor:
         """What the forward pass sees: values of the assigned levels; differentiable in both.
 
         Args:
@@ -124,10 +124,10 @@ class Learned(Protocol):
         ...
 
 
-AnyMethod = Method | Learned
+AnyMethod = Method | LearnedLevelsMethod
 
 
-class Hard:
+class HardMethod:
     """The part of methods that know no temperature."""
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dkm_deploy._support.argument_checks import implementing
+from dkm_deploy._support.argument_checks import check_implements
 from dkm_deploy.errors import DkmError
 from dkm_deploy.training.methods.dkm import DKM
 from dkm_deploy.training.methods.ewgs import EWGS
@@ -21,7 +21,7 @@ METHODS: dict[str, AnyMethod] = {
 def method_named(method: str | AnyMethod) -> AnyMethod:
     """A method by its name, or itself."""
     if not isinstance(method, str):
-        return implementing("method", method, "automatic", METHODS)
+        return check_implements("method", method, "automatic", METHODS)
     if method not in METHODS:
         raise DkmError(f"no training method is called {method!r}; there are {', '.join(METHODS)}")
     return METHODS[method]

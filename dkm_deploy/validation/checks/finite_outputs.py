@@ -18,11 +18,11 @@ def check_finite(outputs: Outputs, inputs: Inputs | Steps) -> None:
         if array.size and not np.isfinite(array).any():
             raise DkmError(
                 f"the reference gives no finite value in output {name!r}, so no file can be "
-                f"compared with it{_blamed(inputs)}"
+                f"compared with it{_blame_inputs(inputs)}"
             )
 
 
-def uncompared(outputs: Outputs) -> str:
+def uncompared_text(outputs: Outputs) -> str:
     """A clause on the values of a reference that are not finite, if there are any."""
     total = sum(array.size for array in outputs.values())
     finite = sum(int(np.isfinite(array).sum()) for array in outputs.values())
@@ -31,7 +31,7 @@ def uncompared(outputs: Outputs) -> str:
     return f"; NaN or infinite in PyTorch too, and so not compared: {total - finite:,} of {total:,}"
 
 
-def _blamed(inputs: Inputs | Steps) -> str:
+def _blame_inputs(inputs: Inputs | Steps) -> str:
     """The inputs that are not finite, as a clause."""
     bad = []
     for step in inputs if isinstance(inputs, Steps) else [inputs]:

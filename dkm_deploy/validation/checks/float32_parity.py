@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from dkm_deploy.parity.figures import Judged
+from dkm_deploy.parity.figures import OutputJudgement
 from dkm_deploy.parity.reduced_precision import Arithmetic
 from dkm_deploy.parity.repeatability import file_randomness
 from dkm_deploy.parity.rounding_noise import DRAWS
@@ -15,8 +15,8 @@ from dkm_deploy.runtimes.run_file import run_file
 from dkm_deploy.validation.check import Check, Status
 from dkm_deploy.validation.checks.model_noise import judge_of
 from dkm_deploy.validation.checks.output_checks import parity_check
-from dkm_deploy.validation.row_errors import told_reason
-from dkm_deploy.validation.task import Task, errors_of, matched
+from dkm_deploy.validation.row_errors import error_line
+from dkm_deploy.validation.task import Task, errors_of, match_outputs
 
 _DRAWS = 4
 _STORED_HALF = Arithmetic("float32", "float16")
@@ -41,7 +41,7 @@ def with_float32(parity: Check, path: Path, task: Task) -> Check:
         session = runtime.load_in_float32(path)
         exact, used = _exact(session, path, task)
     except Exception as error:  # whatever a runtime's own code raises: float16 has its verdict
-        reason = f"{parity.reason}; not computed in float32: {told_reason(error)}"
+        reason = f"{parity.reason}; not computed in float32: {error_line(error)}"
         return replace(parity, reason=reason)
     if parity.status == exact.status == Status.PASSED:
         return replace(parity, reason=f"{parity.reason}; computed in float32, {used}")
@@ -56,16 +56,16 @@ def with_float32(parity: Check, path: Path, task: Task) -> Check:
 
 def _exact(session: Session, path: Path, task: Task) -> tuple[Check, str]:
     """The check in float32, and how much of its limits the file takes, in words."""
-    outputs = matched(run_file(session, task.inputs), task.reference)
+    outputs = match_outputs(run_file(session, task.inputs), task.reference)
     found = errors_of(outputs, task.reference)
     for draws in (_DRAWS, DRAWS):  # few do for most right files, and none is missed by few
         own = judge_of(path, _STORED_HALF, outputs, task, draws=draws)(outputs)
         check = parity_check(found, "", True, task.limits, own)
         if check.status == Status.PASSED:
             break
-    return check, _used(own)
+    return check, _used_limit(own)
 
 
-def _used(own: Mapping[str, Judged]) -> str:
+def _used_limit(own: Mapping[str, OutputJudgement]) -> str:
     worst = max(figure.ratio for judged in own.values() for figure in judged.figures)
     return f"{100 * worst:.0f} % of its limits"

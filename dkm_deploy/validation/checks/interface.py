@@ -34,7 +34,7 @@ def interface_check(
     Raises:
         DkmError: the file is damaged.
     """
-    renamed = list(_renamed(list(outputs or ()), list(reference)))
+    renamed = list(_renamed_outputs(list(outputs or ()), list(reference)))
     if not isinstance(reader, InterfaceReader):
         if not outputs:
             return Check(
@@ -48,7 +48,7 @@ def interface_check(
     wrong = [line for each in known for line in differences(found, each)]
     if wrong:
         return Check("interface", Status.FAILED, "; ".join(dict.fromkeys([*wrong, *renamed])))
-    what = _told(found)
+    what = _list_differences(found)
     if not known:
         what = f"the file does not say what was asked for; it has {what}"
     elif given is None:
@@ -59,7 +59,7 @@ def interface_check(
     return Check("interface", Status.PASSED, "; ".join([what, *renamed]))
 
 
-def _renamed(outputs: list[str], reference: list[str]) -> Iterator[str]:
+def _renamed_outputs(outputs: list[str], reference: list[str]) -> Iterator[str]:
     """Outputs that are matched by their place, for their names are others."""
     if len(outputs) == len(reference) and set(outputs) != set(reference):
         for name, other in zip(outputs, reference, strict=True):
@@ -67,7 +67,7 @@ def _renamed(outputs: list[str], reference: list[str]) -> Iterator[str]:
                 yield f"output {name!r} is matched by its place with PyTorch's {other!r}"
 
 
-def _told(found: Interface) -> str:
+def _list_differences(found: Interface) -> str:
     images = [
         f"image {feature.name!r} {feature.image.color}"
         for feature in found.inputs

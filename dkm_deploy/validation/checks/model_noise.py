@@ -8,7 +8,7 @@ from dkm_deploy.model.run import Outputs, run_model
 from dkm_deploy.parity.reduced_precision import Arithmetic
 from dkm_deploy.parity.rounding_noise import DRAWS, measure
 from dkm_deploy.parity.slice_comparison import Judge
-from dkm_deploy.parity.stored_reference import as_stored, unless_exact
+from dkm_deploy.parity.stored_reference import stored_model, unless_exact
 from dkm_deploy.validation.task import Task
 
 
@@ -33,7 +33,7 @@ def judge_of(
     """
     expected, noise = task.reference, task.noise.get(arithmetic)
     if task.model is not None:
-        model = as_stored(task.model, arithmetic.weights, path)
+        model = stored_model(task.model, arithmetic.weights, path)
         if model is not task.model:
             expected = unless_exact(outputs, expected, run_model(model, task.inputs))
         noise = measure(model, task.inputs, arithmetic, draws)

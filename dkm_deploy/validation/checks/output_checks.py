@@ -9,13 +9,13 @@ from math import isfinite
 
 from dkm_deploy.formats.ledger import Ledger
 from dkm_deploy.palette import Palette, difference
-from dkm_deploy.parity.figures import ELEMENT_ERROR, Figure, Judged
+from dkm_deploy.parity.figures import ELEMENT_ERROR, Figure, OutputJudgement
 from dkm_deploy.parity.output_errors import Errors
 from dkm_deploy.validation.check import Check, Status
 from dkm_deploy.validation.limits import Limits, OutputLimits, limits_of
 from dkm_deploy.validation.measures.confidence_interval import Loss
 from dkm_deploy.validation.measures.top1_agreement import Answers
-from dkm_deploy.validation.task import Answered
+from dkm_deploy.validation.task import FirstOutput
 
 _OVERFLOWS = "{} elements overflow when the model itself is run in emulated float16"
 _TOLD = 3  # slices of an output that are named, the worst first
@@ -65,7 +65,7 @@ def parity_check(
     reason: str,
     ran: bool,
     limits: Limits,
-    own: Mapping[str, Judged],
+    own: Mapping[str, OutputJudgement],
 ) -> Check:
     """Does it compute the same? ``reason`` says why there are no errors to judge, if so.
 
@@ -80,9 +80,9 @@ def parity_check(
         return Check("parity", Status.FAILED if ran else Status.SKIPPED, reason)
     wanted = {name: limits_of(name, limits) for name in found}
     figures = {name: _own_figures(own.get(name), wanted[name]) for name in found}
-    wrong = [line for name, e in found.items() for line in _missed(name, e, wanted[name])]
+    wrong = [line for name, e in found.items() for line in _failed_limits(name, e, wanted[name])]
     for name, each in figures.items():
-        off = [own[name].told(figure) for figure in each[:_TOLD] if not figure.ratio <= 1]
+        off = [own[name].describe(figure) for figure in each[:_TOLD] if not figure.ratio <= 1]
         if off:
             off += [_OVERFLOWS.format(own[name].infinite)] if own[name].infinite else []
             wrong.append(f"{_relative(name, found[name])}: {'; '.join(off)}")
@@ -94,13 +94,15 @@ def parity_check(
         return Check("parity", Status.SKIPPED, reason, blocks=True)
     worst = max(found, key=lambda name: _nearness(found[name], wanted[name], figures[name]))
     if figures[worst]:
-        nearest = f"nearest to its limit: {own[worst].told(figures[worst][0])}"
+        nearest = f"nearest to its limit: {own[worst].describe(figures[worst][0])}"
         told = f"{_relative(worst, found[worst])}; {nearest}"
         return Check("parity", Status.PASSED, told)
-    return Check("parity", Status.PASSED, _measured(worst, found, wanted, "max_relative_error"))
+    return Check(
+        "parity", Status.PASSED, _measured_text(worst, found, wanted, "max_relative_error")
+    )
 
 
-def _own_figures(own: Judged | None, limits: OutputLimits) -> tuple[Figure, ...]:
+def _own_figures(own: OutputJudgement | None, limits: OutputLimits) -> tuple[Figure, ...]:
     """What is judged by the model's own noise, where no limit was asked for."""
     if own is None or limits.max_relative_error is not None:
         return ()
@@ -120,11 +122,11 @@ def _relative(name: str, error: Errors) -> str:
     return f"{name}: relative error {error.relative:.2e}"
 
 
-def _missed(name: str, error: Errors, limits: OutputLimits) -> list[str]:
+def _failed_limits(name: str, error: Errors, limits: OutputLimits) -> list[str]:
     """Every limit that one output fails, as "output: figure found, limit wanted"."""
     wrong = [f"{name}: {error.nonfinite} NaN or infinite"] if error.nonfinite else []
     keys = [key for key in _FIGURES if _misses(key, error, limits)] if error.compared else []
-    return wrong + [_measured(name, {name: error}, {name: limits}, key) for key in keys]
+    return wrong + [_measured_text(name, {name: error}, {name: limits}, key) for key in keys]
 
 
 def _misses(key: str, error: Errors, limits: OutputLimits) -> bool:
@@ -134,7 +136,7 @@ def _misses(key: str, error: Errors, limits: OutputLimits) -> bool:
     return not (found >= limit if key.startswith("min_") else found <= limit)
 
 
-def _measured(
+def _measured_text(
     name: str, found: Mapping[str, Errors], wanted: Mapping[str, OutputLimits], key: str
 ) -> str:
     attribute, words = _FIGURES[key]
@@ -143,7 +145,7 @@ def _measured(
     return f"{name}: {words} {figure:{style}}, limit {limit:{style}}"
 
 
-def answer_checks(told: Answered, limits: Limits, undecided: str) -> list[Check]:
+def answer_checks(told: FirstOutput, limits: Limits, undecided: str) -> list[Check]:
     """Metric and top-1 agreement against the original, where limits are set.
 
     Args:
@@ -173,7 +175,7 @@ def size_checks(ledger: Ledger, original: int | None, limits: Limits) -> list[Ch
     return [_with_padding(check, ledger) for check in checks]
 
 
-def _metric_check(told: Answered, limit: float) -> Check:
+def _metric_check(told: FirstOutput, limit: float) -> Check:
     if told.failed:
         return Check("metric", Status.FAILED, told.failed)
     metric, loss = told.metric, told.loss
@@ -186,11 +188,11 @@ def _metric_check(told: Answered, limit: float) -> Check:
     before = metric + loss.value
     reason = f"{metric:.4g} against {before:.4g}: loss {loss.value:.3g}, limit {limit:g}"
     kept = isfinite(metric) and loss.value <= limit
-    reason = f"{reason}; {_certainty(loss, limit)}{_unanswered(told.answers)}"
+    reason = f"{reason}; {_certainty(loss, limit)}{_unanswered_text(told.answers)}"
     return Check("metric", _status(kept), reason)
 
 
-def _unanswered(answers: Answers) -> str:
+def _unanswered_text(answers: Answers) -> str:
     """A clause on inputs that no model is right on, if there are any."""
     if not answers.unanswered:
         return ""
@@ -212,7 +214,7 @@ def _agreement_check(answers: Answers, limit: float) -> Check:
         reason = answers.reason or "it needs an original and the file's outputs"
         return Check("agreement", Status.SKIPPED, reason, blocks=bool(answers.reason))
     reason = f"{100 * share:.2f} % of top-1 answers as the original, limit {100 * limit:g} %"
-    return Check("agreement", _status(share >= limit), reason + _unanswered(answers))
+    return Check("agreement", _status(share >= limit), reason + _unanswered_text(answers))
 
 
 def _ratio_check(size: int, original: int | None, limit: float) -> Check:
@@ -235,15 +237,15 @@ def _with_padding(check: Check, ledger: Ledger) -> Check:
 
 def _absent(name: str, ledger: Ledger) -> str:
     """A weight that is no palette in the file, and what it is there, as far as names tell."""
-    told, wanted = f"{name} is not a palette in the file", _spelled(name)
+    told, wanted = f"{name} is not a palette in the file", _coremltools_name(name)
     for entry in ledger.entries:
-        spelled = _spelled(entry.name).removeprefix("p_")
+        spelled = _coremltools_name(entry.name).removeprefix("p_")
         if entry.kind == "dense" and f"{spelled}_".startswith(f"{wanted}_"):
             return f"{told} but dense, {entry.size_bytes:,} bytes"
     return told
 
 
-def _spelled(name: str) -> str:
+def _coremltools_name(name: str) -> str:
     """A name as coremltools spells it, which keeps letters and digits."""
     return re.sub(r"\W", "_", name)
 

@@ -11,7 +11,9 @@ from dkm_deploy.model.run import Outputs
 from dkm_deploy.parity.output_errors import errors
 
 
-def swapped(outputs: Outputs, reference: Outputs, wanted: Mapping[str, float]) -> str | None:
+def find_swapped_outputs(
+    outputs: Outputs, reference: Outputs, wanted: Mapping[str, float]
+) -> str | None:
     """Outputs that are off, but within the limits of another one, in words; None without any.
 
     Args:
@@ -22,13 +24,13 @@ def swapped(outputs: Outputs, reference: Outputs, wanted: Mapping[str, float]) -
     wrong = [
         name
         for name in reference
-        if name in outputs and not _near(outputs[name], reference[name], wanted[name])
+        if name in outputs and not _is_near(outputs[name], reference[name], wanted[name])
     ]
     found = {
         name: other
         for name in wrong
         for other in wrong
-        if other != name and _near(outputs[name], reference[other], wanted[other])
+        if other != name and _is_near(outputs[name], reference[other], wanted[other])
     }
     if not found:
         return None
@@ -36,7 +38,7 @@ def swapped(outputs: Outputs, reference: Outputs, wanted: Mapping[str, float]) -
     return f"outputs are swapped: {held}"
 
 
-def _near(actual: NDArray[Any], expected: NDArray[Any], limit: float) -> bool:
+def _is_near(actual: NDArray[Any], expected: NDArray[Any], limit: float) -> bool:
     if actual.shape != expected.shape or not actual.size:
         return False
     found = errors(actual, expected)

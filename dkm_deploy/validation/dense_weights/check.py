@@ -39,7 +39,7 @@ def dense_check(
     if not isinstance(reader, DenseReader):
         return _not_run(f"nothing here reads the dense tensors of {path.suffix!r} files")
     found = compare(reader.read_dense(path), reference)
-    wrong = [*map(_told, found.wrong)]
+    wrong = [*map(_difference_text, found.wrong)]
     known, lacking, zero = found.equal.union(palettized), {}, {}
     for name, array in reference.tensors.items():
         if name in found.equal or not array.size:
@@ -53,12 +53,14 @@ def dense_check(
             wrong.append(f"{name}: not in the file, and not zero")
     if wrong:
         return Check("dense", Status.FAILED, "; ".join(wrong))
-    left = [_listed("not found in the file", lacking)] if lacking else []
-    left += [_listed("in the file but no weight of the model", found.strange)] * bool(found.strange)
-    left += [_listed("zero in the model, and so left out", zero)] if zero else []
+    left = [_list_sizes("not found in the file", lacking)] if lacking else []
+    left += [_list_sizes("in the file but no weight of the model", found.strange)] * bool(
+        found.strange
+    )
+    left += [_list_sizes("zero in the model, and so left out", zero)] if zero else []
     if not found.equal and (lacking or found.strange):
         return _not_run(f"none could be compared; {'; '.join(left)}")
-    return Check("dense", Status.PASSED, "; ".join([_counted(found, reference), *left]))
+    return Check("dense", Status.PASSED, "; ".join([_count_text(found, reference), *left]))
 
 
 def _is_bias(name: str) -> bool:
@@ -76,21 +78,21 @@ def _not_run(reason: str) -> Check:
     return Check("dense", Status.SKIPPED, reason)
 
 
-def _counted(found: Comparison, reference: DenseReference) -> str:
+def _count_text(found: Comparison, reference: DenseReference) -> str:
     if not reference.tensors:
         return "neither the model nor the file has dense weights"
     stored = f", stored as {', '.join(sorted(found.dtypes))}" if found.dtypes else ""
     return f"{len(found.equal)} of {len(reference.tensors)} equal{stored}"
 
 
-def _told(difference: Difference) -> str:
+def _difference_text(difference: Difference) -> str:
     told = f"{difference.weight}: off by up to {difference.largest:.3g}"
     if difference.held:
         return f"{told}; the file has the values of {difference.held} there"
     return f"{told}, {100 * difference.relative:.3g} % of its length"
 
 
-def _listed(what: str, sizes: Mapping[str, int]) -> str:
+def _list_sizes(what: str, sizes: Mapping[str, int]) -> str:
     """Names with their bytes, the largest first."""
     largest = sorted(sizes.items(), key=lambda item: (-item[1], item[0]))
     shown = ", ".join(f"{name} ({size:,} bytes)" for name, size in largest[:_SHOWN])

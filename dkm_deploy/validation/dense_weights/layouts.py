@@ -23,7 +23,7 @@ _MOST_DIMENSIONS = 4  # whose every order is tried; of more, the given and the r
 
 
 @dataclass(frozen=True)
-class Folded:
+class FoldedTensor:
     """A tensor that is worked out from several weights.
 
     Attributes:
@@ -52,7 +52,7 @@ def layouts(array: Array) -> Iterator[Array]:
         yield np.flip(squeezed, given[2:])
 
 
-def folded(reference: DenseReference, size: int) -> Iterator[Folded]:
+def folded_tensors(reference: DenseReference, size: int) -> Iterator[FoldedTensor]:
     """What folding makes of normalizations, and of layers and factors, of ``size`` values."""
     norms = [_Norm.of(reference, name) for name in reference.epsilons]
     for norm in norms:
@@ -66,7 +66,7 @@ def folded(reference: DenseReference, size: int) -> Iterator[Folded]:
         elif weight.shape == (size,):
             for norm in norms:
                 if norm.mean.size == size and name not in norm.sources:
-                    yield norm.shifted(name, weight)
+                    yield norm.shifted_bias(name, weight)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class _Norm:
             held.get("bias", zeros),
         )
 
-    def alone(self) -> Iterator[Folded]:
+    def alone(self) -> Iterator[FoldedTensor]:
         """Its own vectors."""
         product = self.mean * self.scale
         inverse = 1 / self.deviation
@@ -107,25 +107,25 @@ class _Norm:
             (product, product),
             (self.mean / self.deviation, self.mean / self.deviation),
         ):
-            yield Folded(self.sources, values, np.abs(operands))
+            yield FoldedTensor(self.sources, values, np.abs(operands))
 
-    def behind(self, name: str, weight: Array) -> Iterator[Folded]:
+    def behind(self, name: str, weight: Array) -> Iterator[FoldedTensor]:
         """The weight of the layer before it, its outputs along dimension 0 or, transposed, 1."""
         for axis in (0, 1):
             if weight.shape[axis] == self.scale.size:
                 shape = [1] * weight.ndim
                 shape[axis] = -1
                 values = weight * self.scale.reshape(shape)
-                yield Folded((name, *self.sources), values, np.abs(values))
+                yield FoldedTensor((name, *self.sources), values, np.abs(values))
 
-    def shifted(self, name: str, bias: Array) -> Folded:
+    def shifted_bias(self, name: str, bias: Array) -> FoldedTensor:
         """The bias of the layer before it."""
         values = (bias - self.mean) * self.scale + self.bias
         operands = (np.abs(bias) + np.abs(self.mean)) * np.abs(self.scale) + np.abs(self.bias)
-        return Folded((name, *self.sources), values, operands)
+        return FoldedTensor((name, *self.sources), values, operands)
 
 
-def _products(reference: DenseReference, name: str, weight: Array) -> Iterator[Folded]:
+def _products(reference: DenseReference, name: str, weight: Array) -> Iterator[FoldedTensor]:
     """A layer's weight times a factor for all, or for each output."""
     for other, factor in reference.tensors.items():
         for axis in (0, 1):
@@ -133,4 +133,4 @@ def _products(reference: DenseReference, name: str, weight: Array) -> Iterator[F
                 shape = [1] * weight.ndim
                 shape[axis] = -1
                 values = weight * factor.reshape(shape)
-                yield Folded((name, other), values, np.abs(values))
+                yield FoldedTensor((name, other), values, np.abs(values))

@@ -12,17 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkm_deploy.formats.dense_tensor import DenseTensor
-from dkm_deploy.validation.dense_weights.layouts import folded, layouts
+from dkm_deploy.validation.dense_weights.layouts import folded_tensors, layouts
 from dkm_deploy.validation.dense_weights.recurrent_gates import Gate, Gates
 from dkm_deploy.validation.dense_weights.reference import DenseReference
 from dkm_deploy.validation.dense_weights.values import (
+    are_equal,
     are_rows,
+    error_of,
     is_computed,
     is_like,
     is_multiple,
     nearest_rows,
-    off,
-    same,
 )
 
 Array = NDArray[Any]
@@ -111,15 +111,15 @@ class _Matcher:
     def take(self, tensor: DenseTensor, label: str) -> None:
         """Find out what one tensor is."""
         stored = tensor.read().reshape(-1)
-        name = self._names.get(_spelled(tensor.name))
-        sources = self._explained(stored)
+        name = self._names.get(_exported_name(tensor.name))
+        sources = self._explain(stored)
         if name and self._size(name) == stored.size and name not in (sources or ()):
             self._found.wrong.append(self._difference(stored, name, ", ".join(sources or ())))
         elif sources is not None:
             self._found.equal.update(sources)
             self._found.dtypes.add(str(stored.dtype))
         else:
-            self._unexplained(stored, tensor, label)
+            self._describe_unexplained(stored, tensor, label)
 
     def result(self) -> Comparison:
         """What all tensors are, once the last one was taken."""
@@ -136,18 +136,18 @@ class _Matcher:
     def _size(self, name: str) -> int:
         return self._reference.tensors[name].size
 
-    def _explained(self, stored: Array) -> tuple[str, ...] | None:
+    def _explain(self, stored: Array) -> tuple[str, ...] | None:
         """The weights that a tensor is made of, or is each of, if it is."""
         equal = tuple(
             weight
             for weight in self._by_size[stored.size]
-            if any(same(stored, layout) for layout in layouts(self._reference.tensors[weight]))
+            if any(are_equal(stored, layout) for layout in layouts(self._reference.tensors[weight]))
         )
         if equal:  # several where their values are the same: exporters store those once
             return equal
-        for form in folded(self._reference, stored.size):
+        for form in folded_tensors(self._reference, stored.size):
             for values, operands in zip(layouts(form.values), layouts(form.operands), strict=True):
-                if same(stored, values, operands):
+                if are_equal(stored, values, operands):
                     return form.sources
         gates = self._gates.made_of(stored)
         return self._part(stored) if gates is None else _sources(gates)
@@ -169,12 +169,12 @@ class _Matcher:
 
     def _difference(self, stored: Array, name: str, held: str) -> Difference:
         """How far a tensor is from a weight, in the form that fits best."""
-        found = min(off(stored, v) for sources, v in self._similar(stored) if name in sources)
+        found = min(error_of(stored, v) for sources, v in self._similar(stored) if name in sources)
         return Difference(name, *found, held)
 
-    def _unexplained(self, stored: Array, tensor: DenseTensor, label: str) -> None:
+    def _describe_unexplained(self, stored: Array, tensor: DenseTensor, label: str) -> None:
         alike = [
-            (*off(stored, values), sources)
+            (*error_of(stored, values), sources)
             for sources, values in self._similar(stored)
             if is_like(stored, values)
             and not is_computed(stored, values)
@@ -202,7 +202,7 @@ class _Matcher:
         for name in self._by_size[stored.size]:
             for layout in layouts(self._reference.tensors[name]):
                 yield (name,), layout
-        for form in folded(self._reference, stored.size):
+        for form in folded_tensors(self._reference, stored.size):
             yield form.sources, form.values
         for name, array in self._reference.tensors.items():
             if array.ndim < 2 or stored.size >= array.size:
@@ -220,7 +220,7 @@ def _sources(gates: Iterable[Gate]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for gate in gates for name in gate.sources))
 
 
-def _spelled(name: str) -> str:
+def _exported_name(name: str) -> str:
     """A name as torch.export and coremltools spell it: lower case letters, digits, underscores."""
     return re.sub(r"[^a-z0-9]+", "_", name.lower())
 
@@ -229,5 +229,5 @@ def _by_spelling(names: Iterable[str]) -> dict[str, str]:
     """Weights by their spelling, where that tells one from another."""
     found: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        found[_spelled(name)].append(name)
+        found[_exported_name(name)].append(name)
     return {spelled: those[0] for spelled, those in found.items() if len(those) == 1}

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dkm_deploy.validation.dense_weights.values import off, rounded, same
+from dkm_deploy.validation.dense_weights.values import are_equal, error_of, round_to
 
 Array = NDArray[Any]
 
@@ -70,14 +70,14 @@ class Gates:
             if stored.size % size == 0:
                 fitting = [gate for gate in self._gates if gate.values.size == size]
                 parts = stored.reshape(-1, size)
-                nearest = [[off(part, gate.values)[0] for gate in fitting] for part in parts]
+                nearest = [[error_of(part, gate.values)[0] for gate in fitting] for part in parts]
                 yield [fitting[int(np.argmin(each))] for each in nearest]
 
     def _starts(self, dtype: np.dtype[Any]) -> dict[bytes, list[Gate]]:
         """Gates by the bytes of their first values in a file."""
         found: dict[bytes, list[Gate]] = defaultdict(list)
         for gate in self._gates:
-            found[rounded(gate.values[:_START], dtype).tobytes()].append(gate)
+            found[round_to(gate.values[:_START], dtype).tobytes()].append(gate)
         return found
 
 
@@ -88,7 +88,7 @@ def _longest(stored: Array, starts: Mapping[bytes, list[Gate]]) -> Gate | None:
         gate
         for length in lengths
         for gate in starts.get(stored[:length].tobytes(), ())
-        if same(stored[: gate.values.size], gate.values)
+        if are_equal(stored[: gate.values.size], gate.values)
     ]
     return max(fitting, key=lambda gate: gate.values.size, default=None)
 

@@ -63,11 +63,11 @@ def _tensors(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
         start = f"{prefix}." if prefix else ""
         own = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
         own += [(name, value) for name, value in vars(module).items() if torch.is_tensor(value)]
-        own += [(name, getattr(module, name)) for name in _made(module)]
+        own += [(name, getattr(module, name)) for name in _computed_weights(module)]
         yield from ((start + name, tensor) for name, tensor in own)
 
 
-def _made(module: nn.Module) -> list[str]:
+def _computed_weights(module: nn.Module) -> list[str]:
     """Weights that parametrizations make, none of which is a palette."""
     if not parametrize.is_parametrized(module):
         return []

@@ -23,13 +23,13 @@ _MOST_PRODUCTS = 1 << 26
 _PROPORTIONAL = 2.0**-9  # of the largest value: float16 on both sides
 
 
-def rounded(values: Array, dtype: np.dtype[Any]) -> Array:
+def round_to(values: Array, dtype: np.dtype[Any]) -> Array:
     """Values in the type of a file."""
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         return values.astype(dtype)
 
 
-def same(stored: Array, wanted: Array, operands: Array | None = None) -> bool:
+def are_equal(stored: Array, wanted: Array, operands: Array | None = None) -> bool:
     """Whether flat values are those of an array of any shape, after the file's rounding.
 
     Args:
@@ -63,7 +63,7 @@ def _equal(stored: Array, wanted: Array, operands: Array | None) -> bool:
         unit = float(np.finfo(stored.dtype).eps) if stored.dtype.kind == "f" else 2.0**-8
         error = np.abs(stored.astype(np.float64) - wanted)
         return bool((error <= (unit + _FOLDING) * operands).all())
-    expected = rounded(wanted, stored.dtype)
+    expected = round_to(wanted, stored.dtype)
     equal = (stored == expected) | (np.isnan(stored) & np.isnan(expected))
     if stored.dtype == np.float16:  # one rounding after the other, or no infinity
         wide = np.clip(wanted.astype(np.float32), -_MOST_HALF, _MOST_HALF)
@@ -72,7 +72,7 @@ def _equal(stored: Array, wanted: Array, operands: Array | None) -> bool:
     return bool(equal.all())
 
 
-def off(stored: Array, wanted: Array) -> tuple[float, float]:
+def error_of(stored: Array, wanted: Array) -> tuple[float, float]:
     """How far flat values are from an array's: relative to its length, and the largest difference.
 
     Infinite where the array is zero or a value is no number.
@@ -140,7 +140,7 @@ def are_rows(rows: Array, table: Array) -> bool:
         rows: shape ``(n, width)``, in the type of the file.
         table: shape ``(m, width)``. Of a table of single values, rows must come in a run.
     """
-    table = np.ascontiguousarray(rounded(table, rows.dtype))
+    table = np.ascontiguousarray(round_to(table, rows.dtype))
     whole = np.dtype((np.void, table.dtype.itemsize * table.shape[1]))
     found, wanted = (
         table.view(whole).reshape(-1),

@@ -29,14 +29,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dkm_deploy._support.paths import reading
+from dkm_deploy._support.paths import translate_read_errors
 from dkm_deploy._support.records import from_plain
 from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.formats.interface import Interface, interface_from
 from dkm_deploy.model.checkpoint import as_array, read_palettes, read_tensors
 from dkm_deploy.model.inputs import Inputs
 from dkm_deploy.model.samples import sample_count
-from dkm_deploy.model.steps import Steps, unstacked
+from dkm_deploy.model.steps import Steps, unstack_steps
 from dkm_deploy.palette import Palette
 from dkm_deploy.parity.noise_arrays import from_arrays
 from dkm_deploy.parity.reduced_precision import Arithmetic
@@ -116,7 +116,7 @@ def read_bundle(folder: Path) -> Bundle:
         manifest = manifest_from(text)
         groups = {g: _group(getattr(manifest, g), g, tensors, listed) for g in GROUPS}
         steps = manifest.steps
-        inputs = groups["inputs"] if steps is None else unstacked(groups["inputs"])
+        inputs = groups["inputs"] if steps is None else unstack_steps(groups["inputs"])
         _check_samples(groups, inputs, steps)
         outputs = in_a_row({n: t.numpy() for n, t in groups["outputs"].items()}, steps)
         return Bundle(
@@ -141,7 +141,7 @@ def read_bundle(folder: Path) -> Bundle:
         raise DkmError(f"{folder}: damaged: {error!r}") from error
 
 
-def holds(folder: Path, name: str) -> bool:
+def has_file(folder: Path, name: str) -> bool:
     """Whether a folder itself has a file of that name: no link, and no name too long to be one."""
     path = folder / name
     try:
@@ -158,7 +158,7 @@ def raw_bytes(array: NDArray[Any]) -> bytes:
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     found = hashlib.sha256()
-    with reading(path), path.open("rb") as file:
+    with translate_read_errors(path), path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             found.update(chunk)
     return found.hexdigest()
@@ -177,7 +177,7 @@ def _verify(folder: Path) -> frozenset[str]:
             raise DkmError(f"{folder / SUMS}: {name} is not listed, so it cannot be verified")
     for name, expected in sums.items():
         path = folder / name
-        if not holds(folder, name):
+        if not has_file(folder, name):
             raise MissingFileError(f"{path}: the bundle lists it, but it is not there")
         if sha256(path) != expected:
             raise DkmError(f"{path}: changed since the bundle was written (its SHA-256 differs)")
@@ -283,7 +283,7 @@ def read_text(path: Path, of: str = "a golden bundle") -> str:
         raise MissingFileError(f"{path}: no such file; {of} has one")
     if path.stat().st_size > _MOST:
         raise DkmError(f"{path}: {path.stat().st_size:,} bytes are too many for it")
-    with reading(path):
+    with translate_read_errors(path):
         content = path.read_bytes()
     try:
         return content.decode()

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from dkm_deploy._support.records import from_json
 from dkm_deploy.errors import DkmError
-from dkm_deploy.validation.golden.bundle import SUMS, holds, read_text, sha256
+from dkm_deploy.validation.golden.bundle import SUMS, has_file, read_text, sha256
 from dkm_deploy.validation.golden.manifest import TensorEntry
 
 MANIFEST = "outputs.json"
@@ -43,7 +43,7 @@ class _Manifest:
 
 
 @dataclass(frozen=True)
-class Returned:
+class DeviceOutputs:
     """Outputs of a device.
 
     Attributes:
@@ -55,7 +55,7 @@ class Returned:
     runtime: str
 
 
-def read_returned(folder: Path, golden: Path) -> Returned:
+def read_returned(folder: Path, golden: Path) -> DeviceOutputs:
     """Read what a device gave for the bundle ``golden``.
 
     Raises:
@@ -69,7 +69,7 @@ def read_returned(folder: Path, golden: Path) -> Returned:
             told = "its SHA256SUMS has another SHA-256"
             raise DkmError(f"these outputs are not for {golden}: {told}")
         outputs = {entry.name: _tensor(folder, entry) for entry in manifest.outputs}
-        return Returned(outputs, manifest.runtime)
+        return DeviceOutputs(outputs, manifest.runtime)
     except DkmError as error:
         raise DkmError(f"{path}: {error}") from error
 
@@ -80,7 +80,7 @@ def _tensor(folder: Path, entry: TensorEntry) -> NDArray[Any]:
         raise DkmError(f"{name}: dtype {entry.dtype!r}; it must be one of {', '.join(_DTYPES)}")
     if min(shape, default=0) < 0:
         raise DkmError(f"{name}: {list(shape)} is no shape")
-    if not _RAW.fullmatch(raw) or not holds(folder, raw):
+    if not _RAW.fullmatch(raw) or not has_file(folder, raw):
         raise DkmError(f"{name}: no file {raw!r} in the folder")
     dtype = np.dtype(entry.dtype).newbyteorder("<")
     file = folder / raw

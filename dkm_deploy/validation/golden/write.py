@@ -15,20 +15,20 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
-from dkm_deploy._support.atomic_files import check_writable, written_whole
+from dkm_deploy._support.atomic_files import atomic_path, check_writable
 from dkm_deploy._support.paths import path_of
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.interface import Interface
 from dkm_deploy.model.checkpoint import save_palettes
 from dkm_deploy.model.inputs import Inputs, arguments, arrays_in
-from dkm_deploy.model.metric import unfit
+from dkm_deploy.model.metric import unfit_reason
 from dkm_deploy.model.palettized import palettes
 from dkm_deploy.model.run import run_model
 from dkm_deploy.model.samples import sample_count
 from dkm_deploy.model.steps import Steps
 from dkm_deploy.nn_utils.model_check import model_of
-from dkm_deploy.nn_utils.state_guard import random_state_kept
-from dkm_deploy.nn_utils.weights import plain
+from dkm_deploy.nn_utils.state_guard import keep_random_state
+from dkm_deploy.nn_utils.weights import with_plain_parameters
 from dkm_deploy.parity.noise_arrays import to_arrays
 from dkm_deploy.parity.repeatability import randomness
 from dkm_deploy.parity.rounding_noise import measure
@@ -67,7 +67,7 @@ from dkm_deploy.validation.task import first
 Groups = Mapping[str, Mapping[str, NDArray[Any]]]
 
 
-@random_state_kept()
+@keep_random_state()
 def write_golden(
     folder: str | Path,
     *,
@@ -81,7 +81,7 @@ def write_golden(
     interface: Interface | None = None,
     force: bool = False,
 ) -> None:
-    """Write a golden bundle, whole or not at all; :func:`dkm_deploy.replay` takes it.
+    """Write a golden bundle, whole or not at all; :func:`dkm_deploy.validate_golden` takes it.
 
     The bundle has the weights of ``reference``: its palettes, and what has none. The same models
     and inputs give the same bytes on the same machine.
@@ -116,8 +116,8 @@ def write_golden(
     if not isinstance(provenance or {}, Mapping):
         raise DkmError(f"provenance is a {type(provenance).__name__}; give texts by name")
     check_writable(folder, force=force)
-    reference = plain(reference)
-    given = _named(reference, inputs)
+    reference = with_plain_parameters(reference)
+    given = _named_arrays(reference, inputs)
     told = labels_array(labels, sample_count(inputs))
     if told is not None and told.dtype.kind not in "biuf":
         raise DkmError(f"labels are {told.dtype}; a golden bundle holds numbers")
@@ -129,7 +129,7 @@ def write_golden(
     }
     check_names(limits, groups["outputs"])
     check_finite(groups["outputs"], inputs)
-    reason = None if told is None or metric else unfit(first(groups["outputs"]), told)
+    reason = None if told is None or metric else unfit_reason(first(groups["outputs"]), told)
     chance = randomness("the reference", reference, inputs)
     if original and not chance:
         chance = randomness("the original", original, inputs)
@@ -148,7 +148,7 @@ def write_golden(
     if isinstance(inputs, Steps):
         about["steps"] = len(inputs)
         groups |= {g: by_step(groups[g], len(inputs)) for g in ("outputs", "original")}
-    with written_whole(folder, force=force) as temporary:
+    with atomic_path(folder, force=force) as temporary:
         _write(temporary, groups, about)
         save_palettes(palettes(reference), temporary / PALETTES)
         save_file(_contiguous(dense.tensors), temporary / DENSE)
@@ -192,13 +192,13 @@ def _write_sums(folder: Path) -> None:
     (folder / SUMS).write_bytes("".join(lines).encode())
 
 
-def _named(model: nn.Module, inputs: Inputs | Steps) -> dict[str, NDArray[Any]]:
+def _named_arrays(model: nn.Module, inputs: Inputs | Steps) -> dict[str, NDArray[Any]]:
     """Inputs by the names they have in ``forward``; of bfloat16 as float32.
 
     Those of steps have the step as first dimension.
     """
     if isinstance(inputs, Steps):
-        return _stacked([_named(model, step) for step in inputs])
+        return _stack_steps([_named_arrays(model, step) for step in inputs])
     args, kwargs = arguments(inputs)
     names = list(inspect.signature(model.forward).parameters)
     if len(args) > len(names):
@@ -215,7 +215,7 @@ def _numpy(tensor: Tensor) -> NDArray[Any]:
     return wide.detach().cpu().numpy()
 
 
-def _stacked(steps: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
+def _stack_steps(steps: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArray[Any]]:
     first = {name: array.shape for name, array in steps[0].items()}
     for place, step in enumerate(steps, 1):
         if {name: array.shape for name, array in step.items()} != first:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from dkm_deploy.model.inputs import Inputs
 from dkm_deploy.model.palettized import palettes
 from dkm_deploy.model.run import outputs_of
-from dkm_deploy.nn_utils.bfloat16 import widened
-from dkm_deploy.nn_utils.hooks import hooked
-from dkm_deploy.nn_utils.state_guard import untouched
+from dkm_deploy.nn_utils.bfloat16 import model_in_float32
+from dkm_deploy.nn_utils.hooks import call_hooks
+from dkm_deploy.nn_utils.state_guard import run_copy
 
 Note = Callable[[str, Tensor, Tensor], None]
 
@@ -27,16 +27,16 @@ class Call:
     """One call of a layer: the shapes of the first tensor in and of the first tensor out."""
 
     layer: str
-    taken: tuple[int, ...]
-    made: tuple[int, ...]
+    input: tuple[int, ...]
+    output: tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class Values:
     """What went in and what came out in one call of a layer, as float32."""
 
-    taken: NDArray[Any]
-    made: NDArray[Any]
+    input: NDArray[Any]
+    output: NDArray[Any]
 
 
 def weights_of(model: nn.Module) -> list[str]:
@@ -71,7 +71,7 @@ def values_of(
     def note(_: str, taken: Tensor, made: Tensor) -> None:
         place = next(places)
         if place in wanted:
-            found[place] = Values(_copied(taken), _copied(made))
+            found[place] = Values(_copy_tensor(taken), _copy_tensor(made))
 
     _run(model, inputs, layers, note)
     return found
@@ -83,7 +83,7 @@ def _run(model: nn.Module, inputs: Inputs, layers: Collection[str], note: Note) 
         if taken is not None and made is not None:
             note(layer, taken, made)
 
-    with untouched(widened(model)) as copied, hooked(copied, layers, hook):
+    with run_copy(model_in_float32(model)) as copied, call_hooks(copied, layers, hook):
         outputs_of(copied, inputs)
 
 
@@ -92,6 +92,6 @@ def _tensor(values: Any) -> Tensor | None:
     return values if torch.is_tensor(values) else None
 
 
-def _copied(tensor: Tensor) -> NDArray[Any]:
+def _copy_tensor(tensor: Tensor) -> NDArray[Any]:
     """A copy, for what comes next may change a tensor in place, as ``ReLU(inplace=True)`` does."""
     return np.array(tensor.detach().cpu().float().numpy())

@@ -93,7 +93,7 @@ def groups(pairs: Iterable[Pair], most: int) -> Iterator[list[Pair]]:
 
 def _size(calls: Sequence[Call], place: int, norm: int | None) -> int:
     call = calls[place]
-    shapes = [call.taken, call.made]
+    shapes = [call.input, call.output]
     if norm is not None:  # whose input is this call's output
-        shapes += [calls[norm].taken, calls[norm].made]
+        shapes += [calls[norm].input, calls[norm].output]
     return _BYTES * sum(map(prod, shapes))

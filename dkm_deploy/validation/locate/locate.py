@@ -66,7 +66,7 @@ class Divergence:
 
 
 @dataclass(frozen=True)
-class _Compared:
+class _LayerErrors:
     """A layer with the relative errors of its input and of its output."""
 
     pair: Pair
@@ -113,10 +113,10 @@ def locate(
     block = rows(inputs, start, start + batch)
     calls = calls_of(model, block, layers)
     pairs = pair(probe.taps, calls, norms_of(model, layers))
-    compared: list[_Compared] = []
+    compared: list[_LayerErrors] = []
     left, overflow = len(pairs), None
     for group in groups(pairs, most):
-        found, overflow = _looked_at(probe, model, block, layers, group)
+        found, overflow = _compare_group(probe, model, block, layers, group)
         compared, left = compared + found, left - len(group)
         if not all(each.right(limit) for each in found):
             break
@@ -129,10 +129,10 @@ def locate(
     return replace(divergence, overflow=overflow if divergence.relative == np.inf else None)
 
 
-def told(found: Divergence) -> str:
+def describe_divergence(found: Divergence) -> str:
     """A divergence in words."""
     seen = f"{found.seen} of {found.layers} layers can be compared"
-    seen += f"; {_listed(found.unseen)} cannot" if found.unseen else ""
+    seen += f"; {_list_names(found.unseen)} cannot" if found.unseen else ""
     if found.at == "after":
         within = f"no layer is off by more than {found.limit:.2e}"
         return f"{within}: it is after {found.layer}, or in single elements ({seen})"
@@ -146,37 +146,39 @@ def told(found: Divergence) -> str:
     return f"first off in {found.layer}: {off}, its input is right ({seen})"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _list_names(names: Sequence[str]) -> str:
     more = [f"{len(names) - _NAMED} more"] if len(names) > _NAMED else []
     return ", ".join([*names[:_NAMED], *more])
 
 
-def _looked_at(
+def _compare_group(
     probe: Probe, model: nn.Module, block: Inputs, layers: Sequence[str], group: Sequence[Pair]
-) -> tuple[list[_Compared], str | None]:
+) -> tuple[list[_LayerErrors], str | None]:
     """Run the file and the model for one group: the errors, and what overflowed. No value stays."""
     dump = probe.at([each.tap for each in group])
     given = run_file(dump, block)
     wanted = {n for each in group for n in (each.call, each.folded) if n is not None}
-    return list(_compared(group, given, values_of(model, block, layers, wanted))), dump.lost()
+    return list(
+        _layer_errors(group, given, values_of(model, block, layers, wanted))
+    ), dump.overflow_text()
 
 
-def _compared(
+def _layer_errors(
     group: Sequence[Pair], given: Outputs, values: Mapping[int, Values]
-) -> Iterator[_Compared]:
+) -> Iterator[_LayerErrors]:
     """The errors of each pair whose values have the same shapes in both."""
     for each in group:
-        taken, made = given[each.tap.taken], given[each.tap.made]
-        expected = values[each.call].taken
-        wanted = [values[n].made for n in (each.call, each.folded) if n is not None]
+        taken, made = given[each.tap.input], given[each.tap.output]
+        expected = values[each.call].input
+        wanted = [values[n].output for n in (each.call, each.folded) if n is not None]
         like = [array for array in wanted if array.shape == made.shape]
         if like and taken.shape == expected.shape:
             after = min(_error(made, array) for array in like)
-            yield _Compared(each, _error(taken, expected), after)
+            yield _LayerErrors(each, _error(taken, expected), after)
 
 
 def _first(
-    compared: Sequence[_Compared], calls: Sequence[Call], limit: float, counts: tuple[int, int]
+    compared: Sequence[_LayerErrors], calls: Sequence[Call], limit: float, counts: tuple[int, int]
 ) -> Divergence:
     """Where the first is off, in the file's order; ``counts`` are layers seen, and all of them."""
     off = next((each for each in compared if not each.right(limit)), None)
@@ -185,14 +187,14 @@ def _first(
         return Divergence(last, "after", "", 0.0, limit, *counts, unseen=unseen)
     layer, tap = off.pair.layer, off.pair.tap
     if off.before <= limit:
-        return Divergence(layer, "output", tap.made, off.after, limit, *counts)
+        return Divergence(layer, "output", tap.output, off.after, limit, *counts)
     at: Literal["inputs", "input"] = "inputs" if layer == calls[0].layer else "input"
     unseen = _unseen(compared, calls, off.pair.call, limit)
-    return Divergence(layer, at, tap.taken, off.before, limit, *counts, unseen=unseen)
+    return Divergence(layer, at, tap.input, off.before, limit, *counts, unseen=unseen)
 
 
 def _unseen(
-    compared: Sequence[_Compared], calls: Sequence[Call], stop: int, limit: float
+    compared: Sequence[_LayerErrors], calls: Sequence[Call], stop: int, limit: float
 ) -> tuple[str, ...]:
     """Layers that were not compared, called before call ``stop`` and after the last right one."""
     right = [each.pair for each in compared if each.right(limit)]

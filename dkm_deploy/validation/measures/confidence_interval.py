@@ -60,7 +60,7 @@ def metric_loss(
     if len(labels) < _FEWEST:
         return Loss(value, None, None, f"no interval: fewer than {_FEWEST} inputs")
     try:
-        draws = _resampled(metric, original, actual, labels)
+        draws = _resample_losses(metric, original, actual, labels)
     except Exception as error:  # the user's own metric, on inputs that may lack a class
         return Loss(value, None, None, f"no interval: a resample gave {reason_of(error)}")
     if not np.isfinite(draws).all():
@@ -69,7 +69,7 @@ def metric_loss(
     return Loss(value, float(low), float(high), _BOOTSTRAP)
 
 
-def _resampled(
+def _resample_losses(
     metric: Metric, original: NDArray[Any], actual: NDArray[Any], labels: NDArray[Any]
 ) -> NDArray[np.float64]:
     """The loss on each resample of the inputs."""
@@ -95,8 +95,8 @@ def _newcombe(before: NDArray[np.bool_], after: NDArray[np.bool_]) -> tuple[floa
     low2, high2 = _wilson(both + won, n)
     p1, p2 = (both + lost) / n, (both + won) / n
     phi = _phi(both, lost, won, neither)
-    down = _joined(p1 - low1, high2 - p2, phi)
-    up = _joined(high1 - p1, p2 - low2, phi)
+    down = _join_intervals(p1 - low1, high2 - p2, phi)
+    up = _join_intervals(high1 - p1, p2 - low2, phi)
     return max(p1 - p2 - down, -1.0), min(p1 - p2 + up, 1.0)
 
 
@@ -118,5 +118,5 @@ def _phi(both: int, lost: int, won: int, neither: int) -> float:
     return float(above / margins**0.5)
 
 
-def _joined(first: float, second: float, phi: float) -> float:
+def _join_intervals(first: float, second: float, phi: float) -> float:
     return float(max(first**2 - 2 * phi * first * second + second**2, 0) ** 0.5)

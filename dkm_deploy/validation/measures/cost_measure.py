@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from dkm_deploy._support.paths import existing
+from dkm_deploy._support.paths import existing_path
 from dkm_deploy.conversion.convert import convert
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.inputs import Inputs
 from dkm_deploy.model.samples import rows
 from dkm_deploy.model.steps import Steps
-from dkm_deploy.runtimes import Costed, Session, runtime_for, timed_runtime
+from dkm_deploy.runtimes import Session, TimedRuntime, runtime_for, timed_runtime
 from dkm_deploy.runtimes.run_file import least_batch, named_arrays
 from dkm_deploy.validation.measures import cost_worker
 from dkm_deploy.validation.measures.cost import CostOptions, Costs, Figures, middle, ratios
@@ -76,7 +76,7 @@ class Meter:
             rounds=self.options.rounds,
         )
 
-    def _dense(self, path: Path, runtime: Costed, batch: int) -> tuple[Path | None, str]:
+    def _dense(self, path: Path, runtime: TimedRuntime, batch: int) -> tuple[Path | None, str]:
         """The dense file to measure beside ``path``, and what it is; or why there is none."""
         given = self.options.dense or self.original
         if isinstance(given, (str, PathLike)):
@@ -94,7 +94,7 @@ class Meter:
                 return None, f"the original cannot be converted: {error}"
         return made, f"the original, converted to {path.suffix}"
 
-    def _settings(self, path: Path, session: Session, runtime: Costed, batch: int) -> Path:
+    def _settings(self, path: Path, session: Session, runtime: TimedRuntime, batch: int) -> Path:
         """The order for one file, written for its processes."""
         arrays = named_arrays(session, rows(self.inputs, 0, batch))
         place = Path(tempfile.mkdtemp(dir=self.folder))
@@ -125,7 +125,7 @@ def meter(
         yield None
         return
     if options.dense is not None:
-        existing(options.dense)
+        existing_path(options.dense)
     with tempfile.TemporaryDirectory() as folder:
         yield Meter(options, inputs, original, Path(folder))
 

@@ -38,11 +38,11 @@ def measure(bare: str, path: str, inputs: str, names: list[str], threads: int, r
     before = _memory("VmRSS")
     if _CLEAR.exists():
         _CLEAR.write_text("5")  # the peak starts anew
-    run, load_s = _timed(lambda: load(path, threads))
-    _, first_s = _timed(lambda: run(arrays))
+    run, load_s = _time_call(lambda: load(path, threads))
+    _, first_s = _time_call(lambda: run(arrays))
     spent: list[float] = []
     while len(spent) < runs and (len(spent) < _LEAST_RUNS or sum(spent) < _SECONDS):
-        spent.append(_timed(lambda: run(arrays))[1])
+        spent.append(_time_call(lambda: run(arrays))[1])
     _trim()
     steady, peak = _memory("VmRSS"), _memory("VmHWM")
     return {
@@ -55,7 +55,7 @@ def measure(bare: str, path: str, inputs: str, names: list[str], threads: int, r
     }
 
 
-def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+def _time_call(work: Callable[[], Any]) -> tuple[Any, float]:
     start = time.perf_counter()
     found = work()
     return found, time.perf_counter() - start

@@ -22,13 +22,13 @@ _LEVEL = 6  # zlib's own default, which zip tools use too
 def tensor_bytes(model: nn.Module) -> int:
     """Bytes of a model's tensors as in a checkpoint of ``dkm.save``: palettes packed, no header."""
     dense = sum(t.nbytes for t in dense_tensors(model).values())
-    return _packed(palettes(model).values()) + dense
+    return _packed_bytes(palettes(model).values()) + dense
 
 
 def half_bytes(model: nn.Module) -> int:
     """The same with every floating-point tensor that is not in a palette as float16."""
     dense = sum(_half(t) for t in dense_tensors(model).values())
-    return _packed(palettes(model).values()) + dense
+    return _packed_bytes(palettes(model).values()) + dense
 
 
 def deflated_bytes(ledger: Ledger) -> int:
@@ -37,7 +37,7 @@ def deflated_bytes(ledger: Ledger) -> int:
     Each part is compressed by itself, as zip does; the archive's own headers are not counted.
     """
     return sum(
-        _deflated(part) for path in (ledger.path, *ledger.companions) for part in _parts(path)
+        _deflated_size(part) for path in (ledger.path, *ledger.companions) for part in _parts(path)
     )
 
 
@@ -64,7 +64,7 @@ def bits_per_weight(model: nn.Module) -> float | None:
     return 8 * sum(w.nbytes for w in weights) / sum(w.numel() for w in weights) if weights else None
 
 
-def _packed(found: Iterable[Palette]) -> int:
+def _packed_bytes(found: Iterable[Palette]) -> int:
     return sum(packed_size(p.indices.size, p.bits) + p.lut_bytes for p in found)
 
 
@@ -87,7 +87,7 @@ def _parts(path: Path) -> Iterator[Path]:
         yield path
 
 
-def _deflated(path: Path) -> int:
+def _deflated_size(path: Path) -> int:
     packer, size = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS), 0
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dkm_deploy.clustering.dkm.collapse import duplicates, forecast, separated
+from dkm_deploy.clustering.dkm.collapse import duplicates, forecast, separate_duplicates
 from dkm_deploy.clustering.dkm.soft_cluster import soft_cluster
 from dkm_deploy.clustering.kmeans.kmeans import kmeans
 
@@ -42,7 +42,7 @@ def test_near_is_a_thousandth_of_a_deviation(dim):
 def test_duplicates_are_sent_to_weights_and_the_rest_stays(dim):
     vectors = torch.randn(1, 500, dim, generator=torch.Generator().manual_seed(0))
     centroids = _centroids(-0.5, 0.5, 0.5, 0.5, dim=dim)
-    apart, moved = separated(centroids, vectors, torch.ones(1), torch.tensor(3))
+    apart, moved = separate_duplicates(centroids, vectors, torch.ones(1), torch.tensor(3))
     assert moved == 2
     assert duplicates(apart, torch.ones(1)).sum() == 0
     assert torch.equal(apart[0, :2], centroids[0, :2])

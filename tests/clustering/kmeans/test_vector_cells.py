@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dkm_deploy.clustering.kmeans.vector_cells import cells, merged
+from dkm_deploy.clustering.kmeans.vector_cells import cells, merge_equal
 
 
 def _normal(count: int, dim: int) -> torch.Tensor:
@@ -17,10 +17,12 @@ def _error(vectors: torch.Tensor, masses: torch.Tensor, centroids: torch.Tensor)
 
 def test_equal_vectors_become_one_with_their_masses():
     vectors = torch.tensor([[2.0, 1.0], [0.0, 1.0], [2.0, 1.0]]).double()
-    distinct, masses = merged(vectors, torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]).double())
+    distinct, masses = merge_equal(
+        vectors, torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]).double()
+    )
     assert distinct.tolist() == [[0.0, 1.0], [2.0, 1.0]]
     assert masses.tolist() == [[3.0, 4.0], [6.0, 8.0]]
-    assert merged(vectors, None)[1].tolist() == [[1.0], [2.0]]
+    assert merge_equal(vectors, None)[1].tolist() == [[1.0], [2.0]]
 
 
 @pytest.mark.parametrize("weighted", [False, True])

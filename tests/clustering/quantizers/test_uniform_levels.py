@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dkm_deploy.clustering.quantizers.uniform_levels import assigned, quantised, start, values
+from dkm_deploy.clustering.quantizers.uniform_levels import assign_levels, quantize, start, values
 
 
 def _vectors(count=400):
@@ -24,9 +24,9 @@ def test_levels_are_uniform_and_symmetric(clusters):
 def test_the_interval_decides_which_level_and_the_scale_its_value():
     vectors = torch.tensor([-9.0, -1.0, 0.4, 0.6, 3.0]).double().reshape(1, 5, 1)
     learned = _learned([-1.0, 2.0, 10.0])  # thresholds of 4 levels at -0.5, 0.5 and 1.5
-    assert assigned(vectors, learned, 4).tolist() == [[0, 0, 1, 2, 3]]
+    assert assign_levels(vectors, learned, 4).tolist() == [[0, 0, 1, 2, 3]]
     expected = torch.tensor([-10, -10, -10 / 3, 10 / 3, 10]).double()
-    torch.testing.assert_close(quantised(vectors, learned, 4, 0.0).flatten(), expected)
+    torch.testing.assert_close(quantize(vectors, learned, 4, 0.0).flatten(), expected)
 
 
 @pytest.mark.parametrize("clusters", [2, 4, 256])
@@ -34,9 +34,9 @@ def test_the_interval_decides_which_level_and_the_scale_its_value():
 def test_training_sees_the_values_of_the_assigned_levels(clusters, dtype):
     vectors = _vectors().to(dtype)
     learned = start(vectors, clusters)
-    levels = assigned(vectors, learned, clusters).unsqueeze(-1)
+    levels = assign_levels(vectors, learned, clusters).unsqueeze(-1)
     expected = values(learned, clusters).to(dtype).gather(1, levels)
-    assert torch.equal(quantised(vectors, learned, clusters, 1e-3), expected)
+    assert torch.equal(quantize(vectors, learned, clusters, 1e-3), expected)
 
 
 def test_it_starts_at_three_deviations_with_the_scale_of_least_error():
@@ -48,7 +48,7 @@ def test_it_starts_at_three_deviations_with_the_scale_of_least_error():
 
     def error(factor):
         scaled = learned * torch.tensor([1, 1, factor])
-        return (quantised(vectors, scaled, 4, 0.0) - vectors).square().sum()
+        return (quantize(vectors, scaled, 4, 0.0) - vectors).square().sum()
 
     assert error(1.0) < min(error(0.99), error(1.01))
 
@@ -58,7 +58,7 @@ def test_gradients_by_hand():
     vectors = torch.tensor([0.5, -3.0]).double().reshape(1, 2, 1).requires_grad_()
     learned = _learned([-1.0, 2.0, 10.0]).requires_grad_()
     (
-        quantised(vectors, learned, 4, 0.1) * torch.tensor([-1.0, 1.0]).reshape(1, 2, 1)
+        quantize(vectors, learned, 4, 0.1) * torch.tensor([-1.0, 1.0]).reshape(1, 2, 1)
     ).sum().backward()
     inner = -1 * 10 * 2 * (1 - 0.1 * (0.5 - 2 / 3))  # x = 0.5 lies at q = 2 / 3, rounded to even
     torch.testing.assert_close(vectors.grad.flatten(), torch.tensor([inner / 3, 0.0]).double())

@@ -37,7 +37,7 @@ def copy(artifact, tmp_path):
 
 
 def test_every_byte_is_accounted_for(artifact):
-    ledger = dkm.ledger(artifact)
+    ledger = dkm.size_breakdown(artifact)
     assert ledger.total_bytes == size_on_disk(artifact.path)
     kinds = ledger.by_kind()
     assert kinds["indices"] == (8 * 27 * 4) // 8 + 40  # stem: 3 bits as 4; head: 8
@@ -52,7 +52,7 @@ def test_every_byte_is_accounted_for(artifact):
 def test_a_file_that_core_ai_adds_is_counted(copy):
     (copy / "main-h17.odix").write_bytes(b"12345")
     before = size_on_disk(copy)
-    assert dkm.ledger(copy).total_bytes == before
+    assert dkm.size_breakdown(copy).total_bytes == before
 
 
 def test_reading_needs_none_of_apples_packages(artifact):
@@ -60,7 +60,7 @@ def test_reading_needs_none_of_apples_packages(artifact):
         "import sys, dkm_deploy as dkm\n"
         "for name in ('coreai', 'coreai_torch'): sys.modules[name] = None\n"
         f"print(sorted(dkm.read_palettes({str(artifact.path)!r})), "
-        f"dkm.ledger({str(artifact.path)!r}).total_bytes)"
+        f"dkm.size_breakdown({str(artifact.path)!r}).total_bytes)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.split("]")[0] == "['head.weight', 'stem.weight'"
@@ -76,7 +76,7 @@ def test_a_missing_file(copy, name):
 def test_a_file_in_place_of_a_folder(tmp_path):
     (tmp_path / "m.aimodel").write_bytes(b"")
     with pytest.raises(dkm.DkmError, match="not a folder; a Core AI asset is a folder"):
-        dkm.ledger(tmp_path / "m.aimodel")
+        dkm.size_breakdown(tmp_path / "m.aimodel")
 
 
 def test_a_changed_program_is_seen_by_its_digest(copy):
@@ -112,7 +112,7 @@ def test_a_forged_program_is_read_or_refused_in_one_line(artifact, copy):
         for _ in range(chance.integers(1, 5)):
             forged[chance.integers(len(forged))] = chance.integers(256)
         rehashed(copy, bytes(forged))
-        for read in (dkm.read_palettes, dkm.ledger):
+        for read in (dkm.read_palettes, dkm.size_breakdown):
             try:
                 read(copy)
             except dkm.DkmError as error:

@@ -49,7 +49,7 @@ class Likely(nn.Module):
 def run(model, path, **options):
     """Outputs of the package, those of PyTorch, and the notes."""
     artifact = dkm.convert(model.eval(), X, path, **options)
-    return dkm.Evaluator(path).run({"x": X.numpy()}), model(X), artifact.notes
+    return dkm.MLProgramEvaluator(path).run({"x": X.numpy()}), model(X), artifact.notes
 
 
 @pytest.mark.parametrize("precision", ["float32", "float16"])

@@ -126,7 +126,7 @@ def test_an_image_of_another_shape_says_so(tmp_path, frozen):
     path = dkm.convert(frozen, x, tmp_path / "m.mlpackage", images={"x": {"bias": -1.0}}).path
     session = runtime.load(path)
     for shape in ((1, 3, 4, 4), (1, 2, 8, 8), (3, 8)):
-        given = session.interface.given({"x": np.full(shape, -1.0, np.float32)})
+        given = session.interface.to_file_inputs({"x": np.full(shape, -1.0, np.float32)})
         with pytest.raises(dkm.DkmError, match=r"the file takes \(1, 3, 8, 8\)"):
             session.run(given)
 
@@ -150,11 +150,11 @@ def test_equal_scores_may_have_either_label():
     classifier = Interface({}, "label", "scores", ("a", "b", "c"))
     scores = np.float32([2, 1, 2])
     for label in ("a", "c"):
-        made = classifier.made({"label": np.array(label), "scores": scores})
+        made = classifier.to_model_outputs({"label": np.array(label), "scores": scores})
         np.testing.assert_array_equal(made["scores"], scores[None])
     for label in ("b", "d"):
         with pytest.raises(WrongLabelError, match=f"gives the label '{label}'"):
-            classifier.made({"label": np.array(label), "scores": scores})
+            classifier.to_model_outputs({"label": np.array(label), "scores": scores})
 
 
 def test_pixels_come_back_whatever_the_scale():
@@ -162,9 +162,9 @@ def test_pixels_come_back_whatever_the_scale():
         interface = _interface(scale, bias)
         pixels = np.arange(256, dtype=np.float32).reshape(1, 1, 16, 16)
         values = pixels * np.float32(scale) + np.float32(bias)
-        np.testing.assert_array_equal(interface.given({"x": values})["x"], pixels)
+        np.testing.assert_array_equal(interface.to_file_inputs({"x": values})["x"], pixels)
         with pytest.raises(NotTakenError, match="1 of 256 values are none, the first of them"):
-            interface.given({"x": values + np.float32(scale) * (pixels == 255)})
+            interface.to_file_inputs({"x": values + np.float32(scale) * (pixels == 255)})
 
 
 def _interface(scale, bias):

@@ -28,7 +28,7 @@ def _frozen(specs=SPECS):
     torch.manual_seed(0)
     model = Beside([nn.Linear(32, 16) for _ in specs]).eval()
     rules = [dkm.Rule(f"members.{i}.weight", s) for i, s in enumerate(specs)]
-    return dkm.round_luts(dkm.palettize(model, dkm.Recipe(rules=rules)))
+    return dkm.quantize_luts(dkm.palettize(model, dkm.Recipe(rules=rules)))
 
 
 def _run(path, x):
@@ -62,7 +62,7 @@ def test_every_kind_of_palette_is_the_frozen_one(tmp_path, precision, target):
 def test_layers_whose_rows_change_places(tmp_path):
     torch.manual_seed(0)
     model = Beside([First(nn.LSTM(8, 6)), First(nn.GRU(8, 6)), First(nn.RNN(8, 6))]).eval()
-    frozen = dkm.round_luts(dkm.palettize(model, dkm.Recipe.uniform(4, group_size=2)))
+    frozen = dkm.quantize_luts(dkm.palettize(model, dkm.Recipe.uniform(4, group_size=2)))
     x = torch.randn(3, 2, 8)
     plain = dkm.convert(frozen, x, tmp_path / "plain.mlpackage").path
     path = dkm.convert(frozen, x, tmp_path / "m.mlpackage", lut_dtype="int8").path
@@ -83,7 +83,7 @@ def test_a_lut_takes_half_the_bytes_and_the_ledger_knows(tmp_path):
 def test_what_is_not_on_a_grid_is_refused_with_the_remedy(tmp_path):
     frozen, x = dkm.palettize(nn.Linear(32, 16), dkm.Recipe.uniform(4)), torch.randn(1, 32)
     with pytest.raises(
-        dkm.DkmError, match=r"^weight: lut_dtype='int8' needs .* one float16 step; .*round_luts"
+        dkm.DkmError, match=r"^weight: lut_dtype='int8' needs .* one float16 step; .*quantize_luts"
     ):
         dkm.convert(frozen, x, tmp_path / "m.mlpackage", lut_dtype="int8")
     assert not list(tmp_path.iterdir())
@@ -93,7 +93,7 @@ def test_a_step_too_small_for_float16(tmp_path):
     model = nn.Linear(32, 16)
     with torch.no_grad():
         model.weight.mul_(1e-3)
-    frozen, x = dkm.round_luts(dkm.palettize(model, dkm.Recipe.uniform(4))), torch.randn(1, 32)
+    frozen, x = dkm.quantize_luts(dkm.palettize(model, dkm.Recipe.uniform(4))), torch.randn(1, 32)
     path, wanted = tmp_path / "m.mlpackage", {"lut_dtype": "int8"}
     with pytest.raises(dkm.DkmError, match=r"^weight: .* too small for float16; .*float32"):
         dkm.convert(frozen, x, path, **wanted)
@@ -121,7 +121,7 @@ def test_the_integers_times_the_step_are_the_lut(dtype):
     generator = np.random.default_rng(0)
     for scale in (0.011, 0.3, 7.7):
         lut = generator.normal(0, scale, (2, 1, 16, 1)).astype(np.float32)
-        model = dkm.round_luts(_with_lut(lut))
+        model = dkm.quantize_luts(_with_lut(lut))
         (palette,) = dkm.palettes(model).values()
         codes, step = as_int8(palette.lut, dtype)
         made = (codes.astype(np.float32) * np.float32(step)).astype(dtype)
@@ -139,7 +139,7 @@ def _with_lut(lut):
 
 def test_a_negative_zero_has_no_integer():
     lut = np.float32([[-0.0, 1.0]]).reshape(1, 1, 2, 1)
-    with pytest.raises(dkm.DkmError, match="round_luts"):
+    with pytest.raises(dkm.DkmError, match="quantize_luts"):
         as_int8(lut, "float32")
 
 

@@ -69,7 +69,7 @@ def _check(path, frozen, inputs, **limits):
     assert {name: difference(palettes[name], stored[name]) for name in stored} == dict.fromkeys(
         stored
     )
-    outputs = dkm.Evaluator(path).run({n: x.numpy() for n, x in inputs.items()})
+    outputs = dkm.MLProgramEvaluator(path).run({n: x.numpy() for n, x in inputs.items()})
     for name, expected in frozen(**inputs).items():
         torch.testing.assert_close(torch.tensor(outputs[name]), expected, **limits)
 
@@ -122,7 +122,7 @@ def test_with_8_bit_luts_whose_largest_entry_is_in_rows_that_nothing_reads(tmp_p
     model, x = Tables(GROUPED, [[*range(4)]]).eval(), torch.randn(1, 4, 8)
     for table in model.tables.values():
         table.weight.data[ROWS - 1] *= 10
-    frozen = dkm.round_luts(_frozen(model, GROUPED))
+    frozen = dkm.quantize_luts(_frozen(model, GROUPED))
     artifact, more = _more(model, frozen, x, tmp_path, lut_dtype="int8")
     assert not more
     _check(artifact.path, frozen, {"x": x}, **HALF)
@@ -262,7 +262,7 @@ def test_a_ledger_of_rows_that_are_not_there_is_refused(package):
     with pytest.raises(
         dkm.DkmError, match=rf"m\.mlpackage: {NAME}: it is not said where the shape"
     ):
-        dkm.ledger(path)
+        dkm.size_breakdown(path)
 
 
 @pytest.mark.parametrize(

@@ -221,10 +221,10 @@ def test_one_palette_of_two_names(part):
 
 
 def test_the_columns_of_a_parameter(tmp_path):
-    path = save(tmp_path, {"a": SHARED.transposed()}, WEIGHTS={"a": "t"}, TRANSPOSED={"a": True})
+    path = save(tmp_path, {"a": SHARED.transpose()}, WEIGHTS={"a": "t"}, TRANSPOSED={"a": True})
     assert read_palettes(path) == {"t": SHARED}
     put(path, TRANSPOSED={"a": False})
-    assert read_palettes(path) == {"t": SHARED.transposed()}
+    assert read_palettes(path) == {"t": SHARED.transpose()}
 
 
 BARE = Palette(INDICES, SHARED.lut)

@@ -10,7 +10,7 @@ import onnx_ir as ir
 import onnxruntime
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from converters.onnx.decoding.encoding import Encoding, merged
+from converters.onnx.decoding.encoding import Encoding, merge
 from dkm_deploy.runtimes.onnx_runtime.runtime import quiet_options
 
 LEVELS = (
@@ -68,7 +68,7 @@ def linear(opset=17, dtype=np.float32, **options) -> ModelProto:
 
 def messages(*encodings: Encoding) -> tuple[list[NodeProto], list[TensorProto]]:
     """The nodes and the initializers of all encodings, what they share once."""
-    whole = merged(encodings)
+    whole = merge(encodings)
     tensors = [ir.to_proto(value.const_value) for value in whole.tensors]
     return [ir.to_proto(node) for node in whole.nodes], tensors
 

@@ -18,7 +18,7 @@ from converters.ort.flatbuffer_writer import build
 from converters.ort.load import load
 from converters.ort.required_operators import required_operators
 from dkm_deploy.conversion.export import export
-from dkm_deploy.conversion.exported import Exported
+from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.post_training.palettize import palettize
 from dkm_deploy.recipe import PaletteSpec, Recipe, Rule
 
@@ -53,7 +53,7 @@ LAYOUTS = Recipe(
 )
 
 
-def every_layout() -> tuple[nn.Module, Exported]:
+def every_layout() -> tuple[nn.Module, ExportedModel]:
     """An ``EveryLayout``, frozen and exported."""
     torch.manual_seed(0)
     frozen = palettize(EveryLayout().eval(), LAYOUTS)

@@ -261,7 +261,7 @@ def test_graphs_that_double_at_every_level_are_refused(tmp_path):
 def test_what_is_no_such_file_is_refused(tmp_path, content):
     path = tmp_path / "m.ort"
     path.write_bytes(content)
-    for reader in (dkm.read_palettes, dkm.ledger, runtime.load):
+    for reader in (dkm.read_palettes, dkm.size_breakdown, runtime.load):
         with pytest.raises(DkmError, match=r"m\.ort: ") as caught:
             reader(path)
         assert "\n" not in str(caught.value)

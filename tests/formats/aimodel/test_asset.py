@@ -93,8 +93,8 @@ def test_the_first_package_that_is_missing_is_named_as_pip_has_it():
         "Core AI needs the package no-such-package, which is missing: "
         'pip install "dkm-deploy[coreai]"'
     )
-    assert packages.missing("json", "no_such_package", "nor_this") == expected
-    assert packages.missing("json", "pathlib") is None
+    assert packages.missing_package("json", "no_such_package", "nor_this") == expected
+    assert packages.missing_package("json", "pathlib") is None
     packages.require("json")
     with pytest.raises(DkmError) as caught:
         packages.require("json", "no_such_package")

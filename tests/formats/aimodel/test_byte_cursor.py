@@ -18,7 +18,7 @@ def test_a_number_of_any_size(value):
     data = number(value)
     found = cursor(data)
     assert found.number() == value
-    assert found.left == 0
+    assert found.remaining == 0
 
 
 @pytest.mark.parametrize("more", range(8))
@@ -36,7 +36,7 @@ def test_a_number_of_nine_bytes_starts_with_a_zero():
 
 def test_a_flag_is_the_lowest_bit():
     found = cursor(number(6) + number(7))
-    assert [found.flagged(), found.flagged()] == [(3, False), (3, True)]
+    assert [found.flagged_number(), found.flagged_number()] == [(3, False), (3, True)]
 
 
 def test_a_count_and_its_numbers():
@@ -56,7 +56,7 @@ def test_a_text_ends_at_the_first_zero():
 
 def test_an_empty_text():
     found = cursor(b"\0\1")
-    assert (found.text(), found.left) == ("", 1)
+    assert (found.text(), found.remaining) == ("", 1)
 
 
 @pytest.mark.parametrize(("place", "to", "skipped"), [(3, 8, 5), (8, 8, 0), (9, 4, 3), (5, 1, 0)])
@@ -68,14 +68,14 @@ def test_alignment_counts_from_the_start_of_the_file(place, to, skipped):
 def test_a_part_ends_where_it_is_told_to():
     found = cursor(b"abcdef", 1)
     part = found.part(3)
-    assert (bytes(part.take(3)), part.left, found.place) == (b"bcd", 0, 4)
+    assert (bytes(part.take(3)), part.remaining, found.place) == (b"bcd", 0, 4)
     assert bytes(found.take(2)) == b"ef"
 
 
 def test_reading_again_leaves_the_first_cursor_where_it_is():
     found = cursor(b"ab", 1)
     again = found.again()
-    assert (again.byte(), again.left, found.left) == (ord("b"), 0, 1)
+    assert (again.byte(), again.remaining, found.remaining) == (ord("b"), 0, 1)
 
 
 @pytest.mark.parametrize(

@@ -29,12 +29,12 @@ def test_floats(dtype):
     assert found.dtype == values.dtype
     np.testing.assert_array_equal(found, values)
     assert found.flags.writeable
-    assert (tensor.size, tensor.whole) == (6, True)
+    assert (tensor.size, tensor.is_whole) == (6, True)
 
 
 def test_one_float_that_stands_for_all():
     tensor = made("float", 16, (2, 3), np.float16(1.5).tobytes())
-    assert not tensor.whole
+    assert not tensor.is_whole
     np.testing.assert_array_equal(tensor.floats(), np.full((2, 3), 1.5, np.float16))
 
 
@@ -51,7 +51,7 @@ def test_indices(bits):
     tensor = made("unsigned", bits, (3, 5), pack(values, bits).tobytes())
     assert tensor.indices().dtype == np.uint8
     np.testing.assert_array_equal(tensor.indices(), values)
-    assert tensor.whole
+    assert tensor.is_whole
 
 
 @pytest.mark.parametrize("value", [-1, 0, 300])

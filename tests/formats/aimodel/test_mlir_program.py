@@ -83,7 +83,13 @@ def test_parts_that_are_not_kept_are_skipped_in_their_order():
         ("m.d", (), ()),
     ]
     owned = [o.properties for o in parse(file(content)).operations]
-    assert [o and bytes(o.again().take(o.left)) for o in owned] == [None, None, b"qr", None, None]
+    assert [o and bytes(o.again().take(o.remaining)) for o in owned] == [
+        None,
+        None,
+        b"qr",
+        None,
+        None,
+    ]
 
 
 def test_arguments_are_values_that_no_operation_makes():

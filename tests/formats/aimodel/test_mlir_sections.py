@@ -43,10 +43,10 @@ def test_tables_of_names_operations_attributes_and_types():
     found = read(strings(*NAMES), DIALECTS, *ENTRIES)
     assert found.strings == [*NAMES]
     assert found.operations == ["aicode.add", "aicode.mul", "other.add"]
-    held = [(e.dialect, e.custom, bytes(e.data.take(e.data.left))) for e in found.attributes]
+    held = [(e.dialect, e.custom, bytes(e.data.take(e.data.remaining))) for e in found.attributes]
     assert held == [("other", True, b"a1"), ("aicode", False, b"b22")]
     (kind,) = found.types
-    assert (kind.dialect, kind.custom, bytes(kind.data.take(kind.data.left))) == (
+    assert (kind.dialect, kind.custom, bytes(kind.data.take(kind.data.remaining))) == (
         *("other", True),
         b"c",
     )
@@ -56,7 +56,7 @@ def test_tables_of_names_operations_attributes_and_types():
 def test_properties_are_parts_of_their_section():
     owned = ml.section(ml.PROPERTIES, number(2), number(1) + b"p", number(3) + b"qrs")
     found = read(strings(*NAMES), DIALECTS, *ENTRIES, owned).properties
-    assert [bytes(part.take(part.left)) for part in found] == [b"p", b"qrs"]
+    assert [bytes(part.take(part.remaining)) for part in found] == [b"p", b"qrs"]
 
 
 def test_resources_of_dialects_come_after_those_of_others():
@@ -93,7 +93,13 @@ def test_a_section_may_be_aligned():
     data = b"x" + bytes([0x80 | 3]) + number(2) + number(8) + bytes(4) + b"ab"
     cursor = Cursor(memoryview(data), 1, len(data))
     kind, part = section(cursor)
-    assert (kind, part.place, bytes(part.take(2)), part.left, cursor.left) == (3, 8, b"ab", 0, 0)
+    assert (kind, part.place, bytes(part.take(2)), part.remaining, cursor.remaining) == (
+        3,
+        8,
+        b"ab",
+        0,
+        0,
+    )
 
 
 def test_names_behind_the_last_one_are_left_alone():

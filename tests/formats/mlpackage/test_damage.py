@@ -43,7 +43,7 @@ def program(x):
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     path = save(tmp_path_factory.mktemp("sound") / "m.mlpackage", program, (2, 16))
-    assert len(dkm.Evaluator(path).run(X)) == 3
+    assert len(dkm.MLProgramEvaluator(path).run(X)) == 3
     assert list(dkm.read_palettes(path)) == ["weight"]
     return path
 
@@ -57,9 +57,9 @@ def outcome(path):
     """The refusals that running and reading a package gives."""
     refusals = []
     acts = (
-        lambda: dkm.Evaluator(path, numerics="fp16").run(X),
+        lambda: dkm.MLProgramEvaluator(path, numerics="fp16").run(X),
         lambda: dkm.read_palettes(path),
-        lambda: dkm.ledger(path),
+        lambda: dkm.size_breakdown(path),
     )
     for act in acts:
         try:
@@ -168,7 +168,7 @@ def absurd_weight(model):
 def test_absurd_shapes_are_refused_before_anything_is_allocated(package, change, said):
     edit(package, change)
     with pytest.raises(dkm.DkmError, match=said):
-        dkm.Evaluator(package).run(X)
+        dkm.MLProgramEvaluator(package).run(X)
 
 
 def test_a_shape_that_is_not_the_declared_one_is_told(package):
@@ -177,7 +177,7 @@ def test_a_shape_that_is_not_the_declared_one_is_told(package):
 
     edit(package, change)
     with pytest.raises(dkm.DkmError, match=r"has shape \(1, 2, .*\); the program declares .*, 5\)"):
-        dkm.Evaluator(package).run(X)
+        dkm.MLProgramEvaluator(package).run(X)
 
 
 def truncated(package):
@@ -240,7 +240,7 @@ def test_bad_input_is_one_line_and_exit_code_2(package, capsys, damage, said):
     damage(package)
     before = snapshot(package.parent)
     with pytest.raises(dkm.DkmError, match=said):
-        dkm.Evaluator(package)
+        dkm.MLProgramEvaluator(package)
     assert main(["inspect", str(package)]) == 2
     printed = capsys.readouterr()
     assert printed.err.startswith("dkm-deploy: error: ")
@@ -252,7 +252,7 @@ def test_bad_input_is_one_line_and_exit_code_2(package, capsys, damage, said):
 def test_a_compiled_model_is_told_by_its_suffix(package, capsys):
     path = package.rename(package.with_suffix(".mlmodelc"))
     with pytest.raises(dkm.DkmError, match=r"compiled model .* give the .mlpackage"):
-        dkm.Evaluator(path)
+        dkm.MLProgramEvaluator(path)
     assert main(["inspect", str(path)]) == 2
     printed = capsys.readouterr().err
     assert printed.count("\n") == 1

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from dkm_deploy.post_training.palettize_file import Rewritten
+from dkm_deploy.post_training.palettize_file import PalettizedFile
 from dkm_deploy.report.terminal.palettized_file import show_rewritten
 from dkm_deploy.report.terminal.table import print_table, safe, status, table, word
 
@@ -54,7 +54,7 @@ def test_a_long_name_folds_to_twelve_and_no_further() -> None:
 
 @pytest.mark.parametrize("name", ["fc.bias", "encoder.layers.11.attention.output.projection.bias"])
 def test_reasons_fold_beside_names_of_any_length_and_lose_nothing(name: str) -> None:
-    result = Rewritten(Path("a.onnx"), {}, {name: REASON}, (), 2, 1, {})
+    result = PalettizedFile(Path("a.onnx"), {}, {name: REASON}, (), 2, 1, {})
     target = StringIO()
     show_rewritten(result, Console(file=target, width=40, force_terminal=True, color_system=None))
     _, head, _, *lines, _, _ = target.getvalue().splitlines()

@@ -176,5 +176,5 @@ def test_values_around_every_kind_of_layer(tmp_path):
         taken, made = seen[tap.weight.removesuffix(".weight")]
         if tap.weight == "embed.weight":  # a lookup takes each id as a vector of one
             taken = taken[..., None]
-        np.testing.assert_allclose(values[tap.taken], taken.detach(), rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(values[tap.made], made.detach(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(values[tap.input], taken.detach(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(values[tap.output], made.detach(), rtol=1e-4, atol=1e-5)

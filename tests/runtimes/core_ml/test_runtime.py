@@ -12,7 +12,7 @@ from dkm_deploy._support.silence import quiet
 from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes.core_ml import runtime
 from dkm_deploy.runtimes.core_ml.runtime import COMPUTE_UNITS, CoreMLRuntime
-from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
 from dkm_deploy.runtimes.mlprogram.interface import Interface
 from tests.formats.mlpackage.packages import ct, mb, save, types
 
@@ -26,7 +26,7 @@ class StandIn:
 
     def __init__(self, path, compute_units, function_name=None):
         self.path, self.units, self.function = path, compute_units, function_name
-        self._model = Evaluator(path, function=function_name)
+        self._model = MLProgramEvaluator(path, function=function_name)
         with open(f"{path}/Manifest.json", "a") as manifest:  # noqa: PTH123
             manifest.write("\n")
         self.made.append(self)

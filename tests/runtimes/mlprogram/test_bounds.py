@@ -8,7 +8,7 @@ import torch
 from torch.nn import functional as f
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
 from tests.formats.mlpackage.packages import ct, mb, n, rand, save, types
 
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
@@ -25,7 +25,7 @@ def made(body, *arrays, target="iOS18"):
     names = tuple(inspect.signature(body).parameters)
     specs = [mb.TensorSpec(a.shape, types.numpy_type_to_builtin_type(a.dtype)) for a in arrays]
     save(made.path, body, *specs, target=target)
-    (first, *_) = Evaluator(made.path).run(dict(zip(names, arrays, strict=True))).values()
+    (first, *_) = MLProgramEvaluator(made.path).run(dict(zip(names, arrays, strict=True))).values()
     return first
 
 
@@ -86,7 +86,7 @@ UPDATES = np.arange(6, 12, dtype=np.float32).reshape(2, 3)
 def test_every_operation_with_indices_checks_them(name):
     build, right, expected = INDEXED[name]
     assert made(build, X, right, UPDATES).tolist() == expected
-    session = Evaluator(made.path)
+    session = MLProgramEvaluator(made.path)
     for wrong in (3, -1):
         indices = right.copy()
         indices.flat[-1] = wrong
@@ -101,7 +101,7 @@ def test_one_hot_of_a_class_that_there_is_not():
     assert made(body, INT([2, 0])).tolist() == [[-1, -1, 2], [2, -1, -1]]
     for wrong in (3, -1):
         with pytest.raises(DkmError, match=f"index {wrong} lies outside 0 to 2"):
-            Evaluator(made.path).run({"x": INT([0, wrong])})
+            MLProgramEvaluator(made.path).run({"x": INT([0, wrong])})
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,7 @@ def test_a_crop_for_an_image_that_there_is_not():
     np.testing.assert_allclose(found, x[::-1, 0, 0, 0], rtol=1e-5, atol=1e-6)
     for wrong in (2, -1):
         with pytest.raises(DkmError, match=f"a box is for image {wrong}; there are 2"):
-            Evaluator(made.path).run({"x": x, "y": INT([0, wrong])})
+            MLProgramEvaluator(made.path).run({"x": x, "y": INT([0, wrong])})
 
 
 def test_a_crop_is_scaled_whatever_its_coordinates():
@@ -269,7 +269,7 @@ def test_an_update_of_another_shape_is_refused():
 
     assert made(body, X, INT([2, 3])).tolist() == X.tolist()
     with pytest.raises(DkmError, match=r"update has shape \(3, 2\); the slice \(2, 3\)"):
-        Evaluator(made.path).run({"x": X, "y": INT([3, 2])})
+        MLProgramEvaluator(made.path).run({"x": X, "y": INT([3, 2])})
 
 
 @pytest.mark.parametrize("shape", [[2], [1, 2]])
@@ -278,7 +278,7 @@ def test_a_shape_of_any_rank(shape):
     symbol = ct.converters.mil.mil.get_new_symbol()
     spec = mb.TensorSpec((symbol,), types.int32)
     save(made.path, lambda x: (mb.fill(shape=x, value=2.5), mb.shape(x=x)), spec)
-    first, _ = Evaluator(made.path).run({"x": INT(shape)}).values()
+    first, _ = MLProgramEvaluator(made.path).run({"x": INT(shape)}).values()
     np.testing.assert_array_equal(first, np.full(shape, 2.5))
 
 

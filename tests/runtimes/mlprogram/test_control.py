@@ -9,7 +9,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.mlpackage.ml_program import functions
 from dkm_deploy.formats.mlpackage.package import open_package
 from dkm_deploy.runtimes.mlprogram import runtime
-from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
 from tests.formats.mlpackage.packages import ct, mb, n, rand, save
 
 
@@ -43,7 +43,7 @@ def test_cond(branch, sign):
 
 
 def test_overflow_inside_a_branch_is_reported(branch):
-    session = Evaluator(branch, numerics="fp16")
+    session = MLProgramEvaluator(branch, numerics="fp16")
     session.run({"x": np.full(4, 40000, np.float32)})
     assert [(o.type, o.count, o.largest) for o in session.overflows] == [
         ("reduce_sum", 1, 160000.0),
@@ -203,6 +203,6 @@ def test_a_function_is_chosen_by_name(two):
     x = {"x": np.float32([3, 4])}
     assert runtime.load(two).functions == ("main", "twice")
     np.testing.assert_array_equal(runtime.load(two).run(x)["y"], [4, 5])
-    np.testing.assert_array_equal(Evaluator(two, function="twice").run(x)["y"], [6, 8])
+    np.testing.assert_array_equal(MLProgramEvaluator(two, function="twice").run(x)["y"], [6, 8])
     with pytest.raises(DkmError, match="there is no function 'half'; there are main, twice"):
-        Evaluator(two, function="half")
+        MLProgramEvaluator(two, function="half")

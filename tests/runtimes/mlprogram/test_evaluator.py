@@ -12,7 +12,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.mlpackage.ml_program import functions
 from dkm_deploy.formats.mlpackage.package import open_package
 from dkm_deploy.runtimes.mlprogram import runtime
-from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
 from dkm_deploy.runtimes.mlprogram.kernels import KERNELS
 from tests.formats.mlpackage.packages import ct, mb, n, rand, save, types
 
@@ -94,7 +94,7 @@ def test_fp16_differs_from_fp32_as_much_as_fp16_does(tmp_path):
     assert actual.dtype == np.float16
     error = np.abs(actual - expected).max() / np.abs(expected).max()
     assert 1e-5 < error < 5e-3
-    exact = Evaluator(path, numerics="fp32").run({"input": n(x)})["y"]
+    exact = MLProgramEvaluator(path, numerics="fp32").run({"input": n(x)})["y"]
     assert exact.dtype == np.float32
     assert np.abs(exact - expected).max() < np.abs(actual - expected).max()
 
@@ -153,7 +153,7 @@ def test_every_fp16_value_is_rounded_and_overflows(half):
 
 
 def test_fp32_throughout_neither_rounds_nor_overflows(half):
-    values = Evaluator(half, numerics="fp32").run({"x": X}, keep=["y", "z"])
+    values = MLProgramEvaluator(half, numerics="fp32").run({"x": X}, keep=["y", "z"])
     for name, expected in in_steps(X, rounded=False).items():
         assert values[name].dtype == np.float32
         np.testing.assert_allclose(values[name], expected, rtol=1e-6)

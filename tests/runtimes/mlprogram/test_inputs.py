@@ -14,7 +14,7 @@ from dkm_deploy.formats.mlpackage.ml_program import Block, Function, TensorType
 from dkm_deploy.formats.mlpackage.package import Package
 from dkm_deploy.formats.mlpackage.proto import model_class
 from dkm_deploy.runtimes.batch_sizes import largest_batch, smallest_batch
-from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
 from dkm_deploy.runtimes.mlprogram.inputs import batches, described_inputs, taken_inputs
 from tests.formats.mlpackage.packages import ct, mb, save, types
 
@@ -235,7 +235,7 @@ def test_a_default_of_a_converted_package_is_used(tmp_path):
         ct.convert(program, inputs=given, outputs=[ct.TensorType("z")], **options).save(
             str(tmp_path / "m.mlpackage")
         )
-    session = Evaluator(tmp_path / "m.mlpackage")
+    session = MLProgramEvaluator(tmp_path / "m.mlpackage")
     np.testing.assert_array_equal(session.run({"x": np.ones(2)})["z"], [4, 4])
     np.testing.assert_array_equal(session.run({"x": np.ones(2), "y": np.ones(2)})["z"], [2, 2])
 
@@ -243,7 +243,7 @@ def test_a_default_of_a_converted_package_is_used(tmp_path):
 def test_integers_are_not_cut(tmp_path):
     path = save(tmp_path / "m.mlpackage", lambda x: mb.add(x=x, y=1), (2,), dtype=types.int32)
     with pytest.raises(DkmError, match="input 'x' has the value"):
-        Evaluator(path).run({"x": np.int64([0, 2**32 + 1])})
+        MLProgramEvaluator(path).run({"x": np.int64([0, 2**32 + 1])})
 
 
 @pytest.mark.parametrize(

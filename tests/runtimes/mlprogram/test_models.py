@@ -12,7 +12,7 @@ from dkm_deploy._support.silence import quiet
 from dkm_deploy.formats.mlpackage.ml_program import functions
 from dkm_deploy.formats.mlpackage.package import open_package
 from dkm_deploy.runtimes.mlprogram import runtime
-from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
 from tests.formats.mlpackage.packages import ct, n, rand
 
 transformers = pytest.importorskip("transformers")
@@ -153,7 +153,7 @@ def test_as_exact_as_float32(tmp_path, name):
     session = runtime.load(tmp_path / "m.mlpackage")
     (given,) = session.input_shapes
     assert relative(session.run({given: n(x)})["y"], expected) < 1e-5
-    half = Evaluator(tmp_path / "m.mlpackage", numerics="fp16")
+    half = MLProgramEvaluator(tmp_path / "m.mlpackage", numerics="fp16")
     assert 1e-5 < relative(half.run({given: n(x)})["y"], expected) < 2e-2
     assert half.overflows == () or name in MASKED
 

@@ -33,7 +33,7 @@ def scores(tmp_path_factory):
 
 @pytest.mark.parametrize("numerics", ["fp32", "declared"])
 def test_an_fp32_program_is_computed_in_fp32(scores, numerics):
-    session = dkm.Evaluator(scores, numerics=numerics)
+    session = dkm.MLProgramEvaluator(scores, numerics=numerics)
     outputs = session.run({"x": X}, keep=["y"])
     np.testing.assert_allclose(outputs["y"], X @ W.T, rtol=1e-6)
     np.testing.assert_allclose(outputs["out"], X @ W.T / 1000, rtol=1e-6)
@@ -43,7 +43,7 @@ def test_an_fp32_program_is_computed_in_fp32(scores, numerics):
 
 def test_fp16_rounds_inputs_weights_and_every_result(scores):
     x = np.float32([[0.1, 0.3]])
-    outputs = dkm.Evaluator(scores, numerics="fp16").run({"x": x}, keep=["x", "y", "z"])
+    outputs = dkm.MLProgramEvaluator(scores, numerics="fp16").run({"x": x}, keep=["x", "y", "z"])
     np.testing.assert_array_equal(outputs["x"], half(x))
     y = half(half(x) @ half(W).T)
     np.testing.assert_array_equal(outputs["y"], y)
@@ -52,7 +52,7 @@ def test_fp16_rounds_inputs_weights_and_every_result(scores):
 
 
 def test_the_first_overflow_is_told_and_what_follows_from_it_is_not(scores):
-    session = dkm.Evaluator(scores, numerics="fp16")
+    session = dkm.MLProgramEvaluator(scores, numerics="fp16")
     assert session.overflows == ()
     outputs = session.run({"x": X})
     assert np.isinf(outputs["out"][0, 0])
@@ -72,7 +72,7 @@ def test_the_first_overflow_is_told_and_what_follows_from_it_is_not(scores):
 def test_an_input_and_a_weight_may_overflow_too(tmp_path):
     big = np.full((3, 4), 1e5, np.float32)
     path = save(tmp_path / "m.mlpackage", lambda x: mb.add(x=x, y=big, name="y"), (4,))
-    session = dkm.Evaluator(path, numerics="fp16")
+    session = dkm.MLProgramEvaluator(path, numerics="fp16")
     session.run({"x": np.float32([0, 7e4, -8e4, 0])})
     assert [(o.type, o.count, o.largest) for o in session.overflows] == [
         ("const", 12, 1e5),
@@ -83,14 +83,14 @@ def test_an_input_and_a_weight_may_overflow_too(tmp_path):
 def test_infinity_that_was_there_is_no_overflow(tmp_path):
     mask = np.float32([0, -np.inf])
     path = save(tmp_path / "m.mlpackage", lambda x: mb.add(x=x, y=mask, name="y"), (2,))
-    session = dkm.Evaluator(path, numerics="fp16")
+    session = dkm.MLProgramEvaluator(path, numerics="fp16")
     assert session.run({"x": np.ones(2, np.float32)})["y"][1] == -np.inf
     assert session.overflows == ()
 
 
 def test_nan_does_not_hide_an_overflow(tmp_path):
     path = save(tmp_path / "m.mlpackage", lambda x: mb.mul(x=x, y=2.0, name="y"), (3,))
-    session = dkm.Evaluator(path, numerics="fp16")
+    session = dkm.MLProgramEvaluator(path, numerics="fp16")
     session.run({"x": np.float32([np.nan, 4e4, 1])})
     assert [(o.output, o.count) for o in session.overflows] == [("y", 1)]
 
@@ -98,7 +98,7 @@ def test_nan_does_not_hide_an_overflow(tmp_path):
 def test_the_edge_of_fp16(tmp_path):
     """65504 is the largest; what lies nearer to 65536 than to it becomes infinite."""
     path = save(tmp_path / "m.mlpackage", lambda x: mb.add(x=x, y=0.0, name="y"), (2,))
-    session = dkm.Evaluator(path, numerics="fp16")
+    session = dkm.MLProgramEvaluator(path, numerics="fp16")
     outputs = session.run({"x": np.float32([65519.9, 65520])})
     np.testing.assert_array_equal(outputs["y"], [65504, np.inf])
     assert [(o.count, o.largest) for o in session.overflows] == [(1, 65520.0)]
@@ -122,7 +122,7 @@ def test_the_layer_is_the_parameter_of_a_converted_model(tmp_path):
     frozen = dkm.palettize(model, dkm.Recipe.uniform(bits=4))
     x = torch.full((1, 16), 3.0)
     dkm.convert(frozen, (x,), tmp_path / "m.mlpackage", minimum_deployment_target="iOS18")
-    session = dkm.Evaluator(tmp_path / "m.mlpackage")
+    session = dkm.MLProgramEvaluator(tmp_path / "m.mlpackage")
     session.run({"x": n(x)})
     assert session.overflows
     assert session.overflows[0].layer == "first.weight"
@@ -136,7 +136,7 @@ def test_a_layer_without_a_name_of_ours_goes_by_that_of_its_weight(tmp_path):
         ct.convert(program, minimum_deployment_target=ct.target.iOS18, skip_model_load=True).save(
             str(tmp_path / "m.mlpackage")
         )
-    session = dkm.Evaluator(tmp_path / "m.mlpackage")
+    session = dkm.MLProgramEvaluator(tmp_path / "m.mlpackage")
     session.run({"x": np.full((1, 16), 6e4, np.float32)})
     assert "first_weight" in session.overflows[0].layer
     assert session.overflows[0].type == "linear"
@@ -146,10 +146,12 @@ def test_an_epsilon_is_kept_from_zero(tmp_path):
     path = save(tmp_path / "m.mlpackage", lambda x: mb.log(x=x, epsilon=1e-12, name="y"), (2,))
     x = {"x": np.float32([0, 1])}
     np.testing.assert_array_equal(
-        dkm.Evaluator(path, numerics="fp16").run(x)["y"], half(np.log([2.0**-24, 1]))
+        dkm.MLProgramEvaluator(path, numerics="fp16").run(x)["y"], half(np.log([2.0**-24, 1]))
     )
     np.testing.assert_allclose(
-        dkm.Evaluator(path, numerics="fp32").run(x)["y"], np.log([1e-12, 1 + 1e-12]), atol=1e-6
+        dkm.MLProgramEvaluator(path, numerics="fp32").run(x)["y"],
+        np.log([1e-12, 1 + 1e-12]),
+        atol=1e-6,
     )
 
 
@@ -157,12 +159,12 @@ def test_unknown_numerics(scores):
     with pytest.raises(
         DkmError, match="numerics is 'bf16'; it must be one of fp32, declared, fp16"
     ):
-        dkm.Evaluator(scores, numerics="bf16")
+        dkm.MLProgramEvaluator(scores, numerics="bf16")
 
 
 def test_integers_are_left_alone(tmp_path):
     path = save(tmp_path / "m.mlpackage", lambda x: mb.mul(x=x, y=1000), (2,), dtype=types.int32)
-    session = dkm.Evaluator(path, numerics="fp16")
+    session = dkm.MLProgramEvaluator(path, numerics="fp16")
     outputs = session.run({"x": np.int32([100000, 3])})
     np.testing.assert_array_equal(outputs.popitem()[1], [100000000, 3000])
     assert session.overflows == ()

@@ -124,11 +124,11 @@ COMPILED = (
         ("coremldata.bin", "", f": {COMPILED}"),
         (
             *("Manifest.json", "{}"),
-            "/Manifest.json: not a valid manifest: KeyError('itemInfoEntries')",
+            "/Manifest.json: not a valid manifest: rootModelIdentifier is missing; it must be text",
         ),
         (
             *("Manifest.json", json.dumps(MANIFEST).replace('"\\u00e9.mlmodel"', "7")),
-            "/Manifest.json: the path of the model is 7, not a string",
+            "/Manifest.json: not a valid manifest: itemInfoEntries['a'].path is 7; it must be text",
         ),
         ("Data/é.mlmodel", "\x7f", "/Data/é.mlmodel: not a Core ML model: Error parsing message"),
         (
@@ -176,16 +176,16 @@ def test_links_that_stay_in_the_package(package, tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "is not JSON: Expecting property name enclosed in double quotes: line 1 column 2"),
-        ("[]", "is not an object of strings"),
-        ('{"a": 1}', "is not an object of strings"),
+        ("{", ": not JSON: Expecting property name enclosed in double quotes: line 1 column 2"),
+        ("[]", " is []; it must be a mapping"),
+        ('{"a": 1}', "['a'] is 1; it must be text"),
     ],
 )
 def test_names_of_weights_that_cannot_be_read(package, text, message):
     opened = open_package(package)
     opened.model.description.metadata.userDefined["dkm_deploy.weights"] = text
     found = refusal(lambda: opened.weight_names)
-    assert found.startswith(f"{package}: metadata 'dkm_deploy.weights' {message}")
+    assert found.startswith(f"{package}: metadata 'dkm_deploy.weights'{message}")
 
 
 @pytest.mark.parametrize("spec", [None, SimpleNamespace(submodule_search_locations=[])])

@@ -6,7 +6,7 @@ import pytest
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.mlpackage.package import open_package
 from dkm_deploy.formats.mlpackage.proto import model_class
-from dkm_deploy.runtimes.mlprogram.evaluator import Evaluator
+from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
 from dkm_deploy.runtimes.mlprogram.kernels import KERNELS
 from dkm_deploy.runtimes.mlprogram.schema import check_constant, check_types, schema
 from tests.formats.mlpackage.packages import mb, save, types
@@ -95,7 +95,7 @@ def test_a_package_is_held_to_the_opset_that_it_names(tmp_path):
 
     path = changed(save(tmp_path / "m.mlpackage", body, (3,)), older)
     with pytest.raises(DkmError, match=r"gather \('g'\) failed: input validate_indices is unknown"):
-        Evaluator(path)
+        MLProgramEvaluator(path)
 
 
 def test_a_package_with_a_wrong_type_is_refused(tmp_path):
@@ -109,9 +109,9 @@ def test_a_package_with_a_wrong_type_is_refused(tmp_path):
                 operation.outputs[0].type.tensorType.dataType = INT32
 
     path = save(tmp_path / "m.mlpackage", body, (2,), dtype=types.int32)
-    np.testing.assert_allclose(Evaluator(path).run({"x": np.int32([4, 9])})["s"], [2, 3])
+    np.testing.assert_allclose(MLProgramEvaluator(path).run({"x": np.int32([4, 9])})["s"], [2, 3])
     with pytest.raises(DkmError, match=r"sqrt \('s'\) failed: input x is int32; it takes fp16"):
-        Evaluator(changed(path, whole))
+        MLProgramEvaluator(changed(path, whole))
 
 
 def test_weights_of_whole_numbers(tmp_path):
@@ -119,5 +119,5 @@ def test_weights_of_whole_numbers(tmp_path):
     weight = np.int32([[1, -2], [3, 4]])
     path = save(tmp_path / "m.mlpackage", lambda x: mb.linear(x=x, weight=weight, name="y"), (2,))
     np.testing.assert_array_equal(
-        Evaluator(path).run({"x": np.float32([0.5, 2])})["y"], [-3.5, 9.5]
+        MLProgramEvaluator(path).run({"x": np.float32([0.5, 2])})["y"], [-3.5, 9.5]
     )

@@ -41,7 +41,7 @@ class TestLearning:
             optimizer.zero_grad()
             functional.cross_entropy(byhand(inputs), labels).backward()
             optimizer.step()
-            dkm.advance(byhand)
+            dkm.step(byhand)
         assert_same(model.state_dict(), byhand.state_dict())
 
     def test_the_model_trains_again_after_a_callback_has_evaluated_it(self):

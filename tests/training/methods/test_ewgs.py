@@ -63,7 +63,7 @@ def test_the_loss_falls():
         loss = model(images()).square().mean()
         loss.backward()
         optimizer.step()
-        dkm.advance(model)
+        dkm.step(model)
         losses.append(loss.item())
     assert losses[-1] < losses[0]
 
@@ -92,10 +92,10 @@ def test_the_delta_is_the_curvature_over_three_deviations_of_the_gradient():
     scale = 2 * learned[0, 2].item()  # of a weight by its level
     gradient = scale * size * dkm.freeze(model).weight
     expected = scale**2 * size.mean() / (3 * gradient.std(correction=0))
-    found = dkm.ewgs_delta(model, loss)
+    found = dkm.update_ewgs_scaling(model, loss)
     assert found == {"weight": pytest.approx(expected.item(), rel=1e-4)}
     assert model.parametrizations.weight[0].scaling.item() == pytest.approx(found["weight"])
-    assert dkm.ewgs_delta(model, _curved(model, -1.0)[0]) == {"weight": 0.0}
+    assert dkm.update_ewgs_scaling(model, _curved(model, -1.0)[0]) == {"weight": 0.0}
 
 
 def test_the_delta_scales_gradients_and_is_in_the_checkpoint():
@@ -116,7 +116,7 @@ def test_the_delta_scales_gradients_and_is_in_the_checkpoint():
 def test_measuring_a_delta_leaves_the_rest_of_the_model_alone():
     model = dkm.prepare(small_net(), TRAINABLE, method="ewgs").train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    found = dkm.ewgs_delta(model, lambda: model(images()).logsumexp(1).mean())
+    found = dkm.update_ewgs_scaling(model, lambda: model(images()).logsumexp(1).mean())
     assert model.training
     assert set(found) == set(dkm.status(model))
     for name, value in model.state_dict().items():
@@ -140,7 +140,7 @@ class TestBadInput:
         with torch.no_grad():
             learned[0, 1] = torch.nan
         with pytest.raises(dkm.DkmError, match=r"weight: the weights hold NaN .* after step 1"):
-            dkm.advance(model)
+            dkm.step(model)
 
     def test_scaling(self):
         with pytest.raises(dkm.DkmError, match="scaling is -1"):
@@ -149,14 +149,14 @@ class TestBadInput:
     def test_a_delta_of_another_method(self):
         model, _ = _layer(dkm.PaletteSpec(2), method="ste")
         with pytest.raises(dkm.DkmError, match=r"weight: its method is HardSTE.* has no delta"):
-            dkm.ewgs_delta(model, lambda: model.weight.square().sum())
+            dkm.update_ewgs_scaling(model, lambda: model.weight.square().sum())
 
     def test_a_delta_of_a_loss_without_curvature_to_differentiate(self):
         model, _ = _layer(dkm.PaletteSpec(2))
         with pytest.raises(dkm.DkmError, match="cannot be differentiated twice"):
-            dkm.ewgs_delta(model, lambda: model.weight.detach().sum())
+            dkm.update_ewgs_scaling(model, lambda: model.weight.detach().sum())
 
     def test_a_delta_of_a_loss_that_is_infinite(self):
         model, _ = _layer(dkm.PaletteSpec(2))
         with pytest.raises(dkm.DkmError, match="weight: the loss's derivatives .* not finite"):
-            dkm.ewgs_delta(model, lambda: model.weight.square().sum() * torch.inf)
+            dkm.update_ewgs_scaling(model, lambda: model.weight.square().sum() * torch.inf)

@@ -46,7 +46,7 @@ def _gradient(seed=0):
 
 def _step(model, weight, gradient):
     weight.grad = gradient.clone()
-    dkm.advance(model)
+    dkm.step(model)
 
 
 class TestSnap:
@@ -105,9 +105,9 @@ class TestSnap:
     def test_comes_once_an_interval_however_steps_are_counted(self):
         model, weight = _prepared(dkm.GWK(every=10))
         weight.grad = _gradient()
-        dkm.advance(model, 9)
+        dkm.step(model, 9)
         assert torch.equal(weight.detach(), VECTORS)
-        dkm.advance(model, 15)
+        dkm.step(model, 15)
         assert len(weight.unique(dim=0)) == 2
 
 
@@ -132,7 +132,7 @@ class TestBetweenSnaps:
     def test_round_luts_gives_the_centroids_8_bits(self):
         model, weight = _prepared(dkm.GWK(every=1))
         _step(model, weight, _gradient())
-        rounded = dkm.round_luts(dkm.freeze(model))
+        rounded = dkm.quantize_luts(dkm.freeze(model))
         torch.testing.assert_close(rounded.weight, model.train().weight, rtol=0, atol=5e-3)
 
 
@@ -191,7 +191,7 @@ class TestBadInput:
         model, weight = _prepared(dkm.GWK())
         weight.grad = clear(weight)
         with pytest.raises(dkm.DkmError, match=r"weight: GWK.* needs gradients.*before zero_grad"):
-            dkm.advance(model)
+            dkm.step(model)
 
     @pytest.mark.parametrize(
         ("options", "message"),

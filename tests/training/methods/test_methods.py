@@ -21,7 +21,7 @@ def _train(model, steps=10):
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        dkm.advance(model)
+        dkm.step(model)
         losses.append(loss.item())
     return losses
 
@@ -122,7 +122,7 @@ class TestTemperature:
         model = dkm.prepare(_normal(), recipe, method=dkm.DKM(temperature=3.0)).train()
         for _ in range(450):
             model(torch.zeros(1, 64))
-            dkm.advance(model)
+            dkm.step(model)
         (status,) = dkm.status(model).values()
         assert status.temperature == pytest.approx(3e-3)
         assert status.repaired > 0  # the hot start merged centroids, and they were sent off again
@@ -134,7 +134,7 @@ class TestTemperature:
         (first,) = dkm.status(model).values()
         assert first.soft_hard_gap > 0.03
         for _ in range(450):
-            dkm.advance(model)
+            dkm.step(model)
         (last,) = dkm.status(model).values()
         assert last.soft_hard_gap == pytest.approx(0.01, rel=0.1)
         assert last.temperature < first.temperature
@@ -150,7 +150,7 @@ class TestTemperature:
         now = float(soft.gap(model.parametrizations.weight.original.detach()))
         soft.schedule = dkm.Schedule(steps=10, gap=gap if factor else gap * now)
         before = float(soft.tau(torch.ones(1)))
-        dkm.advance(model, 10)
+        dkm.step(model, 10)
         expected = factor or gap
         assert float(soft.tau(torch.ones(1))) / before == pytest.approx(expected, rel=1e-5)
 
@@ -192,5 +192,5 @@ class TestBadInput:
             model.stem.parametrizations.weight.original[0, 0, 0, 0] = torch.nan
         model(images())
         with pytest.raises(dkm.DkmError, match=r"stem\.weight: .*NaN or infinity after step 4"):
-            dkm.advance(model)
+            dkm.step(model)
         assert torch.equal(model.stem.parametrizations.weight[0].centroids, kept)

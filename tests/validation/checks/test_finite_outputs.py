@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import dkm_deploy as dkm
-from dkm_deploy.validation.checks.finite_outputs import check_finite, uncompared
+from dkm_deploy.validation.checks.finite_outputs import check_finite, uncompared_text
 
 NAN = torch.tensor([[1.0, torch.nan]])
 GOOD = torch.ones(1, 2)
@@ -38,7 +38,7 @@ def test_one_finite_value_is_enough_and_of_nothing_there_is_none():
 
 
 def test_values_that_are_not_compared_are_counted():
-    assert uncompared({"y": np.ones(2)}) == ""
+    assert uncompared_text({"y": np.ones(2)}) == ""
     outputs = {"y": np.array([np.nan, 1, np.inf]), "z": np.full(1997, np.nan)}
     told = "; NaN or infinite in PyTorch too, and so not compared: 1,999 of 2,000"
-    assert uncompared(outputs) == told
+    assert uncompared_text(outputs) == told

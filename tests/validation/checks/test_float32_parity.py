@@ -15,9 +15,9 @@ from torch import nn
 
 import dkm_deploy as dkm
 from dkm_deploy.model.metric import accuracy
-from dkm_deploy.parity.figures import Figure, Judged
+from dkm_deploy.parity.figures import Figure, OutputJudgement
 from dkm_deploy.parity.reduced_precision import Arithmetic
-from dkm_deploy.parity.trial_run import DiffersError, tried
+from dkm_deploy.parity.trial_run import DiffersError, trial_run
 from dkm_deploy.validation.check import Check
 from dkm_deploy.validation.checks import float32_parity
 from dkm_deploy.validation.checks.float32_parity import with_float32
@@ -112,7 +112,7 @@ def test_a_file_that_cannot_be_run_in_float32_keeps_its_verdict(frozen, inputs, 
 
 def test_convert_tries_in_float32_what_float16_hides(frozen, inputs, wrong):
     with pytest.raises(DiffersError, match="float32 with float16 weights noise"):
-        tried(wrong.path, frozen, inputs, half_weights=True)
+        trial_run(wrong.path, frozen, inputs, half_weights=True)
 
 
 class TestByArraysAlone:
@@ -137,7 +137,7 @@ class TestByArraysAlone:
             def judge_of(*given, draws):
                 self.asked.append((*given, draws))
                 figures = (Figure("gain", next(left), 1.0, 1.0), Figure("mean error", 0, 1.0, 1.0))
-                return lambda outputs: {"y": Judged(figures, 0.1, "noise")}
+                return lambda outputs: {"y": OutputJudgement(figures, 0.1, "noise")}
 
             monkeypatch.setattr(float32_parity, "float32_runtime", {Path("m.x"): runtime}.get)
             monkeypatch.setattr(float32_parity, "judge_of", judge_of)

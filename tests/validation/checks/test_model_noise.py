@@ -10,7 +10,7 @@ from torch import nn
 import dkm_deploy as dkm
 from dkm_deploy.model.metric import accuracy
 from dkm_deploy.model.run import run_model
-from dkm_deploy.parity.mean_difference import Pooled
+from dkm_deploy.parity.mean_difference import GainAndOffset
 from dkm_deploy.parity.reduced_precision import Arithmetic
 from dkm_deploy.parity.rounding_noise import DRAWS, Noise, OutputNoise
 from dkm_deploy.validation.checks import model_noise
@@ -23,7 +23,7 @@ LEVEL = np.full((4, 3), 0.5, np.float32)
 
 
 def _noise(arithmetic):
-    return Noise(arithmetic, np.arange(4), {"output": OutputNoise(LEVEL, Pooled({}, {}))})
+    return Noise(arithmetic, np.arange(4), {"output": OutputNoise(LEVEL, GainAndOffset({}, {}))})
 
 
 def _task(model=None, **noise):

@@ -14,7 +14,7 @@ from dkm_deploy.validation.check import Check
 from dkm_deploy.validation.checks.output_checks import answer_checks, palettes_check, size_checks
 from dkm_deploy.validation.measures.confidence_interval import Loss
 from dkm_deploy.validation.measures.top1_agreement import Answers
-from dkm_deploy.validation.task import Answered
+from dkm_deploy.validation.task import FirstOutput
 
 
 def _palette(value=1.0):
@@ -86,7 +86,7 @@ class TestPalettes:
 
 def _told(value, agreement=None, low=None, high=None):
     loss = Loss(value, low, high, "method")
-    return Answered(90 - value, loss, Answers(agreement=agreement))
+    return FirstOutput(90 - value, loss, Answers(agreement=agreement))
 
 
 class TestAnswers:
@@ -137,7 +137,7 @@ class TestAnswers:
 
     @pytest.mark.parametrize("metric", [float("nan"), float("inf"), float("-inf")])
     def test_a_metric_that_is_no_number_fails(self, metric):
-        told = Answered(metric, Loss(-1.0, None, None, "method"), Answers())
+        told = FirstOutput(metric, Loss(-1.0, None, None, "method"), Answers())
         (found,) = answer_checks(told, dkm.Limits(max_metric_loss=1), "")
         assert found.status == "failed"
 
@@ -145,19 +145,19 @@ class TestAnswers:
         ("told", "check"),
         [
             (
-                Answered(None, None, Answers(), "it cannot be computed"),
+                FirstOutput(None, None, Answers(), "it cannot be computed"),
                 Check("metric", "failed", "it cannot be computed"),
             ),
             (
-                Answered(None, None, Answers()),
+                FirstOutput(None, None, Answers()),
                 Check("metric", "skipped", "it needs an original, labels and the file's outputs"),
             ),
             (
-                Answered(90.0, None, Answers()),
+                FirstOutput(90.0, None, Answers()),
                 Check("metric", "skipped", "it needs an original, labels and the file's outputs"),
             ),
             (
-                Answered(0.0, Loss(0.0, None, None, ""), Answers()),
+                FirstOutput(0.0, Loss(0.0, None, None, ""), Answers()),
                 Check(
                     *("metric", "skipped"),
                     "0, and 0 of the original: it tells nothing; are these the right labels?",
@@ -171,7 +171,7 @@ class TestAnswers:
         assert answer_checks(told, dkm.Limits(), "") == []
 
     def test_a_metric_of_zero_is_one_where_the_original_had_another(self):
-        told = Answered(0.0, Loss(2.0, None, None, ""), Answers())
+        told = FirstOutput(0.0, Loss(2.0, None, None, ""), Answers())
         (found,) = answer_checks(told, dkm.Limits(max_metric_loss=1), "")
         assert found.status == "failed"
 
@@ -181,7 +181,7 @@ class TestAnswers:
         assert found == [Check("metric", "skipped", "it guesses", blocks)]
 
     def test_agreement_tells_of_inputs_that_nobody_answers(self):
-        told = Answered(None, None, Answers(agreement=0.75, unanswered=2))
+        told = FirstOutput(None, None, Answers(agreement=0.75, unanswered=2))
         (found,) = answer_checks(told, dkm.Limits(min_agreement=0.5), "")
         assert found.reason == (
             "75.00 % of top-1 answers as the original, limit 50 %; inputs that the original "
@@ -197,7 +197,7 @@ class TestAnswers:
         ],
     )
     def test_without_answers_there_is_no_agreement(self, reason, told, blocks):
-        answers = Answered(None, None, Answers(reason=reason))
+        answers = FirstOutput(None, None, Answers(reason=reason))
         found = answer_checks(answers, dkm.Limits(min_agreement=0.5), "")
         assert found == [Check("agreement", "skipped", told, blocks)]
 

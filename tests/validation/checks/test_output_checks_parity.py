@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 import dkm_deploy as dkm
-from dkm_deploy.parity.figures import Figure, Judged
+from dkm_deploy.parity.figures import Figure, OutputJudgement
 from dkm_deploy.parity.output_errors import Errors
 from dkm_deploy.validation.check import Check
 from dkm_deploy.validation.checks.output_checks import parity_check
@@ -19,14 +19,14 @@ ERRORS = Errors(0.5, 0.25, 0.375, 0.125, 0.75, 18.5, 20.5, 0.875, 0, 10)
 def _judged(ratio, *others, infinite=0):
     """An output under limits of its own; the ratios are those of its figures."""
     figures = tuple(
-        Figure(what, found=ratio * 0.02, noise=0.01, factor=2.0)
+        Figure(what, value=ratio * 0.02, noise=0.01, factor=2.0)
         for what, ratio in zip(
             ("error of sample 3", "error of element 7", "gain", "mean error"),
             (ratio, *others),
             strict=False,
         )
     )
-    return Judged(figures, 0.1, "the model's own {}", infinite)
+    return OutputJudgement(figures, 0.1, "the model's own {}", infinite)
 
 
 def _check(found, limits=None, own=None, reason="", ran=True):

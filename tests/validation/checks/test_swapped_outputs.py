@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from dkm_deploy.validation.checks.swapped_outputs import swapped
+from dkm_deploy.validation.checks.swapped_outputs import find_swapped_outputs
 
 LEFT, RIGHT = np.array([1.0, 2.0]), np.array([-3.0, 4.0])
 REFERENCE = {"left": LEFT, "right": RIGHT}
@@ -12,7 +12,9 @@ WANTED = {"left": 0.1, "right": 0.01}
 
 
 def _told(left, right, reference=REFERENCE):
-    return swapped({"left": np.array(left), "right": np.array(right)}, reference, WANTED)
+    return find_swapped_outputs(
+        {"left": np.array(left), "right": np.array(right)}, reference, WANTED
+    )
 
 
 def test_values_of_another_output_are_told():
@@ -25,7 +27,7 @@ def test_values_of_another_output_are_told():
 def test_right_values_are_not_swapped():
     assert _told(LEFT, RIGHT) is None
     assert _told(LEFT, LEFT) is None  # of an output that is right where it is
-    assert swapped({"left": RIGHT}, REFERENCE, WANTED) is None
+    assert find_swapped_outputs({"left": RIGHT}, REFERENCE, WANTED) is None
     assert _told(LEFT, LEFT, {"left": LEFT, "right": LEFT}) is None
 
 
@@ -34,7 +36,7 @@ def test_each_output_has_its_own_limit():
     assert "'left' has" not in _told(RIGHT * 1.09, LEFT * 1.09)
     assert _told(RIGHT * 1.02, LEFT * 1.2) is None
     exact = {"left": 0.0, "right": 0.0}
-    assert swapped({"left": RIGHT, "right": LEFT}, REFERENCE, exact) is not None
+    assert find_swapped_outputs({"left": RIGHT, "right": LEFT}, REFERENCE, exact) is not None
 
 
 def test_what_cannot_be_compared_is_not_swapped():

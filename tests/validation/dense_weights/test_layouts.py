@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dkm_deploy.validation.dense_weights.layouts import folded, layouts
+from dkm_deploy.validation.dense_weights.layouts import folded_tensors, layouts
 from dkm_deploy.validation.dense_weights.reference import DenseReference
 
 
@@ -51,7 +51,7 @@ def _folded(size, tensors=(), norm=NORM, name="n"):
     start = f"{name}." if name else ""
     held = {start + key: np.array(value, np.float32) for key, value in norm.items()}
     held |= {key: np.array(value, np.float32) for key, value in dict(tensors).items()}
-    found = list(folded(DenseReference(held, {name: 1.0}), size))
+    found = list(folded_tensors(DenseReference(held, {name: 1.0}), size))
     assert all(form.values.shape == form.operands.shape for form in found)
     return [(form.sources, form.values.tolist(), form.operands.tolist()) for form in found]
 
@@ -112,7 +112,7 @@ def test_the_bias_before_it_is_shifted_and_scaled():
 )
 def test_a_weight_times_a_factor_for_all_or_for_each_output(factor, products):
     tensors = {"c.weight": np.ones((3, 2), np.float32), "s": np.array(factor, np.float32)}
-    found = list(folded(DenseReference(tensors, {}), 6))
+    found = list(folded_tensors(DenseReference(tensors, {}), 6))
     assert [form.values.tolist() for form in found] == products
     assert {form.sources for form in found} <= {("c.weight", "s")}
     assert all(form.operands.tolist() == np.abs(form.values).tolist() for form in found)
@@ -120,12 +120,12 @@ def test_a_weight_times_a_factor_for_all_or_for_each_output(factor, products):
 
 def test_a_matrix_is_no_factor():
     tensors = {"c.weight": np.ones((4, 3)), "s": np.ones((2, 2))}
-    assert list(folded(DenseReference(tensors, {}), 12)) == []
+    assert list(folded_tensors(DenseReference(tensors, {}), 12)) == []
 
 
 def test_every_normalization_is_tried():
     norms = {f"{n}.running_var": np.full(2, v) for n, v in (("a", 3.0), ("b", 15.0))}
-    found = list(folded(DenseReference(norms | {"c": np.ones(2)}, {"a": 1.0, "b": 1.0}), 2))
+    found = list(folded_tensors(DenseReference(norms | {"c": np.ones(2)}, {"a": 1.0, "b": 1.0}), 2))
     assert {form.sources for form in found} >= {
         *(("a.running_var",), ("b.running_var",)),
         *(("c", "a.running_var"), ("c", "b.running_var")),

@@ -8,14 +8,14 @@ import pytest
 
 from dkm_deploy.validation.dense_weights import values as dense_values
 from dkm_deploy.validation.dense_weights.values import (
+    are_equal,
     are_rows,
+    error_of,
     is_computed,
     is_like,
     is_multiple,
     nearest_rows,
-    off,
-    rounded,
-    same,
+    round_to,
 )
 
 TURNS = np.resize([1.0, -1.0], 64)
@@ -25,7 +25,7 @@ RANDOM = np.random.default_rng(0).normal(size=200)
 @pytest.mark.parametrize("value", [1e6, 1e-30, np.uint32(0x7FA00000).view(np.float32)])
 def test_rounding_into_the_type_of_a_file_is_silent(value):
     with np.errstate(all="raise"):
-        found = rounded(np.array([value]), np.dtype(np.float16))
+        found = round_to(np.array([value]), np.dtype(np.float16))
     assert found.dtype == np.float16
 
 
@@ -35,26 +35,26 @@ class TestSame:
     def test_one_other_value_anywhere_is_noticed(self, monkeypatch, block, operands):
         monkeypatch.setattr(dense_values, "_BLOCK", block)
         wanted = RANDOM.astype(np.float32)
-        assert same(wanted, wanted, operands)
+        assert are_equal(wanted, wanted, operands)
         for place in range(wanted.size):
             stored = wanted.copy()
             stored[place] += 1
-            assert not same(stored, wanted, operands)
+            assert not are_equal(stored, wanted, operands)
 
     def test_sizes_must_be_the_same_and_shapes_not(self):
-        assert same(np.ones(6), np.ones((2, 3)))
-        assert same(np.ones(1), np.array(1.0))
-        assert same(np.ones(1), np.array(1.5), np.array(1e9))
-        assert not same(np.ones(1), np.array(1.5), np.array(1.0))
-        assert not same(np.ones(6), np.ones(5))
-        assert same(RANDOM, RANDOM.reshape(10, 20))
-        assert not same(RANDOM, RANDOM.reshape(20, 10).T)
+        assert are_equal(np.ones(6), np.ones((2, 3)))
+        assert are_equal(np.ones(1), np.array(1.0))
+        assert are_equal(np.ones(1), np.array(1.5), np.array(1e9))
+        assert not are_equal(np.ones(1), np.array(1.5), np.array(1.0))
+        assert not are_equal(np.ones(6), np.ones(5))
+        assert are_equal(RANDOM, RANDOM.reshape(10, 20))
+        assert not are_equal(RANDOM, RANDOM.reshape(20, 10).T)
 
     def test_nan_is_equal_to_nan_alone(self):
         nan = np.array([np.nan, 1])
-        assert same(nan, nan)
-        assert not same(nan, np.ones(2))
-        assert not same(np.ones(2), nan)
+        assert are_equal(nan, nan)
+        assert not are_equal(nan, np.ones(2))
+        assert not are_equal(np.ones(2), nan)
 
     @pytest.mark.parametrize(
         ("stored", "wanted", "equal"),
@@ -73,11 +73,11 @@ class TestSame:
         ],
     )
     def test_values_in_float16(self, stored, wanted, equal):
-        assert same(np.array([stored], np.float16), np.array([wanted])) is equal
+        assert are_equal(np.array([stored], np.float16), np.array([wanted])) is equal
 
     def test_only_float16_is_flushed_to_zero(self):
-        assert not same(np.zeros(1, np.float32), np.array([2.0**-24]))
-        assert not same(np.array([65504], np.float32), np.array([1e6]))
+        assert not are_equal(np.zeros(1, np.float32), np.array([2.0**-24]))
+        assert not are_equal(np.array([65504], np.float32), np.array([1e6]))
 
     @pytest.mark.parametrize(
         ("dtype", "error", "equal"),
@@ -94,23 +94,23 @@ class TestSame:
         stored = np.array([error, 0]).astype(dtype)
         for sign in (1, -1):
             values = (sign * stored.astype(np.float64)).astype(dtype)
-            assert same(values, np.zeros(2), np.ones(2)) is equal
+            assert are_equal(values, np.zeros(2), np.ones(2)) is equal
         twice = (2 * stored.astype(np.float64)).astype(dtype)
-        assert same(twice, np.zeros(2), np.full(2, 2.0)) is equal
+        assert are_equal(twice, np.zeros(2), np.full(2, 2.0)) is equal
 
 
 class TestOff:
     def test_it_is_relative_to_the_length_of_what_was_wanted(self):
         stored, wanted = np.array([3, 4.5, 0, 0], np.float16), np.array([[3.0, 4], [0, 0]])
-        assert off(stored, wanted) == (0.1, 0.5)
-        assert off(-stored, -wanted) == (0.1, 0.5)
+        assert error_of(stored, wanted) == (0.1, 0.5)
+        assert error_of(-stored, -wanted) == (0.1, 0.5)
 
     def test_zeros_and_what_is_no_number_are_infinitely_far(self):
         with np.errstate(all="raise"):
-            assert off(np.full(2, 0.5), np.zeros(2)) == (np.inf, 0.5)
-            assert off(np.array([np.nan, 1]), np.ones(2)) == (np.inf, np.inf)
-            assert off(np.array([np.inf, 1]), np.array([np.inf, 1])) == (np.inf, np.inf)
-        assert off(np.zeros(0), np.zeros(0)) == (np.inf, 0.0)
+            assert error_of(np.full(2, 0.5), np.zeros(2)) == (np.inf, 0.5)
+            assert error_of(np.array([np.nan, 1]), np.ones(2)) == (np.inf, np.inf)
+            assert error_of(np.array([np.inf, 1]), np.array([np.inf, 1])) == (np.inf, np.inf)
+        assert error_of(np.zeros(0), np.zeros(0)) == (np.inf, 0.0)
 
 
 class TestLike:

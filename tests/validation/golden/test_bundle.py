@@ -69,7 +69,7 @@ def _sign(folder):
 
 
 def test_a_replay_finds_what_a_validation_finds(golden, files):
-    found = dkm.replay(files, golden)
+    found = dkm.validate_golden(files, golden)
     expected = dkm.validate(
         files,
         reference=dkm.palettize(small_net(), MIXED),
@@ -140,7 +140,7 @@ def test_the_bundle_comes_back_as_it_went_in(golden):
 
 def test_limits_are_replaced_one_by_one(golden, files):
     stricter = dkm.Limits(max_bytes=10, outputs={"output": dkm.OutputLimits(max_abs_error=9)})
-    report = dkm.replay(files[:1], golden, limits=stricter)
+    report = dkm.validate_golden(files[:1], golden, limits=stricter)
     assert report.limits == dkm.Limits(
         min_agreement=0.1,
         max_bytes=10,
@@ -152,15 +152,17 @@ def test_limits_are_replaced_one_by_one(golden, files):
 def test_labels_of_another_metric_wait_for_it(files, tmp_path):
     limits = dkm.Limits(max_metric_loss=1)
     golden = write(tmp_path / "g", metric="mean", limits=limits, labels=np.zeros(COUNT))
-    checks = {c.name: c.status for c in dkm.replay(files[:1], golden).files[0].checks}
+    checks = {c.name: c.status for c in dkm.validate_golden(files[:1], golden).files[0].checks}
     assert checks["metric"] == "skipped"
-    report = dkm.replay(files[:1], golden, metric=lambda output, labels: float(output.mean()))
+    report = dkm.validate_golden(
+        files[:1], golden, metric=lambda output, labels: float(output.mean())
+    )
     assert {c.name: c.status for c in report.files[0].checks}["metric"] == "passed"
 
 
 def test_without_an_original_there_are_no_answers(files, tmp_path):
     golden = write(tmp_path / "g", original=None, labels=None, limits=None)
-    model = dkm.replay(files[:1], golden).files[0]
+    model = dkm.validate_golden(files[:1], golden).files[0]
     assert (model.agreement, model.metric, model.size_ratio) == (None, None, None)
     assert {c.status for c in model.checks} == {"passed"}
 
@@ -176,7 +178,7 @@ def test_another_preprocessing_shows(files, golden, tmp_path):
     mixed = shutil.copytree(golden, tmp_path / "mixed")
     save_file(tensors, mixed / "tensors.safetensors")
     _sign(mixed)
-    report = dkm.replay(files, mixed)
+    report = dkm.validate_golden(files, mixed)
     assert all(": parity: " in line or ": agreement: " in line for line in report.failed)
     assert len(report.failed) >= 2
 
@@ -190,9 +192,9 @@ class TestBadInput:
                 changed[place] ^= 1
                 path.write_bytes(changed)
                 with pytest.raises(dkm.DkmError, match="copy/"):
-                    dkm.replay(files, copy)
+                    dkm.validate_golden(files, copy)
             path.write_bytes(before)
-        assert dkm.replay(files[:1], copy)
+        assert dkm.validate_golden(files[:1], copy)
 
     @pytest.mark.parametrize(
         "name", ["bundle.json", "tensors.safetensors", "SHA256SUMS", "raw/inputs.0.bin"]
@@ -277,7 +279,7 @@ class TestBadInput:
             if name != "SHA256SUMS":
                 _sign(copy)
             try:
-                dkm.replay(files[:1], copy)
+                dkm.validate_golden(files[:1], copy)
             except dkm.DkmError:
                 told += 1
         assert told > 10

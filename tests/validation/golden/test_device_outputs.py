@@ -62,7 +62,7 @@ def give(folder, bundle, scores, **changes):
 
 
 def test_right_outputs_pass(frozen, golden, scores, tmp_path):
-    report = dkm.judge([give(tmp_path / "phone", golden, scores)], golden)
+    report = dkm.validate_device_outputs([give(tmp_path / "phone", golden, scores)], golden)
     model = report.files[0]
     assert report
     assert (model.name, model.runtime, model.size_bytes) == ("phone", "Core ML, iPhone", None)
@@ -83,7 +83,7 @@ def test_several_runs_are_judged_one_by_one(golden, scores, tmp_path):
         give(tmp_path / "half", golden, scores.astype(np.float16)),
         give(tmp_path / "ane", golden, scores + 1),
     ]
-    report = dkm.judge(folders, golden)
+    report = dkm.validate_device_outputs(folders, golden)
     assert not report
     statuses = {model.name: model.checks[0].status for model in report.files}
     assert statuses == {"cpu": "passed", "half": "passed", "ane": "failed"}
@@ -95,7 +95,7 @@ def test_a_damaged_folder_fails_and_the_others_are_judged(golden, scores, tmp_pa
     damaged = give(tmp_path / "damaged", golden, scores)
     (damaged / "raw/outputs.0.bin").write_bytes(b"half")
     other = give(tmp_path / "other", golden, scores, golden="0" * 64)
-    report = dkm.judge([damaged, right, other], golden)
+    report = dkm.validate_device_outputs([damaged, right, other], golden)
     assert not report
     statuses = {model.name: [check.status for check in model.checks] for model in report.files}
     assert statuses == {
@@ -108,7 +108,7 @@ def test_a_damaged_folder_fails_and_the_others_are_judged(golden, scores, tmp_pa
         ["other", "parity"],
     ]
     with pytest.raises(FileNotFoundError, match="none: no such file or folder"):
-        dkm.judge([right, tmp_path / "none"], golden)
+        dkm.validate_device_outputs([right, tmp_path / "none"], golden)
 
 
 @pytest.mark.parametrize(
@@ -120,13 +120,13 @@ def test_a_damaged_folder_fails_and_the_others_are_judged(golden, scores, tmp_pa
     ],
 )
 def test_wrong_outputs_fail(golden, scores, tmp_path, change, reason):
-    report = dkm.judge([give(tmp_path / "phone", golden, change(scores))], golden)
+    report = dkm.validate_device_outputs([give(tmp_path / "phone", golden, change(scores))], golden)
     (line,) = [line for line in report.failed if ": parity: " in line]
     assert re.search(reason, line)
 
 
 def test_a_report_of_outputs_has_every_view(golden, scores, tmp_path):
-    report = dkm.judge([give(tmp_path / "phone", golden, scores)], golden)
+    report = dkm.validate_device_outputs([give(tmp_path / "phone", golden, scores)], golden)
     report.to_json(tmp_path / "r.json")
     report.to_html(tmp_path / "r.html")
     report.to_junit(tmp_path / "r.xml")
@@ -139,7 +139,7 @@ def test_a_metric_of_ones_own_is_used(golden, scores, tmp_path):
         return float(output.mean())
 
     folder = give(tmp_path / "phone", golden, scores)
-    report = dkm.judge(folder, golden, metric=mean_score)
+    report = dkm.validate_device_outputs(folder, golden, metric=mean_score)
     assert report.metric_name == "mean_score"
     assert report.files[0].metric == pytest.approx(scores.mean())
 
@@ -163,7 +163,7 @@ class TestBadInput:
     def test_a_manifest_that_is_wrong(self, golden, scores, tmp_path, changes, message):
         give(tmp_path / "phone", golden, scores, **changes)
         with pytest.raises(dkm.DkmError, match=message) as caught:
-            dkm.judge([tmp_path / "phone"], golden)
+            dkm.validate_device_outputs([tmp_path / "phone"], golden)
         assert "outputs.json: " in str(caught.value)
 
     @pytest.mark.parametrize(
@@ -190,25 +190,25 @@ class TestBadInput:
         manifest["outputs"][0] |= changes
         (folder / "outputs.json").write_text(json.dumps(manifest))
         with pytest.raises(dkm.DkmError, match=message):
-            dkm.judge([folder], golden)
+            dkm.validate_device_outputs([folder], golden)
 
     def test_a_link_out_of_the_folder(self, golden, scores, tmp_path):
         folder = give(tmp_path / "phone", golden, scores)
         (folder / "raw").rename(tmp_path / "elsewhere")
         (folder / "raw").symlink_to(tmp_path / "elsewhere")
         with pytest.raises(dkm.DkmError, match="no file 'raw/outputs.0.bin' in the folder"):
-            dkm.judge([folder], golden)
+            dkm.validate_device_outputs([folder], golden)
 
     @pytest.mark.parametrize("text", ["", "[" * 100_000, "3"])
     def test_a_manifest_that_is_no_json(self, golden, scores, tmp_path, text):
         folder = give(tmp_path / "phone", golden, scores)
         (folder / "outputs.json").write_text(text)
         with pytest.raises(dkm.DkmError, match=r"outputs\.json: "):
-            dkm.judge([folder], golden)
+            dkm.validate_device_outputs([folder], golden)
 
     def test_a_folder_without_a_manifest(self, golden, tmp_path):
         with pytest.raises(FileNotFoundError, match="a folder of device outputs has one"):
-            dkm.judge([tmp_path], golden)
+            dkm.validate_device_outputs([tmp_path], golden)
 
 
 class TestOneTensor:

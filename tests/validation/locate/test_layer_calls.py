@@ -27,12 +27,12 @@ def test_each_call_has_its_shapes_and_only_wanted_values_are_kept():
     ]
     values = values_of(model, x, ["0", "1"], {2})
     assert list(values) == [2]
-    np.testing.assert_array_equal(values[2].made, model(x).detach())
+    np.testing.assert_array_equal(values[2].output, model(x).detach())
 
 
 def test_a_value_is_kept_as_it_was_before_it_is_changed_in_place():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True)).eval()
-    assert values_of(model, torch.randn(8, 4), ["0"], {0})[0].made.min() < 0
+    assert values_of(model, torch.randn(8, 4), ["0"], {0})[0].output.min() < 0
 
 
 class Part(nn.Module):
@@ -65,7 +65,7 @@ def test_a_layer_is_seen_by_the_first_tensor_that_it_takes_and_makes():
 def test_values_are_float32():
     model = nn.Sequential(nn.Linear(4, 4)).double().eval()
     found = values_of(model, torch.ones(2, 4).double(), ["0"], {0})[0]
-    assert found.taken.dtype == found.made.dtype == np.float32
+    assert found.input.dtype == found.output.dtype == np.float32
 
 
 def test_a_layer_is_told_by_its_weights_and_not_by_its_bias():

@@ -259,7 +259,7 @@ def _noted(monkeypatch, name):
 
 def _arrays(values):
     for each in values.values():
-        yield from (each.taken, each.made) if isinstance(each, Values) else (each,)
+        yield from (each.input, each.output) if isinstance(each, Values) else (each,)
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".mlpackage", ".aimodel"])
@@ -287,8 +287,8 @@ def test_onnx_runtime_is_asked_for_no_other_values(files):
     assert len(probe.taps) == 3
     for tap in probe.taps:
         session = probe.at([tap])
-        assert {o.name for o in session._session.get_outputs()} <= {*own, tap.taken, tap.made}
-        assert set(session.run({"x": x})) == {tap.taken, tap.made}
+        assert {o.name for o in session._session.get_outputs()} <= {*own, tap.input, tap.output}
+        assert set(session.run({"x": x})) == {tap.input, tap.output}
 
 
 def _in_a_branch(path, out, count):

@@ -10,7 +10,7 @@ from torch import nn
 import dkm_deploy as dkm
 from dkm_deploy.runtimes import Tap
 from dkm_deploy.validation.locate import locate
-from dkm_deploy.validation.locate.locate import Divergence, told
+from dkm_deploy.validation.locate.locate import Divergence, describe_divergence
 
 DEFAULTS = {"layer": "c", "value": "v", "relative": 0.25, "limit": 1e-3, "seen": 3, "layers": 4}
 COUNTS = "(3 of 4 layers can be compared)"
@@ -41,15 +41,16 @@ def _divergence(at, **changes):
     ],
 )
 def test_a_place_in_words(at, words):
-    assert told(_divergence(at)) == words
+    assert describe_divergence(_divergence(at)) == words
 
 
 def test_an_overflow_and_layers_that_cannot_be_seen_are_told():
-    assert ": relative error inf at 'v', where fp16 overflows first in op, its input" in told(
-        _divergence("output", relative=np.inf, overflow="op")
+    assert (
+        ": relative error inf at 'v', where fp16 overflows first in op, its input"
+        in describe_divergence(_divergence("output", relative=np.inf, overflow="op"))
     )
     for names, words in (("xyz", "x, y, z cannot"), ("xyzuv", "x, y, z, 2 more cannot")):
-        found = told(_divergence("input", unseen=tuple(names)))
+        found = describe_divergence(_divergence("input", unseen=tuple(names)))
         assert found.endswith(f"(3 of 4 layers can be compared; {words})")
 
 
@@ -60,7 +61,7 @@ class _Dump:
     def run(self, inputs):
         return {name: change(inputs["x"]) for name, change in self.values.items()}
 
-    def lost(self):
+    def overflow_text(self):
         return self._lost
 
 
@@ -73,7 +74,7 @@ class _Probe:
 
     def at(self, taps):
         self.asked.append([tap.weight for tap in taps])
-        names = [name for tap in taps for name in (tap.taken, tap.made)]
+        names = [name for tap in taps for name in (tap.input, tap.output)]
         return _Dump({name: self.values[name] for name in names}, self.lost)
 
 

@@ -158,4 +158,4 @@ def test_reports_and_bundles_tell_the_recipe(tmp_path):
     report = dkm.validate([path], reference=frozen, inputs=inputs)
     assert "bits = 8" in report.recipe
     dkm.write_golden(tmp_path / "golden", reference=frozen, inputs=inputs)
-    assert dkm.replay([path], tmp_path / "golden").recipe == report.recipe
+    assert dkm.validate_golden([path], tmp_path / "golden").recipe == report.recipe

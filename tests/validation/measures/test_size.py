@@ -52,7 +52,7 @@ def test_deflate_gives_what_a_zip_archive_holds(frozen, tmp_path, name):
         for part in parts:
             archive.write(part)
         expected = sum(item.compress_size for item in archive.infolist())
-    assert deflated_bytes(dkm.ledger(path)) == expected
+    assert deflated_bytes(dkm.size_breakdown(path)) == expected
 
 
 def test_data_beside_a_file_is_deflated_too(tmp_path):
@@ -121,7 +121,7 @@ def test_the_ideal_is_palettes_and_dense_weights(tmp_path):
     model = nn.Sequential(nn.Linear(16, 8)).eval()
     frozen = dkm.palettize(model, dkm.Recipe.uniform(3))
     path = dkm.convert(frozen, (images(1).reshape(-1, 16)[:1],), tmp_path / "m.onnx").path
-    ledger, stored = dkm.ledger(path), dkm.read_palettes(path)
+    ledger, stored = dkm.size_breakdown(path), dkm.read_palettes(path)
     expected = 16 * 8 * 3 // 8 + 8 * 4 + 8 * 4  # indices, LUT, bias
     assert ideal_bytes(ledger, stored, dkm.palettes(frozen)) == expected
     assert expected < ledger.total_bytes
@@ -131,7 +131,7 @@ def test_indices_that_a_file_holds_wider_are_not_ideal(tmp_path):
     model = nn.Sequential(nn.Linear(64, 64, bias=False)).eval()
     frozen = dkm.palettize(model, dkm.Recipe.uniform(5))
     path = dkm.convert(frozen, (images(1).reshape(-1, 64)[:1],), tmp_path / "m.mlpackage").path
-    ledger, stored = dkm.ledger(path), dkm.read_palettes(path)
+    ledger, stored = dkm.size_breakdown(path), dkm.read_palettes(path)
     assert {p.bits for p in stored.values()} == {6}
     assert {p.lut.dtype for p in stored.values()} == {np.dtype(np.float16)}
     ideal = ideal_bytes(ledger, stored, dkm.palettes(frozen))

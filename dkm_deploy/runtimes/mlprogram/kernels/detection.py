@@ -31,10 +31,10 @@ def _non_maximum_suppression(
         for b, s in zip(boxes, scores, strict=True)
     ]
     found = [
-        torch.stack([_filled(v[k], max_boxes) for v, k in zip(values, kept, strict=True)])
+        torch.stack([_fill_to(v[k], max_boxes) for v, k in zip(values, kept, strict=True)])
         for values in (boxes, scores)
     ]
-    places = torch.stack([_filled(k, max_boxes, -1) for k in kept])
+    places = torch.stack([_fill_to(k, max_boxes, -1) for k in kept])
     if turned:
         return found[0].mT, found[1].mT, places
     return found[0], found[1], places, torch.tensor([len(k) for k in kept])
@@ -74,6 +74,6 @@ def _iou(boxes: Tensor) -> Tensor:
     return shared / (areas[:, None] + areas - shared)
 
 
-def _filled(x: Tensor, length: int, value: float = 0) -> Tensor:
+def _fill_to(x: Tensor, length: int, value: float = 0) -> Tensor:
     """``x`` made longer along dimension 0."""
     return functional.pad(x, [0, 0] * (x.ndim - 1) + [0, length - len(x)], value=value)

@@ -84,16 +84,16 @@ def _gather(
         or x.shape[:batch_dims] != (indices.shape[:batch_dims])
     ):
         raise DkmError(f"batch_dims {batch_dims} does not fit axis {axis} and the indices' shape")
-    return _picked(x, places(indices, x.shape[axis], opset, validate_indices), axis, batch_dims)
+    return _pick(x, places(indices, x.shape[axis], opset, validate_indices), axis, batch_dims)
 
 
-def _picked(x: Tensor, where: Tensor, axis: int, batch_dims: int) -> Tensor:
+def _pick(x: Tensor, where: Tensor, axis: int, batch_dims: int) -> Tensor:
     if batch_dims == 0:
         picked = x.index_select(axis, where.flatten())
         return picked.reshape(x.shape[:axis] + where.shape + x.shape[axis + 1 :])
     pairs = zip(x.flatten(0, batch_dims - 1), where.flatten(0, batch_dims - 1), strict=True)
-    parts = [_picked(part, inner, axis - batch_dims, 0) for part, inner in pairs]
-    return _unflattened(torch.stack(parts), x.shape[:batch_dims])
+    parts = [_pick(part, inner, axis - batch_dims, 0) for part, inner in pairs]
+    return _unflatten(torch.stack(parts), x.shape[:batch_dims])
 
 
 @kernel("gather_along_axis", exact=True)
@@ -122,7 +122,7 @@ def _gather_nd(
     where = torch.stack(columns, -1)
     pairs = zip(x.flatten(0, batch_dims - 1), where.flatten(0, batch_dims - 1), strict=True)
     parts = [part[tuple(inner.unbind(-1))] for part, inner in pairs]
-    return _unflattened(torch.stack(parts), x.shape[:batch_dims])
+    return _unflatten(torch.stack(parts), x.shape[:batch_dims])
 
 
 def check_beside(indices: Tensor, x: Tensor, axis: int) -> None:
@@ -133,7 +133,7 @@ def check_beside(indices: Tensor, x: Tensor, axis: int) -> None:
         raise DkmError(f"indices of shape {shapes}: they must differ along axis {axis} alone")
 
 
-def _unflattened(x: Tensor, shape: torch.Size) -> Tensor:
+def _unflatten(x: Tensor, shape: torch.Size) -> Tensor:
     return x.reshape(shape + x.shape[1:])
 
 

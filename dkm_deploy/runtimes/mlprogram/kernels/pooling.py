@@ -23,7 +23,7 @@ def _max_pool(
     pad: Ints = (),
     ceil_mode: bool = False,
 ) -> Tensor:
-    x, strides, padding = _padded(
+    x, strides, padding = _pad_for_torch(
         x, kernel_sizes, strides, pad_type, pad, ceil_mode, fill=float("-inf")
     )
     return _MAX[x.ndim - 2](x, kernel_sizes, strides, padding, ceil_mode=ceil_mode)
@@ -40,7 +40,7 @@ def _avg_pool(
     exclude_padding_from_average: bool = False,
 ) -> Tensor:
     arguments = (kernel_sizes, strides, pad_type, pad, ceil_mode)
-    padded, strides, padding = _padded(x, *arguments, fill=0.0)
+    padded, strides, padding = _pad_for_torch(x, *arguments, fill=0.0)
     average = _AVERAGE[x.ndim - 2]
     if padded is x:
         include = not exclude_padding_from_average
@@ -48,7 +48,7 @@ def _avg_pool(
     result = average(padded, kernel_sizes, strides)
     if not exclude_padding_from_average:
         return result
-    ones, *_ = _padded(torch.ones_like(x), *arguments, fill=0.0)
+    ones, *_ = _pad_for_torch(torch.ones_like(x), *arguments, fill=0.0)
     return result / average(ones, kernel_sizes, strides)
 
 
@@ -62,12 +62,12 @@ def _l2_pool(
     ceil_mode: bool = False,
 ) -> Tensor:
     arguments = (kernel_sizes, strides, pad_type, pad, ceil_mode)
-    squares, strides, padding = _padded(x.square(), *arguments, fill=0.0)
+    squares, strides, padding = _pad_for_torch(x.square(), *arguments, fill=0.0)
     mean = _AVERAGE[x.ndim - 2](squares, kernel_sizes, strides, padding, ceil_mode)
     return (mean * prod(kernel_sizes)).sqrt()
 
 
-def _padded(
+def _pad_for_torch(
     x: Tensor,
     kernel_sizes: Ints,
     strides: Ints,

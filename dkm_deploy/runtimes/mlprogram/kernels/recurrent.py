@@ -43,7 +43,7 @@ class _Cell:
     clip: float | None
 
     @property
-    def plain(self) -> bool:
+    def is_plain(self) -> bool:
         """Whether torch's own LSTM computes the same."""
         usual = (self.gate, self.cell, self.output) == ("sigmoid", "tanh", "tanh")
         return usual and self.peephole is None and self.clip is None
@@ -72,7 +72,7 @@ def _lstm(
     rest = (recurrent_activation, cell_activation, activation, clip)
     ahead = _Cell(weight_ih, weight_hh, bias, peephole, *rest)
     if direction != "bidirectional":
-        y, h, c = _lstm_pass(_ordered(x, direction), initial_h, initial_c, ahead)
+        y, h, c = _lstm_pass(_order_gates(x, direction), initial_h, initial_c, ahead)
         return _sequence(y, output_sequence), h, c
     if weight_ih_back is None or weight_hh_back is None:
         raise DkmError("a bidirectional layer needs weight_ih_back and weight_hh_back")
@@ -86,7 +86,7 @@ def _lstm(
 
 
 def _lstm_pass(x: Tensor, h: Tensor, c: Tensor, cell: _Cell) -> tuple[Tensor, Tensor, Tensor]:
-    if not cell.plain:
+    if not cell.is_plain:
         return _lstm_loop(x, h, c, cell)
     weights = [_torch_order(cell.weight_ih), _torch_order(cell.weight_hh)]
     if cell.bias is not None:
@@ -145,7 +145,7 @@ def _gru(
     bias_r, bias_o, bias_z = (zeros if bias is None else bias).chunk(3)
     hidden_r, hidden_o, hidden_z = weight_hh.chunk(3)
     h, made = initial_h, []
-    for step in functional.linear(_ordered(x, direction), weight_ih, input_bias):
+    for step in functional.linear(_order_gates(x, direction), weight_ih, input_bias):
         given_r, given_o, given_z = step.chunk(3, -1)
         r = gate(given_r + functional.linear(h, hidden_r, bias_r))
         z = gate(given_z + functional.linear(h, hidden_z, bias_z))
@@ -171,13 +171,13 @@ def _rnn(
 ) -> tuple[Tensor, Tensor]:
     outer = _activation(activation)
     h, made = initial_h, []
-    for step in functional.linear(_ordered(x, direction), weight_ih, bias):
+    for step in functional.linear(_order_gates(x, direction), weight_ih, bias):
         h = outer(step + functional.linear(h, weight_hh))
         made.append(h)
     return _sequence(torch.stack(made), output_sequence), h
 
 
-def _ordered(x: Tensor, direction: str) -> Tensor:
+def _order_gates(x: Tensor, direction: str) -> Tensor:
     if direction not in ("forward", "reverse"):
         raise DkmError(f"direction {direction!r} is unknown")
     return x if direction == "forward" else x.flip(0)

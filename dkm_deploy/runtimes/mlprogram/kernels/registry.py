@@ -25,7 +25,7 @@ Convert = Callable[[Any], Any]
 _OPSET = "opset"
 
 
-def _listed(value: Tensor) -> tuple[Any, ...]:
+def _as_list(value: Tensor) -> tuple[Any, ...]:
     return tuple(value.reshape(-1).tolist())
 
 
@@ -34,8 +34,8 @@ _CONVERTERS: dict[Any, Convert] = {
     float: float,
     bool: bool,
     str: str,
-    Ints: _listed,
-    Bools: _listed,
+    Ints: _as_list,
+    Bools: _as_list,
 }
 
 

@@ -14,16 +14,16 @@ def _upsample_nearest(
     x: Tensor, scale_factor_height: float = 1.0, scale_factor_width: float = 1.0
 ) -> Tensor:
     for axis, scale in ((-2, scale_factor_height), (-1, scale_factor_width)):
-        x = _nearest(x, axis, _floored(x.shape[axis], _multiplied(x.shape[axis], scale)))
+        x = _nearest(x, axis, _floor_places(x.shape[axis], _multiply_length(x.shape[axis], scale)))
     return x
 
 
-def _multiplied(length: int, factor: float) -> int:
+def _multiply_length(length: int, factor: float) -> int:
     """What a factor makes of a length: as coremltools has it, in float32."""
     return int(np.floor(np.float32(factor) * np.float32(length)))
 
 
-def _floored(old: int, new: int) -> Tensor:
+def _floor_places(old: int, new: int) -> Tensor:
     """The old sample for each new one, by the sizes, as in coremltools' test of a factor."""
     check_elements([new])
     return torch.arange(new) * old // new
@@ -32,7 +32,7 @@ def _floored(old: int, new: int) -> Tensor:
 @kernel("resize_nearest_neighbor", exact=True)
 def _resize_nearest(x: Tensor, target_size_height: int, target_size_width: int) -> Tensor:
     for axis, length in ((-2, target_size_height), (-1, target_size_width)):
-        x = _nearest(x, axis, _floored(x.shape[axis], length))
+        x = _nearest(x, axis, _floor_places(x.shape[axis], length))
     return x
 
 
@@ -49,7 +49,7 @@ def _upsample_bilinear(
     mode = "UNALIGN_CORNERS" if half_pixel_centers is not False else "DEFAULT"
     mode = "ALIGN_CORNERS" if align_corners else mode
     for axis, scale in ((-2, scale_factor_height), (-1, scale_factor_width)):
-        old, length = x.shape[axis], _multiplied(x.shape[axis], scale)
+        old, length = x.shape[axis], _multiply_length(x.shape[axis], scale)
         if align_corners and length == 1 < old:
             raise DkmError(f"aligned corners make one sample of {old}; which is not documented")
         x = _linear(x, axis, length, mode)
@@ -83,11 +83,11 @@ def _resize(
         if length and interpolation_mode == "LINEAR":
             x = _linear(x, axis, length, sampling_mode)
         elif length:
-            x = _nearest(x, axis, _rounded(x.shape[axis], length, sampling_mode))
+            x = _nearest(x, axis, _round_places(x.shape[axis], length, sampling_mode))
     return x
 
 
-def _rounded(old: int, new: int, mode: str) -> Tensor:
+def _round_places(old: int, new: int, mode: str) -> Tensor:
     """The old samples that lie nearest to the new ones, as coremltools' test of ``resize`` has it.
 
     Raises:

@@ -35,10 +35,10 @@ def _resample(
     if padding_mode == "constant":
         return _constant_outside(x, pixels, sampling_mode, padding_value)
     if padding_mode in ("reflection", "symmetric"):
-        pixels = _mirrored(pixels, x, edges=padding_mode == "symmetric")
+        pixels = _mirror_outside(pixels, x, edges=padding_mode == "symmetric")
     elif padding_mode != "border":
         raise DkmError(f"padding_mode {padding_mode!r} is unknown")
-    return _sampled(x, pixels, sampling_mode, "border")
+    return _sample_at(x, pixels, sampling_mode, "border")
 
 
 @kernel("affine")
@@ -68,10 +68,10 @@ def _affine(
 
 def _constant_outside(x: Tensor, pixels: Tensor, mode: str, value: float) -> Tensor:
     # torch has zeros outside, so the image is moved down by the value and the result up again.
-    return _sampled(x - value, pixels, mode, "zeros") + value
+    return _sample_at(x - value, pixels, mode, "zeros") + value
 
 
-def _sampled(x: Tensor, pixels: Tensor, mode: str, padding: str) -> Tensor:
+def _sample_at(x: Tensor, pixels: Tensor, mode: str, padding: str) -> Tensor:
     """Samples of ``x`` at columns and rows, the centre of the first pixel being (0, 0)."""
     # torch's other convention, with aligned corners, cannot tell pixels apart if there is but one.
     points = (2 * pixels + 1) / _lengths(x) - 1
@@ -95,7 +95,7 @@ def _pixels(points: Tensor, x: Tensor, mode: str, align_corners: bool) -> Tensor
     return points * (lengths - 1) if align_corners else points * lengths - 0.5
 
 
-def _mirrored(pixels: Tensor, x: Tensor, edges: bool) -> Tensor:
+def _mirror_outside(pixels: Tensor, x: Tensor, edges: bool) -> Tensor:
     """Columns and rows inside, where those outside have their mirror images.
 
     The mirrors stand at the first and the last pixel's centres, or, so that these are repeated
@@ -178,4 +178,4 @@ def _at(x: Tensor, rows: Tensor, columns: Tensor, outside: float) -> Tensor:
     y, w = torch.meshgrid(rows, columns, indexing="ij")
     pixels = torch.stack([w, y], -1).float().expand(len(x), -1, -1, -1)
     inside = (y >= 0) & (y <= x.shape[2] - 1) & (w >= 0) & (w <= x.shape[3] - 1)
-    return torch.where(inside, _sampled(x, pixels, "bilinear", "border"), outside)
+    return torch.where(inside, _sample_at(x, pixels, "bilinear", "border"), outside)

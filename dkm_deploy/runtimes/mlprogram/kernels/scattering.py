@@ -37,7 +37,7 @@ def _scatter(
         raise DkmError(f"updates have shape {tuple(updates.shape)}; it must be {tuple(wanted)}")
     where = places(indices, data.shape[axis], opset, validate_indices)
     spread = [1] * axis + [-1] + [1] * (data.ndim - axis - 1)
-    return _written(data, where.reshape(spread).expand_as(updates), updates, axis, mode)
+    return _write_updates(data, where.reshape(spread).expand_as(updates), updates, axis, mode)
 
 
 @kernel("scatter_along_axis")
@@ -56,7 +56,7 @@ def _scatter_along_axis(
         shapes = f"{tuple(updates.shape)} for indices of shape {tuple(indices.shape)}"
         raise DkmError(f"updates of shape {shapes}; they must be the same")
     where = places(indices, data.shape[axis], opset, validate_indices)
-    return _written(data, where, updates, axis, mode)
+    return _write_updates(data, where, updates, axis, mode)
 
 
 @kernel("scatter_nd")
@@ -78,10 +78,10 @@ def _scatter_nd(
         rows = rows * data.shape[axis] + places(column, data.shape[axis], opset, validate_indices)
     where = rows.reshape(-1, 1).expand(-1, row)
     flat = data.reshape(-1, row)
-    return _written(flat, where, updates.reshape(where.shape), 0, mode).reshape(data.shape)
+    return _write_updates(flat, where, updates.reshape(where.shape), 0, mode).reshape(data.shape)
 
 
-def _written(data: Tensor, where: Tensor, updates: Tensor, axis: int, mode: str) -> Tensor:
+def _write_updates(data: Tensor, where: Tensor, updates: Tensor, axis: int, mode: str) -> Tensor:
     if mode == "update":
         return data.scatter(axis, where, updates)
     if mode not in _REDUCTIONS:

@@ -95,11 +95,11 @@ def _pad(x: Tensor, pad: Ints, mode: str = "constant", constant_val: float = 0.0
         most = x.shape[dim] - (mode == "reflect")
         if max(before, after) > most:
             raise DkmError(f"pad {pad} is more than mode {mode!r} has values for, {most}")
-        x = x.index_select(dim, _mirrored(x.shape[dim], before, after, mode))
+        x = x.index_select(dim, _mirror_places(x.shape[dim], before, after, mode))
     return x
 
 
-def _mirrored(length: int, before: int, after: int, mode: str) -> Tensor:
+def _mirror_places(length: int, before: int, after: int, mode: str) -> Tensor:
     places = torch.arange(-before, length + after)
     if mode == "replicate":
         return places.clamp(0, length - 1)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import dkm_deploy as dkm
-from converters.coreml.lowering.call_keywords import Call, calls, heeding
+from converters.coreml.lowering.call_keywords import Call, calls, check_keywords
 
 _aten = torch.ops.aten
 _random = torch.Generator().manual_seed(0)
@@ -152,7 +152,7 @@ def test_a_file_computes_what_the_arguments_say(tmp_path, model, inputs):
     path = tmp_path / "m.mlpackage"
     made = dkm.convert(model.eval(), inputs, path, compute_precision="float32", try_file=False)
     names = [each.name for each in made.interface.inputs]
-    found = dkm.Evaluator(path).run(
+    found = dkm.MLProgramEvaluator(path).run(
         {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
     )
     with torch.no_grad():
@@ -202,7 +202,7 @@ def test_calls_are_those_with_keywords_that_count():
 def test_a_lowering_has_to_ask_for_every_keyword(keywords):
     given = Call("aten.new.default", "layers.0", keywords)
     node = SimpleNamespace(name="new", kwinputs={"mode": ["a"], "base": [3]})
-    lowering = heeding(lambda context, node: node.kwinputs.get("mode"), {"new": given})
+    lowering = check_keywords(lambda context, node: node.kwinputs.get("mode"), {"new": given})
     if "base" not in keywords:
         lowering(None, node)
         return

@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 
 from converters.onnx.decoding.builder import Builder
-from converters.onnx.decoding.encoding import Encoding, Shared, finished, merged
+from converters.onnx.decoding.encoding import Encoding, SharedParts, finish, merge
 
 
 def piece(name: str) -> Encoding:
     """``name = Reshape(dkm:to4, [2, 2])``, of a Range that all pieces have."""
     graph = Builder(name)
     graph.node("Reshape", graph.up_to(4), graph.int64([2, 2]), into=name)
-    return finished(graph)
+    return finish(graph)
 
 
 def names(encoding: Encoding) -> list[str]:
@@ -20,7 +20,7 @@ def names(encoding: Encoding) -> list[str]:
 
 
 def test_what_two_pieces_share_is_in_them_once_and_read_by_both():
-    whole = merged([piece("a"), piece("b")])
+    whole = merge([piece("a"), piece("b")])
     assert names(whole) == ["dkm:to4", "a", "b"]
     assert [value.name for value in whole.tensors] == [
         "dkm:int0",
@@ -33,13 +33,13 @@ def test_what_two_pieces_share_is_in_them_once_and_read_by_both():
 
 
 def test_what_is_taken_off_uses_nothing():
-    whole = merged([piece("a"), piece("b"), piece("c")])
+    whole = merge([piece("a"), piece("b"), piece("c")])
     users = {node for value in whole.tensors for node in value.consumers()}
     assert users == set(whole.nodes)
 
 
 def test_what_is_new_depends_on_what_came_before():
-    shared = Shared()
+    shared = SharedParts()
     assert names(shared.new(piece("a"))) == ["dkm:to4", "a"]
     assert names(shared.new(piece("b"))) == ["b"]
     assert shared.new(piece("b")) == Encoding()

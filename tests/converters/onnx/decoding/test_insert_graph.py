@@ -9,14 +9,14 @@ from onnx import helper
 
 from converters.onnx.decoding.insert import insert
 from converters.onnx.graph.editable import editable, write_back
-from dkm_deploy.clustering.quantizers.int8_lut import rounded
+from dkm_deploy.clustering.quantizers.int8_lut import round_lut
 from dkm_deploy.palette import Palette
 from tests.converters.onnx.models import graph, tensor, value, values
 
 
 def palette(*shape: int) -> Palette:
     random = np.random.default_rng(0)
-    lut = rounded(random.normal(size=(*[1] * len(shape), 16, 1)).astype(np.float32))
+    lut = round_lut(random.normal(size=(*[1] * len(shape), 16, 1)).astype(np.float32))
     return Palette(random.integers(0, 16, shape, dtype=np.uint8), lut)
 
 

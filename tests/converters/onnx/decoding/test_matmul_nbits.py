@@ -19,12 +19,12 @@ def _mlp():
 
 
 def _rounded(model, **recipe):
-    return dkm.round_luts(dkm.palettize(model, dkm.Recipe.uniform(**recipe)))
+    return dkm.quantize_luts(dkm.palettize(model, dkm.Recipe.uniform(**recipe)))
 
 
 def test_rounded_luts_lie_on_a_grid_and_move_little():
     before = dkm.palettize(_mlp(), dkm.Recipe.uniform(4))
-    after = dkm.palettes(dkm.round_luts(before))
+    after = dkm.palettes(dkm.quantize_luts(before))
     for name, palette in dkm.palettes(before).items():
         assert not on_grid(palette.lut)
         assert on_grid(after[name].lut)
@@ -92,7 +92,7 @@ def test_what_the_kernel_cannot_hold_is_decoded_at_load(tmp_path):
 
 def test_luts_that_do_not_lie_on_a_grid_are_refused(tmp_path):
     frozen = dkm.palettize(_mlp(), dkm.Recipe.uniform(4))
-    with pytest.raises(dkm.DkmError, match=r"0.weight: .*8-bit grid; convert dkm.round_luts"):
+    with pytest.raises(dkm.DkmError, match=r"0.weight: .*8-bit grid; convert dkm.quantize_luts"):
         dkm.convert(frozen, torch.randn(3, 256), tmp_path / "m.onnx", decode="int8")
     assert not list(tmp_path.iterdir())
 
@@ -110,4 +110,4 @@ def test_a_changed_step_does_not_pass(tmp_path):
 
 def test_a_model_without_palettes_has_no_luts_to_round():
     with pytest.raises(dkm.DkmError, match="no palettes"):
-        dkm.round_luts(nn.Linear(4, 4))
+        dkm.quantize_luts(nn.Linear(4, 4))

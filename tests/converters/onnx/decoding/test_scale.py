@@ -46,7 +46,7 @@ def test_every_layout_is_exact(tmp_path, bits, layout, kind):
     model = save(tmp_path / "w.onnx", {"fc.weight": palette})
     assert model.graph.node[-1].op_type == "Mul"
     check(tmp_path / "w.onnx", {"fc.weight": palette})
-    assert dkm.ledger(tmp_path / "w.onnx").by_kind()["lut"] == palette.lut_bytes
+    assert dkm.size_breakdown(tmp_path / "w.onnx").by_kind()["lut"] == palette.lut_bytes
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
@@ -156,7 +156,7 @@ def test_a_file_in_onnx_runtimes_own_format_holds_the_scale(tmp_path):
     dkm.convert(frozen, ids, tmp_path / "m.ort")
     assert dkm.read_palettes(tmp_path / "m.ort") == dkm.palettes(frozen)
     lut_bytes = sum(palette.lut_bytes for palette in dkm.palettes(frozen).values())
-    assert dkm.ledger(tmp_path / "m.ort").by_kind()["lut"] == lut_bytes
+    assert dkm.size_breakdown(tmp_path / "m.ort").by_kind()["lut"] == lut_bytes
 
 
 class Used(nn.Module):
@@ -198,7 +198,7 @@ def test_an_embedding_gathers_its_scales_with_its_rows(tmp_path, rank):
     for level in LEVELS:
         assert run_at(path, level, ids).tobytes() == expected.tobytes()  # from the end, too
     assert 50 * 24 not in weights_run(path)[0]  # not decoded as a whole
-    assert dkm.ledger(path).by_kind()["lut"] == 4 * (8 + 50)
+    assert dkm.size_breakdown(path).by_kind()["lut"] == 4 * (8 + 50)
 
 
 @pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])

@@ -18,7 +18,7 @@ from converters.onnx.decoding.encode import encode
 from converters.onnx.graph.load import fill, load, outside
 from tests.converters.onnx.models import messages
 
-READERS = (dkm.read_palettes, dkm.ledger)
+READERS = (dkm.read_palettes, dkm.size_breakdown)
 RANDOM = np.random.default_rng(0)
 
 
@@ -236,7 +236,7 @@ class TestDamagedFiles:
         onnx.save(forged, path)
         with pytest.raises(dkm.DkmError, match="w"):
             dkm.read_palettes(path)
-        assert dkm.ledger(path).total_bytes == path.stat().st_size
+        assert dkm.size_breakdown(path).total_bytes == path.stat().st_size
 
 
 WHOLE = model().SerializeToString()

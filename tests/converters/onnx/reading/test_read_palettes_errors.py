@@ -144,7 +144,7 @@ def test_a_tensor_whose_bytes_do_not_fit_its_shape(tmp_path):
 def test_a_weight_that_is_decoded_in_two_ways(tmp_path):
     palette = palette_of((8, 6))
     other = Palette(palette.indices ^ 1, palette.lut)
-    turned = encode("w", other.transposed(), into="w.T", part=".turned")
+    turned = encode("w", other.transpose(), into="w.T", part=".turned")
     path = saved(tmp_path / "m.onnx", encode("w", palette), turned)
     refused(path, "the graph decodes it in two ways that differ")
 

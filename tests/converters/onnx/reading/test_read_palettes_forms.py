@@ -15,7 +15,7 @@ from converters.onnx.decoding.embedding_rows import encode_rows
 from converters.onnx.decoding.encode import encode
 from converters.onnx.decoding.encoding import Encoding
 from converters.onnx.decoding.matmul_nbits import encode_product
-from dkm_deploy.clustering.quantizers.int8_lut import rounded
+from dkm_deploy.clustering.quantizers.int8_lut import round_lut
 from dkm_deploy.palette import Palette
 from tests.converters.onnx.models import messages
 
@@ -108,7 +108,7 @@ def test_rows_used_twice_are_one_palette(tmp_path):
 @pytest.mark.parametrize("layout", [{}, {"cluster_dim": 3, "axis": 1}])
 def test_a_transposed_weight_is_the_weight(tmp_path, layout):
     palette = palette_of((8, 6), **layout)
-    encoding = encode("w", palette.transposed(), into="w.T")
+    encoding = encode("w", palette.transpose(), into="w.T")
     assert target.read_palettes(saved(tmp_path / "m.onnx", encoding)) == {"w": palette}
 
 
@@ -130,7 +130,7 @@ def test_a_weight_in_parts_is_the_weight(tmp_path):
 @pytest.mark.parametrize("size", [1, 1e-9], ids=["of usual size", "below float16"])
 def test_a_weight_as_codes_is_the_weight(tmp_path, groups, size):
     free = palette_of((8, 64), 4, groups=groups)
-    palette = Palette(free.indices, rounded(free.lut * np.float32(size)))
+    palette = Palette(free.indices, round_lut(free.lut * np.float32(size)))
     node = make_node("Gemm", [ir.Value(name="x"), ir.Value(name="w")], ["y"], transB=1)
     path = saved(tmp_path / "m.onnx", encode_product("w", palette, node))
     assert target.read_palettes(path) == {"w": palette}
@@ -148,7 +148,7 @@ def test_a_lut_may_be_stored_narrower_than_it_is_decoded(tmp_path):
 
 def test_two_decodes_of_a_weight_that_agree_are_one_palette(tmp_path):
     palette = palette_of((8, 6))
-    turned = encode("w", palette.transposed(), into="w.T", part=".turned")
+    turned = encode("w", palette.transpose(), into="w.T", part=".turned")
     path = saved(tmp_path / "m.onnx", encode("w", palette), turned)
     assert target.read_palettes(path) == {"w": palette}
 

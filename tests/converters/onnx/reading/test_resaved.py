@@ -41,7 +41,7 @@ def check(path: Path, written: tuple[Path, nn.Module]) -> None:
     """The same palettes, bytes of them and answers as in the file that was written."""
     source, frozen = written
     assert dkm.read_palettes(path) == dkm.read_palettes(source)
-    before, after = dkm.ledger(source).by_kind(), dkm.ledger(path).by_kind()
+    before, after = dkm.size_breakdown(source).by_kind(), dkm.size_breakdown(path).by_kind()
     assert (after["indices"], after["lut"]) == (before["indices"], before["lut"])
     answers = [
         runtime.load(file).run({"input": INPUT.numpy()})["output"] for file in (source, path)
@@ -106,7 +106,7 @@ def test_constant_folding_leaves_dense_weights_and_no_palette(written, tmp_path)
     optimizer.optimize_ir(model, input_size_limit=10**6, output_size_limit=10**6)
     ir.save(model, tmp_path / "m.onnx")
     assert dkm.read_palettes(tmp_path / "m.onnx") == {}
-    kinds = dkm.ledger(tmp_path / "m.onnx").by_kind()
+    kinds = dkm.size_breakdown(tmp_path / "m.onnx").by_kind()
     weights = 16 * 24 + 24 * 32 + 32 * 40 + 40 * 300
     assert (kinds["indices"], kinds["lut"]) == (0, 0)
     assert kinds["dense"] >= 4 * weights

@@ -25,7 +25,7 @@ def check(tmp_path, proto, feeds, recipe=FOUR, tolerance=1e-6):
     result, small = palettized(tmp_path, proto, recipe)
     assert result.unchecked == ()
     assert dkm.read_palettes(result.path) == dict(result.palettes)
-    assert dkm.ledger(result.path).total_bytes == result.bytes_after
+    assert dkm.size_breakdown(result.path).total_bytes == result.bytes_after
     shown = onnx.ModelProto()
     shown.CopyFrom(small)
     for name, palette in result.palettes.items():

@@ -9,7 +9,7 @@ from torch import nn
 
 from converters.onnx import target
 from dkm_deploy.conversion.export import export
-from dkm_deploy.conversion.exported import Exported
+from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.errors import DkmError
 from dkm_deploy.post_training.palettize import palettize
 from dkm_deploy.recipe import PaletteSpec, Recipe, Rule
@@ -46,12 +46,12 @@ class Tied(nn.Module):
 
 def exported(
     model: nn.Module, recipe: Recipe, inputs, dynamic_shapes=None
-) -> tuple[nn.Module, Exported]:
+) -> tuple[nn.Module, ExportedModel]:
     frozen = palettize(model.eval(), recipe)
     return frozen, export(frozen, inputs, dynamic_shapes=dynamic_shapes)
 
 
-def small_cnn(bits: int = 4) -> tuple[nn.Module, Exported]:
+def small_cnn(bits: int = 4) -> tuple[nn.Module, ExportedModel]:
     """A small CNN with statistics that BatchNorm fusion would show in, and a free batch."""
     torch.manual_seed(0)
     model = SmallCnn()

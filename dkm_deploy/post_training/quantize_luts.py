@@ -7,13 +7,13 @@ import copy
 import torch
 from torch import nn
 
-from dkm_deploy.clustering.quantizers.int8_lut import rounded
+from dkm_deploy.clustering.quantizers.int8_lut import round_lut
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.palettized import PaletteWeight, palettes
 
 
 @torch.no_grad()
-def round_luts(frozen: nn.Module) -> nn.Module:
+def quantize_luts(frozen: nn.Module) -> nn.Module:
     """A copy of a frozen model whose LUT entries are whole multiples, -127 to 127, of a step.
 
     The step is the LUT's largest magnitude over 127, so an entry moves by at most 0.4 % of that.
@@ -29,5 +29,5 @@ def round_luts(frozen: nn.Module) -> nn.Module:
     for module in copied.modules():
         if isinstance(module, PaletteWeight):
             lut = module.lut.float().cpu().numpy()
-            module.lut.copy_(torch.from_numpy(rounded(lut)))
+            module.lut.copy_(torch.from_numpy(round_lut(lut)))
     return copied
