@@ -3,6 +3,18 @@
 Each public name is imported at its first use (PEP 562), and torch with it: the command line starts
 at once, and a program pays for what it uses. A program of ``torch.export`` that holds
 ``dkm::lut_to_dense`` needs ``import dkm_deploy.ops`` before it is loaded.
+
+The examples in docstrings need these imports::
+
+    import numpy as np
+    import torch
+    from torch import nn
+
+    import dkm_deploy as dkm
+
+Some read files of a small model: ``model.safetensors``, ``model.onnx`` and ``model.mlpackage`` are
+``nn.Linear(8, 4)`` with 2-bit palettes, from ``dkm.save`` and ``dkm.convert``; ``golden`` is their
+golden bundle, and ``device`` holds what a device computed for it. ``dense.onnx`` is a plain model.
 """
 
 from __future__ import annotations

@@ -36,7 +36,13 @@ _REMEDIES = {
 
 
 class DkmError(ValueError):
-    """Wrong use or bad input: the message names the thing, its value and the way out."""
+    """Wrong use or bad input: the message names the thing, its value and what to do.
+
+    Example:
+        >>> dkm.PaletteSpec(bits=9)
+        Traceback (most recent call last):
+        dkm_deploy.errors.DkmError: bits is 9; it must be 1 to 8
+    """
 
 
 class MissingFileError(DkmError, FileNotFoundError):

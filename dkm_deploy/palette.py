@@ -18,21 +18,28 @@ class Palette:
     """One weight as lookup tables (LUTs) and indices into them.
 
     The layout is that of Core ML's ``constexpr_lut_to_dense`` (iOS 18) and Core AI's
-    ``lut_to_dense``. Both arrays are kept read-only.
+    ``lut_to_dense``. The arrays are read-only.
 
     Attributes:
-        indices: uint8, the weight's shape with dimension ``axis`` divided by ``cluster_dim``.
-        lut: float16, float32 or float64, shape ``(g0 .. gK-1, 2**bits, cluster_dim)``: one group
-            count a weight dimension, each dividing the matching dimension of ``indices``.
-        axis: the dimension of the weight that a LUT entry of ``cluster_dim`` values fills. Where
-            ``cluster_dim`` is 1 it means nothing and is set to the grouped dimension, else 0.
-        bits: bits of an index, 1 to 8. Left at 0, it is read from the LUT's shape.
-        scale: of the LUT's dtype, shape ``(channels, 1, 1 ..)``: what the decoded weight is
-            multiplied with, channel by channel along dimension 0. None multiplies nothing.
+        indices: uint8, the shape of the weight with dimension ``axis`` divided by ``cluster_dim``.
+        lut: float16, float32 or float64, shape ``(g0 .. gK-1, 2**bits, cluster_dim)``: one number
+            of groups for each dimension of the weight. Each divides that dimension of ``indices``.
+        axis: dimension of the weight that a LUT entry of ``cluster_dim`` values fills. If
+            ``cluster_dim`` is 1 it has no meaning and is set to the grouped dimension, else to 0.
+        bits: bits of an index, 1 to 8. 0 means that it is read from the shape of the LUT.
+        scale: dtype of the LUT, shape ``(channels, 1, 1 ..)``: the decoded weight is multiplied by
+            it, channel by channel along dimension 0. None is no scale.
 
     Raises:
-        DkmError: the arrays do not fit together, an index points outside its LUT, or the LUT or
-            the scale holds NaN or infinity.
+        DkmError: the arrays do not fit together, an index lies outside its LUT, or the LUT or the
+            scale holds NaN or infinity.
+
+    Example:
+        >>> indices = np.array([[0, 1], [3, 3]], np.uint8)
+        >>> lut = np.array([-1, 0, 0.5, 1], np.float32).reshape(1, 1, 4, 1)
+        >>> palette = dkm.Palette(indices, lut)
+        >>> palette.bits, palette.shape
+        (2, (2, 2))
     """
 
     indices: NDArray[np.uint8]
@@ -119,22 +126,63 @@ class Palette:
         return (self.indices.size * self.bits + self.lut_bytes * 8) / self.size
 
     def decode(self) -> NDArray[np.floating]:
-        """The dense weight, shape ``self.shape``: LUT value times scale, in the LUT's dtype."""
+        """Decode the dense weight: LUT values times the scale.
+
+        Returns:
+            An array of shape ``self.shape`` and the dtype of the LUT.
+
+        Example:
+            >>> lut = np.array([-1, 0, 0.5, 1], np.float32).reshape(1, 1, 4, 1)
+            >>> palette = dkm.Palette(np.array([[0, 1], [3, 3]], np.uint8), lut)
+            >>> palette.decode().tolist()
+            [[-1.0, 0.0], [1.0, 1.0]]
+        """
         rows = lut_rows(self.indices, self.groups, 1 << self.bits)
         vectors = self.lut.reshape(-1, self.cluster_dim)[rows]
         dense = np.moveaxis(vectors, -1, self.axis + 1).reshape(self.shape)
         return dense if self.scale is None else dense * self.scale
 
     def astype(self, dtype: type[np.floating] | np.dtype[np.floating]) -> Palette:
-        """The same palette with its LUT and its scale rounded to ``dtype``."""
+        """Round the LUT and the scale to another dtype.
+
+        Args:
+            dtype: float16, float32 or float64.
+
+        Returns:
+            A palette with the same indices.
+
+        Raises:
+            DkmError: ``dtype`` is another one, or a value overflows in it.
+
+        Example:
+            >>> lut = np.array([-1, 0, 0.5, 1], np.float32).reshape(1, 1, 4, 1)
+            >>> palette = dkm.Palette(np.array([[0, 1], [3, 3]], np.uint8), lut)
+            >>> palette.astype(np.float16).lut_bytes
+            8
+        """
         with np.errstate(over="ignore"):  # an overflow shows as infinity, which is refused
             scale = None if self.scale is None else self.scale.astype(dtype)
             return Palette(self.indices, self.lut.astype(dtype), self.axis, scale=scale)
 
     def widen(self, bits: int) -> Palette:
-        """The same weights with ``bits`` bits an index: the LUTs get unused zero entries.
+        """Store the same weights with more bits per index, for targets that lack a width.
 
-        For targets that lack a width. The decoded weight does not change.
+        The decoded weight does not change: unused entries of zero are appended to each LUT.
+
+        Args:
+            bits: bits of an index, at least those of this palette and at most 8.
+
+        Returns:
+            A palette with the same indices and longer LUTs.
+
+        Raises:
+            DkmError: ``bits`` is out of range.
+
+        Example:
+            >>> lut = np.array([-1, 0, 0.5, 1], np.float32).reshape(1, 1, 4, 1)
+            >>> palette = dkm.Palette(np.array([[0, 1], [3, 3]], np.uint8), lut)
+            >>> palette.widen(4).lut.shape
+            (1, 1, 16, 1)
         """
         if not self.bits <= bits <= 8:
             raise DkmError(f"{self.bits} bits cannot be widened to {bits} bits")
@@ -143,7 +191,17 @@ class Palette:
         return Palette(self.indices, np.pad(self.lut, padding), self.axis, scale=self.scale)
 
     def transpose(self) -> Palette:
-        """The palette of the transposed matrix; it must have no scale, which is by rows."""
+        """Transpose a matrix; it must have no scale, because scales belong to rows.
+
+        Returns:
+            The palette of the transposed matrix.
+
+        Example:
+            >>> lut = np.array([-1, 0, 0.5, 1], np.float32).reshape(1, 1, 4, 1)
+            >>> palette = dkm.Palette(np.array([[0, 1], [3, 3]], np.uint8), lut)
+            >>> palette.transpose().decode().tolist()
+            [[-1.0, 1.0], [0.0, 1.0]]
+        """
         indices = np.ascontiguousarray(self.indices.T)
         return Palette(indices, np.ascontiguousarray(self.lut.swapaxes(0, 1)), 1 - self.axis)
 

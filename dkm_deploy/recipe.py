@@ -22,22 +22,44 @@ from dkm_deploy.palette import Palette
 
 @dataclass(frozen=True)
 class PaletteSpec:
-    """The shape of a palette.
+    """Layout of a palette: bits, granularity and the length of a LUT entry.
 
     Attributes:
-        bits: bits of an index, 1 to 8.
-        cluster_dim: values in one LUT entry; more than 1 is vector palettization.
-        axis: the dimension of the weight that a LUT entry fills, and whose channels are grouped.
-        group_size: channels along ``axis`` that share a LUT; None is one LUT for the weight.
+        bits: bits of an index, 1 to 8; a LUT has ``2**bits`` entries.
+        cluster_dim: values in one LUT entry, 1 to 16; more than 1 is vector palettization.
+        axis: dimension of the weight that a LUT entry fills and whose channels are grouped, 0 to 7.
+        group_size: number of channels along ``axis`` that share a LUT; None is one LUT for the
+            whole weight.
         per_channel_scale: divide each channel by its largest absolute value before clustering, and
-            multiply the decoded weight with it, so that channels of very different size share a
-            LUT. A channel of zeros has a scale of 0 and stays zeros. Channels are those along
-            dimension 0 whatever ``axis`` is: the outputs of linear and convolution layers, the
-            rows of an embedding, the inputs of a transposed convolution and of a matrix that an
-            ONNX file holds as (inputs, outputs).
+            multiply the decoded weight by that value. Channels of very different magnitude can then
+            share a LUT. Channels are those of dimension 0, whatever ``axis`` is: outputs of linear
+            and convolution layers, rows of an embedding, inputs of a transposed convolution and of
+            a matrix that an ONNX file stores as (inputs, outputs). A channel of zeros has the scale
+            0 and stays zeros.
 
     Raises:
         DkmError: a value is out of range.
+
+    Example:
+        Per tensor: one LUT for the whole weight. A LUT tensor has the shape
+        ``(groups along each dimension .., 2**bits, cluster_dim)``.
+
+        >>> model = nn.Linear(8, 4)  # a weight of shape (4, 8)
+        >>> spec = dkm.PaletteSpec(bits=2)
+        >>> dkm.palettes(dkm.palettize(model, spec))["weight"].lut.shape
+        (1, 1, 4, 1)
+
+        Grouped channels: one LUT for every two output channels.
+
+        >>> spec = dkm.PaletteSpec(bits=2, group_size=2)
+        >>> dkm.palettes(dkm.palettize(model, spec))["weight"].lut.shape
+        (2, 1, 4, 1)
+
+        Vectors: each LUT entry holds two weights that are neighbours along ``axis``.
+
+        >>> spec = dkm.PaletteSpec(bits=2, cluster_dim=2, axis=1)
+        >>> dkm.palettes(dkm.palettize(model, spec))["weight"].lut.shape
+        (1, 1, 4, 2)
     """
 
     bits: int = 4
@@ -56,7 +78,22 @@ class PaletteSpec:
 
     @classmethod
     def of(cls, value: Any, what: str = "spec") -> PaletteSpec:
-        """``value``, or the palette of so many bits. Raises DkmError if it is neither."""
+        """Convert a number of bits to a spec; a spec is returned unchanged.
+
+        Args:
+            value: a ``PaletteSpec``, or an integer number of bits, 1 to 8.
+            what: name of the argument in error messages.
+
+        Returns:
+            A spec.
+
+        Raises:
+            DkmError: ``value`` is neither, or is out of range.
+
+        Example:
+            >>> dkm.PaletteSpec.of(4) == dkm.PaletteSpec(bits=4)
+            True
+        """
         if isinstance(value, cls):
             return value
         if isinstance(value, (bool, float, str)) or not hasattr(value, "__index__"):
@@ -64,7 +101,18 @@ class PaletteSpec:
         return cls(value)
 
     def refuse(self, shape: Sequence[int]) -> str | None:
-        """Why a weight of ``shape`` cannot have this palette, or None if it can."""
+        """Check whether a weight can have this layout.
+
+        Args:
+            shape: shape of the weight.
+
+        Returns:
+            The reason why it cannot, or None if it can.
+
+        Example:
+            >>> dkm.PaletteSpec(bits=4, group_size=3).refuse((4, 8))
+            'group_size 3 does not divide its 4 channels'
+        """
         if self.axis >= len(shape):
             return f"axis is {self.axis}, but its shape is {tuple(shape)}"
         channels = shape[self.axis]
@@ -81,13 +129,24 @@ class PaletteSpec:
 
 @dataclass(frozen=True)
 class Rule:
-    """What happens to the parameters that meet all its conditions.
+    """Choice of a palette, or of none, for the parameters that meet all conditions.
+
+    Give either ``spec`` or ``skip``.
 
     Attributes:
-        match: fnmatch pattern on the qualified name, such as ``"layer1.*.weight"``.
-        spec: the palette they get.
-        skip: they stay dense. Either ``spec`` or ``skip`` is given, not both.
-        max_elements: only parameters with at most this many elements.
+        match: fnmatch pattern for the qualified parameter name, such as ``"layer1.*.weight"``.
+        spec: palette of these parameters; a number of bits is short for a spec.
+        skip: leave these parameters dense.
+        max_elements: apply the rule only to parameters with at most this many elements.
+
+    Raises:
+        DkmError: a value is out of range, or both or neither of ``spec`` and ``skip`` are given.
+
+    Example:
+        >>> rule = dkm.Rule(match="fc.weight", spec=dkm.PaletteSpec(bits=8))
+        >>> recipe = dkm.Recipe(default=dkm.PaletteSpec(bits=4), rules=[rule])
+        >>> recipe.rules[0].spec.bits
+        8
     """
 
     match: str = "*"
@@ -107,7 +166,19 @@ class Rule:
             object.__setattr__(self, "max_elements", integer("max_elements", self.max_elements, 1))
 
     def meets(self, name: str, elements: int) -> bool:
-        """Whether a parameter of this name and size meets the conditions."""
+        """Check whether a parameter meets all conditions of the rule.
+
+        Args:
+            name: qualified parameter name.
+            elements: number of elements of the parameter.
+
+        Returns:
+            True if the rule applies.
+
+        Example:
+            >>> dkm.Rule(match="fc.*", skip=True).meets("fc.weight", 32)
+            True
+        """
         fits = self.max_elements is None or elements <= self.max_elements
         return fits and fnmatchcase(name, self.match)
 
@@ -118,15 +189,28 @@ class Rule:
 
 @dataclass(frozen=True)
 class Schedule:
-    """Anneal the temperature while training; ``dkm.step`` counts the steps.
+    """Schedule of the temperature during training; :func:`dkm_deploy.step` counts the steps.
 
-    Give ``end`` or ``gap``. Both are reached after ``steps`` steps, on a geometric way, and kept.
+    Give either ``end`` or ``gap``. The value changes geometrically, is reached after ``steps``
+    steps, and is kept from then on.
 
     Attributes:
-        steps: length of the anneal.
-        end: factor on every temperature; it starts at 1.
-        gap: ``|soft - hard| / |weight|`` of every layer; it starts where the layer starts, and the
-            layer's temperature follows.
+        steps: number of steps until the end value is reached.
+        end: final factor on every temperature; the factor starts at 1.
+        gap: final ``|soft - hard| / |weight|`` of every layer. It starts at the value that the
+            layer has at the first step; the temperature of the layer follows from it.
+
+    Raises:
+        DkmError: a value is out of range, or both or neither of ``end`` and ``gap`` are given.
+
+    Example:
+        >>> schedule = dkm.Schedule(steps=10, end=0.1)
+        >>> recipe = dkm.Recipe(default=dkm.PaletteSpec(bits=2), schedule=schedule)
+        >>> model = dkm.prepare(nn.Linear(8, 4), recipe)
+        >>> before = dkm.status(model)["weight"].temperature
+        >>> dkm.step(model, 10)
+        >>> round(dkm.status(model)["weight"].temperature / before, 3)
+        0.1
     """
 
     steps: int
@@ -161,9 +245,20 @@ class Recipe:
     """Rules for a whole model; the first rule that a parameter meets decides.
 
     Attributes:
-        default: the palette of parameters that no rule decides; None leaves them dense.
-        rules: tried in order.
-        schedule: of the temperature while training; None keeps it constant.
+        default: palette of the parameters that meet no rule; None leaves them dense.
+        rules: rules in the order in which they are tried.
+        schedule: schedule of the temperature during training; None keeps the temperature constant.
+
+    Raises:
+        DkmError: an argument has another type.
+
+    Example:
+        >>> recipe = dkm.Recipe(
+        ...     default=dkm.PaletteSpec(bits=4), rules=[dkm.Rule(match="0.*", skip=True)]
+        ... )
+        >>> model = nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4))
+        >>> list(dkm.palettes(dkm.palettize(model, recipe)))
+        ['1.weight']
     """
 
     default: PaletteSpec | None = None
@@ -182,10 +277,20 @@ class Recipe:
 
     @classmethod
     def of(cls, value: Any) -> Recipe:
-        """``value``, or the same palette for every weight.
+        """Convert a spec or a number of bits to a recipe; a recipe is returned unchanged.
+
+        Args:
+            value: a ``Recipe``, a ``PaletteSpec``, or an integer number of bits, 1 to 8.
+
+        Returns:
+            A recipe.
 
         Raises:
-            DkmError: it is neither a recipe, nor a spec, nor a number of bits.
+            DkmError: ``value`` is none of these, or is out of range.
+
+        Example:
+            >>> dkm.Recipe.of(4) == dkm.Recipe.uniform(bits=4)
+            True
         """
         if isinstance(value, cls):
             return value
@@ -205,44 +310,95 @@ class Recipe:
         group_size: int | None = None,
         per_channel_scale: bool = False,
     ) -> Recipe:
-        """The same palette for every weight."""
+        """Make a recipe that gives the same palette layout to every weight.
+
+        Args:
+            bits: as in :class:`PaletteSpec`, like the arguments below.
+            cluster_dim: values in one LUT entry.
+            axis: dimension that a LUT entry fills and whose channels are grouped.
+            group_size: number of channels that share a LUT; None is one LUT.
+            per_channel_scale: whether each channel has a scale.
+
+        Returns:
+            A recipe without rules.
+
+        Raises:
+            DkmError: a value is out of range.
+
+        Example:
+            >>> dkm.Recipe.uniform(bits=2, group_size=16).default.group_size
+            16
+        """
         return cls(PaletteSpec(bits, cluster_dim, axis, group_size, per_channel_scale))
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:
         """Read a recipe from a TOML file.
 
+        Args:
+            path: a file that :meth:`save` or a person wrote.
+
+        Returns:
+            The recipe.
+
         Raises:
             DkmError: the file is missing, is not TOML, or has an unknown key or a bad value.
+
+        Example:
+            >>> dkm.Recipe.uniform(bits=2).save("recipe.toml")
+            >>> dkm.Recipe.load("recipe.toml").default.bits
+            2
         """
         return read_toml(path, cls, "recipe")
 
     def save(self, path: str | Path, *, force: bool = False) -> None:
-        """Write the recipe as TOML, whole or not at all.
+        """Write the recipe as a TOML file, whole or not at all.
+
+        Args:
+            path: the file to write.
+            force: replace an existing file.
 
         Raises:
             OutputExistsError: ``path`` exists and ``force`` is not set.
+
+        Example:
+            >>> dkm.Recipe.uniform(bits=2).save("recipe.toml")
+            >>> dkm.Recipe.uniform(bits=4).save("recipe.toml", force=True)
         """
         with atomic_path(path_of(path), force=force) as temporary:
             temporary.write_text(self.to_toml(), "utf-8")
 
     def to_toml(self) -> str:
-        """The recipe as the text of a TOML file."""
+        """Convert the recipe to TOML.
+
+        Returns:
+            The text of a TOML file.
+
+        Example:
+            >>> print(dkm.Recipe.uniform(bits=2).to_toml().splitlines()[3])
+            bits = 2
+        """
         return toml_text(self)
 
     def assign(self, model: nn.Module | Mapping[str, Tensor]) -> Assignment:
-        """Decide on every parameter of ``model``, tied ones once under their first name.
+        """Decide for every parameter of a model which palette it gets.
 
-        Weights are floating-point parameters of rank 2 or more; the others (biases, norms) stay
-        dense.
+        Weights are floating-point parameters of rank 2 or more. Other parameters (biases, norms)
+        stay dense. Tied parameters are listed once, under their first name.
 
         Args:
-            model: a module, or its parameters by name; only their shapes and dtypes are looked
-                at, so they may be on the meta device.
+            model: a module, or its parameters by name. Only shapes and dtypes are read, so the
+                parameters may be on the meta device.
+
+        Returns:
+            The specs, and the reasons of what stays dense, by qualified parameter name.
 
         Raises:
-            DkmError: the pattern of a rule matches no weight's name, or a spec does not fit the
-                weight it falls on.
+            DkmError: the pattern of a rule matches no weight, or a spec does not fit its weight.
+
+        Example:
+            >>> dkm.Recipe.uniform(bits=2).assign(nn.Linear(8, 4)).dense
+            {'bias': 'rank 1: biases and norms stay dense'}
         """
         specs: dict[str, PaletteSpec] = {}
         dense: dict[str, str] = {}

@@ -36,15 +36,22 @@ _WIDENED = "bfloat16 is written as float32, which holds its values; call .half()
 
 @dataclass(frozen=True)
 class Artifact:
-    """A written file. ``os.fspath`` of it is its path.
+    """A converted file; ``os.fspath`` of it is its path.
 
     Attributes:
         path: the file or folder.
         target: name of the target that wrote it.
-        ledger: every byte of it, and of its data files.
-        notes: what to know of it, a line each, such as a weight that could not be stored as asked.
-        interface: what an app finds in it by name, for ``dkm.validate`` and ``dkm.write_golden``
-            to hold later files to; None where its target does not tell.
+        ledger: every byte of the file and of its data files.
+        notes: remarks, one line each, such as a weight that could not be stored as requested.
+        interface: names, dtypes and shapes that an app finds in the file. ``dkm.validate`` and
+            ``dkm.write_golden`` take it, to check later files against it. None if the target does
+            not read it.
+
+    Example:
+        >>> frozen = dkm.palettize(nn.Linear(8, 4), 2)
+        >>> artifact = dkm.convert(frozen, torch.ones(1, 8), "new.onnx")
+        >>> artifact.target, artifact.ledger.by_kind()["indices"]
+        ('onnx', 8)
     """
 
     path: Path
@@ -73,29 +80,38 @@ def convert(
     try_file: bool = True,
     **target_options: Any,
 ) -> Artifact:
-    """Write a frozen model to a file. The suffix of ``path`` chooses the target.
+    """Write a frozen model to a file; the suffix of ``path`` chooses the target.
 
-    The palettes are decoded from the written file and compared with the frozen ones, and the file
-    is run on the example inputs and compared with the model, before the file gets its name. So a
-    file that exists holds these weights, and computes with them what PyTorch does. Where it cannot
-    be run here, or the model overflows in its numbers, a note says so.
+    Before the file gets its name, the palettes are decoded from it and compared with the frozen
+    ones, and the file is run on the example inputs and compared with the model. So a file that
+    exists holds these weights and computes the same as PyTorch. If it cannot be run on this
+    computer, or the model overflows in the number format of the file, a note in the result says so.
 
     Args:
-        frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``; it is written as it is in
-            eval mode, and left as it was.
-        example_inputs: a tensor, a tuple of positional or a mapping of keyword inputs; they fix
-            the shapes that ``dynamic_shapes`` does not free.
+        frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``; it does not change. It is
+            written as it is in eval mode.
+        example_inputs: a tensor, a tuple of positional or a mapping of keyword inputs. They fix the
+            shapes, except for the dimensions in ``dynamic_shapes``.
         path: ``.onnx``, ``.ort`` or ``.mlpackage``, or the suffix of another installed target.
-        dynamic_shapes: as ``torch.export.export`` takes it.
+        dynamic_shapes: as for ``torch.export.export``.
         force: replace what is at ``path``.
-        try_file: whether to run what was written.
-        **target_options: such as ``opset=18`` or ``minimum_deployment_target="iOS17"``.
+        try_file: whether to run the file.
+        **target_options: options such as ``opset=18`` or ``minimum_deployment_target="iOS17"``.
+
+    Returns:
+        The path of the file, its bytes, and notes.
 
     Raises:
-        DkmError: the target does not know the option or cannot hold a palette or a state, the
-            model cannot be exported or converted (with the reason), the file gives outputs that
-            differ by more than rounding, or ``path`` exists and ``force`` is not set. Nothing is
-            written then.
+        DkmError: the target has no such option or cannot hold a palette or a state, the model
+            cannot be exported or converted (with the reason), the outputs of the file differ by
+            more than rounding, or ``path`` exists and ``force`` is not set. Then nothing is
+            written.
+
+    Example:
+        >>> frozen = dkm.palettize(nn.Linear(8, 4), 2)
+        >>> artifact = dkm.convert(frozen, torch.ones(1, 8), "new.onnx", opset=21)
+        >>> artifact.path.name
+        'new.onnx'
     """
     path = path_of(path)
     truth("try_file", try_file)

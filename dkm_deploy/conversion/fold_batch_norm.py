@@ -30,21 +30,29 @@ _TOLERANCE = 1e-2  # of the outputs' norm; a wrong fold is far off, float16 arit
 @torch.no_grad()
 @keep_random_state()
 def fold_batch_norm(model: nn.Module, example_inputs: Inputs) -> nn.Module:
-    """A copy of a model whose BatchNorms are folded into the layers before them.
+    """Copy a model with its BatchNorms folded into the layers before them.
 
-    Do it before ``dkm.prepare`` or ``dkm.palettize``: a palette cannot take up one factor a
-    channel, so that behind a palettized layer a BatchNorm stays an operation of its own in the
-    converted program. Folded are those that a linear or convolution layer alone feeds, each used
-    once; what took their place is ``nn.Identity``.
+    Call it before ``dkm.prepare`` or ``dkm.palettize``. A palette cannot take up one factor per
+    channel, so a BatchNorm after a palettized layer stays an operation in the converted program. A
+    BatchNorm is folded if its only input is a linear or convolution layer and each of the two is
+    used once. ``nn.Identity`` takes its place.
 
     Args:
-        model: as it is in eval mode; it is left as it was. Norms, pruning masks and
-            parametrizations on its weights are applied, and gone from what is returned.
-        example_inputs: as :func:`dkm_deploy.convert` takes them; they show which layer feeds which.
+        model: a plain model; it does not change. It is folded as it is in eval mode. Norms, pruning
+            masks and parametrizations of its weights are applied, and are no longer in the copy.
+        example_inputs: as for :func:`dkm_deploy.convert`; they show which layer feeds which.
+
+    Returns:
+        A plain model in eval mode.
 
     Raises:
-        DkmError: the model cannot be exported, or computes something else once folded, which it
-            does if it reads a weight behind its layer's back.
+        DkmError: the model cannot be exported, or gives other outputs after folding. That happens
+            if ``forward`` reads a weight without calling its layer.
+
+    Example:
+        >>> model = nn.Sequential(nn.Linear(8, 4), nn.BatchNorm1d(4))
+        >>> dkm.fold_batch_norm(model, torch.ones(1, 8))[1]
+        Identity()
     """
     model = with_plain_parameters(model_of(model))
     folded = independent_copy(model).eval()

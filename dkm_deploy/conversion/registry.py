@@ -104,13 +104,20 @@ def _unknown(path: Path, candidates: Iterable[Reader], verb: str) -> DkmError:
 
 
 def read_palettes(path: str | Path) -> dict[str, Palette]:
-    """The palettes of a converted file, decoded from its bytes on any OS.
+    """Decode the palettes of a converted file from its bytes, on any OS.
+
+    Args:
+        path: a file or package.
 
     Returns:
-        Palettes by qualified parameter name; empty where every weight is dense.
+        Palettes by qualified parameter name; empty if every weight is dense.
 
     Raises:
         DkmError: the file is missing, damaged, or of an unknown kind.
+
+    Example:
+        >>> dkm.read_palettes("model.mlpackage")["weight"].decode().shape
+        (4, 8)
     """
     path = existing_path(path)
     with translate_read_errors(path):
@@ -118,10 +125,20 @@ def read_palettes(path: str | Path) -> dict[str, Palette]:
 
 
 def size_breakdown(path: str | Path) -> Ledger:
-    """Every byte of a converted file accounted for, by tensor and by kind.
+    """Count every byte of a converted file, by tensor and by kind.
+
+    Args:
+        path: a file or package.
+
+    Returns:
+        A ledger whose bytes add up to the size on disk.
 
     Raises:
         DkmError: the file is missing, damaged, or of an unknown kind.
+
+    Example:
+        >>> dkm.size_breakdown("model.onnx").by_kind()["indices"]
+        8
     """
     path = existing_path(path)
     with translate_read_errors(path):

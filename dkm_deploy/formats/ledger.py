@@ -22,11 +22,21 @@ class Entry:
 
 @dataclass(frozen=True)
 class Ledger:
-    """The bytes of the file or folder at ``path``, and of files beside it that it keeps data in.
+    """Every byte of a file, by tensor and by kind.
 
-    Kinds: ``indices`` and ``lut`` of palettes, ``dense`` weights, ``graph`` (operations and what
-    describes tensors), ``metadata`` (names, versions, manifests), ``padding`` (alignment and
-    headers that carry no value).
+    The kinds are ``indices`` and ``lut`` of palettes, ``dense`` weights, ``graph`` (operations and
+    descriptions of tensors), ``metadata`` (names, versions, manifests) and ``padding`` (alignment
+    and headers without a value).
+
+    Attributes:
+        path: the file or folder.
+        entries: kind, name and bytes of each tensor or part.
+        companions: files beside it that hold its data; their bytes are counted too.
+
+    Example:
+        >>> ledger = dkm.size_breakdown("model.onnx")
+        >>> [(e.name, e.size_bytes) for e in ledger.entries if e.kind == "indices"]
+        [('weight', 8)]
     """
 
     path: Path
@@ -39,7 +49,15 @@ class Ledger:
         return sum(entry.size_bytes for entry in self.entries)
 
     def by_kind(self) -> dict[Kind, int]:
-        """Bytes of each kind, in the fixed order of ``KINDS``."""
+        """Sum the bytes of each kind.
+
+        Returns:
+            Bytes by kind, in the order of ``KINDS``.
+
+        Example:
+            >>> list(dkm.size_breakdown("model.onnx").by_kind())
+            ['indices', 'lut', 'dense', 'graph', 'metadata', 'padding']
+        """
         return {k: sum(e.size_bytes for e in self.entries if e.kind == k) for k in KINDS}
 
 

@@ -39,13 +39,23 @@ _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def save(frozen: nn.Module, path: str | Path, *, force: bool = False) -> None:
     """Write a frozen model as a safetensors file, whole or not at all.
 
-    A palettized weight ``fc.weight`` is stored as ``fc.weight.indices`` (uint8, packed n bits an
-    index), ``fc.weight.lut`` and, if it has one, ``fc.weight.scale``; every other tensor as in the
-    ``state_dict``, tied ones once. The file's metadata holds the shapes.
+    A palettized weight ``fc.weight`` is stored as ``fc.weight.indices`` (uint8, packed, n bits per
+    index), ``fc.weight.lut`` and, if it has a scale, ``fc.weight.scale``. Every other tensor is
+    stored as in the ``state_dict``; tied tensors once. The metadata of the file holds the shapes.
+
+    Args:
+        frozen: from ``dkm.freeze`` or ``dkm.palettize``.
+        path: the file to write.
+        force: replace an existing file.
 
     Raises:
-        DkmError: the model has no palettes, or a parametrization is registered above one.
+        DkmError: the model has no palettes, or a parametrization is registered above a palette.
         OutputExistsError: ``path`` exists and ``force`` is not set.
+
+    Example:
+        >>> dkm.save(dkm.palettize(nn.Linear(8, 4), 2), "new.safetensors")
+        >>> sorted(dkm.read_palettes("new.safetensors"))
+        ['weight']
     """
     frozen = with_plain_parameters(model_of(frozen))
     found = palettes(frozen)
@@ -86,19 +96,26 @@ def _write(
 
 
 def load(path: str | Path, model: nn.Module) -> nn.Module:
-    """Read a checkpoint written by :func:`save` into the architecture of ``model``.
+    """Read a checkpoint written by :func:`save` into the architecture of a model.
 
     Args:
         path: the checkpoint.
-        model: a plain module of the class that was saved, with its norms and masks or without; it
-            is left as it was.
+        model: a plain module of the class that was saved, with or without its norms and masks; it
+            does not change.
 
     Returns:
         A frozen module in eval mode, on the CPU.
 
     Raises:
         DkmError: the file is missing, damaged, not a palettized checkpoint, or does not belong to
-            the model (with the first tensor that differs).
+            the model (the message names the first tensor that differs).
+
+    Example:
+        >>> frozen = dkm.palettize(nn.Linear(8, 4), 2)
+        >>> dkm.save(frozen, "new.safetensors")
+        >>> loaded = dkm.load("new.safetensors", nn.Linear(8, 4))
+        >>> torch.equal(loaded.weight, frozen.weight)
+        True
     """
     checkpoint = _read(path_of(path))
     frozen = independent_copy(with_plain_parameters(model_of(model))).cpu()

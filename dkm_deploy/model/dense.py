@@ -11,25 +11,32 @@ from dkm_deploy.nn_utils.weights import bake
 
 
 def dense(frozen: nn.Module) -> nn.Module:
-    """An ordinary model with the decoded weights of a frozen one, such as to merge adapters into.
+    """Make an ordinary model with the decoded weights of a frozen one.
 
-    A palette gives its weight anew on every access, so that what is written into the weight of a
-    frozen model is lost. Merge into a dense model, and palettize that again::
+    Use it to merge adapters, for example. A frozen model decodes a weight on every
+    access, so a value that is written into it is lost. Merge into a dense model, and palettize that
+    again::
 
         adapted = PeftModel.from_pretrained(dkm.dense(frozen), adapter)
         frozen = dkm.palettize(adapted.merge_and_unload(), recipe)
 
     Args:
-        frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``; it is left as it was.
+        frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``; it does not change.
 
     Returns:
-        A module of the classes and with the parameter names that the model had before it was
-        palettized, in eval mode. Weights are those of the frozen model, bit for bit, in
-        parameters of their own; what shared a palette shares a parameter. Parametrizations that
-        were registered above a palette are applied.
+        A module in eval mode, with the classes and parameter names that the model had before it was
+        palettized. Its weights are equal to those of the frozen model bit for bit, and are
+        parameters of their own; weights that shared a palette share a parameter. Parametrizations
+        that were registered above a palette are applied.
 
     Raises:
         DkmError: the model is prepared but not frozen, or has no palettes.
+
+    Example:
+        >>> frozen = dkm.palettize(nn.Linear(8, 4), 2)
+        >>> dense = dkm.dense(frozen)
+        >>> type(dense).__name__, torch.equal(dense.weight, frozen.weight)
+        ('Linear', True)
     """
     if not palettes(frozen):
         raise DkmError("the model has no palettes: its weights are dense already")

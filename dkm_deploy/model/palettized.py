@@ -75,12 +75,22 @@ def install(used_in: Sequence[Place], palette: Palette, like: Tensor) -> None:
 
 
 def palettes(frozen: nn.Module) -> dict[str, Palette]:
-    """The palettes of a frozen model by qualified parameter name, tied weights once.
+    """Read the palettes of a frozen model.
 
-    A LUT or scale of bfloat16 is given as float32, which holds it exactly.
+    A LUT or a scale of bfloat16 is converted to float32, which is exact.
+
+    Args:
+        frozen: from ``dkm.freeze``, ``dkm.palettize`` or ``dkm.load``.
+
+    Returns:
+        Palettes by qualified parameter name; tied weights are listed once.
 
     Raises:
         DkmError: the model is prepared but not frozen.
+
+    Example:
+        >>> dkm.palettes(dkm.palettize(nn.Linear(8, 4), 2))["weight"].bits
+        2
     """
     found: dict[int, tuple[str, Palette]] = {}
     for prefix, module in unwrap(model_of(frozen)).named_modules():

@@ -13,14 +13,21 @@ from dkm_deploy.model.inputs import Inputs, arguments
 
 @dataclass(frozen=True)
 class Steps:
-    """Inputs of a model that keeps state, step by step; the first starts from its own buffers.
+    """Inputs of a model that keeps state, step by step; the first step starts from its own buffers.
 
-    ``dkm.Steps([(token_0, position_0), (token_1, position_1)])`` are two steps of a model with two
-    inputs, each as :func:`dkm_deploy.convert` takes example inputs. Where samples are counted, as
-    for labels, those of the first step come first, then those of the second, and so on.
+    Where samples are counted, as for labels, the samples of the first step come first, then those
+    of the second, and so on.
+
+    Attributes:
+        steps: inputs of each step, as for :func:`dkm_deploy.convert`.
 
     Raises:
-        DkmError: there is no step, or one is no inputs of a model.
+        DkmError: there is no step, or one is not valid as inputs of a model.
+
+    Example:
+        >>> steps = dkm.Steps([(torch.zeros(1, 8),), (torch.ones(1, 8),)])
+        >>> len(steps)
+        2
     """
 
     steps: Sequence[Inputs]

@@ -25,24 +25,37 @@ _RAISED = 1.2  # what the members of a bin are multiplied by, to see how much th
 
 @dataclass(frozen=True)
 class BinQuant:
-    """Bins of a weight's values, with the model's metric in the loop and no training.
+    """Bins of a weight's values, chosen by the metric of the model, without training.
 
-    A weight starts with the bins between its least value, mean - sd, mean, mean + sd and largest
-    value. As long as the model has lost more than ``tolerance``, the bin whose members it minds
-    most (raised by a fifth, the rest of the weight as it was) is cut in two at its midpoint.
-    Weights are taken by size, the largest first, and stay binned while the next is; of equal ones
-    the first is that by whose four bins the model loses least.
+    A weight starts with four bins; their edges are its least value, mean - sd, mean, mean + sd and
+    its largest value. While the model has lost more than ``tolerance``, one bin is cut in two at
+    its midpoint: the bin that matters most to the metric if its members are raised by a fifth and
+    the rest of the weight stays unchanged. The largest weight comes first, and stays binned while
+    the next one is treated. Of weights of equal size, the first is the one whose four bins cost the
+    model least.
 
     Attributes:
-        metric: ``metric(first output, labels)``, more is better; top-1 accuracy in percent if left
-            out.
-        tolerance: of its loss, in its own units; the paper's authors use 0.2 points of accuracy.
-        evaluations: of the model, at most. When they are used up, bins with the largest squared
-            error are cut, up to the bits of the recipe.
-        means: a bin's value is the mean of its members, which is never worse in squared error;
-            False takes the bin's midpoint, as published.
-        cache: a folder for evaluations, kept by content: a search that was killed goes on. Metrics
-            count by their name.
+        metric: ``metric(first output, labels)``, more is better; the default is top-1 accuracy in
+            percent.
+        tolerance: loss of the metric that is accepted, in the unit of the metric; the paper's
+            authors use 0.2 points of accuracy.
+        evaluations: the most evaluations of the model. After these, the bin with the largest
+            squared error is cut, up to the bits of the recipe.
+        means: use the mean of the members as the value of a bin, which is never worse in squared
+            error; False uses the midpoint, as in the paper.
+        cache: folder for results of evaluations, by content: a search that was stopped continues
+            from it. Metrics are identified by their name.
+
+    Raises:
+        DkmError: a value is out of range.
+
+    Example:
+        >>> model, inputs = nn.Linear(8, 4), torch.randn(16, 8)
+        >>> labels = model(inputs).argmax(1)
+        >>> method = dkm.BinQuant(tolerance=100.0)
+        >>> frozen = dkm.palettize(model, 4, method, [(inputs, labels)])
+        >>> dkm.palettes(frozen)["weight"].bits
+        2
     """
 
     metric: Metric = accuracy

@@ -50,7 +50,13 @@ class PostTrainingMethod(Protocol):
 
 @dataclass(frozen=True)
 class KMeans:
-    """The least squared error of the weights themselves; it takes no calibration data."""
+    """K-means with the least squared error of the weights; it needs no calibration data.
+
+    Example:
+        >>> frozen = dkm.palettize(nn.Linear(8, 4), 2, method=dkm.KMeans())
+        >>> len(frozen.weight.unique())
+        4
+    """
 
     @property
     def calibrated(self) -> bool:
@@ -73,13 +79,23 @@ class KMeans:
 class SensitiveKMeans:
     """K-means weighted by squared gradients, the diagonal of the Fisher information.
 
-    So that the loss suffers least, to second order, where errors of different weights do not
+    It minimizes the increase of the loss to second order, if the errors of different weights do not
     interact: SqueezeLLM (Kim et al. 2023, arXiv 2306.07629, section 4.1).
 
     Attributes:
         loss: ``loss(outputs, labels)``, a mean over the batch. None is cross entropy where
             calibration batches have labels, and the relative error of the outputs where they have
             none; see :func:`dkm_deploy.post_training.sensitivity.squared_gradients`.
+
+    Raises:
+        DkmError: ``loss`` is not a function.
+
+    Example:
+        >>> batch = (torch.randn(4, 8), torch.tensor([0, 1, 2, 3]))
+        >>> method = dkm.SensitiveKMeans(loss=nn.functional.cross_entropy)
+        >>> frozen = dkm.palettize(nn.Linear(8, 4), 2, method, calibration=[batch])
+        >>> len(frozen.weight.unique())
+        4
     """
 
     loss: Loss | None = None

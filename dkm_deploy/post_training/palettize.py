@@ -28,24 +28,28 @@ def palettize(
     """Cluster the weights of a trained model, without a training loop.
 
     Args:
-        model: a plain model; it is left as it was. Norms, pruning masks and parametrizations on its
-            weights are applied, and gone from what is returned.
-        recipe: which weight gets which palette; a spec or a number of bits is for all.
-        method: "kmeans", which looks at the weights alone; "sensitive", which weighs them by
-            their squared gradients; "bin_quant", which asks the top-1 accuracy; or a record such
-            as ``dkm.SensitiveKMeans(loss=..)``.
-        calibration: for methods that look at more than weights: batches as :func:`dkm_deploy.fit`
-            takes them, ``(inputs, labels)`` or the inputs alone; or all samples at once, a tensor
-            or a mapping of keyword inputs. K-means takes none.
-        targets: names of targets that must be able to hold the palettes, such as "onnx" or
-            "coreml:iOS17".
+        model: a plain model; it does not change. Norms, pruning masks and parametrizations of its
+            weights are applied, and are no longer in the result.
+        recipe: which weight gets which palette. A spec or a number of bits applies to all weights.
+        method: "kmeans" reads the weights alone, "sensitive" weights them by their squared
+            gradients, "bin_quant" uses the top-1 accuracy; or a record such as
+            ``dkm.SensitiveKMeans(loss=..)``.
+        calibration: data for methods that need it: batches as for :func:`dkm_deploy.fit`,
+            ``(inputs, labels)`` or the inputs alone; or all samples at once, as a tensor or a
+            mapping of keyword inputs. "kmeans" takes none.
+        targets: targets that must be able to hold the palettes, such as "onnx" or "coreml:iOS17".
 
     Returns:
-        A frozen module in eval mode, as :func:`freeze` gives it.
+        A frozen module in eval mode, as from :func:`freeze`.
 
     Raises:
         DkmError: the recipe does not fit the model or a target, a weight holds NaN or infinity, or
             the calibration data does not fit the method or the model.
+
+    Example:
+        >>> frozen = dkm.palettize(nn.Linear(8, 4), 2)
+        >>> frozen(torch.ones(1, 8)).shape, len(frozen.weight.unique())
+        (torch.Size([1, 4]), 4)
     """
     model, recipe, chosen = model_of(model), Recipe.of(recipe), method_named(method)
     specs = check(model, recipe, targets)

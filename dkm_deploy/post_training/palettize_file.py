@@ -28,17 +28,22 @@ from dkm_deploy.recipe import PaletteSpec, Recipe
 
 @dataclass(frozen=True)
 class PalettizedFile:
-    """A palettized file. ``os.fspath`` of it is its path.
+    """Result of :func:`dkm_deploy.palettize_file`; ``os.fspath`` of it is its path.
 
     Attributes:
         path: the file.
-        palettes: by weight name, as they were read back from the file.
-        dense: reason of every other tensor of rank 2 or more by name.
+        palettes: palettes by weight name, as read back from the file.
+        dense: reasons of all other tensors of rank 2 or more, by name.
         unchecked: what could not be checked about the file, one sentence each.
-        bytes_before: of the input, with all files that it refers to; of a program, its
-            parameters and buffers alone.
-        bytes_after: of the file, with all files that it refers to.
-        uncorrected: reason of every palette whose LUT a correction left as it was by name.
+        bytes_before: bytes of the input with all files that it refers to; for a ``.pt2`` program,
+            of its parameters and buffers alone.
+        bytes_after: bytes of the file with all files that it refers to.
+        uncorrected: reasons of the palettes whose LUT a correction did not change, by name.
+
+    Example:
+        >>> result = dkm.palettize_file("dense.onnx", "small.onnx", 2)
+        >>> {name: palette.bits for name, palette in result.palettes.items()}
+        {'weight': 2}
     """
 
     path: Path
@@ -57,23 +62,31 @@ class PalettizedFile:
 def palettize_file(
     path: str | Path, out: str | Path, recipe: Recipe | PaletteSpec | int, *, force: bool = False
 ) -> PalettizedFile:
-    """Cluster the weights of a model file by k-means and write a file of the same kind.
+    """Cluster the weights of a model file by k-means, and write a file of the same kind.
 
-    A ``.pt2`` file gives a checkpoint, as ``dkm.save`` writes it. Of other files the palettes are
-    decoded from what was written and compared with the clustered ones before it gets its name. The
-    input is never changed.
+    A ``.pt2`` file gives a checkpoint, as ``dkm.save`` writes it. For other files, the palettes are
+    decoded from the new file and compared with the clustered ones before it gets its name. The
+    input file never changes.
 
     Args:
-        path: an ``.onnx`` file, a file of another target that can do this, or a ``.pt2`` file.
-        out: the file to write; of the same kind, or ``.safetensors``; not ``path``.
-        recipe: which weight gets which palette, by the names in the file.
+        path: an ``.onnx`` file, a file of another target that supports this, or a ``.pt2`` file.
+        out: the file to write: of the same kind, or ``.safetensors``; not ``path``.
+        recipe: which weight gets which palette, by the names in the file. A spec or a number of
+            bits applies to all weights.
         force: replace what is at ``out``.
+
+    Returns:
+        The palettes, and the bytes before and after.
 
     Raises:
         DkmError: the file is missing, damaged or of a kind that cannot be palettized; the recipe
-            does not fit it; nothing in it can be palettized (with the first reasons); or ``out``
-            is the input, of another kind, or exists and ``force`` is not set. Nothing is written
-            then.
+            does not fit it; nothing in it can be palettized (with the first reasons); or ``out`` is
+            the input, of another kind, or exists and ``force`` is not set. Nothing is written then.
+
+    Example:
+        >>> result = dkm.palettize_file("dense.onnx", "small.onnx", dkm.PaletteSpec(bits=4))
+        >>> result.palettes["weight"].bits
+        4
     """
     recipe, path, out = Recipe.of(recipe), path_of(path), path_of(out, "out")
     if is_program(path):

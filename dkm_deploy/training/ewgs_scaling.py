@@ -23,26 +23,32 @@ _LARGE = 3  # standard deviations: the size that a large gradient has
 def update_ewgs_scaling(
     model: nn.Module, loss: Callable[[], Tensor], *, seed: int = 0
 ) -> dict[str, float]:
-    """Set the delta of every weight of a model that trains with EWGS.
+    """Measure and set the delta of every weight of a model that trains with EWGS.
 
-    ``delta = max(0, Tr(H) / N / G)`` (Lee, Kim and Ham, CVPR 2021, section 3.3): H is the Hessian
-    of the loss by the N levels of a weight, which lie in 0..1; its trace is estimated with one
-    random vector of signs (Hutchinson). G is three standard deviations of the loss's gradients by
-    the levels. The authors start with a delta of 0 and measure it every 10 epochs of CIFAR-10,
-    every epoch of ImageNet; the deltas are kept in the model's ``state_dict``.
+    ``delta = max(0, Tr(H) / N / G)`` (Lee, Kim and Ham, CVPR 2021, section 3.3). H is the Hessian
+    of the loss with respect to the N levels of a weight, which lie in 0..1; its trace is estimated
+    with one random vector of signs (Hutchinson). G is three standard deviations of the gradients of
+    the loss with respect to the levels. The authors start with a delta of 0 and measure it every 10
+    epochs of CIFAR-10, and every epoch of ImageNet. The deltas are in the model's ``state_dict``.
 
     Args:
-        model: prepared with ``method="ewgs"``. It runs in eval mode and is otherwise left alone.
-        loss: runs the model on a batch and gives the loss, a scalar that can be differentiated
-            twice. It takes the memory of a training step and about twice that again.
-        seed: of the signs.
+        model: prepared with ``method="ewgs"``. It runs in eval mode; nothing else of it changes.
+        loss: runs the model on a batch and returns the loss, a scalar that can be differentiated
+            twice. This takes about three times the memory of a training step.
+        seed: seed of the random signs.
 
     Returns:
-        The delta of each weight by its name.
+        The delta of each weight by qualified name.
 
     Raises:
-        DkmError: a weight trains with another method, or the loss cannot be differentiated twice
-            or is not finite.
+        DkmError: a weight trains with another method, or the loss is not finite or cannot be
+            differentiated twice.
+
+    Example:
+        >>> model = dkm.prepare(nn.Linear(8, 4), 2, method="ewgs")
+        >>> inputs = torch.randn(4, 8)
+        >>> list(dkm.update_ewgs_scaling(model, lambda: model(inputs).square().mean()))
+        ['weight']
     """
     layers = require_prepared(model)
     for layer in layers:

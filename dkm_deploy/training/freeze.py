@@ -14,15 +14,27 @@ from dkm_deploy.training.prepare import prepared_weights, require_prepared
 
 
 def freeze(model: nn.Module) -> nn.Module:
-    """A new module with the hard palettes of a prepared model, in eval mode.
+    """Make a frozen module with the hard palettes of a prepared model.
 
-    The trained model is left as it was. The new one is an ordinary module: it runs, exports, and
-    its ``state_dict`` holds indices and LUTs in place of the weights. What was stacked on a weight
-    before :func:`prepare` is in its palette or, of a dense weight, in its values; a
+    The trained model does not change. The new one is an ordinary module: it runs, exports, and its
+    ``state_dict`` holds indices and LUTs in place of the weights. A parametrization that was on a
+    weight before :func:`prepare` is part of the palette or, for a dense weight, of its values. A
     parametrization that was registered above a palette is kept there.
+
+    Args:
+        model: a model from ``dkm.prepare``.
+
+    Returns:
+        A frozen module in eval mode.
 
     Raises:
         DkmError: the model is not prepared, or a weight holds NaN or infinity.
+
+    Example:
+        >>> model = dkm.prepare(nn.Linear(8, 4), 2)
+        >>> frozen = dkm.freeze(model)
+        >>> len(frozen.weight.unique())
+        4
     """
     require_prepared(model)
     frozen = independent_copy(unwrap(model))
@@ -42,9 +54,24 @@ def freeze(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def soft_copy(model: nn.Module) -> nn.Module:
-    """A plain copy of a prepared model whose weights are the soft ones, in eval mode.
+    """Copy a prepared model as a plain model with its soft weights, in eval mode.
 
-    For measuring what the training loop sees beside what :func:`freeze` gives.
+    With it you can compare what the training loop computes with the result of :func:`freeze`.
+
+    Args:
+        model: a model from ``dkm.prepare``; it does not change.
+
+    Returns:
+        A plain module in eval mode.
+
+    Raises:
+        DkmError: the model is not prepared.
+
+    Example:
+        >>> model = dkm.prepare(nn.Linear(8, 4), 2)
+        >>> soft, hard = dkm.soft_copy(model).weight, dkm.freeze(model).weight
+        >>> len(soft.unique()) > len(hard.unique())
+        True
     """
     require_prepared(model)
     soft_model = independent_copy(unwrap(model)).eval()

@@ -82,23 +82,31 @@ def prepare(
     method: str | AnyMethod = "dkm",
     targets: Sequence[str] = (),
 ) -> nn.Module:
-    """Make a model train with palettes. Works in place and returns the model.
+    """Prepare a model, in place, for training with palettes.
 
-    Parameters keep their identity, so an optimiser made before goes on working. Only "ewgs" adds
-    some of its own, which the optimiser must hold: make it after. A norm or a pruning mask stays
-    below the palette: what it computes is clustered, and its parameters train. One that is a hook
-    becomes the parametrization of its like.
+    Parameters stay the same objects, so an optimizer made before remains valid. Only "ewgs" adds
+    parameters; for it, make the optimizer afterwards. A norm or a pruning mask stays below the
+    palette: its result is clustered, and its parameters train. If it is a hook, it becomes the
+    parametrization of the same kind.
 
     Args:
         model: any module; its weights may be on any device.
-        recipe: which weight gets which palette; a spec or a number of bits is for all.
+        recipe: which weight gets which palette. A spec or a number of bits applies to all weights.
         method: "dkm", "ste", "ewgs", "gwk", or a record such as ``dkm.DKM(temperature=0.02)``.
-        targets: names of the targets the model will be converted to, such as "onnx" or
-            "coreml:iOS17"; what one of them cannot hold is refused now, not after training.
+        targets: targets that the model will be converted to, such as "onnx" or "coreml:iOS17". A
+            palette that one of them cannot hold is refused now, not after training.
+
+    Returns:
+        The same model.
 
     Raises:
-        DkmError: the recipe does not fit the model or a target, the model is prepared already, or
-            a weight holds NaN or infinity. The model is then unchanged.
+        DkmError: the recipe does not fit the model or a target, the model is prepared already, or a
+            weight holds NaN or infinity. The model is then unchanged.
+
+    Example:
+        >>> model = dkm.prepare(nn.Linear(8, 4), 2)
+        >>> dkm.status(model)["weight"].bits
+        2
     """
     model, recipe, chosen = model_of(model), Recipe.of(recipe), method_named(method)
     _check_trainable(model)
@@ -162,14 +170,26 @@ def prepared_weights(model: nn.Module) -> Iterator[PreparedWeight]:
 
 
 def step(model: nn.Module, steps: int = 1) -> None:
-    """Count training steps; call it once after each step of the optimiser, before ``zero_grad``.
+    """Count training steps; call it after each ``optimizer.step()`` and before ``zero_grad()``.
 
-    Moves the temperature along the recipe's schedule, snaps the weights where the method does, and
-    stops a run that has diverged.
+    It moves the temperature along the schedule of the recipe, clusters the weights again where the
+    method does that at intervals, and stops a run that has diverged.
+
+    Args:
+        model: a model from ``dkm.prepare``.
+        steps: number of steps to count.
 
     Raises:
-        DkmError: the model is not prepared, a weight has become NaN or infinite (which, and at
-            which step), or the method needs gradients and none is there.
+        DkmError: the model is not prepared, a weight is NaN or infinite (the message names the
+            weight and the step), or the method needs gradients and there are none.
+
+    Example:
+        >>> model = dkm.prepare(nn.Linear(8, 4), 2)
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        >>> model(torch.ones(1, 8)).square().mean().backward()
+        >>> optimizer.step()
+        >>> dkm.step(model)
+        >>> optimizer.zero_grad()
     """
     layers = require_prepared(model)
     steps = integer("steps", steps, 1)

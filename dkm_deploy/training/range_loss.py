@@ -20,29 +20,31 @@ RangeKind = Literal["l_inf", "margin", "soft_min_max"]
 
 
 class RangeLoss(nn.Module):
-    """The R2 loss of the weights that a recipe palettizes (Kundu et al. 2023, arXiv 2303.08253).
+    """Range regularization (R2) of the weights that a recipe palettizes (arXiv 2303.08253).
 
-    For full-precision training before ``dkm.prepare`` with 1 or 2 bits: outliers spread the range
-    that few centroids must cover. The authors add it to the loss with a factor of about 0.01::
-
-        penalty = dkm.RangeLoss(model, recipe, kind="margin")
-        optimizer = SGD([*model.parameters(), *penalty.parameters()], lr)
-        (loss + 0.01 * penalty()).backward()
-
-    "margin" and "soft_min_max" learn one number a weight, so the optimiser must hold their
-    parameters. The formulas are in :mod:`dkm_deploy.clustering.range_penalties`. Where the learned
-    numbers
-    start is our choice: a margin at 3 standard deviations, a sharpness at ``log(n) / max |w|``,
-    where the softmax begins to single out the largest of n values.
+    Use it in full-precision training before ``dkm.prepare`` with 1 or 2 bits: outliers widen the
+    range that few centroids must cover. The authors (Kundu et al. 2023) add it to the loss with a
+    factor of about 0.01. "margin" and "soft_min_max" learn one number per weight, so the optimizer
+    must also hold the parameters of the ``RangeLoss``. Formulas:
+    :mod:`dkm_deploy.clustering.range_penalties`. The start values of the learned numbers are our
+    choice: 3 standard deviations for a margin, and ``log(n) / max |w|`` for a sharpness, where the
+    softmax begins to single out the largest of n values.
 
     Args:
-        model: a plain model, not prepared; its parameters do not become those of the loss.
-        recipe: its palettized weights are restricted, whatever their bits.
+        model: a plain model, not prepared; its parameters do not become parameters of the loss.
+        recipe: the weights that it palettizes are regularized, whatever their bits.
         kind: "l_inf", "margin" or "soft_min_max".
 
     Raises:
-        DkmError: the recipe does not fit the model or palettizes none of its weights, the model
-            is prepared already, or there is no such kind.
+        DkmError: the recipe does not fit the model or palettizes no weight, the model is prepared
+            already, or ``kind`` is unknown.
+
+    Example:
+        >>> model = nn.Linear(8, 4)
+        >>> penalty = dkm.RangeLoss(model, 2, kind="margin")
+        >>> optimizer = torch.optim.SGD([*model.parameters(), *penalty.parameters()], lr=0.1)
+        >>> loss = model(torch.ones(1, 8)).square().mean() + 0.01 * penalty()
+        >>> loss.backward()
     """
 
     def __init__(
@@ -62,7 +64,16 @@ class RangeLoss(nn.Module):
         )
 
     def forward(self) -> Tensor:
-        """The sum over the weights, a scalar; in the weights' units."""
+        """Sum the penalties of all weights.
+
+        Returns:
+            A scalar tensor, in the unit of the weights.
+
+        Example:
+            >>> layer = nn.Linear(8, 4)
+            >>> dkm.RangeLoss(layer, 2)().item() == layer.weight.abs().max().item()
+            True
+        """
         if self.kind == "l_inf":
             return torch.stack([largest(weight) for weight in self._weights()]).sum()
         penalty = overshoot_penalty if self.kind == "margin" else soft_span

@@ -38,10 +38,21 @@ class LayerStatus:
 
 
 def status(model: nn.Module) -> dict[str, LayerStatus]:
-    """The state of every prepared weight by qualified name. Changes nothing.
+    """Report the state of every prepared weight: bits, temperature, centroids, soft-hard gap.
+
+    Args:
+        model: a model from ``dkm.prepare``; it does not change.
+
+    Returns:
+        A :class:`dkm_deploy.training.status.LayerStatus` by qualified parameter name.
 
     Raises:
         DkmError: the model is not prepared.
+
+    Example:
+        >>> weight = dkm.status(dkm.prepare(nn.Linear(8, 4), 2))["weight"]
+        >>> weight.bits, weight.groups, weight.distinct_centroids
+        (2, 1, 4)
     """
     return {layer.name: _status(layer) for layer in require_prepared(model)}
 

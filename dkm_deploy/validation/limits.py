@@ -16,10 +16,26 @@ _ELEMENT = 10  # times the relative limit: a single element may stray further th
 
 @dataclass(frozen=True)
 class OutputLimits:
-    """Limits on the errors of one output; None is none.
+    """Limits on the errors of one output; None is no limit.
 
-    ``max_relative_error`` and ``max_element_error`` default to those of :class:`Limits`. The first
-    takes the place of the limits that come from the model's own noise.
+    Attributes:
+        max_relative_error: ``|error| / |expected|``, 2-norms; the default is that of
+            :class:`Limits`. A number here replaces the limits from the model's own noise.
+        max_element_error: as in :class:`Limits`, whose value is the default.
+        max_abs_error: largest absolute error, in the unit of the output.
+        max_mean_error: mean absolute error, in the unit of the output.
+        max_p999_error: 99.9th percentile of the absolute errors, in the unit of the output.
+        min_sqnr_db: signal to quantization noise ratio, in dB.
+        min_psnr_db: peak signal to noise ratio, in dB.
+        min_cosine: cosine similarity, -1 to 1.
+
+    Raises:
+        DkmError: a number is out of range.
+
+    Example:
+        >>> limits = dkm.Limits(outputs={"output": dkm.OutputLimits(min_cosine=0.999)})
+        >>> limits.outputs["output"].min_cosine
+        0.999
     """
 
     max_relative_error: float | None = None
@@ -37,22 +53,30 @@ class OutputLimits:
 
 @dataclass(frozen=True)
 class Limits:
-    """What a file must keep. None is no limit, but for the first two, which have defaults.
+    """Limits that a converted file must keep; None is no limit, except for the first two.
 
     Attributes:
-        max_relative_error: of every output against PyTorch with the same palettes. If left out,
-            samples, channels and elements of every output are judged by the model's own noise in
-            the arithmetic of the file: :mod:`dkm_deploy.parity.slice_comparison`.
-        max_element_error: of every element, relative to it or to the output's root mean square if
-            that is larger; ten times ``max_relative_error`` if that is given alone.
-        max_metric_loss: metric of the original minus that of the file, in the metric's unit.
+        max_relative_error: of every output, against PyTorch with the same palettes. The default
+            judges samples, channels and elements of every output by the model's own noise in the
+            arithmetic of the file: :mod:`dkm_deploy.parity.slice_comparison`.
+        max_element_error: of every element, relative to its value or to the root mean square of the
+            output, whichever is larger. The default is ten times ``max_relative_error`` if that is
+            given.
+        max_metric_loss: metric of the original minus that of the file, in the unit of the metric.
         min_agreement: top-1 agreement with the original, 0 to 1.
-        max_bytes: of the file on disk.
-        max_size_ratio: bytes of the file over bytes of the original's tensors.
-        max_latency_ratio: median latency over that of the dense file.
-        max_load_ratio: load time over that of the dense file.
-        max_peak_ratio: peak memory over that of the dense file.
+        max_bytes: bytes of the file on disk.
+        max_size_ratio: bytes of the file, divided by the bytes of the original's tensors.
+        max_latency_ratio: median latency, divided by that of the dense file.
+        max_load_ratio: load time, divided by that of the dense file.
+        max_peak_ratio: peak memory, divided by that of the dense file.
         outputs: further limits of single outputs, by name.
+
+    Raises:
+        DkmError: a number is out of range, or an argument has another type.
+
+    Example:
+        >>> dkm.Limits(max_metric_loss=0.5, max_bytes=3_400_000).max_bytes
+        3400000
     """
 
     max_relative_error: float | None = None

@@ -79,22 +79,26 @@ class Model:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of :func:`dkm_deploy.validate`.
-
-    True if some check passed, none failed and none is ``lacking``.
+    """Result of a validation: true if a check passed, none failed, and no required one was skipped.
 
     Attributes:
         models: PyTorch models first, then the files.
-        layers: the palettized weights of the reference.
+        layers: palettized weights of the reference.
         dense: reason or size of every parameter that is not palettized, by name.
         samples: number of inputs.
-        metric_name: what ``metric`` is.
-        limits: what was asked for.
-        provenance: versions and machine.
-        required: whether a skipped check is a failure, or which checks are such.
-        recipe: TOML of a recipe that lays palettes out like the reference's; empty if unknown.
-        histograms: of the palettized weights, by name.
-        pictures: PNG in base64 of flipped inputs that are images, by their place.
+        metric_name: name of the metric.
+        limits: the limits that were set.
+        provenance: versions and computer.
+        required: whether a skipped check is a failure, or the names of checks for which it is.
+        recipe: TOML of a recipe with the palette layouts of the reference; empty if unknown.
+        histograms: histograms of the palettized weights, by name.
+        pictures: images, PNG in base64, of inputs whose top-1 answer changed, by position.
+
+    Example:
+        >>> frozen = dkm.load("model.safetensors", nn.Linear(8, 4))
+        >>> report = dkm.validate("model.onnx", reference=frozen, inputs=torch.ones(4, 8))
+        >>> bool(report), report.failed, report.samples
+        (True, (), 4)
     """
 
     models: tuple[Model, ...]
@@ -149,26 +153,75 @@ class Report:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values, as the JSON has them."""
+        """Convert the report to plain values, as in its JSON.
+
+        Returns:
+            Dictionaries, lists, numbers and texts.
+
+        Example:
+            >>> frozen = dkm.load("model.safetensors", nn.Linear(8, 4))
+            >>> report = dkm.validate("model.onnx", reference=frozen, inputs=torch.ones(4, 8))
+            >>> report.to_dict()["samples"]
+            4
+        """
         about: dict[str, Any] = {"format": FORMAT, "version": VERSION, "passed": bool(self)}
         return {**about, **_finite(asdict(self))}
 
     def to_json(self, path: str | Path, *, force: bool = False) -> None:
-        """Write the report as JSON. Raises OutputExistsError if ``path`` is there."""
+        """Write the report as JSON.
+
+        Args:
+            path: the file to write.
+            force: replace an existing file.
+
+        Raises:
+            OutputExistsError: ``path`` exists and ``force`` is not set.
+
+        Example:
+            >>> frozen = dkm.load("model.safetensors", nn.Linear(8, 4))
+            >>> report = dkm.validate("model.onnx", reference=frozen, inputs=torch.ones(4, 8))
+            >>> report.to_json("report.json")
+        """
         with atomic_path(path_of(path), force=force) as temporary:
             temporary.write_text(
                 json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n", "utf-8"
             )
 
     def to_junit(self, path: str | Path, *, force: bool = False) -> None:
-        """Write the checks as JUnit XML. Raises OutputExistsError if ``path`` is there."""
+        """Write the checks as JUnit XML.
+
+        Args:
+            path: the file to write.
+            force: replace an existing file.
+
+        Raises:
+            OutputExistsError: ``path`` exists and ``force`` is not set.
+
+        Example:
+            >>> frozen = dkm.load("model.safetensors", nn.Linear(8, 4))
+            >>> report = dkm.validate("model.onnx", reference=frozen, inputs=torch.ones(4, 8))
+            >>> report.to_junit("report.xml")
+        """
         from dkm_deploy.report.junit import junit
 
         with atomic_path(path_of(path), force=force) as temporary:
             temporary.write_text(junit(self.to_dict()), "utf-8")
 
     def to_html(self, path: str | Path, *, force: bool = False) -> None:
-        """Write the report as one self-contained page. Raises OutputExistsError if it is there."""
+        """Write the report as one self-contained HTML page.
+
+        Args:
+            path: the file to write.
+            force: replace an existing file.
+
+        Raises:
+            OutputExistsError: ``path`` exists and ``force`` is not set.
+
+        Example:
+            >>> frozen = dkm.load("model.safetensors", nn.Linear(8, 4))
+            >>> report = dkm.validate("model.onnx", reference=frozen, inputs=torch.ones(4, 8))
+            >>> report.to_html("report.html")
+        """
         from dkm_deploy.report.html.page import page  # a view: the records do not depend on it
 
         with atomic_path(path_of(path), force=force) as temporary:

@@ -61,7 +61,21 @@ class Allowance:
 
 @dataclass(frozen=True)
 class Budget:
-    """Allowances, the first that fits a path decides."""
+    """Size budget of files; the first pattern that matches a path decides.
+
+    Attributes:
+        files: allowances: a pattern and the most bytes, or the most growth over a base.
+
+    Raises:
+        DkmError: there is no allowance, or an argument has another type.
+
+    Example:
+        >>> from pathlib import Path
+        >>> text = 'files = [{match = "*.onnx", max_bytes = "3.4MB"}]'
+        >>> _ = Path("budget.toml").write_text(text)
+        >>> dkm.Budget.load("budget.toml").files[0].max_bytes
+        3400000
+    """
 
     files: tuple[Allowance, ...]
 
@@ -77,8 +91,21 @@ class Budget:
     def load(cls, path: str | Path) -> Budget:
         """Read a budget from a TOML file.
 
+        Args:
+            path: the file.
+
+        Returns:
+            The budget.
+
         Raises:
             DkmError: the file is missing, is not TOML, or has an unknown key or a bad value.
+
+        Example:
+            >>> from pathlib import Path
+            >>> text = 'files = [{match = "*", base_bytes = 1000, max_growth = "1%"}]'
+            >>> _ = Path("budget.toml").write_text(text)
+            >>> dkm.Budget.load("budget.toml").files[0].max_growth
+            0.01
         """
         return read_toml(path, cls, "budget")
 

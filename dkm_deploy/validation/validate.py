@@ -65,43 +65,48 @@ def validate(
     cost: CostOptions | None = None,
     require: bool | Collection[str] = False,
 ) -> Report:
-    """Weigh converted files against PyTorch.
+    """Check converted files against PyTorch.
 
-    Models run in eval mode and are left as they were.
-
-    For every file: its palettes, decoded from its bytes, against the frozen ones bit for bit; its
-    outputs, from a runtime, against those of ``reference``; its metric and top-1 agreement
-    against ``original``; its bytes, from the file system; what it costs to load and run, from
-    fresh processes, if ``cost`` asks for it.
+    For every file: its palettes, decoded from its bytes, are compared with the frozen ones bit for
+    bit; its outputs, from a runtime, with those of ``reference``; its metric and top-1 agreement
+    with those of ``original``; its bytes come from the file system. With ``cost``, load time,
+    latency and memory are measured in fresh processes. Models run in eval mode and do not change.
 
     Args:
         files: converted files, or one.
-        reference: the frozen model they were converted from. Without it ``original`` is the file
-            that they were palettized from (:func:`dkm_deploy.palettize_file`), and each is
-            compared with that file computing with its own palettes.
-        inputs: a tensor, a tuple of positional or a mapping of keyword inputs, samples along the
-            first dimension; arrays that are no tensors go to files as they are. Of a model that
-            keeps state ``dkm.Steps``, the inputs of one step after the other.
+        reference: the frozen model that was converted. Without it, ``original`` is the file that
+            was palettized (:func:`dkm_deploy.palettize_file`), and each file is compared with that
+            file, computed with the palettes of the palettized one.
+        inputs: a tensor, a tuple of positional or a mapping of keyword inputs, with samples along
+            the first dimension. Arrays that are not tensors are passed to files unchanged. For a
+            model that keeps state ``dkm.Steps``: the inputs of one step after the other.
         original: the model before clustering, or a file that holds it.
-        labels: class numbers from 0, ``(n,)``, or what ``metric`` takes: one for each input.
-        metric: ``metric(first output, labels)``, more is better, of copies; top-1 accuracy in
-            percent if left out. For a confidence interval it is called on 1000 resamples of the
-            inputs. Labels that it is not asked of are a skipped check with the reason.
-        limits: what counts as passed.
+        labels: class numbers from 0, shape ``(n,)``, or what ``metric`` takes: one for each input.
+        metric: ``metric(first output, labels)``, more is better; it gets copies. The default is
+            top-1 accuracy in percent. For a confidence interval it is called on 1000 resamples of
+            the inputs. If it does not fit the labels, the check is skipped and the reason is given.
+        limits: limits of the checks.
         also: further PyTorch models to show in the table, by name.
-        interface: what an app is to find in files of one kind, as :class:`dkm_deploy.Artifact`
-            holds it; without it a file is held to what its own metadata says.
-        budget: how many bytes each file may have.
-        cost: how to measure load time, latency and memory; None does not.
-        require: which checks fail if they are skipped: all or none, or those that are named, as
-            in ("parity", "size"); these must be asked for, too.
+        interface: names, dtypes and shapes that an app needs, as :class:`dkm_deploy.Artifact` holds
+            them. Without it, a file is checked against its own metadata.
+        budget: the most bytes of each file.
+        cost: options to measure load time, latency and memory; None does not measure them.
+        require: checks that fail if they are skipped: True is all of them, False is none, or names
+            as in ("parity", "size"). Checks in this list must also be requested.
 
     Returns:
         A report that is true if checks passed and none failed.
 
     Raises:
-        DkmError: a file is missing or of no known kind, none of them can be read, or the reference
-            or the original does not run on the inputs.
+        DkmError: a file is missing or of an unknown kind, no file can be read, or the reference or
+            the original does not run on the inputs.
+
+    Example:
+        >>> frozen = dkm.load("model.safetensors", nn.Linear(8, 4))
+        >>> files = ["model.onnx", "model.mlpackage"]
+        >>> report = dkm.validate(files, reference=frozen, inputs=torch.randn(4, 8))
+        >>> bool(report)
+        True
     """
     required = required_of(require)
     paths = [_readable(file) for file in paths_of(files, "files")]
@@ -139,25 +144,29 @@ def validate_golden(
     cost: CostOptions | None = None,
     require: bool | Collection[str] = False,
 ) -> Report:
-    """Weigh converted files against a golden bundle, with no PyTorch model at hand.
+    """Check converted files against a golden bundle, without the PyTorch model.
 
     Args:
         files: converted files, or one.
-        golden: a folder from :func:`dkm_deploy.write_golden`; it is verified first.
-        metric: for labels that are not for top-1 accuracy; without it they are left aside.
-        limits: instead of the bundle's, limit by limit.
-        budget: how many bytes each file may have.
-        cost: how to measure load time, latency and memory; None does not. There is no original to
-            make a dense file from.
-        require: which checks fail if they are skipped: all or none, or those that are named, as
-            in ("parity", "size"); these must be asked for, too.
+        golden: a folder from :func:`dkm_deploy.write_golden`; its checksums are verified first.
+        metric: for labels that are not for top-1 accuracy; without it such labels are not used.
+        limits: limits that replace those of the bundle, one by one.
+        budget: the most bytes of each file.
+        cost: options to measure load time, latency and memory; None does not measure them. There is
+            no original model to make a dense file from.
+        require: checks that fail if they are skipped: True is all of them, False is none, or names
+            as in ("parity", "size"). Checks in this list must also be requested.
 
     Returns:
-        A report as of :func:`validate`, without rows for PyTorch models.
+        A report as from :func:`validate`, without PyTorch models.
 
     Raises:
-        DkmError: the bundle is missing or damaged, a file is missing or of no known kind, or none
-            of them can be read.
+        DkmError: the bundle is missing or damaged, a file is missing or of an unknown kind, or no
+            file can be read.
+
+    Example:
+        >>> bool(dkm.validate_golden(["model.onnx", "model.mlpackage"], "golden"))
+        True
     """
     required = required_of(require)
     paths = [_readable(file) for file in paths_of(files, "files")]
@@ -174,21 +183,26 @@ def validate_device_outputs(
     *,
     metric: Metric | None = None,
 ) -> Report:
-    """Judge what devices gave for the inputs of a golden bundle, under the bundle's limits.
+    """Check outputs that devices computed for a golden bundle, under the limits of the bundle.
 
     Args:
-        folders: one for each run of a device, or one;
-            :mod:`dkm_deploy.validation.golden.write.device_outputs` tells what is in them.
-        golden: a folder from :func:`dkm_deploy.write_golden`; it is verified first.
-        metric: for labels that are not for top-1 accuracy; without it they are left aside.
+        folders: one folder for each run of a device, or a single one; its content is described in
+            :mod:`dkm_deploy.validation.golden.device_outputs`.
+        golden: a folder from :func:`dkm_deploy.write_golden`; its checksums are verified first.
+        metric: for labels that are not for top-1 accuracy; without it such labels are not used.
 
     Returns:
-        A report as of :func:`validate_golden`, about outputs and answers alone. Limits that
-        nobody set are those of half precision.
+        A report as from :func:`validate_golden`, about outputs and answers alone. Where the bundle
+        sets no limit, the limits of half precision apply.
 
     Raises:
-        DkmError: the bundle is missing or damaged, a folder is missing, or all of them are damaged
-            or of another bundle.
+        DkmError: the bundle is missing or damaged, a folder is missing, or all folders are damaged
+            or belong to another bundle.
+
+    Example:
+        >>> report = dkm.validate_device_outputs("device", "golden")
+        >>> bool(report), report.failed
+        (True, ())
     """
     paths = [existing_path(folder) for folder in paths_of(folders, "folders")]
     check_asked(metric)

@@ -38,36 +38,38 @@ States = dict[str, NDArray[Any]]
 class MLProgramEvaluator:
     """A session that runs one function of a Core ML package, on any OS.
 
-    Every operation is computed in float32; ``numerics`` says which results are then rounded to
-    fp16, once, when they are made. An overflow becomes infinity, as it would on a device, and is
-    noted.
+    Every operation is computed in float32. ``numerics`` says which results are then rounded to
+    fp16, once, when they are made. An overflow becomes infinity, as on a device, and is recorded.
+
+    Args:
+        path: a ``.mlpackage``; nothing is written to it.
+        numerics: "fp32" keeps everything in float32; "declared" rounds what the program declares as
+            fp16; "fp16" rounds every float, also inputs and weights.
+        function: name of the function; None is the default function of the package.
 
     Attributes:
         functions: names of the package's functions, the default one first.
         input_shapes: shape of every input by name; None for a dimension that may change.
         batches: see :class:`dkm_deploy.runtimes.Batched`.
-        interface: how the inputs and outputs of the original model become those of the file.
-        states: names of what :meth:`make_state` makes.
-        values: names of what ``keep`` can ask for.
-        overflows: what the last run lost to fp16, in the order in which it was lost; empty before
-            the first run, and always with ``numerics="fp32"``.
+        interface: how inputs and outputs of the original model map to those of the file.
+        states: names of the states that :meth:`make_state` makes.
+        values: names that ``keep`` accepts.
+        overflows: overflows of the last run, in the order of computation; empty before the first
+            run, and always with ``numerics="fp32"``.
+
+    Raises:
+        DkmError: the package is damaged, has an unsupported operation or no such function, or
+            ``numerics`` is unknown.
+
+    Example:
+        >>> evaluator = dkm.MLProgramEvaluator("model.mlpackage", numerics="fp16")
+        >>> dict(evaluator.input_shapes)
+        {'input': (1, 8)}
     """
 
     def __init__(
         self, path: str | Path, *, numerics: Numerics = "declared", function: str | None = None
     ) -> None:
-        """Open ``path`` and make its constants.
-
-        Args:
-            path: a ``.mlpackage``. Nothing is written to it.
-            numerics: "fp32" computes in float32 throughout; "declared" rounds what the program
-                declares as fp16; "fp16" rounds every float, inputs and weights too.
-            function: which function; None is the package's default.
-
-        Raises:
-            DkmError: the package is damaged, has an operation that is not supported, or no such
-                function; or ``numerics`` is unknown.
-        """
         self._path = existing_path(path)
         self._numerics = check_numerics(numerics)
         try:
@@ -98,10 +100,17 @@ class MLProgramEvaluator:
         return any(rounds(kind, self._numerics) for kind in kinds)
 
     def make_state(self) -> States:
-        """Zeros for every state of the function, by name, to be passed to :meth:`run`.
+        """Make zeros for every state of the function, to be passed to :meth:`run`.
+
+        Returns:
+            Arrays by name of state; empty for a program without state.
 
         Raises:
             DkmError: the shape of a state is not fixed.
+
+        Example:
+            >>> dkm.MLProgramEvaluator("model.mlpackage").make_state()
+            {}
         """
         return {
             name: np.zeros(_fixed_shape(name, k), k.dtype.numpy_name)
@@ -109,7 +118,19 @@ class MLProgramEvaluator:
         }
 
     def taps(self, weights: Collection[str]) -> tuple[Tap, ...]:
-        """Where the program computes the layers with these weights (qualified parameter names)."""
+        """Find the values of the program that are inputs and outputs of layers.
+
+        Args:
+            weights: qualified parameter names of the layers' weights.
+
+        Returns:
+            Names of the two values for each weight that the program uses in one layer.
+
+        Example:
+            >>> evaluator = dkm.MLProgramEvaluator("model.mlpackage")
+            >>> [tap.weight for tap in evaluator.taps(["weight"])]
+            ['weight']
+        """
         return find_taps(
             self._function.body.operations,
             self._weight_names,
@@ -121,23 +142,30 @@ class MLProgramEvaluator:
     def run(
         self, inputs: Arrays, keep: Collection[str] = (), state: States | None = None
     ) -> dict[str, NDArray[Any]]:
-        """Outputs by name, in the types that the program declares.
-
-        With ``numerics="fp32"`` all floats come as float32.
+        """Run the function on arrays.
 
         Args:
-            inputs: arrays by name; an image as its pixels, (1, channels, height, width). One that
-                the package has a default value for may be left out.
-            keep: names of other values of the program to return too; of its constants, those
-                that operations use. Values inside the blocks of cond and while_loop have no
-                one value and cannot be kept.
-            state: from :meth:`make_state`, or of the run before. What the run writes to a state
-                replaces the array in it. None starts from zeros and forgets.
+            inputs: arrays by name; an image as its pixels, (1, channels, height, width). An input
+                with a default value in the package may be left out.
+            keep: names of other values of the program to return too. A constant can be kept if an
+                operation uses it. Values inside the blocks of cond and while_loop cannot be kept,
+                because they have more than one value.
+            state: from :meth:`make_state`, or of the run before. The run replaces the arrays of the
+                states that it writes. None starts from zeros and discards the states afterwards.
+
+        Returns:
+            Arrays by name, in the dtypes that the program declares; with ``numerics="fp32"`` all
+            floats are float32.
 
         Raises:
             DkmError: an input or state is missing or unknown, has a shape that the package does not
-                allow, or floats where integers are wanted; a name in ``keep`` is unknown; or an
+                allow, or is float where integers are needed; a name in ``keep`` is unknown; or an
                 operation fails.
+
+        Example:
+            >>> evaluator = dkm.MLProgramEvaluator("model.mlpackage")
+            >>> evaluator.run({"input": np.ones((1, 8), np.float32)})["output"].shape
+            (1, 4)
         """
         taken = taken_inputs(self._described, inputs)
         state = self.make_state() if state is None else state

@@ -43,15 +43,21 @@ class Source:
 
 @dataclass(frozen=True)
 class Overflow:
-    """Finite values that became infinite when one result was rounded to fp16.
+    """Finite values that became infinite when a result was rounded to fp16.
 
     Attributes:
-        operation: name of the operation that made them.
-        type: its type, such as "conv".
-        layer: see :class:`Source`.
+        operation: name of the operation that made the result.
+        type: type of the operation, such as "conv".
+        layer: see :class:`dkm_deploy.runtimes.mlprogram.numerics.Source`.
         output: name of the value.
-        count: how many became infinite. Those that were infinite before do not count.
-        largest: the largest magnitude among them; fp16 ends at 65504.
+        count: number of values that became infinite, without those that were infinite before.
+        largest: largest magnitude among them; the largest number in fp16 is 65504.
+
+    Example:
+        >>> evaluator = dkm.MLProgramEvaluator("model.mlpackage")
+        >>> outputs = evaluator.run({"input": np.full((1, 8), 1e5, np.float32)})
+        >>> evaluator.overflows[0].count, evaluator.overflows[0].largest
+        (8, 100000.0)
     """
 
     operation: str

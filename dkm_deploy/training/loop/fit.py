@@ -27,12 +27,20 @@ from dkm_deploy.training.prepare import prepared_weights, require_prepared
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a run came to.
+    """Result of a training run with :func:`dkm_deploy.fit`.
 
     Attributes:
-        steps: optimiser steps since the start, those before a resume included.
-        last_loss: of the last step.
-        resumed_from: step of the checkpoint that the run went on from; None for a new run.
+        steps: optimizer steps since the start, including those before a resume.
+        last_loss: loss of the last step.
+        resumed_from: step of the checkpoint from which the run continued; None for a new run.
+
+    Example:
+        >>> model = dkm.prepare(nn.Linear(8, 4), 2)
+        >>> batch = (torch.ones(1, 8), torch.tensor([3]))
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        >>> result = dkm.fit(model, [batch], epochs=2, optimizer=optimizer)
+        >>> result.steps, result.resumed_from
+        (2, None)
     """
 
     steps: int
@@ -60,43 +68,54 @@ def fit(
 ) -> FitResult:
     """Train a prepared model in one process, and leave it in eval mode.
 
-    A batch is ``(inputs, labels)``, or with a teacher the inputs alone: a tensor, a mapping of
-    keyword arguments, or either in a tuple of one. Inputs that are a tuple are positional
-    arguments. Batches are moved to the model's device.
+    A batch is ``(inputs, labels)``; with a teacher it may be the inputs alone. Inputs are a tensor
+    or a mapping of keyword arguments, either also in a tuple of one; a longer tuple holds
+    positional arguments. Batches are moved to the model's device.
 
-    With ``checkpoint``, a run that was killed goes on from that file when called again with the
-    same arguments, and ends with the same bits. It repeats the epoch's shuffling, which takes a
-    pass over the epoch's batches so far. So the order of ``data`` must come from global random
-    states (of torch, numpy, Python), from a DataLoader's or its sampler's generator, or, if
-    ``data`` is a function, from the epoch. What persistent DataLoader workers draw does not come
-    back.
+    With ``checkpoint``, a run that was stopped continues from that file when ``fit`` is called
+    again with the same arguments, and gives the same bits. For this it repeats the shuffling of the
+    epoch, which takes one pass over the batches so far. Therefore the order of ``data`` must come
+    from the global random states (of torch, numpy, Python), from the generator of a DataLoader or
+    of its sampler, or, if ``data`` is a function, from the epoch. Random numbers of persistent
+    DataLoader workers cannot be repeated.
 
     Args:
-        model: made by ``dkm.prepare``.
-        data: batches, to be iterated once an epoch; or a function from the epoch to its batches.
-        epochs: how often to go through the data.
-        optimizer: of the model's parameters.
-        scheduler: of the learning rate, stepped after every step of the optimiser.
-        loss: ``loss(outputs, labels)``, a scalar tensor; cross entropy if left out.
-        teacher: the fp32 model to distil from, such as a copy made before ``prepare``; it runs
-            in eval mode and is left as it was.
-        temperature: of the distillation.
-        teacher_weight: share of the distillation in the loss where there are labels too, up to 1.
+        model: a model from ``dkm.prepare``.
+        data: batches that can be iterated once per epoch, or a function from the epoch number to
+            its batches.
+        epochs: number of passes over the data.
+        optimizer: optimizer of the model's parameters.
+        scheduler: learning rate scheduler, stepped after every optimizer step.
+        loss: ``loss(outputs, labels)``, a scalar tensor; the default is cross entropy.
+        teacher: full-precision model for distillation, such as a copy made before ``prepare``. It
+            runs in eval mode and does not change.
+        temperature: temperature of the distillation.
+        teacher_weight: share of the distillation in the loss if there are labels too, 0 to 1.
         class_dim: dimension of the outputs that holds the classes, for cross entropy and
             distillation; for images ``(n, classes, h, w)`` it is 1.
-        clip_norm: largest 2-norm of the gradient. Clustering gives weights between two centroids
-            gradients many times larger than the others.
+        clip_norm: largest 2-norm of the gradient. Weights between two centroids can have gradients
+            that are many times larger than the others.
         checkpoint: file for the whole state of the run, replaced every ``every`` steps.
         every: steps between two checkpoints; one is also written at the start and at the end.
-        after_step: called with the number of steps done and the loss; it is called again for
-            steps that are repeated after a kill.
-        console: where progress is shown; standard error if left out.
+        after_step: called with the number of steps done and the loss. It is called again for steps
+            that are repeated after a resume.
+        console: where progress is shown; the default is standard error.
+
+    Returns:
+        The number of steps and the last loss.
 
     Raises:
-        DkmError: an argument does not fit; the checkpoint is damaged or of another run (nothing is
-            then changed); or the loss, a gradient or a weight is no longer finite (at which step,
-            which parameter). The last checkpoint is then kept; to go on from it with other
-            settings, load ``torch.load(checkpoint)["model"]`` and give a new path.
+        DkmError: an argument does not fit; the checkpoint is damaged or of another run (then
+            nothing changes); or the loss, a gradient or a weight is not finite (the message names
+            the step and the parameter). The last checkpoint is then kept. To continue from it with
+            other settings, load ``torch.load(checkpoint)["model"]`` and give a new path.
+
+    Example:
+        >>> model = dkm.prepare(nn.Linear(8, 4), 2)
+        >>> batches = [(torch.randn(16, 8), torch.randint(4, (16,))) for _ in range(5)]
+        >>> optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+        >>> dkm.fit(model, batches, epochs=2, optimizer=optimizer).steps
+        10
     """
     integer("epochs", epochs, 1)
     integer("every", every, 1)

@@ -16,20 +16,29 @@ from dkm_deploy.recipe import PaletteSpec
 
 @dataclass(frozen=True)
 class DKM:
-    """Differentiable k-means.
+    """Differentiable k-means (Cho et al., ICLR 2022, arXiv 2108.12659).
 
     Attributes:
-        temperature: tau over the variance of the layer's weights. None takes 0.05 at 2 bits a
-            value, four times that for each bit less; 0.025 at 3, 0.0125 at 4, and a quarter for
-            each bit more. It is halved for a layer until its centroids stay apart. One that you
-            set is never changed, but refused where centroids would run together.
-        tau_absolute: a temperature in squared weight units, as the paper has it (2e-5 for
-            ResNet-18 at 2 bits); in place of ``temperature``. A weight with a per-channel scale
-            counts in units of that scale.
-        iterations: of k-means in each forward pass. The centroids carry over from step to step,
-            so that one serves (the paper's Appendix E).
-        gradient: how the centroids pass gradients on: "unrolled", "implicit" or "one_step"; see
-            :func:`dkm_deploy.clustering.dkm.soft_cluster.soft_cluster`.
+        temperature: temperature tau, divided by the variance of the layer's weights. None is 0.05
+            for 2 bits per value, four times that for each bit less, 0.025 for 3 bits, 0.0125 for 4
+            bits, and a quarter for each bit more. It is then halved for a layer until its centroids
+            stay apart. A value that you set is never changed; where centroids would merge, it is
+            refused.
+        tau_absolute: temperature in squared weight units, as in the paper (2e-5 for ResNet-18 at 2
+            bits). It replaces ``temperature``. For a weight with a per-channel scale, the unit is
+            that scale.
+        iterations: k-means iterations in each forward pass. Centroids are kept from step to step,
+            so one iteration is enough (Appendix E of the paper).
+        gradient: how gradients pass through the centroids: "unrolled", "implicit" or "one_step";
+            see :func:`dkm_deploy.clustering.dkm.soft_cluster.soft_cluster`.
+
+    Raises:
+        DkmError: a value is out of range, or both temperatures are given.
+
+    Example:
+        >>> model = dkm.prepare(nn.Linear(8, 4), 2, method=dkm.DKM(temperature=0.02))
+        >>> round(dkm.status(model)["weight"].temperature, 4)
+        0.02
     """
 
     temperature: float | None = None

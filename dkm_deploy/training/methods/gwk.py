@@ -21,28 +21,38 @@ Gradients = Literal["mean", "last", "none"]
 class GWK(HardMethod):
     """Gradient-weighted k-means (Sakthi, Yadla and Pawate 2022, arXiv 2210.05111).
 
-    The forward pass sees the weights rounded to 8 bits, with the gradient of EWGS. After every
-    ``every`` steps the weights are clustered anew, ``c = sum(s w) / sum(s)`` over the members of a
-    centroid with s the mean size of the gradient over a vector, and each weight is moved onto its
-    centroid: the parameter itself, as the authors do it, so that the next steps start from there
-    and a checkpoint holds it. The norm by which they divide s cancels. Eval mode and
-    :func:`dkm_deploy.freeze` take the nearest centroid of the last snap, which changes nothing if
-    no step came after it.
+    The forward pass uses the weights rounded to 8 bits, with the gradient of EWGS. Every ``every``
+    steps the weights are clustered again: the centroid of a cluster is ``c = sum(s w) / sum(s)``
+    over its members, where s is the mean gradient magnitude of a vector. Then each weight is set to
+    its centroid. As in the authors' code this changes the parameter itself, so that the next steps
+    start from there and a checkpoint holds it. The norm by which the authors divide s cancels out.
+    Eval mode and :func:`dkm_deploy.freeze` use the nearest of the last centroids; if no step came
+    after the last clustering, this changes nothing.
 
-    Less than one bit a weight takes vectors: ``PaletteSpec(bits=7, cluster_dim=8, axis=1)`` makes
-    them of 8 input channels at one kernel position of one output channel. The authors' vectors of
-    6 or 12 values run across the positions of a 3x3 kernel; a palette cannot hold those, for a LUT
-    entry fills one dimension of the weight. :func:`dkm_deploy.quantize_luts` makes the centroids 8
-    bits wide, on the grid on which they were trained.
+    ``dkm.step`` reads the gradients: call it after ``optimizer.step()`` and before ``zero_grad()``.
 
-    ``dkm.step`` reads the gradients, so it comes after ``optimizer.step()`` and before
-    ``zero_grad()``.
+    For less than one bit per weight use vectors: ``PaletteSpec(bits=7, cluster_dim=8, axis=1)`` has
+    vectors of 8 input channels at one kernel position of one output channel. The authors' vectors
+    of 6 or 12 values cover several positions of a 3x3 kernel. A palette cannot hold those, because
+    a LUT entry fills one dimension of the weight. :func:`dkm_deploy.quantize_luts` quantizes the
+    centroids to 8 bits, on the grid that training used.
 
     Attributes:
-        every: steps from one snap to the next; 196 are an epoch of CIFAR-10 at the authors' batch.
-        gradients: "mean" weighs by all gradients since the last snap, "last" by that of the last
-            step, as the authors' code does; "none" takes all weights alike.
+        every: steps between two clusterings; 196 steps are an epoch of CIFAR-10 at the authors'
+            batch size.
+        gradients: "mean" weights by all gradients since the last clustering, "last" by the gradient
+            of the last step (as in the authors' code), "none" weights all values alike.
         scaling: delta of EWGS.
+
+    Raises:
+        DkmError: a value is out of range.
+
+    Example:
+        >>> model = dkm.prepare(nn.Linear(8, 4), 2, method=dkm.GWK(every=1))
+        >>> model(torch.ones(1, 8)).sum().backward()
+        >>> dkm.step(model)
+        >>> len(model.parametrizations.weight.original.unique())
+        4
     """
 
     every: int = 200

@@ -14,11 +14,19 @@ from dkm_deploy.training.methods.protocol import HardMethod
 
 @dataclass(frozen=True)
 class HardSTE(HardMethod):
-    """Hard assignment with a straight-through gradient, scaled as EWGS does it if asked.
+    """Hard assignment with a straight-through gradient, on request scaled as in EWGS.
 
     Attributes:
-        scaling: delta of EWGS (its paper uses 1e-3); 0 is plain straight-through. See
+        scaling: delta of EWGS (its paper uses 1e-3); 0 is a plain straight-through gradient. See
             :func:`dkm_deploy.clustering.quantizers.hard.hard_cluster`.
+
+    Raises:
+        DkmError: ``scaling`` is out of range.
+
+    Example:
+        >>> model = dkm.prepare(nn.Linear(8, 4), 2, method=dkm.HardSTE(scaling=1e-3))
+        >>> dkm.status(model)["weight"].temperature
+        0.0
     """
 
     scaling: float = 0.0

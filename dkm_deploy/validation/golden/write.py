@@ -81,29 +81,36 @@ def write_golden(
     interface: Interface | None = None,
     force: bool = False,
 ) -> None:
-    """Write a golden bundle, whole or not at all; :func:`dkm_deploy.validate_golden` takes it.
+    """Write a golden bundle for :func:`dkm_deploy.validate_golden`, whole or not at all.
 
-    The bundle has the weights of ``reference``: its palettes, and what has none. The same models
-    and inputs give the same bytes on the same machine.
+    A bundle holds inputs, expected outputs, limits, and the weights of ``reference``, palettized
+    and dense. The same models and inputs give the same bytes on the same computer.
 
     Args:
-        folder: to be made; see :mod:`dkm_deploy.validation.golden.write.bundle` for what is in it.
+        folder: the folder to make; its content is described in
+            :mod:`dkm_deploy.validation.golden.bundle`.
         reference: the frozen model.
-        inputs: a tensor, a tuple of positional or a mapping of keyword inputs, samples along the
-            first dimension; or ``dkm.Steps``, all of the same shapes.
+        inputs: a tensor, a tuple of positional or a mapping of keyword inputs, with samples along
+            the first dimension; or ``dkm.Steps``, all of the same shapes.
         original: the model before clustering.
-        labels: class numbers from 0, ``(n,)``, or what a metric takes: one for each input.
-        metric: what the labels are for; None is top-1 accuracy.
-        limits: what a file must keep.
-        provenance: the recipe, the commit, and whatever else should be known of the model.
-        interface: what an app is to find in files of one kind, as :class:`dkm_deploy.Artifact`
-            holds it.
-        force: replace the folder.
+        labels: class numbers from 0, shape ``(n,)``, or what a metric takes: one for each input.
+        metric: name of the metric that the labels are for; None is top-1 accuracy.
+        limits: limits that a file must keep.
+        provenance: texts by name: the recipe, the commit, and other facts about the model.
+        interface: names, dtypes and shapes that an app needs, as :class:`dkm_deploy.Artifact` holds
+            them.
+        force: replace an existing folder.
 
     Raises:
-        DkmError: the models do not run on the inputs, an input has no numpy type, or the labels are
-            not for the metric.
+        DkmError: the models do not run on the inputs, an input has no numpy dtype, or the labels do
+            not fit the metric.
         OutputExistsError: ``folder`` exists and ``force`` is not set.
+
+    Example:
+        >>> frozen = dkm.load("model.safetensors", nn.Linear(8, 4))
+        >>> dkm.write_golden("new", reference=frozen, inputs=torch.ones(4, 8))
+        >>> bool(dkm.validate_golden("model.onnx", "new"))
+        True
     """
     folder = path_of(folder, "folder")
     check_asked(None, limits, interface=interface)

@@ -17,18 +17,22 @@ FIGURES = ("load_s", "first_s", "median_s", "p95_s", "peak_bytes", "steady_bytes
 
 @dataclass(frozen=True)
 class CostOptions:
-    """How to measure what a file costs to load and run.
+    """Options to measure load time, latency and memory of a file.
 
     Attributes:
-        dense: the dense file to measure beside; None converts the original model to the file's
-            own kind, in a temporary folder.
-        threads: that the runtime may use.
-        rounds: fresh processes for each file.
-        runs: most runs in a process, after the first; fewer once they took 2 seconds.
+        dense: dense file to compare with; None converts the original model to the same kind of
+            file, in a temporary folder.
+        threads: number of threads that the runtime may use.
+        rounds: number of fresh processes for each file.
+        runs: most runs in one process after the first; fewer once they took 2 seconds.
         timeout_s: seconds that one process may take.
 
     Raises:
         DkmError: a number is out of range.
+
+    Example:
+        >>> dkm.CostOptions(threads=2).rounds
+        5
     """
 
     dense: str | PathLike[str] | None = None
