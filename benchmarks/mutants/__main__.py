@@ -18,7 +18,7 @@ from pathlib import Path
 
 from benchmarks.mutants.areas import AREAS, Area, area_named
 from benchmarks.mutants.results import Score, drawn, mutants_in, score, to_try_again, total
-from benchmarks.mutants.workspace import folder_of, run, update
+from benchmarks.mutants.workspace import folder_of, generate, run, update
 
 
 def main() -> None:
@@ -50,6 +50,7 @@ def _try(area: Area, out: Path, arguments: argparse.Namespace) -> None:
     if arguments.sample is None:
         run(folder, arguments.jobs)
     else:
+        generate(folder)  # of mutants that are not there yet, none would be drawn
         run(folder, arguments.jobs, drawn(mutants_in(folder), arguments.sample))
     if arguments.again and (names := to_try_again(mutants_in(folder))):
         run(folder, arguments.jobs, names)

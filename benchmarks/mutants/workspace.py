@@ -44,9 +44,18 @@ def update(area: Area, out: Path) -> Path:
     return folder
 
 
+def generate(folder: Path) -> None:
+    """Make mutants of what is new or changed, and try none."""
+    _run(folder, "benchmarks.mutants.generate")
+
+
 def run(folder: Path, jobs: int, names: Sequence[str] = ()) -> None:
     """Try all mutants that were not tried yet, or those named again; says what goes to its log."""
-    command = [sys.executable, "-m", "mutmut", "run", "--max-children", str(jobs), *names]
+    _run(folder, "mutmut", "run", "--max-children", str(jobs), *names)
+
+
+def _run(folder: Path, *module: str) -> None:
+    command = [sys.executable, "-m", *module]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     environment.pop("PYTHONPATH", None)  # the copy is what is imported
     with (folder / _LOG).open("ab") as log:

@@ -30,9 +30,11 @@ def headline(report: Mapping[str, Any]) -> str:
         wanting = sum(lacks_check(report, check) for check in checks)
         if not (reasons(report, Status.PASSED) and wanting):
             return "Nothing was checked"
-        return f"Not passed: {plural(wanting, 'required check')} skipped"
-    verdict = f"{plural(len(failed), 'check')} failed" if failed else "Passed"
-    return verdict + (f", {plural(len(skipped), 'check')} skipped" if skipped else "")
+        return f"Not passed: {plural(wanting, 'required check')} {Status.SKIPPED}"
+    verdict = (
+        f"{plural(len(failed), 'check')} {Status.FAILED}" if failed else Status.PASSED.capitalize()
+    )
+    return verdict + (f", {plural(len(skipped), 'check')} {Status.SKIPPED}" if skipped else "")
 
 
 def lacks_check(report: Mapping[str, Any], check: Mapping[str, Any]) -> bool:

@@ -39,6 +39,8 @@ def cluster_scalars(values: Tensor, clusters: int, masses: Tensor | None = None)
     """
     weights = None if masses is None else masses.cpu().numpy()
     points, below = _distinct(values.cpu().numpy(), weights)
+    exponent = max(int(np.frexp(np.abs(points).max())[1]), 0)
+    points = np.ldexp(points, -exponent)  # squares of large float64 are infinite
     if len(points) > clusters:
         table, middle = _centre_points(points, below)
         bounds = _bounds(points, table, clusters)
@@ -46,7 +48,7 @@ def cluster_scalars(values: Tensor, clusters: int, masses: Tensor | None = None)
         # Sums are rounded: the mean of one value, such as the zeros of pruning, is that value.
         points = means.clip(points[bounds[:-1]], points[bounds[1:] - 1]) + middle
     padded = np.pad(points, (0, clusters - len(points)), mode="edge")
-    return torch.from_numpy(padded).to(values.device)
+    return torch.from_numpy(np.ldexp(padded, exponent)).to(values.device)
 
 
 def _bounds(points: Floats, table: Table, clusters: int) -> Integers:

@@ -150,7 +150,8 @@ def _one_more(
     for columns, left, right in _levels(n):
         low = np.where(left < 0, 0, origin[left])
         high = np.where(right > n, last, origin[np.minimum(right, n)])
-        high = np.minimum(high, columns + (start - first))
+        # Errors of values that are far apart are rounded, so that the bounds may cross.
+        high = np.maximum(low, np.minimum(high, columns + (start - first)))
         sizes = high - low + 1
         starts = np.cumsum(sizes) - sizes
         column = np.repeat(columns, sizes)

@@ -77,6 +77,25 @@ def test_many_scalars_are_optimal_too(bits, count, shape):
     assert _error(vectors, kmeans(vectors, 1 << bits)) <= (1 + 1e-9) * least
 
 
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("bits", [1, 2, 4, 6])
+def test_values_of_any_size_have_clusters(bits, seed):
+    """Of random bits: rounding makes errors of values that are far apart meaningless, not crash."""
+    generator = torch.Generator().manual_seed(seed)
+    words = torch.randint(-(2**31), 2**31 - 1, (400,), generator=generator).to(torch.int32)
+    values = words.view(torch.float32)
+    values = values[values.isfinite()]
+    centroids = kmeans(values.reshape(1, -1, 1), 1 << bits).flatten()
+    assert (centroids.diff() >= 0).all()
+    assert values.min() <= centroids[0] <= centroids[-1] <= values.max()
+
+
+def test_squares_of_large_float64_are_not_needed():
+    values = torch.tensor([1e300, -1e300, 1.0, 2.0, 3.0, 5e299], dtype=torch.float64)
+    centroids = kmeans(values.reshape(1, -1, 1), 4).flatten()
+    assert centroids.tolist() == pytest.approx([-1e300, 2, 5e299, 1e300], rel=1e-12, abs=1e285)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_zeros_of_a_pruned_weight_stay_zeros(seed):
     """Sums are rounded, which must not move the centroid of the zeros."""
