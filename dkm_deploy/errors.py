@@ -45,6 +45,20 @@ class DkmError(ValueError):
     """
 
 
+class ArgumentError(DkmError):
+    """An argument of a kind that a public function cannot take.
+
+    Attributes:
+        example: a right call of that function; empty until it is known.
+    """
+
+    example = ""
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return f"{message}, as in {self.example}" if self.example else message
+
+
 class MissingFileError(DkmError, FileNotFoundError):
     """A file that was to be read is not there."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from math import inf
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -15,7 +15,7 @@ from dkm_deploy._support.argument_checks import integer, real, record, short, tr
 from dkm_deploy._support.atomic_files import atomic_path
 from dkm_deploy._support.paths import path_of
 from dkm_deploy._support.toml_file import read_toml, toml_text
-from dkm_deploy.errors import DkmError
+from dkm_deploy.errors import ArgumentError, DkmError
 from dkm_deploy.nn_utils.weights import weights
 from dkm_deploy.palette import Palette
 
@@ -97,7 +97,7 @@ class PaletteSpec:
         if isinstance(value, cls):
             return value
         if isinstance(value, (bool, float, str)) or not hasattr(value, "__index__"):
-            raise DkmError(f"{what} is {short(value)}; give a dkm.PaletteSpec, or bits")
+            raise ArgumentError(f"{what} is {short(value)}; give a dkm.PaletteSpec, or bits")
         return cls(value)
 
     def refuse(self, shape: Sequence[int]) -> str | None:
@@ -276,11 +276,12 @@ class Recipe:
             record("schedule", self.schedule, Schedule)
 
     @classmethod
-    def of(cls, value: Any) -> Recipe:
-        """Convert a spec or a number of bits to a recipe; a recipe is returned unchanged.
+    def of(cls, value: RecipeLike) -> Recipe:
+        """Convert a plan, a spec or a number of bits to a recipe; one is returned unchanged.
 
         Args:
-            value: a ``Recipe``, a ``PaletteSpec``, or an integer number of bits, 1 to 8.
+            value: a ``Recipe``, what has one (a ``Plan``), a ``PaletteSpec``, or an integer number
+                of bits, 1 to 8.
 
         Returns:
             A recipe.
@@ -292,13 +293,18 @@ class Recipe:
             >>> dkm.Recipe.of(4) == dkm.Recipe.uniform(bits=4)
             True
         """
-        if isinstance(value, cls):
-            return value
-        if isinstance(value, (str, Path)):
-            raise DkmError(f"recipe is {str(value)!r}; give dkm.Recipe.load(..) of such a file")
+        for found in (value, getattr(value, "recipe", None)):
+            if isinstance(found, cls):
+                return found
+        if isinstance(value, (str, Path)) and Path(value).suffix == ".toml":
+            raise ArgumentError(f"recipe is {str(value)!r}; give dkm.Recipe.load({str(value)!r})")
+        if isinstance(value, Rule):
+            raise ArgumentError("recipe is a rule; give dkm.Recipe(rules=[rule])")
         if isinstance(value, PaletteSpec) or hasattr(value, "__index__"):
             return cls(PaletteSpec.of(value, "recipe"))
-        raise DkmError(f"recipe is {short(value)}; give a dkm.Recipe, a dkm.PaletteSpec or bits")
+        raise ArgumentError(
+            f"recipe is {short(value)}; give a dkm.Recipe, a dkm.PaletteSpec or bits"
+        )
 
     @classmethod
     def uniform(
@@ -429,6 +435,19 @@ class Recipe:
                 f"no weight of the model matches {which}; weights are {_list_some(specs, dense)}"
             )
         return Assignment(specs, dense)
+
+
+class Planned(Protocol):
+    """What has a recipe, as a plan."""
+
+    @property
+    def recipe(self) -> Recipe:
+        """Which weight gets which palette."""
+        ...
+
+
+RecipeLike = Recipe | PaletteSpec | int | Planned
+"""What is taken for a recipe; a spec or a number of bits is for every weight."""
 
 
 def not_a_weight(parameter: Tensor) -> str | None:

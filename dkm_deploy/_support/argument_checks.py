@@ -4,23 +4,45 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
-from dkm_deploy.errors import DkmError
+from dkm_deploy.errors import ArgumentError, DkmError
 
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
+
+
+def usage(example: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
+    """Decorate a public function: an ArgumentError that leaves it shows ``example``, a right call.
+
+    Where public functions call each other, it is that of the one that the user called.
+    """
+
+    def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        @wraps(function)
+        def checked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
+            try:
+                return function(*args, **kwargs)
+            except ArgumentError as error:
+                error.example = example
+                raise
+
+        return checked
+
+    return decorate
 
 
 def names_of(value: Any, what: str) -> tuple[str, ...]:
     """Names; a lone str is one. Raises DkmError for what is no name."""
     names = (value,) if isinstance(value, str) else value
     if not isinstance(names, Iterable) or isinstance(names, (bytes, Mapping)):
-        raise DkmError(f"{what} is {short(value)}; give a name or several")
+        raise ArgumentError(f"{what} is {short(value)}; give a name or several")
     names = tuple(names)
     for name in names:
         if not isinstance(name, str):
-            raise DkmError(f"{what}: {short(name)} is no name")
+            raise ArgumentError(f"{what}: a name is {short(name)}; it must be a str")
     return names
 
 
@@ -31,7 +53,7 @@ def integer(name: str, value: Any, low: int, high: int | None = None) -> int:
     except TypeError:
         number = None
     if number is None:
-        raise DkmError(f"{name} is {short(value)}; it must be an integer")
+        raise ArgumentError(f"{name} is {short(value)}; it must be an integer")
     if number < low or (high is not None and number > high):
         span = f"{low} to {high}" if high is not None else f"at least {low}"
         raise DkmError(f"{name} is {number}; it must be {span}")
@@ -49,7 +71,7 @@ def real(
     """A number within bounds, also numpy's; ``above`` is not within. Raises DkmError for others."""
     plain = value.item() if hasattr(value, "item") and not hasattr(value, "__len__") else value
     if isinstance(plain, bool) or not isinstance(plain, (int, float)) or not _is_number(plain):
-        raise DkmError(f"{name} is {short(value)}; it must be a number")
+        raise ArgumentError(f"{name} is {short(value)}; it must be a number")
     if not above < plain or not least <= plain <= most:
         low = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
         high = "" if most == math.inf else f", at most {most:g}"
@@ -68,14 +90,14 @@ def _is_number(value: float) -> bool:
 def truth(name: str, value: Any) -> bool:
     """True or false. Raises DkmError for anything else."""
     if not isinstance(value, bool):
-        raise DkmError(f"{name} is {short(value)}; it must be true or false")
+        raise ArgumentError(f"{name} is {short(value)}; it must be true or false")
     return value
 
 
 def function(name: str, value: _T) -> _T:
-    """A function, or None. Raises DkmError for anything else."""
-    if value is not None and not callable(value):
-        raise DkmError(f"{name} is {short(value)}; it must be a function")
+    """A function, or None. Raises DkmError for anything else, and for a class."""
+    if isinstance(value, type) or not (value is None or callable(value)):
+        raise ArgumentError(f"{name} is {short(value)}; it must be a function")
     return value
 
 
@@ -83,20 +105,24 @@ def record(name: str, value: Any, kind: type[_T]) -> _T:
     """A record of ``kind``. Raises DkmError for anything else."""
     if not isinstance(value, kind):
         where = "dkm" if kind.__module__.startswith("dkm_deploy.") else kind.__module__
-        raise DkmError(f"{name} is {short(value)}; give a {where}.{kind.__name__}")
+        raise ArgumentError(f"{name} is {short(value)}; give a {where}.{kind.__name__}")
     return value
 
 
 def check_implements(name: str, value: _T, attribute: str, known: Iterable[str]) -> _T:
     """An object that has ``attribute``. Raises DkmError, with the ``known`` names, for others."""
     if isinstance(value, type):
-        raise DkmError(f"{name} is the class {value.__name__}; give an instance, or its name")
+        raise ArgumentError(f"{name} is {short(value)}; give an instance, or its name")
     if not hasattr(value, attribute):
-        raise DkmError(f"{name} is {short(value)}; give a record, or one of {', '.join(known)}")
+        raise ArgumentError(
+            f"{name} is {short(value)}; give a record, or one of {', '.join(known)}"
+        )
     return value
 
 
 def short(value: object) -> str:
     """A value as Python writes it, in few characters and one line; else its type."""
+    if isinstance(value, type):
+        return f"the class {value.__name__}"
     line = " ".join(repr(value).split())
     return line if len(line) <= 60 else f"of type {type(value).__name__}"

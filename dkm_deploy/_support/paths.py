@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
 from dkm_deploy._support.argument_checks import short
-from dkm_deploy.errors import DkmError, MissingFileError, UnreadableFileError, refused_by_system
+from dkm_deploy.errors import (
+    ArgumentError,
+    DkmError,
+    MissingFileError,
+    UnreadableFileError,
+    refused_by_system,
+)
 
 
 def path_of(value: Any, what: str = "path") -> Path:
@@ -25,19 +31,22 @@ def path_of(value: Any, what: str = "path") -> Path:
     """
     text = os.fspath(value) if isinstance(value, (str, PathLike)) else None
     if not isinstance(text, str):
-        raise DkmError(f"{what} is {short(value)}; give a str or a path")
+        raise ArgumentError(f"{what} is {short(value)}; give a str or a path")
     if not text or "\0" in text:
         raise DkmError(f"{what} is {text!r}; give the name of a file or a folder")
     return Path(text)
 
 
 def paths_of(values: Any, what: str) -> list[Path]:
-    """Several paths; a lone one stands for itself. Raises DkmError for what is no path."""
+    """Several paths; a lone one stands for itself. Raises DkmError for none, or what is no path."""
     if isinstance(values, (str, PathLike)):
         return [path_of(values, what)]
-    if not isinstance(values, Iterable):
-        raise DkmError(f"{what} is {short(values)}; give a path or a list of paths")
-    return [path_of(value, what) for value in values]
+    if not isinstance(values, Iterable) or isinstance(values, Mapping):
+        raise ArgumentError(f"{what} is {short(values)}; give a path or a list of paths")
+    found = [path_of(value, what) for value in values]
+    if not found:
+        raise ArgumentError(f"{what} is empty; give a path or a list of paths")
+    return found
 
 
 def existing_path(value: Any, what: str = "path") -> Path:

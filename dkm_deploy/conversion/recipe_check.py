@@ -18,11 +18,11 @@ from dkm_deploy.nn_utils.copies import unwrap
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.recurrent import gates
 from dkm_deploy.nn_utils.weights import OwnParametrization, weights
-from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.recipe import PaletteSpec, Recipe, RecipeLike
 
 
 def check(
-    model: nn.Module, recipe: Recipe | PaletteSpec | int, targets: Sequence[str] = ()
+    model: nn.Module, recipe: RecipeLike, targets: Sequence[str] = ()
 ) -> Mapping[str, PaletteSpec]:
     """The palette of each weight that the recipe clusters, by qualified name.
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from dkm_deploy._support.argument_checks import short
-from dkm_deploy.errors import DkmError
+from dkm_deploy.errors import ArgumentError, DkmError
 from dkm_deploy.nn_utils.bfloat16 import tensor_in_float32
 
 Inputs = Tensor | NDArray[Any] | tuple[Any, ...] | list[Any] | Mapping[str, Any]
@@ -33,6 +33,8 @@ def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     Raises:
         DkmError: ``inputs`` are of another type, or a keyword is no str.
     """
+    if isinstance(inputs, torch.Size):
+        raise ArgumentError(f"inputs are the shape {tuple(inputs)}; give a tensor of this shape")
     if isinstance(inputs, (Tensor, np.ndarray)):
         return (_tensor(inputs),), {}
     if isinstance(inputs, Mapping):
@@ -42,7 +44,7 @@ def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
         return (), {name: _tensors(value) for name, value in inputs.items()}
     if isinstance(inputs, (tuple, list)):
         return tuple(_tensors(value) for value in inputs), {}
-    raise DkmError(f"inputs are {short(inputs)}; give a tensor, tuple or dict")
+    raise ArgumentError(f"inputs are {short(inputs)}; give a tensor, tuple or dict")
 
 
 def arrays_in(args: Any, kwargs: Any) -> dict[str, Any]:
@@ -84,9 +86,12 @@ def _tensors(value: Any) -> Any:
 
 
 def _tensor(leaf: Any) -> Any:
-    """A numpy array as a tensor that shares its memory where it can; bfloat16 as float32."""
-    if isinstance(leaf, Tensor):
-        return tensor_in_float32(leaf)
+    """As :func:`from_numpy`; tensors of bfloat16 as float32."""
+    return tensor_in_float32(leaf) if isinstance(leaf, Tensor) else from_numpy(leaf)
+
+
+def from_numpy(leaf: Any) -> Any:
+    """A numpy array of numbers as a tensor that shares its memory where it can; else as it is."""
     if isinstance(leaf, np.generic):
         return leaf.item()
     if not isinstance(leaf, np.ndarray) or leaf.dtype.kind not in "biufc":
@@ -116,8 +121,8 @@ def split_batch(batch: Any) -> tuple[Any, Any]:
         if len(batch) == 1:
             return batch[0], None
         raise DkmError(f"a batch has {len(batch)} parts; it must be (inputs, labels) or inputs")
-    if not isinstance(batch, (Tensor, Mapping)):
-        raise DkmError(f"a batch is {short(batch)}; it must be (inputs, labels) or inputs")
+    if not isinstance(batch, (Tensor, np.ndarray, Mapping)):
+        raise ArgumentError(f"a batch is {short(batch)}; it must be (inputs, labels) or inputs")
     return batch, None
 
 

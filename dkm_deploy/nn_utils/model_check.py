@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from os import PathLike
 from typing import Any
@@ -12,7 +13,7 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 
 from dkm_deploy._support.argument_checks import short
-from dkm_deploy.errors import DkmError
+from dkm_deploy.errors import ArgumentError, DkmError
 from dkm_deploy.nn_utils.sharded import is_sharded
 
 _LISTED = 5
@@ -35,7 +36,7 @@ def model_of(value: Any, what: str = "model") -> nn.Module:
             another tool, or ``torch.ao``, quantised.
     """
     if not isinstance(value, nn.Module):
-        raise DkmError(f"{what} is {_said(value)}")
+        raise ArgumentError(f"{what} is {_said(value)}")
     if isinstance(value, torch.jit.ScriptModule):
         raise DkmError(
             f"{what} is a {type(value).__name__} of torch.jit, which cannot be exported; give the "
@@ -81,7 +82,7 @@ def _said(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}; give an instance, such as {value.__name__}()"
     if isinstance(value, (str, PathLike)):
-        return f"{str(value)!r}, a name or a path; {wanted}"
+        return f"{os.fspath(value)!r}, a name or a path; {wanted}"
     if isinstance(value, Mapping):
         if any(isinstance(entry, torch.Tensor) for entry in value.values()):
             return "a state_dict; load it into its model (load_state_dict) and give that"

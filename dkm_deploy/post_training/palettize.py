@@ -13,13 +13,13 @@ from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import keep_random_state
 from dkm_deploy.nn_utils.weights import with_plain_parameters
 from dkm_deploy.post_training.methods import PostTrainingMethod, method_named
-from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.recipe import Recipe, RecipeLike
 
 
 @keep_random_state()
 def palettize(
     model: nn.Module,
-    recipe: Recipe | PaletteSpec | int,
+    recipe: RecipeLike,
     method: str | PostTrainingMethod = "kmeans",
     calibration: Calibration | None = None,
     *,

@@ -25,7 +25,7 @@ from dkm_deploy.nn_utils.weights import (
     originals,
     weights,
 )
-from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.recipe import PaletteSpec, Recipe, RecipeLike
 from dkm_deploy.training.fsdp import gather, overwrite, shard
 from dkm_deploy.training.methods.protocol import AnyMethod, SnappingMethod
 from dkm_deploy.training.methods.registry import method_named
@@ -78,7 +78,7 @@ def _chain(place: Place) -> ParametrizationList:
 
 def prepare(
     model: nn.Module,
-    recipe: Recipe | PaletteSpec | int,
+    recipe: RecipeLike,
     method: str | AnyMethod = "dkm",
     targets: Sequence[str] = (),
 ) -> nn.Module:

@@ -14,7 +14,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils.copies import unwrap
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.weights import used_weight, weights
-from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.recipe import RecipeLike
 
 RangeKind = Literal["l_inf", "margin", "soft_min_max"]
 
@@ -47,9 +47,7 @@ class RangeLoss(nn.Module):
         >>> loss.backward()
     """
 
-    def __init__(
-        self, model: nn.Module, recipe: Recipe | PaletteSpec | int, kind: RangeKind = "l_inf"
-    ) -> None:
+    def __init__(self, model: nn.Module, recipe: RecipeLike, kind: RangeKind = "l_inf") -> None:
         super().__init__()
         if kind not in get_args(RangeKind):
             raise DkmError(f"kind is {kind!r}; it must be one of {', '.join(get_args(RangeKind))}")
