@@ -115,7 +115,7 @@ class Bench:
     ) -> None:
         """The row of ``dkm.plan``."""
         start = time.process_time()
-        found = dkm.plan_details(
+        found = dkm.plan(
             self.model,
             budget,
             (self.target,),

@@ -36,15 +36,10 @@ if TYPE_CHECKING:
     from dkm_deploy.model.steps import Steps
     from dkm_deploy.palette import Palette
     from dkm_deploy.planning.decision import Plan
-    from dkm_deploy.planning.plan import plan, plan_details
-    from dkm_deploy.planning.plan_file import plan_file
+    from dkm_deploy.planning.plan import plan
     from dkm_deploy.post_training.bin_quant import BinQuant
     from dkm_deploy.post_training.methods import KMeans, SensitiveKMeans
-    from dkm_deploy.post_training.output_correction.correct import (
-        Correction,
-        correct_details,
-        correct_outputs,
-    )
+    from dkm_deploy.post_training.output_correction.correct import Correction, correct_outputs
     from dkm_deploy.post_training.palettize import palettize
     from dkm_deploy.post_training.palettize_file import PalettizedFile, palettize_file
     from dkm_deploy.post_training.quantize_luts import quantize_luts
@@ -76,8 +71,6 @@ __all__ = [
     "Schedule",
     "Plan",
     "plan",
-    "plan_details",
-    "plan_file",
     # Train with palettes, or make them afterwards.
     "DKM",
     "BinQuant",
@@ -91,7 +84,6 @@ __all__ = [
     "FitResult",
     "step",
     "correct_outputs",
-    "correct_details",
     "update_ewgs_scaling",
     "fit",
     "fold_batch_norm",
@@ -165,7 +157,6 @@ _MODULES = {
     "step": "dkm_deploy.training.prepare",
     "convert": "dkm_deploy.conversion.convert",
     "correct_outputs": "dkm_deploy.post_training.output_correction.correct",
-    "correct_details": "dkm_deploy.post_training.output_correction.correct",
     "dense": "dkm_deploy.model.dense",
     "update_ewgs_scaling": "dkm_deploy.training.ewgs_scaling",
     "fit": "dkm_deploy.training.loop.fit",
@@ -178,8 +169,6 @@ _MODULES = {
     "palettize": "dkm_deploy.post_training.palettize",
     "palettize_file": "dkm_deploy.post_training.palettize_file",
     "plan": "dkm_deploy.planning.plan",
-    "plan_details": "dkm_deploy.planning.plan",
-    "plan_file": "dkm_deploy.planning.plan_file",
     "prepare": "dkm_deploy.training.prepare",
     "read_palettes": "dkm_deploy.conversion.registry",
     "validate_golden": "dkm_deploy.validation.validate",

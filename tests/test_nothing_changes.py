@@ -155,16 +155,9 @@ def _fit(w):
     dkm.fit(w.prepared, data, epochs=1, optimizer=_optimizer(w), teacher=w.model, console=quiet)
 
 
-def _plan(function, w):
-    specs = [dkm.PaletteSpec(bits=2)]
+def _plan(model, data):
     quiet = Console(file=io.StringIO())
-    function(w.model, "1MB", ["onnx"], _batches(w), candidates=specs, console=quiet)
-
-
-def _plan_file(w):
-    quiet = Console(file=io.StringIO())
-    specs = [dkm.PaletteSpec(bits=2)]
-    dkm.plan_file(w.dense, "1MB", w.x[:1], candidates=specs, console=quiet)
+    dkm.plan(model, "1MB", ["onnx"], data, candidates=[2], console=quiet)
 
 
 def _validate(w):
@@ -195,11 +188,9 @@ def _ewgs(w):
 
 
 CALLS = {
-    "plan": lambda w: _plan(dkm.plan, w),
-    "plan_details": lambda w: _plan(dkm.plan_details, w),
-    "plan_file": _plan_file,
+    "plan": lambda w: _plan(w.model, _batches(w)),
+    "plan, file": lambda w: _plan(w.dense, w.x[:1]),
     "correct_outputs": lambda w: dkm.correct_outputs(w.frozen, w.model, _batches(w)),
-    "correct_details": lambda w: dkm.correct_details(w.frozen, w.model, w.x),
     "fold_batch_norm": lambda w: dkm.fold_batch_norm(w.model, w.x),
     "freeze": lambda w: dkm.freeze(w.prepared),
     "palettize": lambda w: dkm.palettize(w.model, RECIPE),
@@ -248,13 +239,9 @@ def _check(world: SimpleNamespace, call, *but: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [Net, Restless])
-@pytest.mark.parametrize("name", sorted(CALLS.keys() - {"plan"}))  # plan_details is all of it
+@pytest.mark.parametrize("name", sorted(CALLS))
 def test_nothing_changes(tmp_path, files, kind, name):
     _check(_world(kind, tmp_path, files), CALLS[name])
-
-
-def test_plan_changes_nothing_when_it_raises(tmp_path, files):
-    _check(_world(Restless, tmp_path, files), CALLS["plan"])
 
 
 @pytest.mark.parametrize("name", TRAINING)

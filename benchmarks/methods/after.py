@@ -49,7 +49,7 @@ def planned(subject: Subject, spec: dkm.PaletteSpec, seed: int) -> nn.Module:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "uniform.mlpackage"
         budget = dkm.convert(kmeans(subject, spec, seed), subject.example, path).size_bytes
-    recipe = dkm.plan(
+    plan = dkm.plan(
         subject.model,
         budget,
         (_TARGET,),
@@ -59,7 +59,7 @@ def planned(subject: Subject, spec: dkm.PaletteSpec, seed: int) -> nn.Module:
         cache=subject.folder,
         console=Console(file=io.StringIO()),
     )
-    return dkm.palettize(subject.model, recipe)
+    return dkm.palettize(subject.model, plan)
 
 
 def planned_corrected(subject: Subject, spec: dkm.PaletteSpec, seed: int) -> nn.Module:

@@ -7,11 +7,8 @@ from typing import TYPE_CHECKING, Any
 from dkm_deploy.conversion.target import Planner
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
-
-    from numpy.typing import NDArray
-    from torch import Tensor
 
     from converters.onnx.options import Decode
     from dkm_deploy.conversion.exported import ExportedModel
@@ -92,14 +89,13 @@ class OnnxTarget:
     def subject(
         self,
         path: Path,
-        inputs: Inputs,
-        labels: Tensor | NDArray[Any] | None,
+        batches: Sequence[tuple[Inputs, Any]],
         metric: Metric | None,
     ) -> PlanSubject:
         """The file at ``path`` as the subject of a plan."""
         from converters.onnx.rewriting.plan_subject import OnnxSubject
 
-        return OnnxSubject(path, inputs, labels, metric)
+        return OnnxSubject(path, batches, metric)
 
     def write_twin(self, path: Path, palettes: Mapping[str, Palette], out: Path) -> None:
         """Write the file at ``path`` with what ``palettes`` decode to as its weights."""

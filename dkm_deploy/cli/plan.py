@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,39 +96,34 @@ def _of_file(path: Path, arguments: argparse.Namespace, how: dict[str, Any]) -> 
     from dkm_deploy._support.paths import existing_path
     from dkm_deploy.conversion.registry import planner_for
     from dkm_deploy.model.spec import samples
-    from dkm_deploy.planning.plan_file import plan_file
+    from dkm_deploy.planning.plan import plan
 
-    target = planner_for(existing_path(path))
-    _check_alone(path, target.name, arguments)
-    inputs, labels = samples(arguments.calibration)
-    return plan_file(path, arguments.budget, inputs, labels, **how)
-
-
-def _check_alone(path: Path, target: str, arguments: argparse.Namespace) -> None:
-    """Raise DkmError if an option is given that goes with PyTorch models alone."""
-    others: Sequence[str] = [name for name in arguments.target or () if name != target]
-    if others:
-        raise DkmError(
-            f"{path}: it can become {target} alone; {others[0]} needs the PyTorch model or its .pt2"
-        )
+    planner_for(existing_path(path))  # of a wrong file nothing else need be said
     for option in ("weights", "input"):
         if getattr(arguments, option) is not None:
             raise DkmError(f"{path}: --{option} goes with PyTorch models")
-    if arguments.method != "kmeans":
-        raise DkmError(f"{path}: palettized by k-means, for such files give no gradients")
+    calibration = [samples(arguments.calibration)]
+    return plan(
+        path,
+        arguments.budget,
+        arguments.target,
+        calibration,
+        method=arguments.method,
+        **how,
+    )
 
 
 def _of_model(arguments: argparse.Namespace, how: dict[str, Any]) -> Plan:
     from dkm_deploy.model.spec import calibration_batches, example, plain_model
-    from dkm_deploy.planning.plan import plan_details
+    from dkm_deploy.planning.plan import plan
 
     given = example(arguments.input) if arguments.input else None
     built = plain_model(arguments.model, arguments.weights)
     inputs, shapes = built.export_with(given)
-    return plan_details(
+    return plan(
         built.model,
         arguments.budget,
-        arguments.target or ["coreml"],
+        arguments.target,
         list(calibration_batches(arguments.calibration, built.model)),
         method=arguments.method,
         example_inputs=inputs,

@@ -11,7 +11,6 @@ from dkm_deploy.formats.reader import Reader
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from numpy.typing import NDArray
     from torch import Tensor, nn
 
     from dkm_deploy.conversion.exported import ExportedModel
@@ -134,9 +133,11 @@ class Planner(Rewriter, Protocol):
     def subject(
         self,
         path: Path,
-        inputs: Inputs,
-        labels: Tensor | NDArray[Any] | None,
+        batches: Sequence[tuple[Inputs, Any]],
         metric: Metric | None,
     ) -> PlanSubject:
-        """The file at ``path``, with what it is measured on; see :func:`dkm_deploy.plan_file`."""
+        """The file at ``path``, and what it is measured on; see :func:`dkm_deploy.plan`.
+
+        ``batches`` are inputs with their labels, None where there are none.
+        """
         ...

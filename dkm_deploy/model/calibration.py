@@ -3,41 +3,91 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from os import PathLike
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from dkm_deploy.errors import DkmError, reason_of
-from dkm_deploy.model.inputs import call
+from dkm_deploy._support.argument_checks import short
+from dkm_deploy.errors import ArgumentError, DkmError, reason_of
+from dkm_deploy.model.inputs import call, from_numpy, split_batch
 from dkm_deploy.nn_utils.state_guard import own_copies, rewind_state
 
-Calibration = Tensor | Mapping[str, Any] | Iterable[Any]
+Calibration = Tensor | NDArray[Any] | Mapping[str, Any] | Iterable[Any]
 """Batches as :func:`dkm_deploy.fit` takes them: ``(inputs, labels)``, or the inputs alone; or all
-samples at once, a tensor or a mapping of keyword inputs, which are cut into batches of 16."""
+samples at once, a tensor or a mapping of keyword inputs, which are cut into batches of 16. Numpy
+arrays stand for tensors."""
+
+_AT_ONCE = (Tensor, np.ndarray, Mapping)
 
 BATCH = 16
 """Samples of a batch, where the user has made none."""
 
 
-def batches(calibration: Calibration | None) -> Iterator[Any]:
-    """The batches of calibration data.
+def batches(calibration: Calibration | None, size: int = BATCH) -> Iterator[Any]:
+    """The batches of calibration data for a model, of tensors.
+
+    Args:
+        calibration: as the user gave it.
+        size: samples of a batch, where the user has made none.
 
     Raises:
         DkmError: there is none, or it is no collection.
     """
+    if isinstance(calibration, _AT_ONCE):
+        calibration = in_batches(_from_numpy(calibration), size)
+    return map(_from_numpy, _checked(calibration))
+
+
+def uncut_batches(calibration: Calibration | None) -> Iterator[tuple[Any, Any]]:
+    """Inputs and labels as the user has cut them, for a file; all samples at once are one batch.
+
+    Labels are None where a batch has none. Raises as :func:`batches`.
+    """
+    given = [calibration] if isinstance(calibration, _AT_ONCE) else calibration
+    return map(split_batch, _checked(given))
+
+
+def _checked(calibration: Iterable[Any] | None) -> Iterator[Any]:
     if calibration is None:
         raise DkmError("calibration data is missing: give batches of (inputs, labels) or of inputs")
-    if isinstance(calibration, (Tensor, Mapping)):
-        calibration = in_batches(calibration)
-    if not isinstance(calibration, Iterable):
-        raise DkmError(f"calibration is a {type(calibration).__name__}; it must be batches")
+    if isinstance(calibration, (str, PathLike)) or not isinstance(calibration, Iterable):
+        raise ArgumentError(
+            f"calibration is {short(calibration)}; give a tensor or batches of (inputs, labels)"
+        )
+    if _is_pair(calibration):
+        raise ArgumentError(
+            "calibration is a pair of inputs and labels; give a list of such batches: "
+            "[(inputs, labels)]"
+        )
     number = 0
     for number, batch in enumerate(calibration, 1):  # noqa: B007  # counted for the check below
         yield batch
     if not number:
         raise DkmError("calibration has no batch; a generator can be used once only")
+
+
+def _is_pair(calibration: Any) -> bool:
+    """Whether it is one batch with its labels, and not two batches."""
+    if not isinstance(calibration, (tuple, list)) or len(calibration) != 2:
+        return False
+    inputs, labels = calibration
+    if not isinstance(labels, (Tensor, np.ndarray)):
+        return False
+    return isinstance(inputs, Mapping) or (getattr(inputs, "ndim", 0) > 1 and labels.ndim == 1)
+
+
+def _from_numpy(batch: Any) -> Any:
+    return pytree.tree_map(_tensor, dict(batch) if isinstance(batch, Mapping) else batch)
+
+
+def _tensor(leaf: Any) -> Any:
+    """By type() alone, so that labels which nobody needs are not touched."""
+    return from_numpy(leaf) if issubclass(type(leaf), (np.ndarray, np.generic)) else leaf
 
 
 def in_batches(samples: Any, size: int = BATCH) -> Iterator[Any]:

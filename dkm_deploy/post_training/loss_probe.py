@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dkm_deploy.model.calibration import Calibration, batches, tensors_of
+from dkm_deploy.model.calibration import BATCH, Calibration, batches, tensors_of
 from dkm_deploy.model.inputs import split_batch, to_device
 from dkm_deploy.model.metric import Metric
+from dkm_deploy.model.pt2_program import fixed_batch
 from dkm_deploy.post_training.output_loss import OutputLoss
 
 
@@ -39,7 +40,7 @@ class Probe:
         self._model = copy.deepcopy(model).eval()
         self.metric = metric
         self._device = next(self._model.parameters()).device
-        self.samples: Sequence[Any] = list(batches(calibration))
+        self.samples: Sequence[Any] = list(batches(calibration, fixed_batch(model) or BATCH))
         self._inputs, labels = zip(*(split_batch(batch) for batch in self.samples), strict=True)
         self._yardstick = OutputLoss(self._run(), labels, metric)
         self.baseline = self._yardstick.baseline

@@ -21,9 +21,9 @@ from dkm_deploy.nn_utils.state_guard import keep_random_state
 from dkm_deploy.nn_utils.weights import with_plain_parameters
 from dkm_deploy.palette import Palette
 from dkm_deploy.post_training.methods import PostTrainingMethod, method_named
-from dkm_deploy.post_training.output_correction.correct import correct_details
+from dkm_deploy.post_training.output_correction.correct import Correction, correct_outputs
 from dkm_deploy.post_training.palettize import palettize
-from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.recipe import Recipe, RecipeLike
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class PalettizedFile:
 
 @keep_random_state()
 def palettize_file(
-    path: str | Path, out: str | Path, recipe: Recipe | PaletteSpec | int, *, force: bool = False
+    path: str | Path, out: str | Path, recipe: RecipeLike, *, force: bool = False
 ) -> PalettizedFile:
     """Cluster the weights of a model file by k-means, and write a file of the same kind.
 
@@ -165,8 +165,8 @@ def _palettize_original(
     if not correct:
         return palettize(original, recipe, method, data), {}
     frozen = palettize(original, recipe, method, data if method_named(method).calibrated else None)
-    done = correct_details(frozen, original, data)
-    return done.model, done.unchanged
+    corrected = correct_outputs(frozen, original, data)
+    return corrected, Correction.of(corrected).unchanged
 
 
 def _check_output(out: Path, source: Path, *, force: bool) -> None:

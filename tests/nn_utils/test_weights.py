@@ -195,8 +195,8 @@ def test_other_public_functions_take_what_comes_out(tmp_path):
         assert torch.equal(dkm.load(tmp_path / "m.safetensors", other)(x), frozen(x))
     penalty = dkm.RangeLoss(model, dkm.Recipe.uniform(3))
     assert penalty() == sum(weight.abs().max() for weight in effective(model))
-    recipe = dkm.plan(model, 2_500, ("onnx",), x, candidates=[dkm.PaletteSpec(2)])
-    assert {rule.match for rule in recipe.rules} == {"0.weight", "2.weight", "3.weight"}
+    plan = dkm.plan(model, 2_500, "onnx", x, candidates=[dkm.PaletteSpec(2)])
+    assert {rule.match for rule in plan.recipe.rules} == {"0.weight", "2.weight", "3.weight"}
 
 
 def test_a_batch_norm_is_folded_into_what_comes_out():

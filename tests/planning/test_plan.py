@@ -63,7 +63,7 @@ def _by_rule(shapes, specs):
 
 def _plan(model, samples, budget, targets=("onnx",), **more):
     how = {"candidates": BITS, "console": QUIET} | more
-    return dkm.plan_details(model, budget, targets, samples, **how)
+    return dkm.plan(model, budget, targets, samples, **how)
 
 
 @pytest.mark.parametrize("target", ["onnx", pytest.param("coreml", marks=pytest.mark.slow)])
@@ -103,6 +103,25 @@ def test_the_loss_is_that_of_the_weight_alone(model, samples):
     expected, actual = model(samples), dkm.palettize(model, recipe)(samples)
     loss = ((actual - expected).square().sum() / expected.square().sum()).item()
     assert made.loss == pytest.approx(loss, rel=1e-5)
+
+
+@pytest.mark.usefixtures("ruled")
+def test_the_path_of_a_program_stands_for_its_model(tmp_path):
+    model, x = nn.Linear(40, 30), torch.randn(6, 40)
+    torch.export.save(torch.export.export(model.eval(), (x[:2],)), tmp_path / "net.pt2")
+    # All samples at once are cut into the batches that the program is fixed to.
+    plans = [_plan(one, x, 3_000) for one in (tmp_path / "net.pt2", str(tmp_path / "net.pt2"))]
+    expected = _plan(model, x, 3_000)
+    assert [found.recipe for found in plans] == [expected.recipe] * 2
+    assert plans[0].loss == pytest.approx(expected.loss, rel=1e-5)
+
+
+@pytest.mark.usefixtures("ruled")
+def test_a_plan_stands_for_its_recipe(model, samples):
+    found = _plan(model, samples, 13_000)
+    assert dkm.Recipe.of(found) is found.recipe
+    frozen = dkm.palettize(model, found)
+    assert dkm.palettes(frozen) == dkm.palettes(dkm.palettize(model, found.recipe))
 
 
 @pytest.mark.usefixtures("ruled")

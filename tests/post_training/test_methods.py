@@ -161,7 +161,7 @@ def test_a_method_of_the_users_own():
     [
         (None, "method sensitive weighs weights by gradients"),
         ([], "calibration has no batch"),
-        (3, "calibration is a int; it must be batches"),
+        (3, "calibration is 3; give a tensor or batches"),
         ([torch.zeros(2, 5)], "does not run on calibration batch 1"),
         ([torch.zeros(1, 6), torch.full((1, 6), torch.nan)], "NaN or infinite in batch 2"),
         ([(torch.zeros(1, 6), torch.zeros(1, dtype=torch.long), 0)], "a batch has 3 parts"),

@@ -17,7 +17,6 @@ from dkm_deploy.post_training.output_correction.channel_statistics import (
     channel_mean,
     row_weights,
 )
-from dkm_deploy.post_training.output_correction.correct import correct_details
 from dkm_deploy.post_training.output_correction.layer import correct_layer
 from dkm_deploy.post_training.output_correction.lut_least_squares import RIDGE
 from tests.models import TiedNet, images, small_net
@@ -163,10 +162,16 @@ def _lines(actual, wanted):
     return np.array([np.polyfit(a, w, 1, w=roots) for a, w in channels])
 
 
+def _correct(frozen, original, calibration):
+    """The corrected model, and the record of what was done."""
+    corrected = dkm.correct_outputs(frozen, original, calibration)
+    return corrected, dkm.Correction.of(corrected)
+
+
 def test_the_layers_and_the_outputs_come_nearer():
     model, x = small_net(), images(64)
     frozen = dkm.palettize(model, UNIFORM)
-    done = correct_details(frozen, model, x)
+    corrected, done = _correct(frozen, model, x)
     assert [layer.name for layer in done.layers] == ["stem", "depthwise", "head"]
     assert [layer.corrected for layer in done.layers] == [
         ("stem.weight", "norm"),
@@ -175,7 +180,7 @@ def test_the_layers_and_the_outputs_come_nearer():
     ]
     assert all(layer.error_after < layer.error_before for layer in done.layers)
     others = images(64, seed=9)
-    gaps = [(m(others) - model(others)).norm() for m in (done.model, frozen)]
+    gaps = [(m(others) - model(others)).norm() for m in (corrected, frozen)]
     assert gaps[0] < 0.8 * gaps[1]
     assert done.unchanged == {}
 
@@ -184,9 +189,9 @@ def test_the_model_with_the_nearest_outputs_is_kept(monkeypatch):
     """Of one with LUTs, one without and the one as it was: here the planted faults decide."""
     model, x = small_net(), images(64)
     frozen = dkm.palettize(model, UNIFORM)
-    done = correct_details(frozen, model, x)
+    corrected, done = _correct(frozen, model, x)
     before, after = (
-        ((m(x) - model(x)).norm() / model(x).norm()).item() for m in (frozen, done.model)
+        ((m(x) - model(x)).norm() / model(x).norm()).item() for m in (frozen, corrected)
     )
     assert (done.error_before, done.error_after) == pytest.approx((before, after), rel=1e-4)
     assert after < before
@@ -200,8 +205,8 @@ def test_the_model_with_the_nearest_outputs_is_kept(monkeypatch):
     monkeypatch.setattr(
         "dkm_deploy.post_training.output_correction.correct.correct_layer", _bad_luts
     )
-    without = correct_details(frozen, model, x)
-    assert dkm.palettes(without.model) == dkm.palettes(frozen)
+    corrected, without = _correct(frozen, model, x)
+    assert dkm.palettes(corrected) == dkm.palettes(frozen)
     assert done.error_after < without.error_after < done.error_before
     names = ["stem.weight", "depthwise.weight", "head.weight"]
     reason = "the model's outputs came nearer to the original's without"
@@ -213,8 +218,8 @@ def test_the_model_with_the_nearest_outputs_is_kept(monkeypatch):
     monkeypatch.setattr(
         "dkm_deploy.post_training.output_correction.correct.correct_layer", _all_bad
     )
-    neither = correct_details(frozen, model, x)
-    assert torch.equal(neither.model(x), frozen(x))
+    corrected, neither = _correct(frozen, model, x)
+    assert torch.equal(corrected(x), frozen(x))
     assert neither.layers == ()
     assert neither.error_after == neither.error_before
 
@@ -271,7 +276,7 @@ class _Twice(nn.Module):
 def test_a_layer_that_is_called_twice_is_corrected_on_both_calls():
     torch.manual_seed(0)
     model, x = _Twice().eval(), _data(64, 6)
-    done = correct_details(dkm.palettize(model, UNIFORM), model, x)
+    _, done = _correct(dkm.palettize(model, UNIFORM), model, x)
     assert [layer.name for layer in done.layers] == ["layer"]
     assert done.layers[0].error_after < done.layers[0].error_before
     assert done.unchanged == {"spare.weight": "its layer was not called by itself"}
@@ -290,7 +295,7 @@ def test_what_is_left_is_listed_with_the_reason():
         _Squared(6, 6),
         nn.GRU(6, 6),
     )
-    done = correct_details(dkm.palettize(model.eval(), UNIFORM), model, _data(16, 3, 6))
+    _, done = _correct(dkm.palettize(model.eval(), UNIFORM), model, _data(16, 3, 6))
     assert done.unchanged == {
         "0.weight": "no other LUT brought the outputs nearer to the original's",
         "1.weight_ih_l0": "its layer is of type GRU; corrected are linear layers and convolutions",
@@ -301,7 +306,7 @@ def test_what_is_left_is_listed_with_the_reason():
 def test_tied_weights_keep_their_lut():
     model = TiedNet().eval()
     ids = torch.randint(0, 20, (32, 5), generator=torch.Generator().manual_seed(0))
-    done = correct_details(dkm.palettize(model, UNIFORM), model, ids)
+    _, done = _correct(dkm.palettize(model, UNIFORM), model, ids)
     assert done.unchanged == {"embed.weight": "shared by embed.weight, out.weight"}
     assert [layer.corrected for layer in done.layers] == [
         ("middle.weight", "middle.bias"),
@@ -312,7 +317,7 @@ def test_tied_weights_keep_their_lut():
 def test_attention_and_positional_arguments():
     torch.manual_seed(0)
     model = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval()
-    done = correct_details(dkm.palettize(model, UNIFORM), model, _data(16, 4, 8))
+    _, done = _correct(dkm.palettize(model, UNIFORM), model, _data(16, 4, 8))
     assert [layer.name for layer in done.layers] == ["linear1", "linear2"]
     assert done.unchanged.keys() == {"self_attn.in_proj_weight", "self_attn.out_proj.weight"}
 
@@ -379,5 +384,5 @@ class TestErrors:
             dkm.correct_outputs(frozen, nn.Linear(6, 4), torch.zeros(2, 6))
 
     def test_a_model_that_is_not_frozen(self):
-        with pytest.raises(dkm.DkmError, match="the model has no palettes"):
+        with pytest.raises(dkm.DkmError, match="frozen has no palettes"):
             dkm.correct_outputs(small_net(), small_net(), images())

@@ -34,7 +34,6 @@ from dkm_deploy.post_training.output_loss import OutputLoss
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from numpy.typing import NDArray
     from onnx import ModelProto, TensorProto
     from torch import Tensor
 
@@ -54,8 +53,8 @@ class OnnxSubject:
 
     Args:
         path: the file.
-        inputs: calibration data, as :func:`dkm_deploy.plan_file` takes it.
-        labels: what ``metric`` takes.
+        batches: inputs and labels, None where there are none. A batch is cut into those that the
+            file is fixed to, or into 16 samples.
         metric: what counts; None is the relative squared error of the outputs.
 
     Raises:
@@ -66,14 +65,11 @@ class OnnxSubject:
     def __init__(
         self,
         path: Path,
-        inputs: Inputs,
-        labels: Tensor | NDArray[Any] | None,
+        batches: Sequence[tuple[Inputs, Any]],
         metric: Metric | None,
     ) -> None:
-        if labels is not None and not hasattr(labels, "__len__"):
-            raise DkmError(f"labels are {short(labels)}; give one for each input")
-        if labels is not None and len(labels) != sample_count(inputs):
-            raise DkmError(f"{len(labels)} labels for {sample_count(inputs)} inputs")
+        for batch in batches:
+            _check_labels(*batch)
         self._path = path
         model = load_unlisted(path)
         self._tensors = _weights(path, model)
@@ -83,11 +79,14 @@ class OnnxSubject:
         arrays = {name: array_of(name, tensor) for name, tensor in self._tensors.items()}
         self._session = WeightsAsInputs(path, model, arrays)
         content = (_digest(model.SerializeToString(deterministic=True)), _content(arrays))
-        self._batches = list(in_batches(self._session, inputs))
-        self._yardstick = OutputLoss(self._run(), [labels], metric)
+        self._batches = [
+            part for inputs, _ in batches for part in in_batches(self._session, inputs)
+        ]
+        labels = [one for _, one in batches]
+        self._yardstick = OutputLoss(self._run(), labels, metric)
         data = [_content(batch) for batch in self._batches]
         self.written_from: Sequence[object] = content
-        answers = None if labels is None else _digest(np.asarray(labels).tobytes())
+        answers = [None if one is None else _digest(np.asarray(one).tobytes()) for one in labels]
         baseline = self._yardstick.baseline
         self.measured_on: Sequence[object] = (
             *content,
@@ -133,6 +132,16 @@ class OnnxSubject:
         """The outputs of each batch that are numbers."""
         made = (self._session.run(batch).values() for batch in self._batches)
         return [[torch.tensor(a).float() for a in batch if _is_numbers(a)] for batch in made]
+
+
+def _check_labels(inputs: Inputs, labels: Any) -> None:
+    """Raise DkmError unless there are none, or one for each sample."""
+    if labels is None:
+        return
+    if np.ndim(labels) == 0:
+        raise DkmError(f"labels are {short(labels)}; give one for each input")
+    if len(labels) != sample_count(inputs):
+        raise DkmError(f"{len(labels)} labels for {sample_count(inputs)} inputs")
 
 
 def _weights(path: Path, model: ModelProto) -> Mapping[str, TensorProto]:

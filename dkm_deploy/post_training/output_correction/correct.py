@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from dkm_deploy.errors import DkmError
+from dkm_deploy._support.argument_checks import usage
+from dkm_deploy.errors import ArgumentError, DkmError
 from dkm_deploy.model.calibration import Calibration, batches, tensors_of
 from dkm_deploy.model.inputs import split_batch, to_device
 from dkm_deploy.model.palettized import PaletteWeight, palettes, weight_name
-from dkm_deploy.nn_utils.copies import independent_copy
+from dkm_deploy.nn_utils.copies import independent_copy, unwrap
 from dkm_deploy.nn_utils.hooks import unfused_attention
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import keep_random_state
@@ -25,33 +26,52 @@ from dkm_deploy.post_training.output_correction.layer_order import LINEAR, Stage
 from dkm_deploy.post_training.output_correction.layer_samples import Models
 from dkm_deploy.post_training.output_loss import OutputLoss
 
+_RECORD = "_dkm_correction"  # attribute of a corrected model
 _NEARER_WITHOUT = "the model's outputs came nearer to the original's without"
 
 
 @dataclass(frozen=True)
 class Correction:
-    """A corrected model and what was done to it.
+    """What :func:`dkm_deploy.correct_outputs` did; ``Correction.of(corrected)`` gives it.
 
     Attributes:
-        model: frozen, in eval mode.
         layers: in the order in which they work; none if the model was best as it was.
-        left: reason by palette whose LUT is as it was.
+        unchanged: reason by palette whose LUT is as it was.
         error_before: ``|outputs - original outputs| / |original outputs|`` of the model on the
             calibration data, the squares summed over its outputs.
         error_after: the same of the corrected one, no larger.
     """
 
-    model: nn.Module
     layers: tuple[LayerCorrection, ...]
     unchanged: Mapping[str, str]
     error_before: float
     error_after: float
 
+    @classmethod
+    def of(cls, corrected: nn.Module) -> Correction:
+        """The record of a model that :func:`dkm_deploy.correct_outputs` gave, or of its copy.
 
+        It is kept with the model, as what was done then, and is not in checkpoints.
+
+        Raises:
+            DkmError: the model comes from elsewhere.
+        """
+        found = getattr(unwrap(model_of(corrected, "corrected")), _RECORD, None)
+        if not isinstance(found, cls):
+            raise DkmError(
+                "the model has no record of a correction; give what dkm.correct_outputs(frozen, "
+                "model, calibration) gave, for a checkpoint does not hold it"
+            )
+        return found
+
+
+@usage("dkm.correct_outputs(frozen, model, calibration)")
+@torch.no_grad()
+@keep_random_state()
 def correct_outputs(
     frozen: nn.Module, original: nn.Module, calibration: Calibration | None
 ) -> nn.Module:
-    """A copy of a frozen model whose layers' outputs are nearer to the original's.
+    """Bring the outputs of a frozen model's layers nearer to the original's, in a copy.
 
     Layer by layer, in the order in which they work and each on what the corrected ones before it
     give: LUT entries by least squares, with the indices as they are; biases by the mean gap of
@@ -67,21 +87,19 @@ def correct_outputs(
             four copies of the model, and of two models' layers up to 256 MiB of inputs and outputs.
 
     Returns:
-        A frozen module in eval mode. :func:`correct_details` also tells what was done where.
+        A frozen module in eval mode. :meth:`dkm_deploy.Correction.of` tells what was done where.
 
     Raises:
         DkmError: the models do not belong together, there is no calibration data, a model does not
             run on it, or a layer's outputs are not finite.
+
+    Example:
+        >>> model, samples = nn.Linear(8, 4), torch.randn(64, 8)
+        >>> frozen = dkm.correct_outputs(dkm.palettize(model, 2), model, samples)
+        >>> done = dkm.Correction.of(frozen)
+        >>> done.error_after < done.error_before
+        True
     """
-    return correct_details(frozen, original, calibration).model
-
-
-@torch.no_grad()
-@keep_random_state()
-def correct_details(
-    frozen: nn.Module, original: nn.Module, calibration: Calibration | None
-) -> Correction:
-    """What :func:`correct_outputs` gives, with the figures of each layer."""
     model_of(frozen, "frozen")
     original = with_plain_parameters(model_of(original, "original"))
     _check_alike(frozen, original)
@@ -103,12 +121,14 @@ def correct_details(
     least = min(losses)
     best = tried[losses.index(least)]
     called = {stage.layer for stage in order}
-    left = {
+    unchanged = {
         names[0]: _NEARER_WITHOUT if names[0] in fitted.names else _reason(frozen, names, called)
         for names in users
         if names[0] not in best.names
     }
-    return Correction(best.model, best.layers, left, math.sqrt(before), math.sqrt(least))
+    done = Correction(best.layers, unchanged, math.sqrt(before), math.sqrt(least))
+    setattr(best.model, _RECORD, done)
+    return best.model
 
 
 @dataclass(frozen=True)
@@ -145,7 +165,7 @@ def _check_alike(frozen: nn.Module, original: nn.Module) -> None:
     """Raise DkmError unless the original has the tensors that the frozen model was made of."""
     found, theirs = palettes(frozen), original.state_dict()
     if not found:
-        raise DkmError("the model has no palettes; dkm.freeze or dkm.palettize it first")
+        raise ArgumentError("frozen has no palettes; dkm.freeze or dkm.palettize it first")
     ours = dict.fromkeys(weight_name(name) for name in frozen.state_dict())
     for name in (*ours, *theirs):
         if name not in theirs or name not in ours:

@@ -34,9 +34,10 @@ def kept(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
-def _plan(file, budget, inputs=None, **more):
+def _plan(file, budget, calibration=None, **more):
     how = {"candidates": SPECS, "console": QUIET} | more
-    return dkm.plan_file(file, budget, rows(24) if inputs is None else inputs, **how)
+    data = rows(24) if calibration is None else calibration
+    return dkm.plan(file, budget, calibration=data, **how)
 
 
 @pytest.mark.parametrize("budget", [9_000, 12_000, 40_000])
@@ -79,7 +80,7 @@ def test_a_plan_that_was_killed_goes_on(file, tmp_path, monkeypatch):
         return real(*arguments)
 
     monkeypatch.setattr(WeightsAsInputs, "run", _killed)
-    how = {"cache": tmp_path / "kept", "inputs": rows(16), "candidates": SPECS[:3]}
+    how = {"cache": tmp_path / "kept", "calibration": rows(16), "candidates": SPECS[:3]}
     with pytest.raises(KeyboardInterrupt):
         _plan(file, 12_000, **how)
     left = 1 + 4 * 3 - 6  # the outputs as they are, and the losses that were not measured yet
@@ -103,10 +104,18 @@ def test_a_metric_of_the_users_own(file):
     def _right(outputs, labels):
         return 100 * float(np.mean(outputs.argmax(1) == labels))
 
-    found = _plan(file, 9_000, x, labels=labels, metric=_right, candidates=SPECS[:2])
+    found = _plan(file, 9_000, [(x, labels)], metric=_right, candidates=SPECS[:2])
     lost = [40 * made.loss / 100 for made in found.decisions]
     assert lost == pytest.approx([round(answers) for answers in lost])
     assert any(lost)
+
+
+def test_calibration_is_cut_as_one_likes(file):
+    """The loss is summed over the samples, however they come."""
+    x, specs = rows(40), SPECS[:1]
+    forms = [x, x.numpy(), {"x": x}, [x[:25], (x[25:].numpy(), None)], iter([(x, [0] * 40)])]
+    losses = [_plan(file, 12_000, form, candidates=specs).loss for form in forms]
+    assert losses == pytest.approx([losses[0]] * len(forms), rel=1e-5)
 
 
 def test_a_file_of_one_batch_and_names_with_patterns(tmp_path):
@@ -129,10 +138,14 @@ def test_what_a_palette_makes_larger_stays_dense(tmp_path):
     ("how", "message"),
     [
         ({"budget": "much"}, "size 'much'"),
-        ({"inputs": {"z": rows(2), "x": rows(2)}}, "inputs are .*; the file takes x"),
-        ({"inputs": torch.zeros(2, 5)}, r"input 'x' has shape \(2, 5\)"),
+        ({"calibration": {"z": rows(2), "x": rows(2)}}, "inputs are .*; the file takes x"),
+        ({"calibration": torch.zeros(2, 5)}, r"input 'x' has shape \(2, 5\)"),
         ({"metric": lambda outputs, labels: 0.0}, "metric needs labels"),
-        ({"labels": [1, 2]}, "2 labels for 24 inputs"),
+        ({"calibration": [(rows(24), [1, 2])]}, "2 labels for 24 inputs"),
+        ({"targets": "coreml"}, r"targets: it can become onnx alone; coreml needs the PyTorch"),
+        ({"method": "sensitive"}, "method: kmeans alone, for such files give no gradients"),
+        ({"example_inputs": rows(1)}, "example_inputs: the file is not exported again"),
+        ({"dynamic_shapes": {}}, "dynamic_shapes: the file is not exported again"),
         ({"candidates": [dkm.PaletteSpec(2, cluster_dim=7)]}, "none of 1 candidates fits any"),
     ],
 )
