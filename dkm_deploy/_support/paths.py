@@ -38,15 +38,12 @@ def path_of(value: Any, what: str = "path") -> Path:
 
 
 def paths_of(values: Any, what: str) -> list[Path]:
-    """Several paths; a lone one stands for itself. Raises DkmError for none, or what is no path."""
+    """Several paths; a lone one stands for itself. Raises DkmError for what is no path."""
     if isinstance(values, (str, PathLike)):
         return [path_of(values, what)]
     if not isinstance(values, Iterable) or isinstance(values, Mapping):
         raise ArgumentError(f"{what} is {short(values)}; give a path or a list of paths")
-    found = [path_of(value, what) for value in values]
-    if not found:
-        raise ArgumentError(f"{what} is empty; give a path or a list of paths")
-    return found
+    return [path_of(value, what) for value in values]
 
 
 def existing_path(value: Any, what: str = "path") -> Path:
