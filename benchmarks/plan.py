@@ -30,7 +30,7 @@ from dkm_deploy._support.measurement_cache import Cache
 from dkm_deploy.planning.candidates import DEFAULT
 from dkm_deploy.planning.module_subject import ModuleSubject
 from dkm_deploy.planning.sizes import Scales
-from dkm_deploy.post_training.loss_probe import Probe
+from dkm_deploy.post_training.loss_probe import LossProbe
 from dkm_deploy.post_training.methods import KMeans
 
 _WIDTHS = tuple(dkm.PaletteSpec(bits) for bits in (1, 2, 4, 6, 8))
@@ -75,7 +75,7 @@ class Bench:
         self.calibration = [train.batch(index)[0] for index in torch.split(order[:images], 16)]
         self.target, self.cache = target, cache
         self.names = list(dkm.Recipe(dkm.PaletteSpec(1)).assign(self.model).specs)
-        self.probe = Probe(self.model, self.calibration, None)
+        self.probe = LossProbe(self.model, self.calibration, None)
         subject = ModuleSubject(self.model, self.probe, KMeans(), self.calibration[0][:1])
         self.scales = Scales(subject, Cache(cache))
         held_out = self.test.batch(torch.arange(1000))[0]

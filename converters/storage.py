@@ -28,11 +28,11 @@ def widened_notes(
         if stored_bits(bits) != bits:
             yield (
                 f"{bits} bits are stored as {stored_bits(bits)}, the next width that {target} has, "
-                f"and the weights are the same: {first_names(held)}"
+                f"and the weights are the same: {names_in_short(held)}"
             )
 
 
-def first_names(names: Sequence[str]) -> str:
+def names_in_short(names: Sequence[str]) -> str:
     """The first five of ``names``, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from converters.coreai import index_widths
 from converters.coreai.options import Options
 from dkm_deploy.conversion.target import Target
-from dkm_deploy.runtimes.core_ai.packages import quiet, require
+from dkm_deploy.runtimes.core_ai.packages import quiet_imports, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -52,7 +52,7 @@ class CoreAITarget:
         """
         options = Options(compute_precision)
         require("coreai", "coreai_torch")
-        with quiet():
+        with quiet_imports():
             from converters.coreai.write import write  # imports Apple's packages, which takes long
 
             lost = write(exported, path, options)

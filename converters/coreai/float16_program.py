@@ -13,7 +13,7 @@ from torch.fx import Graph, Node
 from torch.utils import _pytree as pytree
 
 from converters.coreai.stored_weight import STORED
-from converters.storage import first_names
+from converters.storage import names_in_short
 
 _WIDE, _HALF = torch.float32, torch.float16
 _MOST = torch.finfo(_HALF).max
@@ -94,7 +94,7 @@ def vanishing_note(program: ExportedProgram) -> str | None:
     found = sorted({leaf for leaf in leaves if vanishes(leaf)})
     if not found:
         return None
-    told = first_names([f"{number:.3g}" for number in found])
+    told = names_in_short([f"{number:.3g}" for number in found])
     return (
         f"{len(found)} constants are too small for float16 and stand as {_LEAST:.3g}: {told}; "
         "compute_precision='float32' keeps them"

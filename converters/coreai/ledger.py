@@ -9,8 +9,8 @@ from pathlib import Path
 from converters.coreai.read_palettes import BETWEEN, Contents, contents
 from dkm_deploy.formats.aimodel.asset import PROGRAM
 from dkm_deploy.formats.aimodel.constants import Constant
-from dkm_deploy.formats.aimodel.mlir_sections import Blob
-from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced_ledger
+from dkm_deploy.formats.aimodel.mlir_sections import ResourceBlob
+from dkm_deploy.formats.ledger import Kind, Ledger, LedgerEntry, balanced_ledger
 
 _SMALL = 10  # elements; shorter constants in the program itself count as graph
 
@@ -36,10 +36,10 @@ def ledger(path: Path) -> Ledger:
     claims: dict[int, _Claim] = {}
     for claim in _claims(held):
         claims.setdefault(claim.tensor.start, claim)
-    weights = [Entry(c.kind, c.name, len(c.tensor.data)) for c in claims.values()]
+    weights = [LedgerEntry(c.kind, c.name, len(c.tensor.data)) for c in claims.values()]
     blobs = [blob for blob in held.tables.blobs if blob is not None]
     weights += [_unclaimed_entry(blob) for blob in blobs if blob.start not in claims]
-    padding = Entry("padding", PROGRAM, sum(blob.overhead for blob in blobs))
+    padding = LedgerEntry("padding", PROGRAM, sum(blob.overhead for blob in blobs))
     return balanced_ledger(path, [*weights, padding, *_files(path, [*weights, padding])])
 
 
@@ -62,15 +62,15 @@ def _is_weight(tensor: Constant) -> bool:
     return tensor.blob is not None or floats
 
 
-def _unclaimed_entry(blob: Blob) -> Entry:
-    return Entry("dense", f"{blob.key} (unreferenced)", len(blob.data))
+def _unclaimed_entry(blob: ResourceBlob) -> LedgerEntry:
+    return LedgerEntry("dense", f"{blob.key} (unreferenced)", len(blob.data))
 
 
-def _files(path: Path, taken: list[Entry]) -> Iterator[Entry]:
+def _files(path: Path, taken: list[LedgerEntry]) -> Iterator[LedgerEntry]:
     """What is left of every file once the weights are taken out."""
     for file in sorted(part for part in path.rglob("*") if part.is_file()):
         name, size = file.relative_to(path).as_posix(), file.stat().st_size
         if name == PROGRAM:
-            yield Entry("graph", name, size - sum(entry.size_bytes for entry in taken))
+            yield LedgerEntry("graph", name, size - sum(entry.size_bytes for entry in taken))
         else:
-            yield Entry("metadata", name, size)
+            yield LedgerEntry("metadata", name, size)

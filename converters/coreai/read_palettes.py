@@ -14,7 +14,12 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.aimodel.asset import Asset, open_asset
 from dkm_deploy.formats.aimodel.byte_cursor import DamagedError
 from dkm_deploy.formats.aimodel.constants import Constant, constant
-from dkm_deploy.formats.aimodel.mlir_program import Operation, Program, damage_error, open_program
+from dkm_deploy.formats.aimodel.mlir_program import (
+    MLIRProgram,
+    Operation,
+    damage_error,
+    open_program,
+)
 from dkm_deploy.formats.aimodel.mlir_sections import Tables
 from dkm_deploy.palette import Palette
 
@@ -141,7 +146,7 @@ def _number_subsets(sites: Iterable[PaletteSite]) -> Iterator[PaletteSite]:
         yield site if same else replace(site, name=f"{site.name}{BETWEEN}number {number}")
 
 
-def _sites(program: Program) -> Iterable[PaletteSite]:
+def _sites(program: MLIRProgram) -> Iterable[PaletteSite]:
     users: dict[Operation, list[Operation]] = defaultdict(list)
     for operation in program.operations:
         for maker in operation.operands:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from converters.storage import first_names
+from converters.storage import names_in_short
 from dkm_deploy.formats.mlpackage.proto import coremltools
 
 _FACTORS = ("mul", "real_div")
@@ -54,7 +54,7 @@ class Float16Choice:
             told = [f"{n:.3g} ({', '.join(dict.fromkeys(ops))})" for n, ops in self.lost.items()]
             yield (
                 f"{len(told)} constants are too small for float16 and stand as {_LEAST:.3g}: "
-                f"{first_names(told)}; compute_precision='float32' keeps them"
+                f"{names_in_short(told)}; compute_precision='float32' keeps them"
             )
 
 

@@ -24,7 +24,7 @@ from converters.coreml.lowering.lower import Decodes, register_lowering
 from converters.coreml.lowering.output_marks import mark_outputs
 from converters.coreml.metadata import describe
 from converters.coreml.options import Options
-from converters.storage import check_float16, first_names, widened_notes
+from converters.storage import check_float16, names_in_short, widened_notes
 from dkm_deploy._support.silence import quiet
 from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.conversion.failed_operation import failure_place
@@ -139,7 +139,7 @@ def _notes(exported: ExportedModel, options: Options) -> Iterator[str]:
     if exported.states:
         yield (
             "the app keeps state from run to run, in float16 and zero at the start: "
-            f"{first_names(list(exported.states))}"
+            f"{names_in_short(list(exported.states))}"
         )
     nodes = exported.program.graph.find_nodes(
         op="call_function", target=torch.ops.aten.batch_norm.default
@@ -148,7 +148,7 @@ def _notes(exported: ExportedModel, options: Options) -> Iterator[str]:
     if norms:
         yield (
             f"{len(norms)} BatchNorms stay operations of their own behind palettized layers; "
-            f"dkm.fold_batch_norm before clustering takes them out: {first_names(norms)}"
+            f"dkm.fold_batch_norm before clustering takes them out: {names_in_short(norms)}"
         )
 
 
@@ -157,7 +157,7 @@ def _lookups(weights: Sequence[str]) -> Iterator[str]:
     if weights:
         yield (
             f"{len(weights)} look-ups of known rows stay operations: they read rows twice or part "
-            f"of what shares a LUT or a vector: {first_names(weights)}"
+            f"of what shares a LUT or a vector: {names_in_short(weights)}"
         )
 
 

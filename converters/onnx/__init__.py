@@ -82,9 +82,9 @@ class OnnxTarget:
 
     def palettize(self, path: Path, out: Path, recipe: Recipe) -> Rewrite:
         """Cluster the weights of the file at ``path`` and write it to ``out``."""
-        from converters.onnx.rewriting.palettize import palettize
+        from converters.onnx.rewriting.palettize import palettize_model
 
-        return palettize(path, out, recipe)
+        return palettize_model(path, out, recipe)
 
     def subject(
         self,

@@ -31,7 +31,7 @@ _FLAGS = {
 }
 
 
-def build(root: Table) -> bytes:
+def build_file(root: Table) -> bytes:
     """The file whose outermost table is ``root``.
 
     Raises:

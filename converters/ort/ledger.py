@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from converters.onnx.reading.ledger import Key, Names, payload, tensor_names
 from converters.ort.load import load
-from dkm_deploy.formats.ledger import Entry, Ledger, balanced_ledger
+from dkm_deploy.formats.ledger import Ledger, LedgerEntry, balanced_ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,7 +50,9 @@ def ledger(path: Path) -> Ledger:
         for key, size in _kinds(span, document.tables.get(span.owner), names):
             sizes[key] += size
     sizes["padding", "alignment"] = path.stat().st_size - sum(sizes.values())
-    return balanced_ledger(path, [Entry(kind, name, size) for (kind, name), size in sizes.items()])
+    return balanced_ledger(
+        path, [LedgerEntry(kind, name, size) for (kind, name), size in sizes.items()]
+    )
 
 
 def _kinds(span: Span, owner: Table | None, names: Names) -> Iterator[tuple[Key, int]]:

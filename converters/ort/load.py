@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import onnx
 
 from converters.ort.flatbuffer_reader import Document, read
-from converters.ort.onnx_model import model_of
+from converters.ort.onnx_model import to_onnx_model
 from dkm_deploy.errors import DkmError, MissingFileError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def load(path: Path) -> tuple[Document, onnx.ModelProto]:
         raise MissingFileError(f"{path}: no such file")
     try:
         document = read(memoryview(path.read_bytes()))
-        model = model_of(document.root)
+        model = to_onnx_model(document.root)
         onnx.checker.check_model(model)
     except DkmError as error:
         raise DkmError(f"{path}: {error}") from error

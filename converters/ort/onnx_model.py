@@ -42,7 +42,7 @@ _VALUES = {
 _MESSAGES = ("t", "g", "tensors", "graphs")
 
 
-def model_of(session: Table) -> ModelProto:
+def to_onnx_model(session: Table) -> ModelProto:
     """The model of a file whose outermost table is ``session``.
 
     It has what runs: nodes, attributes, initializers, inputs and outputs. What describes inner

@@ -11,7 +11,7 @@ from flatbuffers.builder import BuilderSizeError
 from converters.onnx.options import Options
 from converters.onnx.writing.write import write as write_onnx
 from converters.ort.flatbuffer_reader import Table, read
-from converters.ort.flatbuffer_writer import build
+from converters.ort.flatbuffer_writer import build_file
 from converters.ort.load import load
 from converters.ort.required_operators import required_operators
 from dkm_deploy.errors import DkmError
@@ -63,7 +63,7 @@ def write(exported: ExportedModel, path: Path, *, opset: int | None = None) -> N
             raise DkmError(str(error).replace(str(source), str(path))) from error
         session = read(memoryview(made.read_bytes())).root
     try:
-        path.write_bytes(build(_sort_table(session)))
+        path.write_bytes(build_file(_sort_table(session)))
     except BuilderSizeError as error:
         raise DkmError(f"{path}: larger than 2 GiB, the most a .ort file can hold") from error
     runtime.load(path)

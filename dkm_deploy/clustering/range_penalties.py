@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 
-def largest(weight: Tensor) -> Tensor:
+def largest_magnitude(weight: Tensor) -> Tensor:
     """``max |w|``; the gradient reaches the largest values alone."""
     return _wide_dtype(weight).abs().amax()
 

@@ -12,7 +12,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 @dataclass(frozen=True)
-class Entry:
+class LedgerEntry:
     """``size_bytes`` bytes of one kind, under the name of the weight or part they belong to."""
 
     kind: Kind
@@ -40,7 +40,7 @@ class Ledger:
     """
 
     path: Path
-    entries: tuple[Entry, ...]
+    entries: tuple[LedgerEntry, ...]
     companions: tuple[Path, ...] = ()
 
     @property
@@ -62,7 +62,7 @@ class Ledger:
 
 
 def balanced_ledger(
-    path: Path, entries: Iterable[Entry], companions: Iterable[Path] = ()
+    path: Path, entries: Iterable[LedgerEntry], companions: Iterable[Path] = ()
 ) -> Ledger:
     """A ledger whose entries add up to the bytes on disk, those of ``companions`` with them.
 

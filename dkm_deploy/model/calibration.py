@@ -101,7 +101,7 @@ def in_batches(samples: Any, size: int = BATCH) -> Iterator[Any]:
         yield pytree.tree_unflatten(part, spec)
 
 
-def outputs_of(model: nn.Module, inputs: Any, number: int) -> Any:
+def batch_outputs(model: nn.Module, inputs: Any, number: int) -> Any:
     """What a model returns on the inputs of a batch, each time from its own buffers.
 
     Raises:
@@ -117,8 +117,8 @@ def outputs_of(model: nn.Module, inputs: Any, number: int) -> Any:
 
 
 def tensors_of(model: nn.Module, inputs: Any, number: int) -> list[Tensor]:
-    """The tensors among what :func:`outputs_of` gives, in float32."""
-    outputs = outputs_of(model, inputs, number)
+    """The tensors among what :func:`batch_outputs` gives, in float32."""
+    outputs = batch_outputs(model, inputs, number)
     return [t.float() for t in pytree.tree_leaves(outputs) if torch.is_tensor(t)]
 
 

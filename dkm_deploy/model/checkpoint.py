@@ -23,7 +23,7 @@ from dkm_deploy._support.paths import existing_file, path_of, translate_read_err
 from dkm_deploy._support.records import from_json
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.dense_tensor import DenseTensor
-from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced_ledger, size_on_disk
+from dkm_deploy.formats.ledger import Kind, Ledger, LedgerEntry, balanced_ledger, size_on_disk
 from dkm_deploy.formats.reader import Reader
 from dkm_deploy.model.palettized import install, palettes, stacked_above
 from dkm_deploy.nn_utils.copies import independent_copy
@@ -164,9 +164,9 @@ class CheckpointReader:
         for name in names:
             kinds[f"{name}.indices"] = ("indices", name)
             kinds[f"{name}.lut"] = kinds[f"{name}.scale"] = ("lut", name)
-        entries = [Entry(*kinds.get(n, ("dense", n)), t.nbytes) for n, t in tensors.items()]
+        entries = [LedgerEntry(*kinds.get(n, ("dense", n)), t.nbytes) for n, t in tensors.items()]
         header = size_on_disk(path) - sum(entry.size_bytes for entry in entries)
-        return balanced_ledger(path, [*entries, Entry("graph", "header", header)])
+        return balanced_ledger(path, [*entries, LedgerEntry("graph", "header", header)])
 
 
 reader: Reader = CheckpointReader()

@@ -34,7 +34,7 @@ _PARTS = ("_parameters", "_buffers", "_modules", "_non_persistent_buffers_set")
 
 
 @dataclass(frozen=True)
-class Program:
+class Pt2Program:
     """What a ``.pt2`` file holds.
 
     Attributes:
@@ -54,7 +54,7 @@ class Program:
         return (self.example, self.dynamic_shapes) if given is None else (given, None)
 
 
-def load_program(path: Path) -> Program:
+def load_program(path: Path) -> Pt2Program:
     """Read a ``.pt2`` file.
 
     A copy of the module keeps what hangs on its parameters, which one of the module that
@@ -80,7 +80,7 @@ def load_program(path: Path) -> Program:
     with path.open("rb") as file:
         content = hashlib.file_digest(file, "sha256").hexdigest()
     model = _ordinary(graph, content, _fixed_batch(program))
-    return Program(model, *_example(program, model))
+    return Pt2Program(model, *_example(program, model))
 
 
 def fixed_batch(model: nn.Module) -> int | None:

@@ -19,7 +19,7 @@ from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.model.calibration import BATCH, in_batches
 from dkm_deploy.model.checkpoint import read_tensors
 from dkm_deploy.model.metric import Metric
-from dkm_deploy.model.pt2_program import SUFFIX, Program, fixed_batch, load_program
+from dkm_deploy.model.pt2_program import SUFFIX, Pt2Program, fixed_batch, load_program
 from dkm_deploy.nn_utils.copies import independent_copy
 from dkm_deploy.nn_utils.state_guard import eval_copy
 
@@ -32,7 +32,7 @@ def is_program(spec: str | Path) -> bool:
     return Path(spec).suffix == SUFFIX
 
 
-def build(spec: str) -> Program:
+def build_model(spec: str) -> Pt2Program:
     """The model of a ``.pt2`` file, or what ``package.module:callable`` gives without arguments.
 
     The current folder is searched too, as ``python -m`` does. A callable gives no example inputs.
@@ -46,7 +46,7 @@ def build(spec: str) -> Program:
         raise DkmError(f"model {spec!r} cannot be made: {reason_of(error)}") from error
     if not isinstance(model, nn.Module):
         raise DkmError(f"model {spec!r} gave a {type(model).__name__}, not a torch.nn.Module")
-    return Program(eval_copy(model), None, None)
+    return Pt2Program(eval_copy(model), None, None)
 
 
 def _import_object(what: str, spec: str) -> Any:
@@ -86,13 +86,13 @@ def metric_named(spec: str) -> Metric:
     return checked
 
 
-def plain_model(spec: str, weights: Path | None) -> Program:
+def plain_model(spec: str, weights: Path | None) -> Pt2Program:
     """A model with the weights of a plain safetensors checkpoint, or a ``.pt2`` file with its own.
 
     Raises:
         DkmError: weights are missing, not plain, or given for a ``.pt2`` file.
     """
-    built = build(spec)
+    built = build_model(spec)
     return replace(built, model=with_weights(built.model, spec, weights))
 
 

@@ -83,7 +83,7 @@ def _scale_noise(own: OutputNoise) -> OutputNoise:
     return OutputNoise(_HALF_SUMS * own.level, GainAndOffset(gain, offset), own.infinite)
 
 
-def measure(
+def measure_noise(
     model: nn.Module, inputs: Inputs | Steps, arithmetic: Arithmetic, draws: int = DRAWS
 ) -> Noise:
     """Run a model ``draws`` times in emulated arithmetic on at most 64 of its samples.

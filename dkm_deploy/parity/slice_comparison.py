@@ -50,7 +50,7 @@ def is_close(actual: NDArray[Any], expected: NDArray[Any], precision: Precision)
 
 
 @dataclass(frozen=True)
-class Judge:
+class OutputJudge:
     """Judges outputs as :func:`judge_outputs` does; its attributes are the arguments of that."""
 
     expected: Mapping[str, NDArray[Any]]

@@ -18,7 +18,7 @@ from dkm_deploy.model.steps import Steps
 from dkm_deploy.parity.figures import OutputJudgement
 from dkm_deploy.parity.reduced_precision import Arithmetic, arithmetic
 from dkm_deploy.parity.repeatability import randomness
-from dkm_deploy.parity.rounding_noise import DRAWS, measure
+from dkm_deploy.parity.rounding_noise import DRAWS, measure_noise
 from dkm_deploy.parity.slice_comparison import is_close, judge_outputs
 from dkm_deploy.parity.stored_reference import stored_model, unless_exact
 from dkm_deploy.runtimes import Session, TellsPrecision, float32_runtime, runtime_for
@@ -113,7 +113,7 @@ def _compare_in(
         return _NOT_TRIED + random
 
     def told(draws: int) -> str | None:
-        noise = measure(made_from.stored, made_from.inputs, numbers, draws)
+        noise = measure_noise(made_from.stored, made_from.inputs, numbers, draws)
         if half_sums:
             noise = noise.in_half_sums()
         return _verdict_of(

@@ -15,7 +15,7 @@ from dkm_deploy.planning.candidates import Candidates, candidates_of
 from dkm_deploy.planning.fit_budget import fit_to_budget
 from dkm_deploy.planning.knapsack import Choices, Frontier, frontier, least_loss
 from dkm_deploy.planning.losses import measure_losses, worth_measuring
-from dkm_deploy.planning.sizes import Scales, Sizes, largest, predict_sizes
+from dkm_deploy.planning.sizes import Scales, Sizes, largest_of, predict_sizes
 from dkm_deploy.recipe import PaletteSpec, Recipe, Rule
 
 _POINTS = 1_000  # of a frontier, that a plan keeps
@@ -90,7 +90,7 @@ def decide(
     """
     possible = candidates_of(subject, specs, targets)
     scales = Scales(subject, cache)
-    sizes = largest(predict_sizes(scales, name, possible, console) for name in targets)
+    sizes = largest_of(predict_sizes(scales, name, possible, console) for name in targets)
     worth = worth_measuring(possible, sizes)
     losses = measure_losses(subject, worth, cache, console)
     return _solve(worth, sizes, losses, scales, targets, budget_bytes)

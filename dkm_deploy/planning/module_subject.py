@@ -21,7 +21,7 @@ from dkm_deploy.model.inputs import Inputs, to_device
 from dkm_deploy.model.palettized import with_palettes
 from dkm_deploy.nn_utils.recurrent import gates
 from dkm_deploy.palette import Palette
-from dkm_deploy.post_training.loss_probe import Probe
+from dkm_deploy.post_training.loss_probe import LossProbe
 from dkm_deploy.post_training.methods import PostTrainingMethod
 from dkm_deploy.recipe import PaletteSpec, Recipe
 
@@ -40,7 +40,7 @@ class ModuleSubject:
     def __init__(
         self,
         model: nn.Module,
-        probe: Probe,
+        probe: LossProbe,
         method: PostTrainingMethod,
         example: Inputs,
         dynamic_shapes: Any = None,

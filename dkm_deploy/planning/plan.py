@@ -32,8 +32,8 @@ from dkm_deploy.nn_utils.weights import with_plain_parameters
 from dkm_deploy.planning.candidates import DEFAULT, specs_of
 from dkm_deploy.planning.decision import Plan, decide
 from dkm_deploy.planning.module_subject import ModuleSubject
-from dkm_deploy.post_training.loss_probe import Probe
-from dkm_deploy.post_training.methods import PostTrainingMethod, method_named
+from dkm_deploy.post_training.loss_probe import LossProbe
+from dkm_deploy.post_training.methods import PostTrainingMethod, post_training_method
 from dkm_deploy.recipe import PaletteSpec, Recipe
 
 
@@ -138,14 +138,14 @@ def _module_subject(
     dynamic_shapes: Any,
 ) -> ModuleSubject:
     """A model as the subject of a plan, once it is known that the arguments fit it."""
-    chosen = method_named(method)
+    chosen = post_training_method(method)
     if not targets:
         raise DkmError("targets is empty; name at least one, such as coreml")
     for name in targets:
         target_named(name)  # before anything is measured
     check(model_of(model), Recipe(PaletteSpec(1)))
     model = with_plain_parameters(model)
-    probe = Probe(model, calibration, metric)
+    probe = LossProbe(model, calibration, metric)
     example = _first_sample(probe.samples[0]) if example_inputs is None else example_inputs
     return ModuleSubject(model, probe, chosen, example, dynamic_shapes)
 
@@ -165,7 +165,7 @@ def _check_for_file(
             f"{path}: targets: it can become {target.name} alone; {others[0]} needs the PyTorch "
             "model or its .pt2"
         )
-    if method_named(method) != method_named("kmeans"):
+    if post_training_method(method) != post_training_method("kmeans"):
         raise DkmError(f"{path}: method: kmeans alone, for such files give no gradients")
     for name, value in (("example_inputs", example_inputs), ("dynamic_shapes", dynamic_shapes)):
         if value is not None:

@@ -105,7 +105,7 @@ def _payload(shape: tuple[int, ...], spec: PaletteSpec, stored: int, lut_width: 
     return -(-indices * stored // 8) + (values + scales) * lut_width
 
 
-def largest(models: Iterable[Sizes]) -> Sizes:
+def largest_of(models: Iterable[Sizes]) -> Sizes:
     """Bytes that no file of several targets exceeds."""
     models = list(models)
     items = {item: max(m.items[item] for m in models) for item in models[0].items}

@@ -17,7 +17,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.model.calibration import Calibration
 from dkm_deploy.model.metric import Metric, accuracy
 from dkm_deploy.palette import Palette
-from dkm_deploy.post_training.loss_probe import Probe
+from dkm_deploy.post_training.loss_probe import LossProbe
 from dkm_deploy.recipe import PaletteSpec
 
 _RAISED = 1.2  # what the members of a bin are multiplied by, to see how much the model minds
@@ -88,7 +88,7 @@ class BinQuant:
         for name, spec in specs.items():
             if (spec.cluster_dim, spec.group_size, spec.per_channel_scale) != (1, None, False):
                 raise DkmError(f"{name}: bins are of scalars, with one LUT and no scale")
-        probe = Probe(model, calibration, self.metric)
+        probe = LossProbe(model, calibration, self.metric)
         search = _Search(self, probe, model_digest(model))
         weights = {name: model.get_parameter(name).detach() for name in specs}
         for name in search.order(weights):
@@ -170,7 +170,7 @@ class Bins:
 class _Search:
     """Evaluates, and counts how often."""
 
-    def __init__(self, how: BinQuant, probe: Probe, fingerprint: str) -> None:
+    def __init__(self, how: BinQuant, probe: LossProbe, fingerprint: str) -> None:
         self._how, self._probe = how, probe
         self._cache = Cache(None if how.cache is None else Path(how.cache))
         self._key: list[object] = [__version__, fingerprint, tensor_digest(probe.samples)]

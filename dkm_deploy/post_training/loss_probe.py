@@ -16,7 +16,7 @@ from dkm_deploy.model.pt2_program import fixed_batch
 from dkm_deploy.post_training.output_loss import OutputLoss
 
 
-class Probe:
+class LossProbe:
     """Runs a model on calibration data with one weight changed at a time.
 
     Attributes:

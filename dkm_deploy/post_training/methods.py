@@ -140,7 +140,7 @@ METHODS: dict[str, PostTrainingMethod] = {
 }
 
 
-def method_named(method: str | PostTrainingMethod) -> PostTrainingMethod:
+def post_training_method(method: str | PostTrainingMethod) -> PostTrainingMethod:
     """A method by its name, or itself."""
     if not isinstance(method, str):
         return check_implements("method", method, "palettes", METHODS)

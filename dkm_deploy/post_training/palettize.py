@@ -12,7 +12,7 @@ from dkm_deploy.model.palettized import with_palettes
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import keep_random_state
 from dkm_deploy.nn_utils.weights import with_plain_parameters
-from dkm_deploy.post_training.methods import PostTrainingMethod, method_named
+from dkm_deploy.post_training.methods import PostTrainingMethod, post_training_method
 from dkm_deploy.recipe import Recipe, RecipeLike
 
 
@@ -51,7 +51,7 @@ def palettize(
         >>> frozen(torch.ones(1, 8)).shape, len(frozen.weight.unique())
         (torch.Size([1, 4]), 4)
     """
-    model, recipe, chosen = model_of(model), Recipe.of(recipe), method_named(method)
+    model, recipe, chosen = model_of(model), Recipe.of(recipe), post_training_method(method)
     specs = check(model, recipe, targets)
     model = with_plain_parameters(model)
     return with_palettes(model, chosen.palettes(model, specs, calibration))

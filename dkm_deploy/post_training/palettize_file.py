@@ -20,7 +20,7 @@ from dkm_deploy.model.spec import calibration_batches, is_program, plain_model
 from dkm_deploy.nn_utils.state_guard import keep_random_state
 from dkm_deploy.nn_utils.weights import with_plain_parameters
 from dkm_deploy.palette import Palette
-from dkm_deploy.post_training.methods import PostTrainingMethod, method_named
+from dkm_deploy.post_training.methods import PostTrainingMethod, post_training_method
 from dkm_deploy.post_training.output_correction.correct import Correction, correct_outputs
 from dkm_deploy.post_training.palettize import palettize
 from dkm_deploy.recipe import Recipe, RecipeLike
@@ -164,7 +164,9 @@ def _palettize_original(
     """A frozen model, and the reasons of LUTs that were not corrected."""
     if not correct:
         return palettize(original, recipe, method, data), {}
-    frozen = palettize(original, recipe, method, data if method_named(method).calibrated else None)
+    frozen = palettize(
+        original, recipe, method, data if post_training_method(method).calibrated else None
+    )
     corrected = correct_outputs(frozen, original, data)
     return corrected, Correction.of(corrected).unchanged
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.model.calibration import Calibration, batches, outputs_of, samples_in
+from dkm_deploy.model.calibration import Calibration, batch_outputs, batches, samples_in
 from dkm_deploy.model.inputs import split_batch, to_device
 from dkm_deploy.training.loop.objective import Loss, Objective
 
@@ -77,7 +77,7 @@ def _value(
 ) -> Tensor:
     """What is differentiated: a scalar."""
     inputs, labels = split_batch(batch)
-    outputs = outputs_of(model, inputs, number)
+    outputs = batch_outputs(model, inputs, number)
     if loss is None and labels is None:
         value = _random_signs(outputs, generator)
     else:

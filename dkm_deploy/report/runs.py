@@ -47,7 +47,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """The files of several reports.
 
     Attributes:
@@ -63,7 +63,7 @@ class Comparison:
     notes: tuple[str, ...]
 
 
-def compare_runs(paths: Sequence[Path]) -> Comparison:
+def compare_runs(paths: Sequence[Path]) -> RunComparison:
     """Put reports side by side. The front is of files that have a score and no failed check.
 
     Args:
@@ -78,7 +78,7 @@ def compare_runs(paths: Sequence[Path]) -> Comparison:
     if not points:
         raise DkmError("the reports are about no file; give files to dkm-deploy validate")
     original = _original(reports.values(), measure)
-    return Comparison(measure, _with_front(points), original, _notes(reports))
+    return RunComparison(measure, _with_front(points), original, _notes(reports))
 
 
 def _names(paths: Sequence[Path]) -> list[str]:
@@ -180,6 +180,6 @@ def figures_of(point: Point) -> list[str]:
         text.count_text(point.size_bytes),
         text.ratio(point.size_ratio),
         text.fixed_text(point.bits_per_weight, 2),
-        text.score(point.score),
+        text.score_text(point.score),
         text.figure(latency),
     ]

@@ -19,7 +19,7 @@ def figure(value: float | None) -> str:
     return "0" if value == 0 else f"{value:#.3g}".rstrip(".")
 
 
-def score(value: float | None) -> str:
+def score_text(value: float | None) -> str:
     """A metric with 2 decimals, or with 4 significant digits where 2 decimals hide it."""
     if value is None:
         return DASH

@@ -39,7 +39,7 @@ class Session(Protocol):
 
 
 @runtime_checkable
-class Stateful(Session, Protocol):
+class StatefulSession(Session, Protocol):
     """A session of a file that may keep something from one run to the next."""
 
     states: Collection[str]
@@ -54,7 +54,7 @@ class Stateful(Session, Protocol):
         ...
 
 
-class Interface(Protocol):
+class InterfaceTranslator(Protocol):
     """How inputs and outputs of a model become those of a file, and back."""
 
     def to_file_inputs(self, arrays: Arrays) -> Arrays:
@@ -70,7 +70,7 @@ class Interface(Protocol):
 class TranslatingSession(Session, Protocol):
     """A session of a file that may take and give other things than the model does."""
 
-    interface: Interface
+    interface: InterfaceTranslator
 
 
 @runtime_checkable

@@ -15,7 +15,14 @@ from dkm_deploy.model.inputs import Inputs, arguments, arrays_in, exported_name
 from dkm_deploy.model.run import BLOCK, Outputs, join_batches, join_steps
 from dkm_deploy.model.samples import sample_count, share_samples
 from dkm_deploy.model.steps import Steps
-from dkm_deploy.runtimes import Arrays, BatchedSession, Probe, Session, Stateful, TranslatingSession
+from dkm_deploy.runtimes import (
+    Arrays,
+    BatchedSession,
+    Probe,
+    Session,
+    StatefulSession,
+    TranslatingSession,
+)
 from dkm_deploy.runtimes.batch_sizes import largest_batch, smallest_batch
 
 
@@ -36,7 +43,7 @@ def run_file(session: Session, inputs: Inputs | Steps) -> Outputs:
         return join_steps(list(_run_steps(session, inputs)))
     arrays = named_arrays(session, inputs)
     count = sample_count(inputs)
-    batch = fixed_batch(session) if share_samples(inputs) else count
+    batch = fixed_batch_of_session(session) if share_samples(inputs) else count
     if batch:
         check_batches(count, batch)
     else:
@@ -49,7 +56,9 @@ def run_file(session: Session, inputs: Inputs | Steps) -> Outputs:
 
 
 def _run_steps(session: Session, steps: Steps) -> Iterator[Outputs]:
-    state = session.make_state() if isinstance(session, Stateful) and session.states else None
+    state = (
+        session.make_state() if isinstance(session, StatefulSession) and session.states else None
+    )
     for step in steps:
         yield _outputs(session, named_arrays(session, step), state)
 
@@ -68,21 +77,21 @@ def cut(arrays: Arrays, count: int, size: int) -> Iterator[Arrays]:
         yield {n: a[start : start + size] if a.ndim else a for n, a in arrays.items()}
 
 
-def fixed_batch(session: Session | Probe) -> int | None:
+def fixed_batch_of_session(session: Session | Probe) -> int | None:
     """First dimension of the first input that has one; None if it may change, or none has."""
     return next((shape[0] for shape in session.input_shapes.values() if shape), None)
 
 
 def least_batch(session: Session | Probe) -> int:
     """How many samples a file takes at a time, at least."""
-    fixed = fixed_batch(session)
+    fixed = fixed_batch_of_session(session)
     if fixed is None and isinstance(session, BatchedSession):
         return smallest_batch(session.batches)
     return fixed or 1
 
 
 def _outputs(session: Session, arrays: Arrays, state: Any = None) -> Outputs:
-    if state is not None and isinstance(session, Stateful):
+    if state is not None and isinstance(session, StatefulSession):
         outputs = session.run(arrays, state=state)
     else:
         outputs = session.run(arrays)

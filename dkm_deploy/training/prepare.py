@@ -28,7 +28,7 @@ from dkm_deploy.nn_utils.weights import (
 from dkm_deploy.recipe import PaletteSpec, Recipe, RecipeLike
 from dkm_deploy.training.fsdp import gather, overwrite, shard
 from dkm_deploy.training.methods.protocol import AnyMethod, SnappingMethod
-from dkm_deploy.training.methods.registry import method_named
+from dkm_deploy.training.methods.registry import training_method
 from dkm_deploy.training.soft_palette import SoftPalette
 
 
@@ -108,7 +108,7 @@ def prepare(
         >>> dkm.status(model)["weight"].bits
         2
     """
-    model, recipe, chosen = model_of(model), Recipe.of(recipe), method_named(method)
+    model, recipe, chosen = model_of(model), Recipe.of(recipe), training_method(method)
     _check_trainable(model)
     specs, found = check(model, recipe, targets), weights(unwrap(model))
     softs = {name: _soft(name, found[name], spec, chosen, recipe) for name, spec in specs.items()}

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from dkm_deploy.clustering.range_penalties import largest, overshoot_penalty, soft_span
+from dkm_deploy.clustering.range_penalties import largest_magnitude, overshoot_penalty, soft_span
 from dkm_deploy.conversion.recipe_check import check
 from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils.copies import unwrap
@@ -73,7 +73,7 @@ class RangeLoss(nn.Module):
             True
         """
         if self.kind == "l_inf":
-            return torch.stack([largest(weight) for weight in self._weights()]).sum()
+            return torch.stack([largest_magnitude(weight) for weight in self._weights()]).sum()
         penalty = overshoot_penalty if self.kind == "margin" else soft_span
         pairs = zip(self._weights(), self.learned, strict=True)
         return torch.stack([penalty(weight, number) for weight, number in pairs]).sum()

@@ -23,11 +23,11 @@ from dkm_deploy.parity.float16_storage import stores_half
 from dkm_deploy.parity.output_errors import Errors
 from dkm_deploy.parity.reduced_precision import Arithmetic, arithmetic
 from dkm_deploy.parity.repeatability import file_randomness
-from dkm_deploy.parity.slice_comparison import Judge
+from dkm_deploy.parity.slice_comparison import OutputJudge
 from dkm_deploy.runtimes import (
     NotTakenError,
     Session,
-    Stateful,
+    StatefulSession,
     TellsPrecision,
     WrongLabelError,
     runtime_for,
@@ -150,7 +150,7 @@ def returned_row(folder: Path, returned: DeviceOutputs, task: Task) -> Model:
     """The row of outputs that a device gave; of the file that it ran nothing else is known."""
     outputs, found, reason = _compare_outputs(*_in_a_row(returned, task), task)
     noise = task.noise.get(Arithmetic("float16", "float16"))
-    judge = Judge(task.reference, noise and noise.in_half_sums(), "float16")
+    judge = OutputJudge(task.reference, noise and noise.in_half_sums(), "float16")
     told = score_first_output(outputs if found else None, task)
     own = judge(outputs or {}) if found else {}
     parity = parity_check(found, reason, True, task.limits, own)
@@ -222,7 +222,7 @@ def _over_steps(
     outputs: Outputs | None,
     states: Collection[str],
     task: Task,
-    judge: Judge | None,
+    judge: OutputJudge | None,
 ) -> Check:
     if not outputs or judge is None:
         return parity
@@ -245,7 +245,7 @@ def _parity(
     if task.random:
         return Check("parity", Status.SKIPPED, task.random, blocks=True), None
     outputs, found, reason = compared
-    judge: Judge | None = None
+    judge: OutputJudge | None = None
     own: Mapping[str, OutputJudgement] = {}
     try:
         half = stores_half(*file)
@@ -259,7 +259,7 @@ def _parity(
         return Check("parity", Status.SKIPPED, reason, blocks=True), None
     parity = parity_check(found, reason, outputs is not None, task.limits, own)
     parity = replace(parity, blocks=parity.blocks or ran.refused)
-    states = ran.session.states if isinstance(ran.session, Stateful) else ()
+    states = ran.session.states if isinstance(ran.session, StatefulSession) else ()
     parity = _over_steps(parity, outputs, states, task, judge)
     hidden = parity.status == Status.PASSED  # by rounding: where it goes wrong is not seen either
     if numbers.compute == "float16" and parity.status != Status.SKIPPED:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dkm_deploy.clustering.range_penalties import largest, overshoot_penalty, soft_span
+from dkm_deploy.clustering.range_penalties import largest_magnitude, overshoot_penalty, soft_span
 
 
 def _weight(*values):
@@ -12,7 +12,7 @@ def _weight(*values):
 
 def test_the_largest_alone_gets_a_gradient():
     weight = _weight(0.5, -2.0, 1.0)
-    value = largest(weight)
+    value = largest_magnitude(weight)
     value.backward()
     assert value.item() == 2
     assert weight.grad.tolist() == [0, -1, 0]

@@ -13,7 +13,7 @@ from dkm_deploy.runtimes import NotTakenError
 from dkm_deploy.runtimes.run_file import (
     check_batches,
     cut,
-    fixed_batch,
+    fixed_batch_of_session,
     least_batch,
     named_arrays,
     run_file,
@@ -129,7 +129,7 @@ class TestFiles:
         [({"x": (4, 2)}, 4), ({"s": (), "x": (3, 2)}, 3), ({"x": (None, 2)}, None), ({}, None)],
     )
     def test_the_first_input_with_a_dimension_tells_the_batch(self, shapes, fixed):
-        assert fixed_batch(Session(**shapes)) == fixed
+        assert fixed_batch_of_session(Session(**shapes)) == fixed
         assert least_batch(Session(**shapes)) == (fixed or 1)
 
     def test_the_least_batch_is_the_least_that_is_allowed(self):

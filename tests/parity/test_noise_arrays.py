@@ -11,7 +11,7 @@ import dkm_deploy as dkm
 from dkm_deploy.model.run import run_model
 from dkm_deploy.parity.noise_arrays import from_arrays, to_arrays
 from dkm_deploy.parity.reduced_precision import Arithmetic
-from dkm_deploy.parity.rounding_noise import measure
+from dkm_deploy.parity.rounding_noise import measure_noise
 
 X = torch.randn(12, 8, generator=torch.Generator().manual_seed(0))
 
@@ -24,7 +24,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def noise(model):
-    return measure(model, X, Arithmetic())
+    return measure_noise(model, X, Arithmetic())
 
 
 def _read(arrays, model):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dkm_deploy.parity.reduced_precision import arithmetic
-from dkm_deploy.parity.rounding_noise import measure
+from dkm_deploy.parity.rounding_noise import measure_noise
 from dkm_deploy.parity.slice_comparison import judge_outputs
 
 
@@ -43,7 +43,7 @@ def nearest(model, x, actual, half=False):
     """How much of its limit the worst figure takes."""
     with torch.no_grad():
         expected = {"y": model(x).numpy()}
-    noise = measure(model, (x,), arithmetic(half, half))
+    noise = measure_noise(model, (x,), arithmetic(half, half))
     noise = type(noise)(noise.arithmetic, noise.samples, {"y": noise.outputs["output"]})
     precision = "float16" if half else "float32"
     return judge_outputs({"y": actual}, expected, noise, precision)["y"].figures[0].ratio
@@ -69,7 +69,7 @@ def test_wrong_values_of_these_samples(wrong):
     model, x = Scores(1).eval(), samples(400)
     with torch.no_grad():
         actual = model(x).numpy()
-    measured = measure(model, (x,), arithmetic(False, False)).samples
+    measured = measure_noise(model, (x,), arithmetic(False, False)).samples
     others = np.setdiff1d(np.arange(400), measured)
     actual[others] *= wrong
     assert nearest(model, x, actual) > 1

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import dkm_deploy as dkm
-from dkm_deploy.parity.rounding_noise import DRAWS, measure
+from dkm_deploy.parity.rounding_noise import DRAWS, measure_noise
 from dkm_deploy.parity.trial_run import DiffersError, trial_run
 
 X = torch.randn(4, 32, generator=torch.Generator().manual_seed(1))
@@ -60,13 +60,13 @@ def test_a_file_is_refused_only_by_as_many_draws_as_a_validation_takes(frozen, f
 
     def measured(model, inputs, arithmetic, draws):
         asked.append(draws)
-        noise = measure(model, inputs, arithmetic, draws)
+        noise = measure_noise(model, inputs, arithmetic, draws)
         if draws == DRAWS:
             return noise
         silent = {n: replace(own, level=0 * own.level) for n, own in noise.outputs.items()}
         return replace(noise, outputs=silent)
 
-    monkeypatch.setattr("dkm_deploy.parity.trial_run.measure", measured)
+    monkeypatch.setattr("dkm_deploy.parity.trial_run.measure_noise", measured)
 
     assert trial_run(file.path, frozen, X, half_weights=True) is None
     assert asked[-2:] == [asked[0], DRAWS]  # the first is the look in float32

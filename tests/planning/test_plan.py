@@ -129,7 +129,7 @@ def test_a_plan_stands_for_its_recipe(model, samples):
 def test_better_than_uniform_at_equal_bytes(model, samples, bits):
     uniform = dict.fromkeys(WEIGHTS, dkm.PaletteSpec(bits))
     size = _by_rule({n: model.get_parameter(n).shape for n in WEIGHTS}, uniform).total
-    probe = probes.Probe(model, samples, None)
+    probe = probes.LossProbe(model, samples, None)
     made = KMeans().palettes(model, uniform, None)
     expected = sum(probe.loss(name, torch.tensor(palette.decode())) for name, palette in made)
     assert _plan(model, samples, size).loss < expected
@@ -137,7 +137,7 @@ def test_better_than_uniform_at_equal_bytes(model, samples, bits):
 
 @pytest.mark.usefixtures("ruled")
 def test_a_plan_that_was_killed_goes_on(model, samples, tmp_path, monkeypatch):
-    measure, left = probes.Probe.loss, 7
+    measure, left = probes.LossProbe.loss, 7
 
     def _killed(*arguments):
         nonlocal left
@@ -146,7 +146,7 @@ def test_a_plan_that_was_killed_goes_on(model, samples, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return measure(*arguments)
 
-    monkeypatch.setattr(probes.Probe, "loss", _killed)
+    monkeypatch.setattr(probes.LossProbe, "loss", _killed)
     with pytest.raises(KeyboardInterrupt):
         _plan(model, samples, 15_000, cache=tmp_path, candidates=BITS[1:])
     left = 5  # 4 weights and 3 widths are 12 measurements

@@ -18,12 +18,12 @@ from dkm_deploy.report import text
         (text.figure, (0.5,), "0.500"),
         (text.figure, (123.4,), "123"),
         (text.figure, (0.0,), "0"),
-        (text.score, (97.2222,), "97.22"),
-        (text.score, (12_345.678,), "12,345.68"),
-        (text.score, (-97.2222,), "-97.22"),
-        (text.score, (1.0,), "1.000"),
-        (text.score, (0.01234,), "0.01234"),
-        (text.score, (0.0,), "0.00"),
+        (text.score_text, (97.2222,), "97.22"),
+        (text.score_text, (12_345.678,), "12,345.68"),
+        (text.score_text, (-97.2222,), "-97.22"),
+        (text.score_text, (1.0,), "1.000"),
+        (text.score_text, (0.01234,), "0.01234"),
+        (text.score_text, (0.0,), "0.00"),
         (text.fixed_text, (2.0547, 2), "2.05"),
         (text.ratio, (12.345,), "12.3x"),
         (text.times, (1.0549,), "1.05x"),
@@ -42,7 +42,12 @@ def test_figures_are_written_as_the_views_promise(
 
 
 def test_a_missing_figure_is_a_dash() -> None:
-    shown = [text.count_text(None), text.figure(None), text.score(None), text.fixed_text(None, 2)]
+    shown = [
+        text.count_text(None),
+        text.figure(None),
+        text.score_text(None),
+        text.fixed_text(None, 2),
+    ]
     assert {*shown, text.ratio(None), text.percent(None)} == {"-"}
 
 

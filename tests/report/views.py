@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from dkm_deploy.formats.ledger import Entry, Ledger
+from dkm_deploy.formats.ledger import Ledger, LedgerEntry
 from dkm_deploy.palette import Palette
 from dkm_deploy.planning.decision import Decision, Plan
 from dkm_deploy.post_training.palettize_file import PalettizedFile
@@ -24,7 +24,7 @@ from dkm_deploy.report.html.comparison import comparison_page
 from dkm_deploy.report.html.page import page
 from dkm_deploy.report.html.pareto import pareto
 from dkm_deploy.report.junit import junit
-from dkm_deploy.report.runs import Comparison, Point
+from dkm_deploy.report.runs import Point, RunComparison
 from dkm_deploy.report.terminal.comparison import show_runs
 from dkm_deploy.report.terminal.palettized_file import show_rewritten
 from dkm_deploy.report.terminal.plan import show_plan
@@ -80,7 +80,7 @@ def rich_report() -> Report:
     )
 
 
-def _comparison() -> Comparison:
+def _comparison() -> RunComparison:
     def point(run: str, size: int, score: float | None, **other: object) -> Point:
         fields = {
             "run": run,
@@ -97,7 +97,7 @@ def _comparison() -> Comparison:
         }
         return Point(**(fields | other))  # type: ignore[arg-type]  # the fields of a Point
 
-    return Comparison(
+    return RunComparison(
         points=(
             point("two", 25_208, 97.2, front=True, latency_s=0.0012),
             point("four", 48_000, 97.5, front=True, recipe=""),
@@ -137,8 +137,8 @@ def _palettes() -> dict[str, Palette]:
 
 def _ledger() -> Ledger:
     sizes = (9_216, 512, 34_567, 128, 700, 333, 64, 32, 31, 30, 29)
-    entries = [Entry("graph", f"node {place}", size) for place, size in enumerate(sizes)]
-    entries += [Entry("indices", "fc.weight", 1_024), Entry("lut", "fc.weight", 64)]
+    entries = [LedgerEntry("graph", f"node {place}", size) for place, size in enumerate(sizes)]
+    entries += [LedgerEntry("indices", "fc.weight", 1_024), LedgerEntry("lut", "fc.weight", 64)]
     return Ledger(Path("out/model.onnx"), tuple(entries))
 
 

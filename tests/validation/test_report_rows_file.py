@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import dkm_deploy as dkm
-from dkm_deploy.formats.ledger import Entry, Ledger
+from dkm_deploy.formats.ledger import Ledger, LedgerEntry
 from dkm_deploy.model.metric import accuracy
 from dkm_deploy.parity.output_errors import errors
 from dkm_deploy.validation import report_rows
@@ -55,7 +55,7 @@ class _Reader:
         return self.stored
 
     def ledger(self, path):
-        return Ledger(path, tuple(Entry(kind, "w", n) for kind, n in SIZES.items()))
+        return Ledger(path, tuple(LedgerEntry(kind, "w", n) for kind, n in SIZES.items()))
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from torch import nn
 import dkm_deploy as dkm
 from dkm_deploy.model.metric import accuracy
 from dkm_deploy.parity.reduced_precision import Arithmetic
-from dkm_deploy.parity.slice_comparison import Judge
+from dkm_deploy.parity.slice_comparison import OutputJudge
 from dkm_deploy.validation import report_rows
 from dkm_deploy.validation.check import Check
 from dkm_deploy.validation.locate.locate import Divergence, describe_divergence
@@ -59,7 +59,7 @@ def parity(monkeypatch, asked):
 
         def judge_of(*given, half_sums):
             asked["judge"] = (*given, half_sums)
-            return Judge(task.reference, None, given[1].coarsest)
+            return OutputJudge(task.reference, None, given[1].coarsest)
 
         def stores_half(*given):
             asked["half"] = given

@@ -133,7 +133,7 @@ def test_a_model_whose_noise_cannot_be_measured_is_not_the_fault_of_a_file(
     def crash(*_):
         raise RuntimeError("no such op in half precision")
 
-    monkeypatch.setattr(model_noise, "measure", crash)
+    monkeypatch.setattr(model_noise, "measure_noise", crash)
     report = dkm.validate([good], reference=frozen, inputs=images(2))
     assert not report
     assert _checks(report.files[0]) == RIGHT | {"parity": "skipped"}

@@ -27,7 +27,7 @@ _KINDS = {"fp32": types.is_float, "int32": types.is_int, "bool": types.is_bool}
 
 
 @dataclass(frozen=True)
-class Call:
+class TorchCall:
     """An ATen call whose keyword arguments decide what it computes.
 
     Attributes:
@@ -41,7 +41,7 @@ class Call:
     keywords: Mapping[str, Any]
 
 
-def calls(program: ExportedProgram) -> dict[str, Call]:
+def calls(program: ExportedProgram) -> dict[str, TorchCall]:
     """The calls of a program that have such keyword arguments, by node name."""
     found = {}
     for node in program.graph.nodes:
@@ -53,11 +53,13 @@ def calls(program: ExportedProgram) -> dict[str, Call]:
                 if name not in _MOOT and not _equal(value, defaults[name])
             }
             if keywords:
-                found[node.name] = Call(str(node.target), layer_of(node) or "the model", keywords)
+                found[node.name] = TorchCall(
+                    str(node.target), layer_of(node) or "the model", keywords
+                )
     return found
 
 
-def check_keywords(lower: Lowering, met: Mapping[str, Call]) -> Lowering:
+def check_keywords(lower: Lowering, met: Mapping[str, TorchCall]) -> Lowering:
     """``lower``, held to ask for each keyword argument of the calls ``met``, by node name.
 
     What comes out of a call with a ``dtype`` becomes of its kind. Raises DkmError where another

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from converters.coreml.deployment import generation, stored_bits, typed_indices
 from converters.coreml.lowering.antialias import lower_antialiased_resize
-from converters.coreml.lowering.call_keywords import Call, check_keywords
+from converters.coreml.lowering.call_keywords import TorchCall, check_keywords
 from converters.coreml.lowering.circular_padding import circular
 from converters.coreml.lowering.constexpr import palette_bytes, scale_channels, typed_lut_to_dense
 from converters.coreml.lowering.elementwise import gelu, reciprocal
 from converters.coreml.lowering.int8_luts import as_int8
 from converters.coreml.lowering.output_marks import register_lowering as output_lowering
-from converters.coreml.lowering.recurrent import Weights, gru, lstm, rnn
+from converters.coreml.lowering.recurrent import RecurrentWeights, gru, lstm, rnn
 from converters.coreml.options import Options
 from converters.coreml.tables.row_blocks import add_leading_dims, before, pick, reorder
 from converters.coreml.tables.table_rows import TableRows, collapse_repeats, find_rows
@@ -41,7 +41,7 @@ class _DecodedPalette:
     palette: Palette
 
 
-class Decodes(Weights):
+class Decodes(RecurrentWeights):
     """The decode operations of one conversion.
 
     Args:
@@ -164,7 +164,7 @@ class Decodes(Weights):
         return True
 
     def in_order(self, variable: Any, order: tuple[int, ...]) -> Any:
-        """See :class:`converters.coreml.lowering.recurrent.Weights`."""
+        """See :class:`converters.coreml.lowering.recurrent.RecurrentWeights`."""
         if variable not in self._met:
             return super().in_order(variable, order)
         met = self._met[variable]
@@ -213,7 +213,7 @@ class Decodes(Weights):
 
 
 @contextmanager
-def register_lowering(decodes: Decodes, calls: Mapping[str, Call]) -> Iterator[None]:
+def register_lowering(decodes: Decodes, calls: Mapping[str, TorchCall]) -> Iterator[None]:
     """Teach coremltools' torch front end our op and the recurrent ones while the block runs.
 
     It also drops no keyword argument of ``calls``, which has them by node name.

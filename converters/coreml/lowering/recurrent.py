@@ -23,7 +23,7 @@ _LSTM = (0, 1, 3, 2)  # torch has input, forget, cell, output gates; Core ML has
 _GRU = (0, 2, 1)  # torch has reset, update, new; Core ML has reset, new, update
 
 
-class Weights:
+class RecurrentWeights:
     """Weights of a program under construction.
 
     Attributes:
@@ -48,7 +48,7 @@ class _Cell:
 
 
 @dataclass(frozen=True)
-class _Call:
+class _RecurrentCall:
     """The arguments of ``aten.lstm.input``, ``aten.gru.input`` or one of ``aten.rnn_*``.
 
     Attributes:
@@ -67,7 +67,7 @@ _Direction = Callable[[Any, Any, _Cell], tuple[Any, Any]]
 """One direction of one layer of inputs, first state and weights: all steps, and the last state."""
 
 
-def lstm(context: Any, node: Any, weights: Weights) -> None:
+def lstm(context: Any, node: Any, weights: RecurrentWeights) -> None:
     """Lower ``aten.lstm.input``."""
     call = _call(context, node)
     x, ends = call.x, []
@@ -86,7 +86,7 @@ def lstm(context: Any, node: Any, weights: Weights) -> None:
     _finish(context, node, call, x, [list(state) for state in zip(*ends, strict=True)])
 
 
-def gru(context: Any, node: Any, weights: Weights) -> None:
+def gru(context: Any, node: Any, weights: RecurrentWeights) -> None:
     """Lower ``aten.gru.input``, a direction at a time.
 
     PyTorch resets after the recurrent product and has two biases. Core ML's ``gru`` can from iOS
@@ -130,7 +130,7 @@ def _rnn_operation(x: Any, initial: Any, cell: _Cell, activation: str) -> tuple[
     return steps, last
 
 
-def _gru_operation(x: Any, initial: Any, cell: _Cell, weights: Weights) -> tuple[Any, Any]:
+def _gru_operation(x: Any, initial: Any, cell: _Cell, weights: RecurrentWeights) -> tuple[Any, Any]:
     steps, last = Builder.gru(
         x=x,
         initial_h=initial,
@@ -170,7 +170,7 @@ def _gru_loop(x: Any, initial: Any, cell: _Cell) -> tuple[Any, Any]:
     return outputs, Builder.squeeze(x=last, axes=[0])
 
 
-def _call(context: Any, node: Any) -> _Call:
+def _call(context: Any, node: Any) -> _RecurrentCall:
     x, states, parameters, _, layers, _, _, both, batch_first = _get_inputs(
         context, node, expected=9
     )
@@ -183,7 +183,7 @@ def _call(context: Any, node: Any) -> _Call:
     per_layer = count // int(layers.val)
     cells = [flat[i : i + per_layer] for i in range(0, count, per_layer)]
     first = bool(batch_first.val)
-    return _Call(_swap_first_dims(x) if first else x, states, cells, first)
+    return _RecurrentCall(_swap_first_dims(x) if first else x, states, cells, first)
 
 
 def _cell(parameters: list[Any]) -> _Cell:
@@ -192,7 +192,7 @@ def _cell(parameters: list[Any]) -> _Cell:
     return _Cell(weight_ih, weight_hh, *values)
 
 
-def _gates(cell: _Cell, order: tuple[int, ...], weights: Weights) -> dict[str, Any]:
+def _gates(cell: _Cell, order: tuple[int, ...], weights: RecurrentWeights) -> dict[str, Any]:
     return {
         "weight_ih": weights.in_order(cell.weight_ih, order),
         "weight_hh": weights.in_order(cell.weight_hh, order),
@@ -224,7 +224,7 @@ def _swap_first_dims(x: Any) -> Any:
     return Builder.transpose(x=x, perm=[1, 0, 2])
 
 
-def _finish(context: Any, node: Any, call: _Call, x: Any, ends: list[list[Any]]) -> None:
+def _finish(context: Any, node: Any, call: _RecurrentCall, x: Any, ends: list[list[Any]]) -> None:
     """Give the outputs of a node: all steps, then the last states of all layers, kind by kind."""
     states = [kind[0] if len(kind) == 1 else Builder.concat(values=kind, axis=0) for kind in ends]
     context.add((_swap_first_dims(x) if call.batch_first else x, *states), torch_name=node.name)

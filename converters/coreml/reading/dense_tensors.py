@@ -9,7 +9,7 @@ from converters.coreml.reading.read_palettes import PaletteSite, palette_sites
 from dkm_deploy.formats.dense_tensor import DenseTensor
 from dkm_deploy.formats.mlpackage.ml_program import Constant, Operand, Operation, functions
 from dkm_deploy.formats.mlpackage.package import open_package
-from dkm_deploy.formats.mlpackage.weight_blobs import Blob
+from dkm_deploy.formats.mlpackage.weight_blobs import WeightBlob
 
 # What coremltools puts around the name of a parameter or buffer.
 _BEFORE, _BEHIND = ("p_", "b_", "c_"), ("_to_fp16",)
@@ -26,7 +26,7 @@ def read_dense(path: Path) -> Iterator[DenseTensor]:
     package = open_package(path)
     sites = palette_sites(package)
     palettes = {name for site in sites for name in _parts(site)}
-    seen: set[Blob] = set()
+    seen: set[WeightBlob] = set()
     for function in functions(package).values():
         for operation in function.body.walk():
             data = operation.inputs.get("data", ())
@@ -46,7 +46,7 @@ def _names(operands: Iterable[Operand]) -> Iterator[str]:
     yield from (operand for operand in operands if isinstance(operand, str))
 
 
-def _constants(operation: Operation, seen: set[Blob]) -> Iterator[DenseTensor]:
+def _constants(operation: Operation, seen: set[WeightBlob]) -> Iterator[DenseTensor]:
     """The floats that an operation holds. Bytes that several of them share are given once."""
     for operands in operation.inputs.values():
         for operand in operands:

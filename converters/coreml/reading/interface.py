@@ -16,7 +16,7 @@ from dkm_deploy.formats.interface import INTERFACE_KEY, Feature, Image, Interfac
 from dkm_deploy.formats.mlpackage.constexpr import Constants
 from dkm_deploy.formats.mlpackage.ml_program import Block, Constant, Operand, Operation, functions
 from dkm_deploy.formats.mlpackage.package import open_package
-from dkm_deploy.runtimes.mlprogram.interface import interface
+from dkm_deploy.runtimes.mlprogram.interface import package_translator
 
 _SUFFIX = ".mlpackage"
 _KINDS = {"FLOAT32": "float32", "FLOAT16": "float16", "INT32": "int32", "DOUBLE": "float64"}
@@ -42,7 +42,7 @@ def read_interface(path: Path) -> tuple[Interface, Interface | None]:
     function = next(iter(functions(package).values()))
     described = _described_features(package.model.description)
     inputs = tuple(_add_pixel_scaling(feature, function.body) for feature in described.inputs)
-    labels = tuple(map(str, interface(package, function).labels))
+    labels = tuple(map(str, package_translator(package, function).labels))
     told = package.user_metadata.get(INTERFACE_KEY)
     try:
         asked = None if told is None else interface_from(told, _SUFFIX)

@@ -11,10 +11,10 @@ from pathlib import Path
 from converters.coreml.reading.read_palettes import palette_sites, unread_rows
 from converters.coreml.tables.unread_rows import stored_blobs
 from dkm_deploy.errors import DkmError
-from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced_ledger
+from dkm_deploy.formats.ledger import Kind, Ledger, LedgerEntry, balanced_ledger
 from dkm_deploy.formats.mlpackage.ml_program import Constant, functions
 from dkm_deploy.formats.mlpackage.package import Package, open_package
-from dkm_deploy.formats.mlpackage.weight_blobs import ALIGNMENT, Blob
+from dkm_deploy.formats.mlpackage.weight_blobs import ALIGNMENT, WeightBlob
 
 _PARTS: tuple[Kind, ...] = ("indices", "lut")  # also what the operation calls these inputs
 _SMALL = 10  # elements; shorter constants written in the program count as graph
@@ -38,7 +38,7 @@ def ledger(path: Path) -> Ledger:
         DkmError: the package is damaged.
     """
     package = open_package(path)
-    blobs: dict[Blob, _Claim] = {}
+    blobs: dict[WeightBlob, _Claim] = {}
     written: dict[int, _Claim] = {}  # in the program itself
     for claim in _claims(package):
         blob = claim.constant.blob
@@ -70,7 +70,7 @@ def _claims(package: Package) -> Iterator[_Claim]:
                         yield _Claim("dense", operation.output, operand)
 
 
-def _unread(package: Package) -> Iterator[tuple[Blob, Entry]]:
+def _unread(package: Package) -> Iterator[tuple[WeightBlob, LedgerEntry]]:
     """Rows of palettes that no operation reads."""
     for name, offsets in unread_rows(package).items():
         try:
@@ -78,7 +78,7 @@ def _unread(package: Package) -> Iterator[tuple[Blob, Entry]]:
         except DkmError as error:
             raise DkmError(f"{package.path}: {name}: {error}") from error
         for blob, kind in found.items():
-            yield blob, Entry(kind, name, blob.size_bytes)
+            yield blob, LedgerEntry(kind, name, blob.size_bytes)
 
 
 def _is_weight(constant: Constant) -> bool:
@@ -90,26 +90,26 @@ def _is_weight(constant: Constant) -> bool:
     return kind.dtype.is_floating and math.prod(n or 0 for n in kind.shape) >= _SMALL
 
 
-def _entry(claim: _Claim) -> Entry:
-    return Entry(claim.kind, claim.name, claim.constant.size_bytes)
+def _entry(claim: _Claim) -> LedgerEntry:
+    return LedgerEntry(claim.kind, claim.name, claim.constant.size_bytes)
 
 
-def _files(package: Package, blobs: list[Blob], in_program: int) -> list[Entry]:
+def _files(package: Package, blobs: list[WeightBlob], in_program: int) -> list[LedgerEntry]:
     """What is left of every file once the weights are taken out."""
     entries = []
     for file in sorted(p for p in package.path.rglob("*") if p.is_file()):
         name, size = file.relative_to(package.path).as_posix(), file.stat().st_size
         inside = sorted((b for b in blobs if b.file == file), key=lambda blob: blob.start)
         if file == package.model_file:
-            entries.append(Entry("graph", name, size - in_program))
+            entries.append(LedgerEntry("graph", name, size - in_program))
         elif inside:
             entries += _weight_file(file, name, inside)
         else:
-            entries.append(Entry("metadata", name, size))
+            entries.append(LedgerEntry("metadata", name, size))
     return entries
 
 
-def _weight_file(file: Path, name: str, blobs: list[Blob]) -> list[Entry]:
+def _weight_file(file: Path, name: str, blobs: list[WeightBlob]) -> list[LedgerEntry]:
     """Header, records and alignment are padding; so is what nothing refers to, named as such."""
     for before, after in pairwise(blobs):
         if before.start + before.size_bytes > after.start:
@@ -117,4 +117,7 @@ def _weight_file(file: Path, name: str, blobs: list[Blob]) -> list[Entry]:
     rest = file.stat().st_size - sum(blob.size_bytes for blob in blobs)
     overhead = ALIGNMENT + sum(ALIGNMENT + -blob.size_bytes % ALIGNMENT for blob in blobs)
     padding = min(rest, overhead)
-    return [Entry("padding", name, padding), Entry("padding", "(unreferenced)", rest - padding)]
+    return [
+        LedgerEntry("padding", name, padding),
+        LedgerEntry("padding", "(unreferenced)", rest - padding),
+    ]

@@ -15,7 +15,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.ledger import Kind
 from dkm_deploy.formats.mlpackage.dtypes import from_bytes
 from dkm_deploy.formats.mlpackage.package import Package
-from dkm_deploy.formats.mlpackage.weight_blobs import Blob, find_blob
+from dkm_deploy.formats.mlpackage.weight_blobs import WeightBlob, find_blob
 from dkm_deploy.packing import pack, packed_size, unpack
 from dkm_deploy.palette import Palette
 
@@ -81,7 +81,7 @@ def restore(
     return Palette(indices, lut, like.axis, scale=scale)
 
 
-def stored_blobs(package: Package, offsets: Mapping[str, int]) -> dict[Blob, Kind]:
+def stored_blobs(package: Package, offsets: Mapping[str, int]) -> dict[WeightBlob, Kind]:
     """What :func:`store` has stored, and what kind of bytes each is. Raises DkmError as it does."""
     return {_blob(package, offsets, k): _KINDS[k] for k in offsets}
 
@@ -95,7 +95,7 @@ def _read(
     return from_bytes(blob.read(), blob.dtype, shape)
 
 
-def _blob(package: Package, offsets: Mapping[str, int], key: str) -> Blob:
+def _blob(package: Package, offsets: Mapping[str, int], key: str) -> WeightBlob:
     if key not in _KINDS or key not in offsets:
         raise DkmError(f"it is not said where the {key} of unread rows are")
     return find_blob(package.weight_file(_IN_PROGRAM), offsets[key])

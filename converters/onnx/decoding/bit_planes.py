@@ -66,7 +66,7 @@ def widths(bits: int) -> list[tuple[int, int]]:
     return [(width, sum(found[:i])) for i, width in enumerate(found)]
 
 
-def are_whole(columns: int, bits: int) -> bool:
+def fill_bytes(columns: int, bits: int) -> bool:
     """Whether a row of so many symbols ends with a byte in every plane."""
     return columns * min(width for width, _ in widths(bits)) % 8 == 0
 
@@ -77,7 +77,7 @@ def store(graph: Builder, name: str, symbols: NDArray[np.uint16], bits: int) -> 
     There is one called ``name``, or several, ``<name>.0``, ``.1`` ..
     """
     rows, columns = symbols.shape
-    whole, parts = are_whole(columns, bits), widths(bits)
+    whole, parts = fill_bytes(columns, bits), widths(bits)
     together = 8 // min(width for width, _ in parts)  # symbols in a byte of the narrowest plane
     planes = []
     for number, (width, shift) in enumerate(parts):

@@ -52,7 +52,7 @@ def _holds_rows(palette: Palette) -> bool:
         return False
     row = palette.indices.shape[1]
     together = together_in(palette, row)
-    return bit_planes.are_whole(row // together, palette.bits * together)
+    return bit_planes.fill_bytes(row // together, palette.bits * together)
 
 
 def encode_rows(weight: str, palette: Palette, ids: ir.Value, rank: int, into: str) -> Encoding:

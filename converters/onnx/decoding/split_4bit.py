@@ -17,7 +17,7 @@ from converters.onnx.decoding.builder import Builder
 from converters.onnx.decoding.chunked import PART, apply_to_part, put_together, with_inputs
 from converters.onnx.decoding.encoding import Encoding, Replacement, finish, merge
 from converters.onnx.decoding.matmul_nbits import is_product
-from converters.onnx.decoding.transposed import TURNED, is_plain, only_user
+from converters.onnx.decoding.transposed import TURNED, is_plain_matrix, only_user
 from converters.onnx.graph.consumers import name_of
 from dkm_deploy.palette import Palette
 
@@ -31,7 +31,7 @@ def use_in_halves(graph: ir.Graph, weight: ir.Value, palette: Palette) -> list[R
     It is a Gemm or a MatMul behind a Transpose, of a large matrix of 4 bits with one LUT.
     """
     matrix = len(palette.shape) == 2 and palette.size >= _LARGE and palette.shape[0] % 2 == 0
-    fits = palette.bits == _BITS and is_plain(palette) and matrix
+    fits = palette.bits == _BITS and is_plain_matrix(palette) and matrix
     user = only_user(graph, weight, palette) if fits else None
     if user is None:
         return []

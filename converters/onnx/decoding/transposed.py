@@ -20,7 +20,7 @@ def can_turn(graph: ir.Graph, weight: ir.Value, palette: Palette) -> bool:
     """Whether all that uses a weight transposes it, and its palette looks no worse that way."""
     users = users_of(graph, weight)
     return (
-        is_plain(palette)
+        is_plain_matrix(palette)
         and len(palette.shape) == 2
         and bool(users)
         and all(node.op_type == "Transpose" and _swaps(node) for node in users)
@@ -28,7 +28,7 @@ def can_turn(graph: ir.Graph, weight: ir.Value, palette: Palette) -> bool:
     )
 
 
-def is_plain(palette: Palette) -> bool:
+def is_plain_matrix(palette: Palette) -> bool:
     """Whether a palette is one LUT of single values, with no per-channel scale."""
     return palette.cluster_dim == prod(palette.groups) == 1 and palette.scale is None
 

@@ -43,7 +43,7 @@ def move_tensors_out(graph: GraphProto, path: Path) -> None:
             tensor.ClearField("raw_data")
 
 
-def bytes_of(tensor: TensorProto) -> int:
+def stored_bytes(tensor: TensorProto) -> int:
     """Bytes of a tensor; of its values alone from 2 GiB on, where protobuf does not count."""
     values = len(tensor.raw_data)
     return values if values > LARGEST else int(tensor.ByteSize())

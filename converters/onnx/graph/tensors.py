@@ -53,7 +53,7 @@ class Use:
 
 
 @dataclass(frozen=True)
-class Values:
+class GraphValues:
     """What a model's graphs hold; functions are apart.
 
     Attributes:
@@ -74,7 +74,7 @@ class Values:
         return {each.name: each for each in self.held}
 
 
-def values_of(model: ModelProto) -> Values:
+def graph_values(model: ModelProto) -> GraphValues:
     """Collect the tensors, names and uses of all graphs of ``model``."""
     held: list[TensorPlace] = []
     definitions: Counter[str] = Counter()
@@ -90,7 +90,7 @@ def values_of(model: ModelProto) -> Values:
                 uses[name].append(Use(node, position))
         for output in graph.output:
             uses[output.name].append(Use(None))
-    return Values(held, definitions, producers, uses)
+    return GraphValues(held, definitions, producers, uses)
 
 
 def graphs(graph: GraphProto, place: str = "") -> Iterator[tuple[GraphProto, str]]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from onnx import TensorProto
 
 from converters.onnx.graph.load import fill, load
-from converters.onnx.graph.tensors import TensorPlace, array_of, held_by_functions, values_of
+from converters.onnx.graph.tensors import TensorPlace, array_of, graph_values, held_by_functions
 from converters.onnx.reading.find_decodes import find_decodes
 from converters.onnx.writing.float16_storage import HALF
 from dkm_deploy.formats.dense_tensor import DenseTensor
@@ -41,7 +41,7 @@ def read_dense(path: Path) -> Iterator[DenseTensor]:
 def dense_of(model: ModelProto, path: Path) -> Iterator[DenseTensor]:
     """The dense tensors of a model that came from ``path``, which errors name."""
     in_palettes = {name for decode in find_decodes(model) for name in decode.tensors}
-    for held in (*values_of(model).held, *held_by_functions(model)):
+    for held in (*graph_values(model).held, *held_by_functions(model)):
         tensor = held.tensor
         if tensor is not None and tensor.data_type in _BYTES and held.name not in in_palettes:
             yield _dense(held, tensor, path)

@@ -14,7 +14,7 @@ from converters.onnx.graph.tensors import graphs
 from converters.onnx.reading.find_decodes import find_decodes
 from converters.onnx.reading.protobuf_fields import fields
 from dkm_deploy.errors import DkmError
-from dkm_deploy.formats.ledger import Entry, Kind, Ledger, balanced_ledger
+from dkm_deploy.formats.ledger import Kind, Ledger, LedgerEntry, balanced_ledger
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -67,7 +67,7 @@ def ledger(path: Path) -> Ledger:
     for file, regions in files.items():
         for key, size in _laid_out(file, regions):
             sizes[key] += size
-    entries = [Entry(kind, name, size) for (kind, name), size in sizes.items()]
+    entries = [LedgerEntry(kind, name, size) for (kind, name), size in sizes.items()]
     return balanced_ledger(path, entries, files)
 
 

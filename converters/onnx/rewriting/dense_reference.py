@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from onnx import helper, numpy_helper
 
 from converters.onnx.graph.old_ir import load_unlisted
-from converters.onnx.graph.tensors import values_of
-from converters.onnx.rewriting.palettize import save
+from converters.onnx.graph.tensors import graph_values
+from converters.onnx.rewriting.palettize import save_model
 from dkm_deploy.errors import DkmError
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def write_twin(path: Path, palettes: Mapping[str, Palette], out: Path) -> None:
             is larger than 2 GiB.
     """
     model = load_unlisted(path)
-    held = {each.name: each for each in values_of(model).held}
+    held = {each.name: each for each in graph_values(model).held}
     for name, palette in palettes.items():
         tensor = held[name].tensor if name in held else None
         if tensor is None or tuple(tensor.dims) != palette.shape:
@@ -40,4 +40,4 @@ def write_twin(path: Path, palettes: Mapping[str, Palette], out: Path) -> None:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         decoded = palette.decode().astype(dtype)
         tensor.CopyFrom(numpy_helper.from_array(decoded, tensor.name))
-    save(model, out)
+    save_model(model, out)

@@ -17,15 +17,15 @@ from converters.onnx.decoding.encoding import Encoding
 from converters.onnx.decoding.insert import insert
 from converters.onnx.graph.consumers import name_of
 from converters.onnx.graph.editable import editable, write_back
-from converters.onnx.graph.external_data import LARGEST, bytes_of, move_tensors_out
+from converters.onnx.graph.external_data import LARGEST, move_tensors_out, stored_bytes
 from converters.onnx.graph.old_ir import load_unlisted
 from converters.onnx.graph.tensors import (
     DEFAULT_DOMAINS,
-    Values,
+    GraphValues,
     array_of,
+    graph_values,
     graphs,
     op_name,
-    values_of,
 )
 from converters.onnx.reading.find_decodes import find_decodes
 from converters.onnx.reading.ledger import ledger
@@ -51,7 +51,7 @@ _OLDEST_IR = 4
 _SHARED = "dkm:"
 
 
-def palettize(path: Path, out: Path, recipe: Recipe) -> Rewrite:
+def palettize_model(path: Path, out: Path, recipe: Recipe) -> Rewrite:
     """Cluster the weights of the model at ``path`` by exact k-means and write it to ``out``.
 
     A weight (see :mod:`converters.onnx.rewriting.weights`) is replaced by the decoding of its
@@ -76,7 +76,7 @@ def palettize(path: Path, out: Path, recipe: Recipe) -> Rewrite:
         smaller = [name for name in specs if name not in small]
         if not smaller:
             raise DkmError(f"there is nothing to palettize: {_first(dense)}")
-        check_free({name: planned[name] for name in smaller}, values_of(model))
+        check_free({name: planned[name] for name in smaller}, graph_values(model))
         palettes = {
             name: cluster_tensor(name, found.tensors[name], specs[name]) for name in smaller
         }
@@ -94,7 +94,7 @@ def write_with(model: ModelProto, palettes: Mapping[str, Palette], out: Path) ->
     insert(graph, weights, palettes)
     write_back(graph, model.graph)
     model.ir_version = max(model.ir_version, _OLDEST_IR)
-    save(model, out)
+    save_model(model, out)
 
 
 def check_model(model: ModelProto) -> None:
@@ -161,10 +161,10 @@ def too_small(
     """
     dense: dict[str, str] = {}
     there: set[str] = set()
-    for name in sorted(planned, key=lambda name: -bytes_of(tensors[name])):
+    for name in sorted(planned, key=lambda name: -stored_bytes(tensors[name])):
         sizes = _sizes(planned[name])
         size = sum(sizes[part] for part in sizes.keys() - there)
-        dense_size = bytes_of(tensors[name])
+        dense_size = stored_bytes(tensors[name])
         if size < dense_size:
             there.update(sizes)
         else:
@@ -195,7 +195,7 @@ def _sizes(encoding: Encoding) -> dict[str, int]:
     return sizes
 
 
-def check_free(encodings: Mapping[str, Encoding], values: Values) -> None:
+def check_free(encodings: Mapping[str, Encoding], values: GraphValues) -> None:
     """Raise DkmError if the model uses a name that a decoding needs."""
     taken = values.definitions.keys() | values.uses.keys()
     for weight, encoding in encodings.items():
@@ -228,13 +228,13 @@ def _remove(messages: Any, where: Callable[[Any], bool]) -> None:
         del messages[place]
 
 
-def save(model: ModelProto, out: Path) -> None:
+def save_model(model: ModelProto, out: Path) -> None:
     """Write a model, its tensors in a file beside it where they are too many for one file.
 
     Raises:
         DkmError: the graph alone is larger than 2 GiB.
     """
-    if sum(map(bytes_of, model.graph.initializer)) > LARGEST:
+    if sum(map(stored_bytes, model.graph.initializer)) > LARGEST:
         move_tensors_out(model.graph, out)
     try:
         out.write_bytes(model.SerializeToString(deterministic=True))

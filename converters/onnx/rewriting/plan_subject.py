@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from converters.onnx.graph.old_ir import load_unlisted
-from converters.onnx.graph.tensors import array_of, values_of
+from converters.onnx.graph.tensors import array_of, graph_values
 from converters.onnx.reading.ledger import ledger
 from converters.onnx.rewriting.palettize import (
     check_free,
@@ -23,7 +23,7 @@ from converters.onnx.rewriting.palettize import (
     write_with,
 )
 from converters.onnx.rewriting.weights import find_weights
-from converters.onnx.rewriting.weights_as_inputs import WeightsAsInputs, in_batches
+from converters.onnx.rewriting.weights_as_inputs import WeightsAsInputs, run_in_batches
 from dkm_deploy._support.argument_checks import short
 from dkm_deploy._support.measurement_cache import digest
 from dkm_deploy.conversion.plan_subject import FileSizes
@@ -80,7 +80,7 @@ class OnnxSubject:
         self._session = WeightsAsInputs(path, model, arrays)
         content = (_digest(model.SerializeToString(deterministic=True)), _content(arrays))
         self._batches = [
-            part for inputs, _ in batches for part in in_batches(self._session, inputs)
+            part for inputs, _ in batches for part in run_in_batches(self._session, inputs)
         ]
         labels = [one for _, one in batches]
         self._yardstick = OutputLoss(self._run(), labels, metric)
@@ -104,7 +104,7 @@ class OnnxSubject:
         return not too_small({name: tensor}, {name: encoding(name, tensor, spec)})
 
     def losses(self, spec: PaletteSpec, names: Sequence[str]) -> Iterator[tuple[str, float]]:
-        """By k-means, as :func:`converters.onnx.rewriting.palettize.palettize` clusters."""
+        """By k-means, as :func:`converters.onnx.rewriting.palettize.palettize_model` clusters."""
         for name in names:
             kept = self._session.weights[name]
             palette = cluster_tensor(name, self._tensors[name], spec)
@@ -122,7 +122,7 @@ class OnnxSubject:
         encodings = {
             name: encoding(name, self._tensors[name], spec) for name, spec in specs.items()
         }
-        check_free(encodings, values_of(model))
+        check_free(encodings, graph_values(model))
         with TemporaryDirectory() as folder:
             out = Path(folder) / self._path.name
             write_with(model, palettes, out)

@@ -25,13 +25,13 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
 from converters.onnx.graph.tensors import (
+    GraphValues,
     TensorPlace,
     Use,
-    Values,
     array_of,
+    graph_values,
     held_by_functions,
     op_name,
-    values_of,
 )
 
 _FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
@@ -60,7 +60,7 @@ _QUANTISED = ("quantize", "qlinear", "integer", "nbits", "qgemm", "qattention", 
 
 
 @dataclass(frozen=True)
-class Weights:
+class FoundWeights:
     """The tensors of rank 2 or more of a model; each is in exactly one of the two.
 
     Attributes:
@@ -72,9 +72,9 @@ class Weights:
     dense: Mapping[str, str]
 
 
-def find_weights(model: ModelProto) -> Weights:
+def find_weights(model: ModelProto) -> FoundWeights:
     """Sort the tensors of ``model``; see the module for the rule."""
-    values = values_of(model)
+    values = graph_values(model)
     tensors: dict[str, TensorProto] = {}
     dense: dict[str, str] = {}
     for held in values.held:
@@ -91,10 +91,10 @@ def find_weights(model: ModelProto) -> Weights:
             dense[f"{held.name} ({held.place})"] = (
                 "in a function of the model; inline its functions (onnx.inliner) to palettize it"
             )
-    return Weights(tensors, dense)
+    return FoundWeights(tensors, dense)
 
 
-def _not_a_weight(held: TensorPlace, values: Values) -> str | None:
+def _not_a_weight(held: TensorPlace, values: GraphValues) -> str | None:
     """Why ``held`` is not a weight, or None if it is one."""
     if held.tensor is None:
         return "a sparse tensor"
@@ -127,7 +127,7 @@ def _not_float(tensor: TensorProto, uses: list[Use]) -> str:
     return f"{kind}: palettes are float16, float32 or float64"
 
 
-def _not_linear(use: Use, held: TensorPlace, values: Values) -> str | None:
+def _not_linear(use: Use, held: TensorPlace, values: GraphValues) -> str | None:
     if use.node is None:
         return "an output of the model or of a subgraph"
     if use.op not in _ALL_INPUTS and use.position not in _LINEAR.get(use.op, ()):
@@ -139,7 +139,7 @@ def _not_linear(use: Use, held: TensorPlace, values: Values) -> str | None:
     return None
 
 
-def _moves(node: NodeProto, position: int, values: Values) -> bool:
+def _moves(node: NodeProto, position: int, values: GraphValues) -> bool:
     """Whether ``node`` only moves or casts the values at ``position``, and mixes in no others."""
     op = op_name(node)
     if op == "Concat":  # exporters sort the gates of an LSTM so
@@ -147,7 +147,7 @@ def _moves(node: NodeProto, position: int, values: Values) -> bool:
     return op in _MOVING and position == 0
 
 
-def _constant(name: str, values: Values) -> bool:
+def _constant(name: str, values: GraphValues) -> bool:
     """Whether a value is made of nothing but tensors of the model, moved or cast."""
     seen, waiting = {name}, [name]
     while waiting:
@@ -163,7 +163,7 @@ def _constant(name: str, values: Values) -> bool:
     return True
 
 
-def _final_uses(name: str, values: Values) -> Iterator[Use]:
+def _final_uses(name: str, values: GraphValues) -> Iterator[Use]:
     """Uses of the values of ``name``, looking through operators that only move or cast them."""
     seen, waiting = {name}, [name]
     while waiting:

@@ -12,7 +12,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.model.samples import sample_count
 from dkm_deploy.runtimes import check_inputs
 from dkm_deploy.runtimes.onnx_runtime.runtime import OnnxSession, open_session
-from dkm_deploy.runtimes.run_file import check_batches, cut, fixed_batch, named_arrays
+from dkm_deploy.runtimes.run_file import check_batches, cut, fixed_batch_of_session, named_arrays
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -59,13 +59,17 @@ class WeightsAsInputs:
         return self._session.run({**self.weights, **inputs})
 
 
-def in_batches(session: WeightsAsInputs, inputs: Inputs) -> Iterator[Arrays]:
+def run_in_batches(session: WeightsAsInputs, inputs: Inputs) -> Iterator[Arrays]:
     """Inputs by name, in batches of 16 or of what the file is fixed to.
 
     Raises:
         DkmError: they do not fit the file.
     """
-    arrays, count, fixed = named_arrays(session, inputs), sample_count(inputs), fixed_batch(session)
+    arrays, count, fixed = (
+        named_arrays(session, inputs),
+        sample_count(inputs),
+        fixed_batch_of_session(session),
+    )
     if fixed:
         check_batches(count, fixed)
     yield from cut(arrays, count, fixed or _BATCH)

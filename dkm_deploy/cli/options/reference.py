@@ -72,13 +72,13 @@ def add_limits(parser: argparse.ArgumentParser) -> None:
 def reference(arguments: argparse.Namespace) -> dict[str, Any]:
     """The models, inputs and labels that the arguments name."""
     from dkm_deploy.model.checkpoint import load
-    from dkm_deploy.model.spec import build, samples_for
+    from dkm_deploy.model.spec import build_model, samples_for
     from dkm_deploy.model.steps import unstack_steps
 
     for name in ("model", "weights", "inputs"):
         check_given(arguments, name)
     original = _original(arguments.model, arguments.original) if arguments.original else None
-    frozen = load(arguments.weights, build(arguments.model).model)
+    frozen = load(arguments.weights, build_model(arguments.model).model)
     inputs, labels = samples_for(arguments.inputs, frozen)
     given = unstack_steps(inputs) if arguments.steps else inputs
     return {"reference": frozen, "original": original, "inputs": given, "labels": labels}

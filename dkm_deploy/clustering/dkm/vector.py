@@ -36,7 +36,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dkm_deploy.clustering.dkm.vector_passes import Passes, Step
+from dkm_deploy.clustering.dkm.vector_passes import CentroidUpdate, Passes
 from dkm_deploy.clustering.krylov import capped_resolvent
 
 _MERGING = 0.02  # distance of an eigenvalue of J from 1 that is still told from 1
@@ -109,7 +109,7 @@ def _backward(
         adjoint = passes.pool(path[-2], upstream)
         grad: Tensor | None = upstream
         for step in reversed(range(len(mass))):
-            last = Step(path[step], path[step + 1], mass[step])
+            last = CentroidUpdate(path[step], path[step + 1], mass[step])
             adjoint = passes.pull_back(last, adjoint, grad, result)
             grad = None
         if gradient == "implicit":
@@ -151,7 +151,7 @@ def _iterate(passes: Passes, centroids: Tensor, iterations: int) -> tuple[Tensor
     return torch.stack(path), torch.stack(masses)
 
 
-def _implicit(passes: Passes, step: Step, right: Tensor) -> Tensor:
+def _implicit(passes: Passes, step: CentroidUpdate, right: Tensor) -> Tensor:
     """``(I - J^T)^-1 right``; scaled by the root of the attention sums, J is symmetric."""
     root = torch.where(step.mass > 0, step.mass, 1).sqrt()[..., None]
 

@@ -28,7 +28,7 @@ _DEVICE_BLOCK = 1 << 24  # the same on other devices: 64 MiB of float32
 
 
 @dataclass(frozen=True)
-class Step:
+class CentroidUpdate:
     """One iteration: centroids before and after ``(groups, clusters, dim)``, attention sums."""
 
     before: Tensor
@@ -111,7 +111,11 @@ class Passes:
         return totals
 
     def pull_back(
-        self, step: Step, adjoint: Tensor, grad: Tensor | None = None, out: Tensor | None = None
+        self,
+        step: CentroidUpdate,
+        adjoint: Tensor,
+        grad: Tensor | None = None,
+        out: Tensor | None = None,
     ) -> Tensor:
         """The gradient of ``step.before`` from that of ``step.after``.
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from dkm_deploy.clustering.kmeans.scalar_dynamic_programming import (
     Floats,
     Integers,
-    Table,
+    PrefixSums,
     between_neighbours,
     optimal_runs,
     step_by_step,
@@ -51,7 +51,7 @@ def cluster_scalars(values: Tensor, clusters: int, masses: Tensor | None = None)
     return torch.from_numpy(np.ldexp(padded, exponent)).to(values.device)
 
 
-def _bounds(points: Floats, table: Table, clusters: int) -> Integers:
+def _bounds(points: Floats, table: PrefixSums, clusters: int) -> Integers:
     """Bounds of the clusters, from few runs to all entries."""
     cuts = _cuts(points, table, max(_FIRST * clusters, _FEWEST))
     bounds = cuts[optimal_runs(table.at(cuts), clusters)]
@@ -116,7 +116,7 @@ def _distinct(values: NDArray[np.floating], masses: Floats | None) -> tuple[Floa
     return points, _prefix(np.add.reduceat(masses, starts))
 
 
-def _centre_points(points: Floats, below: Floats) -> tuple[Table, float]:
+def _centre_points(points: Floats, below: Floats) -> tuple[PrefixSums, float]:
     """The table of the points, which are moved by their mean, and that mean."""
     moments = np.diff(below)
     middle = float(np.dot(moments, points) / below[-1])
@@ -124,7 +124,7 @@ def _centre_points(points: Floats, below: Floats) -> tuple[Table, float]:
     moments *= points
     total = _prefix(moments)
     moments *= points
-    return Table(below, total, _prefix(moments)), middle
+    return PrefixSums(below, total, _prefix(moments)), middle
 
 
 def _prefix(values: Floats) -> Floats:
@@ -134,7 +134,7 @@ def _prefix(values: Floats) -> Floats:
     return sums
 
 
-def _cuts(points: Floats, table: Table, runs: int) -> Integers:
+def _cuts(points: Floats, table: PrefixSums, runs: int) -> Integers:
     """Where to cut the table into at most ``runs`` runs: their bounds.
 
     Every entry is a run where these are few. Otherwise a third of the cuts follow the spacing of a
@@ -150,7 +150,7 @@ def _cuts(points: Floats, table: Table, runs: int) -> Integers:
     return np.unique(np.concatenate([np.searchsorted(points, edges), ranks, [len(points)]]))
 
 
-def _quantiles(points: Floats, table: Table, shares: Floats) -> Floats:
+def _quantiles(points: Floats, table: PrefixSums, shares: Floats) -> Floats:
     """Quantiles of the cube root of the values' density, the best spacing of centroids.
 
     Panter and Dite 1951; see Gersho and Gray, Vector Quantization, section 5.6.

@@ -24,7 +24,7 @@ _STEPS = 64  # that two clusters take
 
 
 @dataclass(frozen=True)
-class Table:
+class PrefixSums:
     """Prefix sums over n sorted entries, each ``(n + 1,)`` and starting at 0.
 
     Attributes:
@@ -40,9 +40,9 @@ class Table:
     def __len__(self) -> int:
         return len(self.count) - 1
 
-    def at(self, cuts: Integers) -> Table:
+    def at(self, cuts: Integers) -> PrefixSums:
         """The table of the runs between increasing ``cuts``."""
-        return Table(self.count[cuts], self.total[cuts], self.square[cuts])
+        return PrefixSums(self.count[cuts], self.total[cuts], self.square[cuts])
 
     def error(self, start: Integers, stop: Integers) -> Floats:
         """Squared error of the runs ``[start, stop)`` about their means; 0 for empty runs."""
@@ -55,7 +55,7 @@ class Table:
         return float(self.error(bounds[:-1], bounds[1:]).sum())
 
 
-def optimal_runs(table: Table, clusters: int) -> Integers:
+def optimal_runs(table: PrefixSums, clusters: int) -> Integers:
     """Bounds of the runs that have the least squared error, at most ``clusters`` of them.
 
     Returns:
@@ -66,7 +66,7 @@ def optimal_runs(table: Table, clusters: int) -> Integers:
     return _best(table, first, last)
 
 
-def between_neighbours(table: Table, bounds: Integers) -> Integers:
+def between_neighbours(table: PrefixSums, bounds: Integers) -> Integers:
     """Bounds that are optimal while each stays between those next to it; takes good ones."""
     least = table.sum(bounds)
     while True:
@@ -77,7 +77,7 @@ def between_neighbours(table: Table, bounds: Integers) -> Integers:
         bounds, least = moved, error
 
 
-def step_by_step(table: Table, bounds: Integers) -> Integers:
+def step_by_step(table: PrefixSums, bounds: Integers) -> Integers:
     """Bounds that no joint move of all of them improves, each by up to eight steps.
 
     A step is first a 64th of its two clusters, and in the end one entry: for long tables.
@@ -95,7 +95,7 @@ def step_by_step(table: Table, bounds: Integers) -> Integers:
             step = np.maximum(step // 2, 1)
 
 
-def _best_step(table: Table, bounds: Integers, step: Integers) -> Integers:
+def _best_step(table: PrefixSums, bounds: Integers, step: Integers) -> Integers:
     """The best bounds of which each is at most eight steps from where it is."""
     n, width = len(table), 2 * _REACH + 1
     windows = bounds[1:-1, None] + step[:, None] * np.arange(-_REACH, _REACH + 1)
@@ -115,7 +115,7 @@ def _best_step(table: Table, bounds: Integers, step: Integers) -> Integers:
     return np.array([0, *reversed(found)], np.intp)
 
 
-def _best(table: Table, low: Integers, high: Integers) -> Integers:
+def _best(table: PrefixSums, low: Integers, high: Integers) -> Integers:
     """The best bounds in 0..n of which inner ones lie in ``low..high``, neither decreasing."""
     n = len(table)
     first, origins = 0, []
@@ -131,7 +131,7 @@ def _best(table: Table, low: Integers, high: Integers) -> Integers:
 
 
 def _one_more(
-    table: Table, best: Floats, first: int, start: int, stop: int
+    table: PrefixSums, best: Floats, first: int, start: int, stop: int
 ) -> tuple[Floats, Integers]:
     """One more cluster that ends at ``start`` to ``stop``.
 

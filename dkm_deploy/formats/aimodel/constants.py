@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dkm_deploy.formats.aimodel.byte_cursor import DamagedError
-from dkm_deploy.formats.aimodel.mlir_sections import Blob, Entry, Tables, at
+from dkm_deploy.formats.aimodel.mlir_sections import ResourceBlob, TableEntry, Tables, at
 from dkm_deploy.packing import packed_size, unpack
 
 _DIALECT = "aicode"
@@ -49,7 +49,7 @@ class Constant:
     element: Element
     data: memoryview
     start: int
-    blob: Blob | None
+    blob: ResourceBlob | None
 
     @property
     def size(self) -> int:
@@ -114,7 +114,7 @@ def constant(tables: Tables, attribute: int, kind: int) -> Constant | None:
     return Constant(*tensor, cursor.take(size), start, None)
 
 
-def _known_entry(entry: Entry) -> bool:
+def _known_entry(entry: TableEntry) -> bool:
     return entry.custom and entry.dialect == _DIALECT
 
 
@@ -129,7 +129,7 @@ def _tensor(tables: Tables, number: int) -> tuple[tuple[int, ...], Element] | No
     return None if element is None or any(n < 0 for n in shape) else (shape, element)
 
 
-def _element(entry: Entry) -> Element | None:
+def _element(entry: TableEntry) -> Element | None:
     if not _known_entry(entry):
         return None
     code = entry.data.again().number()

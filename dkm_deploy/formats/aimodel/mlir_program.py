@@ -34,14 +34,14 @@ class Operation:
 
 
 @dataclass(frozen=True)
-class Program:
+class MLIRProgram:
     """A parsed program: the tables, and all operations in the order of the file."""
 
     tables: Tables
     operations: tuple[Operation, ...]
 
 
-def open_program(asset: Asset) -> Program:
+def open_program(asset: Asset) -> MLIRProgram:
     """The program of an asset. Raises DkmError if it is damaged or of an unknown kind."""
     try:
         return parse(asset.program)
@@ -54,7 +54,7 @@ def damage_error(path: Path, error: DamagedError) -> DkmError:
     return DkmError(f"{path}: its program is damaged or of an unknown kind: {error}")
 
 
-def parse(data: bytes) -> Program:
+def parse(data: bytes) -> MLIRProgram:
     """Parse MLIR bytecode. Raises DamagedError."""
     found = sections(memoryview(data))
     known = tables(found)
@@ -64,7 +64,7 @@ def parse(data: bytes) -> Program:
         operations = tuple(_block(known, found[IR], []))
     except RecursionError as error:
         raise DamagedError("regions are nested too deep") from error
-    return Program(known, operations)
+    return MLIRProgram(known, operations)
 
 
 _Values = list[Operation | None]

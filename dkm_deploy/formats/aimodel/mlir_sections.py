@@ -18,7 +18,7 @@ _BLOB = 0  # kind of a resource
 
 
 @dataclass(frozen=True)
-class Entry:
+class TableEntry:
     """An attribute or a type: its dialect, and its bytes; ``custom`` if they are not text."""
 
     dialect: str
@@ -27,7 +27,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Blob:
+class ResourceBlob:
     """A resource: bytes kept beside the program, such as a large constant.
 
     Attributes:
@@ -58,10 +58,10 @@ class Tables:
 
     strings: list[str]
     operations: list[str]
-    attributes: list[Entry]
-    types: list[Entry]
+    attributes: list[TableEntry]
+    types: list[TableEntry]
     properties: list[Cursor]
-    blobs: list[Blob | None]
+    blobs: list[ResourceBlob | None]
 
 
 def sections(data: memoryview) -> dict[int, Cursor]:
@@ -133,14 +133,16 @@ def _dialects(cursor: Cursor, strings: list[str]) -> tuple[list[str], list[str]]
     return names, operations
 
 
-def _entries(offsets: Cursor, data: Cursor, count: int, dialects: list[str]) -> Iterator[Entry]:
+def _entries(
+    offsets: Cursor, data: Cursor, count: int, dialects: list[str]
+) -> Iterator[TableEntry]:
     """Of all attributes or all types; groups of one dialect each."""
     done = 0
     while done < count:
         dialect = at(dialects, offsets.number())
         for _ in range(offsets.number()):
             size, custom = offsets.flagged_number()
-            yield Entry(dialect, custom, data.part(size))
+            yield TableEntry(dialect, custom, data.part(size))
             done += 1
 
 
@@ -148,7 +150,7 @@ def _properties(cursor: Cursor) -> list[Cursor]:
     return [cursor.part(cursor.number()) for _ in range(cursor.number())]
 
 
-def _blobs(found: dict[int, Cursor], strings: list[str]) -> Iterator[Blob | None]:
+def _blobs(found: dict[int, Cursor], strings: list[str]) -> Iterator[ResourceBlob | None]:
     """Of all dialects, in the order in which they are numbered."""
     if RESOURCE_OFFSETS not in found:
         return
@@ -169,11 +171,11 @@ def _resources(offsets: Cursor) -> Iterator[tuple[int, int, int]]:
         yield offsets.number(), offsets.number(), offsets.byte()
 
 
-def _blob(key: str, cursor: Cursor, start: int) -> Blob:
+def _blob(key: str, cursor: Cursor, start: int) -> ResourceBlob:
     alignment, size = cursor.number(), cursor.number()
     cursor.align(alignment)
     place = cursor.place
-    return Blob(key, place, cursor.take(size), place - start)
+    return ResourceBlob(key, place, cursor.take(size), place - start)
 
 
 def at(table: list[_T], number: int) -> _T:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.mlpackage.dtypes import DType, from_bytes, program_dtype
 from dkm_deploy.formats.mlpackage.package import Package
-from dkm_deploy.formats.mlpackage.weight_blobs import Blob, find_blob
+from dkm_deploy.formats.mlpackage.weight_blobs import WeightBlob, find_blob
 
 _FIELD_BYTES = {"floats": 4, "bools": 1, "doubles": 8}
 _OPSETS = {f"CoreML{number}": number for number in range(5, 10)}  # iOS 15 to iOS 26
@@ -57,7 +57,7 @@ class Constant:
         return bool(self.proto.WhichOneof("value") == "blobFileValue")
 
     @property
-    def blob(self) -> Blob | None:
+    def blob(self) -> WeightBlob | None:
         """Where it lies in a weight file; None if it is written in the program itself."""
         if not self.in_weight_file:
             return None

@@ -24,7 +24,7 @@ _VERSION = 2
 
 
 @dataclass(frozen=True)
-class Blob:
+class WeightBlob:
     """One tensor in a weight file.
 
     Attributes:
@@ -46,7 +46,7 @@ class Blob:
         return np.memmap(self.file, np.uint8, "r", self.start, (self.size_bytes,))
 
 
-def find_blob(file: Path, offset: int) -> Blob:
+def find_blob(file: Path, offset: int) -> WeightBlob:
     """The blob whose record lies at ``offset``.
 
     Raises:
@@ -70,4 +70,4 @@ def find_blob(file: Path, offset: int) -> Blob:
             f"{file}: the weight at byte {offset} should fill bytes {start} to {start + length}, "
             f"but the file has {size} bytes; it is cut short or damaged"
         )
-    return Blob(file, blob_dtype(number), start, length)
+    return WeightBlob(file, blob_dtype(number), start, length)

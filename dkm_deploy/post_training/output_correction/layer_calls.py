@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from dkm_deploy.model.calibration import outputs_of
+from dkm_deploy.model.calibration import batch_outputs
 from dkm_deploy.nn_utils.hooks import call_hooks
 
 
 @dataclass(frozen=True)
-class Call:
+class RecordedCall:
     """One call of a layer.
 
     Attributes:
@@ -35,9 +35,9 @@ class _EnoughCalls(BaseException):
 
 
 @torch.no_grad()
-def calls_of(
+def record_calls(
     model: nn.Module, counts: Mapping[str, int], inputs: Any, number: int, *, arguments: bool
-) -> dict[str, list[Call]]:
+) -> dict[str, list[RecordedCall]]:
     """The first calls of some layers in one forward pass; what comes after them is not run.
 
     Args:
@@ -50,18 +50,18 @@ def calls_of(
     Raises:
         DkmError: the model does not run on the inputs.
     """
-    found: dict[str, list[Call]] = {name: [] for name in counts}
+    found: dict[str, list[RecordedCall]] = {name: [] for name in counts}
 
     def _note(name: str, _: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         kept = (args, kwargs, output) if arguments else ((), {}, output)
         if len(found[name]) < counts[name]:
             # Copies: later operations may work in place.
-            found[name].append(Call(*pytree.tree_map(_copy_leaf, kept)))
+            found[name].append(RecordedCall(*pytree.tree_map(_copy_leaf, kept)))
         if all(len(found[name]) == count for name, count in counts.items()):
             raise _EnoughCalls
 
     with call_hooks(model, counts, _note), suppress(_EnoughCalls):
-        outputs_of(model, inputs, number)
+        batch_outputs(model, inputs, number)
     return found
 
 

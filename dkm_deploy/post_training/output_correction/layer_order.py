@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 
-from dkm_deploy.model.calibration import outputs_of
+from dkm_deploy.model.calibration import batch_outputs
 from dkm_deploy.nn_utils.hooks import call_hooks
 
 LINEAR = (nn.Linear, _ConvNd)
@@ -95,5 +95,5 @@ def _has_stage(module: nn.Module) -> bool:
 def _trace(model: nn.Module, layers: Mapping[str, nn.Module], inputs: Any) -> _Trace:
     trace = _Trace()
     with call_hooks(model, layers, trace.note):
-        outputs_of(model, inputs, 1)
+        batch_outputs(model, inputs, 1)
     return trace

@@ -13,7 +13,7 @@ from torch.nn.utils import parametrize
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.post_training.output_correction.channel_statistics import channel_dim, row_weights
-from dkm_deploy.post_training.output_correction.layer_calls import Call, calls_of
+from dkm_deploy.post_training.output_correction.layer_calls import RecordedCall, record_calls
 from dkm_deploy.post_training.output_correction.layer_order import Stage
 
 _HELD_BYTES = 256 * 2**20
@@ -34,7 +34,7 @@ class LayerSamples:
 
     layer: nn.Module | None
     norm: _BatchNorm | None
-    calls: Sequence[Call]
+    calls: Sequence[RecordedCall]
     wanted: Sequence[Tensor]
     weights: Sequence[Tensor]
 
@@ -80,7 +80,7 @@ class Models:
         self._corrected, self._original = corrected, original
         self._waiting = list(order)
         self._inputs = inputs
-        self._known: dict[str, list[list[Call]]] = {}
+        self._known: dict[str, list[list[RecordedCall]]] = {}
 
     def samples(self, stage: Stage) -> LayerSamples:
         """What one stage gets and should give.
@@ -121,15 +121,15 @@ class Models:
 
     def _run(
         self, model: nn.Module, some: Sequence[Stage], *, arguments: bool
-    ) -> dict[str, list[list[Call]]]:
+    ) -> dict[str, list[list[RecordedCall]]]:
         """The calls of stages, batch by batch."""
-        found: dict[str, list[list[Call]]] = {stage.name: [] for stage in some}
+        found: dict[str, list[list[RecordedCall]]] = {stage.name: [] for stage in some}
         with parametrize.cached():
             for number, batch in enumerate(self._inputs, 1):
                 counts = {s.name: s.calls for s in some if number <= self._batches(s)}
                 if not counts:
                     break
-                for name, calls in calls_of(
+                for name, calls in record_calls(
                     model, counts, batch, number, arguments=arguments
                 ).items():
                     found[name].append(calls)
@@ -140,7 +140,9 @@ def _module(model: nn.Module, name: str | None) -> nn.Module | None:
     return None if name is None else model.get_submodule(name)
 
 
-def _check(layer: str, number: int, ours: Sequence[Call], theirs: Sequence[Call]) -> None:
+def _check(
+    layer: str, number: int, ours: Sequence[RecordedCall], theirs: Sequence[RecordedCall]
+) -> None:
     shapes = [[tuple(call.output.shape) for call in calls] for calls in (ours, theirs)]
     if shapes[0] != shapes[1]:
         raise DkmError(

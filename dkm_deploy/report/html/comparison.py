@@ -7,7 +7,7 @@ from dkm_deploy.report.html.markup import Column, Markup, element, join, table
 from dkm_deploy.report.html.page import document
 from dkm_deploy.report.html.plot import plot
 from dkm_deploy.report.html.sections import badge
-from dkm_deploy.report.runs import FRONT, Comparison, Point, figures_of
+from dkm_deploy.report.runs import FRONT, Point, RunComparison, figures_of
 
 _KEY = (
     "Numbers are rows of the table. The line is the Pareto front: no other file is at least as "
@@ -15,7 +15,7 @@ _KEY = (
 )
 
 
-def comparison_page(found: Comparison) -> str:
+def comparison_page(found: RunComparison) -> str:
     """A self-contained page: the plot, the table and every recipe."""
     header = element("header", element("h1", "Comparison of runs"))
     parts = [element("p", element("strong", note)) for note in found.notes]
@@ -25,7 +25,7 @@ def comparison_page(found: Comparison) -> str:
     return document("Comparison of runs - dkm-deploy", join([header, element("main", join(parts))]))
 
 
-def _table(found: Comparison) -> Markup:
+def _table(found: RunComparison) -> Markup:
     names = [Column("No."), Column("Run", figures=False), Column("File", figures=False)]
     figures = ["Bytes", "Ratio", "Bits per weight", found.measure, "Latency, ms"]
     columns = [*names, *map(Column, figures), Column("Front", figures=False)]

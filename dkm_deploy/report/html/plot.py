@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dkm_deploy.report import text
 from dkm_deploy.report.html.markup import Markup, element
-from dkm_deploy.report.runs import Comparison, Point
+from dkm_deploy.report.runs import Point, RunComparison
 
 _WIDTH, _HEIGHT = 480, 340
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 14, 26, 46
@@ -23,7 +23,7 @@ class _Axes:
     y: Scale
 
 
-def plot(found: Comparison) -> Markup:
+def plot(found: RunComparison) -> Markup:
     """Points by number, the front as a line, the original's score dashed; bytes on a log scale.
 
     Args:
@@ -98,7 +98,7 @@ def _front(places: Sequence[tuple[float, float]]) -> Markup:
 
 def _point(number: int, point: Point, x: float, y: float, measure: str) -> Markup:
     told = f"{number}: {point.run}, {point.file}: {text.count_text(point.size_bytes)} bytes, "
-    title = element("title", f"{told}{measure} {text.score(point.score)}; {point.layout}")
+    title = element("title", f"{told}{measure} {text.score_text(point.score)}; {point.layout}")
     kind = "best" if point.front else "point"
     circle = element("circle", title, cx=f"{x:.1f}", cy=f"{y:.1f}", r="5", class_=kind)
     return element("g", circle, _label(x, y - 9, str(number), "middle"))

@@ -167,7 +167,7 @@ def _tone(status: str) -> str:
 def _model(model: Values) -> list[str]:
     return [
         model["name"],
-        text.score(model["metric"]),
+        text.score_text(model["metric"]),
         text.percent(model["agreement"]),
         text.figure(summary.largest_difference(model)),
         text.count_text(model["size_bytes"]),

@@ -21,7 +21,7 @@ from dkm_deploy.report.terminal.table import (
     print_line,
     print_table,
     safe,
-    status,
+    status_text,
     table,
     word,
 )
@@ -87,13 +87,15 @@ def _models(report: Mapping[str, Any], *, runtime: bool) -> Table:
     rows = table("Model", metric.replace(" ", "\n"), *figures, *ran_on, word("Verdict"))
     for model in report["models"]:
         ran = [safe(model["runtime"] or text.DASH)] if runtime else []
-        rows.add_row(safe(model["name"]), *_figures(model), *ran, status(summary.verdict(model)))
+        rows.add_row(
+            safe(model["name"]), *_figures(model), *ran, status_text(summary.verdict(model))
+        )
     return rows
 
 
 def _figures(model: Mapping[str, Any]) -> list[str]:
     return [
-        text.score(model["metric"]),
+        text.score_text(model["metric"]),
         text.percent(model["agreement"]),
         text.figure(summary.largest_difference(model)),
         text.count_text(model["size_bytes"]),
@@ -109,7 +111,7 @@ def _print_checks(model: Mapping[str, Any], console: Console, *, runtime: bool) 
     rows = Table.grid(Column(no_wrap=True), Column(no_wrap=True), Column(overflow="fold"))
     rows.padding = (0, 2, 0, 0)
     for check in model["checks"]:
-        rows.add_row(status(check["status"]), safe(check["name"]), safe(check["reason"]))
+        rows.add_row(status_text(check["status"]), safe(check["name"]), safe(check["reason"]))
     print_line(title, console)
     told = summary.sizes(model), summary.answers(model), cost_figures.sentence(model["cost"])
     for sentence in filter(None, told):

@@ -48,7 +48,7 @@ def safe(value: object, style: str = "") -> Text:
     return Text(printable(value), style=style)
 
 
-def status(value: str | None) -> Text:
+def status_text(value: str | None) -> Text:
     """A status or verdict in its colour."""
     return Text(value or DASH, style=STYLES.get(value or "", ""))
 

@@ -36,7 +36,7 @@ def require(*modules: str) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def quiet_imports() -> Iterator[None]:
     """Hold back warnings, Python's log lines and those that the runtime writes from C++.
 
     What else reaches standard error meanwhile, from another thread or of a crash, is passed on.

@@ -15,7 +15,7 @@ from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.formats.aimodel.asset import open_asset
 from dkm_deploy.formats.aimodel.mlir_program import open_program
 from dkm_deploy.runtimes import Arrays, Shape, Tap, check_inputs
-from dkm_deploy.runtimes.core_ai.packages import missing_package, quiet
+from dkm_deploy.runtimes.core_ai.packages import missing_package, quiet_imports
 from dkm_deploy.runtimes.core_ai.taps import find_taps
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class CoreAISession:
         check_inputs(inputs, self.input_shapes)
         given = {name: self._cast(name, array) for name, array in inputs.items()}
         try:
-            with quiet():
+            with quiet_imports():
                 outputs: dict[str, NDArray[Any]] = _wait(_call(self._function, given))
         except Exception as error:  # Core AI's errors have no common base class
             raise DkmError(f"{self._path}: cannot run: {reason_of(error)}") from error
@@ -82,7 +82,7 @@ class CoreAIProbe:
             DkmError: Core AI refuses it.
         """
         try:
-            with quiet(), TemporaryDirectory() as folder:
+            with quiet_imports(), TemporaryDirectory() as folder:
                 copy = Path(folder) / self._path.name
                 names = _write_with(taps, self._path, copy, self._weights)
                 return CoreAIDump(self._path, _wait(_load(copy)), names)
@@ -131,7 +131,7 @@ class CoreAIRuntime:
         """
         self._check(path)
         try:
-            with quiet():
+            with quiet_imports():
                 return CoreAISession(path, _wait(_load(path)))
         except Exception as error:  # see CoreAISession.run
             raise DkmError(f"{path}: Core AI cannot load it: {reason_of(error)}") from error
@@ -144,7 +144,7 @@ class CoreAIRuntime:
         """
         self._check(path)
         try:
-            with quiet():
+            with quiet_imports():
                 _, graph = _open_function(path)
                 taps = tuple(one.tap for one in find_taps(graph, weights))
         except Exception as error:  # see CoreAISession.run

@@ -25,8 +25,8 @@ from dkm_deploy.formats.mlpackage.ml_program import chosen, functions
 from dkm_deploy.formats.mlpackage.package import open_package
 from dkm_deploy.formats.mlpackage.proto import coremltools
 from dkm_deploy.runtimes import Arrays, Shape
-from dkm_deploy.runtimes.mlprogram.inputs import batches, described_inputs, taken_inputs
-from dkm_deploy.runtimes.mlprogram.interface import interface
+from dkm_deploy.runtimes.mlprogram.inputs import batch_options, described_inputs, taken_inputs
+from dkm_deploy.runtimes.mlprogram.interface import package_translator
 
 COMPUTE_UNITS = ("ALL", "CPU_ONLY", "CPU_AND_GPU", "CPU_AND_NE")
 
@@ -58,8 +58,8 @@ class CoreMLSession:
         self.states = tuple(self._function.states)
         self._inputs = described_inputs(package, self._function)
         self.input_shapes: Mapping[str, Shape] = {n: i.shape for n, i in self._inputs.items()}
-        self.batches = batches(self._inputs)
-        self.interface = interface(package, self._function)
+        self.batches = batch_options(self._inputs)
+        self.interface = package_translator(package, self._function)
         self._spaces = _color_spaces(package.model.description)
         folder = tempfile.mkdtemp()
         weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)

@@ -33,7 +33,14 @@ from dkm_deploy.runtimes.mlprogram.numerics import (
     rounds,
 )
 from dkm_deploy.runtimes.mlprogram.schema import check_constant, check_types, schema
-from dkm_deploy.runtimes.mlprogram.step import Argument, Call, Step, Value, Values, prefix_errors
+from dkm_deploy.runtimes.mlprogram.step import (
+    Argument,
+    KernelCall,
+    ProgramStep,
+    Value,
+    Values,
+    prefix_errors,
+)
 
 
 @dataclass(frozen=True)
@@ -115,7 +122,7 @@ class _Compiler:
             self._name(output)
         return Body(block.inputs, tuple(steps), block.outputs)
 
-    def _step(self, operation: Operation) -> Step:
+    def _step(self, operation: Operation) -> ProgramStep:
         source = self._source(operation)
         with prefix_errors(source):
             for _, kind in operation.outputs:
@@ -146,7 +153,7 @@ class _Compiler:
         source: Source,
         kernel: Kernel,
         names: Mapping[str, tuple[str, ...]],
-    ) -> Step:
+    ) -> ProgramStep:
         arguments = [
             Argument(name, given, kernel.converters[name], name in kernel.variadic)
             for name, given in names.items()
@@ -161,8 +168,8 @@ class _Compiler:
         )
         takes = frozenset(name for argument in bound for name in argument.names)
         makes = tuple(name for name, _ in operation.outputs)
-        act = Call(kernel.run, fixed, bound, finishes)
-        return Step(source, act, takes, makes, varies=kernel.varies)
+        act = KernelCall(kernel.run, fixed, bound, finishes)
+        return ProgramStep(source, act, takes, makes, varies=kernel.varies)
 
     def _dtypes(self, operation: Operation) -> dict[str, str]:
         """Name of the element type of each input that is one tensor of a known type."""
@@ -176,7 +183,7 @@ class _Compiler:
     def _kind(self, operand: Operand) -> TensorType | None:
         return self._types.get(operand) if isinstance(operand, str) else operand.tensor_type
 
-    def _control(self, operation: Operation, source: Source) -> Step:
+    def _control(self, operation: Operation, source: Source) -> ProgramStep:
         bodies = [self.body(block) for block in operation.blocks]
         makes = tuple(name for name, _ in operation.outputs)
         parameter = "pred" if operation.type == "cond" else "loop_vars"
@@ -191,7 +198,7 @@ class _Compiler:
         else:
             act = Loop(names, bodies[0], bodies[1], makes)
         varies = any(step.varies for body in bodies for step in body.steps)
-        return Step(source, act, taken - self.known.keys(), makes, varies=varies)
+        return ProgramStep(source, act, taken - self.known.keys(), makes, varies=varies)
 
     def _source(self, operation: Operation) -> Source:
         """What to call an operation; its outputs are noted to come from the same layer."""
@@ -256,7 +263,7 @@ def _check_names(body: Body, made: set[str]) -> None:
             raise DkmError(f"output {name!r} is made by no operation")
 
 
-def _with_last_uses(body: Body) -> tuple[Step, ...]:
+def _with_last_uses(body: Body) -> tuple[ProgramStep, ...]:
     """Note in each step the values that can be dropped after it."""
     needed = set(body.outputs)
     result = []

@@ -8,7 +8,7 @@ from typing import Any
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes.mlprogram.numerics import Overflow
-from dkm_deploy.runtimes.mlprogram.step import Step, Values
+from dkm_deploy.runtimes.mlprogram.step import ProgramStep, Values
 
 _MOST_ROUNDS = 100_000
 
@@ -24,7 +24,7 @@ class Body:
     """
 
     inputs: tuple[str, ...]
-    steps: tuple[Step, ...]
+    steps: tuple[ProgramStep, ...]
     outputs: tuple[str, ...]
 
     def run(self, outer: Values, arguments: Sequence[Any], overflows: list[Overflow]) -> list[Any]:

@@ -16,10 +16,10 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.mlpackage.limits import check_elements
 from dkm_deploy.formats.mlpackage.ml_program import TensorType, chosen, functions
 from dkm_deploy.formats.mlpackage.package import open_package
-from dkm_deploy.runtimes import Arrays, Interface, Shape, Tap, check_inputs
+from dkm_deploy.runtimes import Arrays, InterfaceTranslator, Shape, Tap, check_inputs
 from dkm_deploy.runtimes.mlprogram.compile import compile_function, to_value
-from dkm_deploy.runtimes.mlprogram.inputs import batches, described_inputs, taken_inputs
-from dkm_deploy.runtimes.mlprogram.interface import interface
+from dkm_deploy.runtimes.mlprogram.inputs import batch_options, described_inputs, taken_inputs
+from dkm_deploy.runtimes.mlprogram.interface import package_translator
 from dkm_deploy.runtimes.mlprogram.numerics import (
     Finish,
     Numerics,
@@ -83,14 +83,14 @@ class MLProgramEvaluator:
             self.states = tuple(self._states)
             self._weight_names = package.weight_names
             self._compiled = compile_function(self._function, self._numerics, self._weight_names)
-            self.interface: Interface = interface(package, self._function)
+            self.interface: InterfaceTranslator = package_translator(package, self._function)
         except DkmError as error:
             raise _prefix_error(self._path, error) from error
         self._types = {n: k for o in self._function.body.operations for n, k in o.outputs}
         made = (name for step in self._compiled.body.steps for name in step.makes)
         self.values = frozenset({*self._inputs, *self._compiled.constants, *made})
         self.input_shapes: Mapping[str, Shape] = {n: i.shape for n, i in self._described.items()}
-        self.batches = batches(self._described)
+        self.batches = batch_options(self._described)
         self.overflows: tuple[Overflow, ...] = ()
 
     @property

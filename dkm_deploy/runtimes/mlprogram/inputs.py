@@ -118,7 +118,7 @@ def taken_inputs(inputs: Mapping[str, Input], given: Arrays) -> dict[str, NDArra
     return taken | filled
 
 
-def batches(inputs: Mapping[str, Input]) -> tuple[Range, ...]:
+def batch_options(inputs: Mapping[str, Input]) -> tuple[Range, ...]:
     """What the first dimension of the first input that has one may be."""
     first = next((each for each in inputs.values() if each.kind.shape), None)
     return () if first is None else tuple(box[0] for box in first.boxes)

@@ -54,7 +54,7 @@ class Pixels:
 
 
 @dataclass(frozen=True)
-class Interface:
+class PackageTranslator:
     """What to change of the model's inputs and outputs.
 
     Attributes:
@@ -104,7 +104,7 @@ class Interface:
         return pixels.of(name, array) if fits else array  # a session says how it does not fit
 
 
-def interface(package: Package, function: Function) -> Interface:
+def package_translator(package: Package, function: Function) -> PackageTranslator:
     """What the description of a package and a function of it say.
 
     Raises:
@@ -120,8 +120,8 @@ def interface(package: Package, function: Function) -> Interface:
         made = operation.outputs
         if operation.type == "classify" and operation.inputs.get("classes") and len(made) == 2:
             labels = Constants(function.body).get(operation.inputs["classes"][0]).tolist()
-            return Interface(images, made[0][0], made[1][0], tuple(labels))
-    return Interface(images)
+            return PackageTranslator(images, made[0][0], made[1][0], tuple(labels))
+    return PackageTranslator(images)
 
 
 def _check_label(label: Any, scores: NDArray[Any], labels: Sequence[Any]) -> None:

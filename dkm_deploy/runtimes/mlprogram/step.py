@@ -39,7 +39,7 @@ class Argument:
 
 
 @dataclass(frozen=True)
-class Call:
+class KernelCall:
     """A call of an operator's implementation.
 
     Attributes:
@@ -64,7 +64,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Step:
+class ProgramStep:
     """One operation and the values that it takes and makes.
 
     Attributes:

@@ -10,8 +10,8 @@ from typing import Any
 
 from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils import random_state
-from dkm_deploy.training.loop.resume import Position, RunFile, Stateful, setup_of
-from dkm_deploy.training.loop.step import Step
+from dkm_deploy.training.loop.resume import HasState, Position, RunFile, setup_of
+from dkm_deploy.training.loop.step import TrainingStep
 
 Data = Iterable[Any] | Callable[[int], Iterable[Any]]
 """Batches, to be iterated once an epoch; or a function from the epoch (from 0) to its batches."""
@@ -30,7 +30,7 @@ class Run:
 
     def __init__(
         self,
-        step: Step,
+        step: TrainingStep,
         data: Data,
         every: int,
         after_step: Callable[[int, float], None] | None,
@@ -56,7 +56,7 @@ class Run:
                 cannot be written.
         """
         step = self._step
-        parts: dict[str, Stateful] = {"model": step.model, "optimizer": step.optimizer}
+        parts: dict[str, HasState] = {"model": step.model, "optimizer": step.optimizer}
         if step.scheduler is not None:
             parts["scheduler"] = step.scheduler
         options = {**options, "batches in an epoch": length(self._data)}

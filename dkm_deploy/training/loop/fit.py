@@ -21,7 +21,7 @@ from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import eval_mode
 from dkm_deploy.training.loop.epochs import Data, Run
 from dkm_deploy.training.loop.objective import Loss, Objective
-from dkm_deploy.training.loop.step import Step
+from dkm_deploy.training.loop.step import TrainingStep
 from dkm_deploy.training.prepare import prepared_weights, require_prepared
 
 
@@ -126,7 +126,7 @@ def fit(
         raise DkmError(f"data is {short(data)}; give batches, or a function of the epoch")
     _check_parts(model, optimizer, scheduler, teacher)
     objective = Objective(loss, teacher, temperature, teacher_weight, class_dim)
-    step = Step(model, optimizer, scheduler, objective, clip_norm)
+    step = TrainingStep(model, optimizer, scheduler, objective, clip_norm)
     run = Run(step, data, every, after_step)
     if checkpoint is not None:
         options = {

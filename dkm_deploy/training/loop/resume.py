@@ -20,7 +20,7 @@ from dkm_deploy.training.prepare import require_prepared
 _FORMAT = "dkm_deploy.fit/1"
 
 
-class Stateful(Protocol):
+class HasState(Protocol):
     """An optimiser or a learning rate scheduler."""
 
     def state_dict(self) -> dict[str, Any]:
@@ -62,7 +62,7 @@ class RunFile:
 
     path: Path
     setup: Mapping[str, str]
-    parts: Mapping[str, Stateful]
+    parts: Mapping[str, HasState]
     generators: Sequence[torch.Generator]
 
     def write(self, position: Position, epoch_start: random_state.Snapshot) -> None:
@@ -118,7 +118,7 @@ class RunFile:
 
 def setup_of(
     model: nn.Module,
-    parts: Mapping[str, Stateful],
+    parts: Mapping[str, HasState],
     teacher: nn.Module | None,
     options: Mapping[str, object],
 ) -> dict[str, str]:

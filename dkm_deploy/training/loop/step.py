@@ -22,7 +22,7 @@ _WAY_OUT = "lower the learning rate or set clip_norm, and look at the batch"
 
 
 @dataclass(frozen=True)
-class Step:
+class TrainingStep:
     """Makes one optimiser step of a prepared model.
 
     Attributes:

@@ -18,7 +18,7 @@ METHODS: dict[str, AnyMethod] = {
 }
 
 
-def method_named(method: str | AnyMethod) -> AnyMethod:
+def training_method(method: str | AnyMethod) -> AnyMethod:
     """A method by its name, or itself."""
     if not isinstance(method, str):
         return check_implements("method", method, "automatic", METHODS)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from dkm_deploy.model.run import Outputs, run_model
 from dkm_deploy.parity.reduced_precision import Arithmetic
-from dkm_deploy.parity.rounding_noise import DRAWS, measure
-from dkm_deploy.parity.slice_comparison import Judge
+from dkm_deploy.parity.rounding_noise import DRAWS, measure_noise
+from dkm_deploy.parity.slice_comparison import OutputJudge
 from dkm_deploy.parity.stored_reference import stored_model, unless_exact
 from dkm_deploy.validation.task import Task
 
@@ -20,7 +20,7 @@ def judge_of(
     *,
     half_sums: bool = False,
     draws: int = DRAWS,
-) -> Judge:
+) -> OutputJudge:
     """A judge of a file's outputs, by noise that is measured with the weights as the file has them.
 
     Args:
@@ -36,7 +36,7 @@ def judge_of(
         model = stored_model(task.model, arithmetic.weights, path)
         if model is not task.model:
             expected = unless_exact(outputs, expected, run_model(model, task.inputs))
-        noise = measure(model, task.inputs, arithmetic, draws)
+        noise = measure_noise(model, task.inputs, arithmetic, draws)
     if noise is not None and half_sums:
         noise = noise.in_half_sums()
-    return Judge(expected, noise, arithmetic.coarsest)
+    return OutputJudge(expected, noise, arithmetic.coarsest)

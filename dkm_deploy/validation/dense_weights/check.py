@@ -8,7 +8,7 @@ from pathlib import Path
 from dkm_deploy.formats.dense_tensor import DenseReader
 from dkm_deploy.formats.reader import Reader
 from dkm_deploy.validation.check import Check, Status
-from dkm_deploy.validation.dense_weights.match import Comparison, Difference, compare
+from dkm_deploy.validation.dense_weights.match import DenseComparison, Difference, compare
 from dkm_deploy.validation.dense_weights.reference import DenseReference
 
 _SHOWN = 3  # names that a reason lists of each kind
@@ -78,7 +78,7 @@ def _not_run(reason: str) -> Check:
     return Check("dense", Status.SKIPPED, reason)
 
 
-def _count_text(found: Comparison, reference: DenseReference) -> str:
+def _count_text(found: DenseComparison, reference: DenseReference) -> str:
     if not reference.tensors:
         return "neither the model nor the file has dense weights"
     stored = f", stored as {', '.join(sorted(found.dtypes))}" if found.dtypes else ""

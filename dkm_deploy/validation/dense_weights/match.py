@@ -46,7 +46,7 @@ class Difference:
 
 
 @dataclass
-class Comparison:
+class DenseComparison:
     """What the dense tensors of a file are.
 
     Attributes:
@@ -69,7 +69,7 @@ class Comparison:
         return any(not size % own or not own % size for own in self.sizes)
 
 
-def compare(tensors: Iterable[DenseTensor], reference: DenseReference) -> Comparison:
+def compare(tensors: Iterable[DenseTensor], reference: DenseReference) -> DenseComparison:
     """Compare the dense tensors of a file with the reference, holding one of them at a time.
 
     A tensor that has the name and the size of a weight is that weight; others are looked up by
@@ -106,7 +106,7 @@ class _Matcher:
             self._by_size[array.size].append(name)
         self._gates = Gates(reference.tensors)
         self._alike: list[_Likeness] = []
-        self._found = Comparison()
+        self._found = DenseComparison()
 
     def take(self, tensor: DenseTensor, label: str) -> None:
         """Find out what one tensor is."""
@@ -121,7 +121,7 @@ class _Matcher:
         else:
             self._describe_unexplained(stored, tensor, label)
 
-    def result(self) -> Comparison:
+    def result(self) -> DenseComparison:
         """What all tensors are, once the last one was taken."""
         found = self._found
         told = found.equal | {difference.weight for difference in found.wrong}

@@ -31,7 +31,7 @@ from dkm_deploy.nn_utils.state_guard import keep_random_state
 from dkm_deploy.nn_utils.weights import with_plain_parameters
 from dkm_deploy.parity.noise_arrays import to_arrays
 from dkm_deploy.parity.repeatability import randomness
-from dkm_deploy.parity.rounding_noise import measure
+from dkm_deploy.parity.rounding_noise import measure_noise
 from dkm_deploy.validation.checks.finite_outputs import check_finite
 from dkm_deploy.validation.dense_weights.reference import dense_reference
 from dkm_deploy.validation.golden import MANIFEST
@@ -189,7 +189,7 @@ def _noise(model: nn.Module, inputs: Inputs | Steps) -> dict[str, NDArray[Any]]:
     return {
         f"{key}.{name}": array
         for key, arithmetic in ARITHMETICS.items()
-        for name, array in to_arrays(measure(model, inputs, arithmetic)).items()
+        for name, array in to_arrays(measure_noise(model, inputs, arithmetic)).items()
     }
 
 

@@ -23,7 +23,7 @@ Note = Callable[[str, Tensor, Tensor], None]
 
 
 @dataclass(frozen=True)
-class Call:
+class LayerCall:
     """One call of a layer: the shapes of the first tensor in and of the first tensor out."""
 
     layer: str
@@ -32,7 +32,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Values:
+class LayerValues:
     """What went in and what came out in one call of a layer, as float32."""
 
     input: NDArray[Any]
@@ -50,28 +50,28 @@ def layers_of(weights: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(weight.rpartition(".")[0] for weight in weights))
 
 
-def calls_of(model: nn.Module, inputs: Inputs, layers: Collection[str]) -> list[Call]:
+def find_layer_calls(model: nn.Module, inputs: Inputs, layers: Collection[str]) -> list[LayerCall]:
     """Every call of ``layers`` in one run, in the order in which they end; no value is kept."""
-    found: list[Call] = []
+    found: list[LayerCall] = []
 
     def note(layer: str, taken: Tensor, made: Tensor) -> None:
-        found.append(Call(layer, tuple(taken.shape), tuple(made.shape)))
+        found.append(LayerCall(layer, tuple(taken.shape), tuple(made.shape)))
 
     _run(model, inputs, layers, note)
     return found
 
 
-def values_of(
+def layer_values(
     model: nn.Module, inputs: Inputs, layers: Collection[str], wanted: Collection[int]
-) -> dict[int, Values]:
-    """The values of some calls, by their place in :func:`calls_of`."""
-    found: dict[int, Values] = {}
+) -> dict[int, LayerValues]:
+    """The values of some calls, by their place in :func:`find_layer_calls`."""
+    found: dict[int, LayerValues] = {}
     places = count()
 
     def note(_: str, taken: Tensor, made: Tensor) -> None:
         place = next(places)
         if place in wanted:
-            found[place] = Values(_copy_tensor(taken), _copy_tensor(made))
+            found[place] = LayerValues(_copy_tensor(taken), _copy_tensor(made))
 
     _run(model, inputs, layers, note)
     return found

@@ -11,7 +11,7 @@ from math import prod
 from torch import nn
 
 from dkm_deploy.runtimes import Tap
-from dkm_deploy.validation.locate.layer_calls import Call
+from dkm_deploy.validation.locate.layer_calls import LayerCall
 
 _BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 _BYTES = 4  # of a value, in float32
@@ -37,15 +37,15 @@ class Pair:
     @property
     def layer(self) -> str:
         """Name of the PyTorch module."""
-        return layer_of(self.tap)
+        return paired_layer(self.tap)
 
 
-def layer_of(tap: Tap) -> str:
+def paired_layer(tap: Tap) -> str:
     """Name of the module whose weight is read at ``tap``."""
     return tap.weight.rpartition(".")[0]
 
 
-def pair(taps: Sequence[Tap], calls: Sequence[Call], norms: Collection[str]) -> list[Pair]:
+def pair(taps: Sequence[Tap], calls: Sequence[LayerCall], norms: Collection[str]) -> list[Pair]:
     """Every layer that both have, as often as each other, in the file's order.
 
     Args:
@@ -53,7 +53,7 @@ def pair(taps: Sequence[Tap], calls: Sequence[Call], norms: Collection[str]) -> 
         calls: of the model.
         norms: modules that are batch normalizations.
     """
-    in_file, in_model = Counter(map(layer_of, taps)), Counter(call.layer for call in calls)
+    in_file, in_model = Counter(map(paired_layer, taps)), Counter(call.layer for call in calls)
     places = {n: iter([i for i, c in enumerate(calls) if c.layer == n]) for n in in_file}
     folded = {
         place
@@ -62,7 +62,7 @@ def pair(taps: Sequence[Tap], calls: Sequence[Call], norms: Collection[str]) -> 
     }
     found = []
     for tap in taps:
-        layer = layer_of(tap)
+        layer = paired_layer(tap)
         if in_file[layer] == in_model[layer]:
             place = next(places[layer])
             norm = place + 1 if place in folded else None
@@ -91,7 +91,7 @@ def groups(pairs: Iterable[Pair], most: int) -> Iterator[list[Pair]]:
         yield group
 
 
-def _size(calls: Sequence[Call], place: int, norm: int | None) -> int:
+def _size(calls: Sequence[LayerCall], place: int, norm: int | None) -> int:
     call = calls[place]
     shapes = [call.input, call.output]
     if norm is not None:  # whose input is this call's output

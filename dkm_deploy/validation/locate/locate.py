@@ -20,11 +20,11 @@ from dkm_deploy.parity.output_errors import difference, errors
 from dkm_deploy.runtimes import Probe, prober_for
 from dkm_deploy.runtimes.run_file import least_batch, run_file
 from dkm_deploy.validation.locate.layer_calls import (
-    Call,
-    Values,
-    calls_of,
+    LayerCall,
+    LayerValues,
+    find_layer_calls,
+    layer_values,
     layers_of,
-    values_of,
     weights_of,
 )
 from dkm_deploy.validation.locate.layer_pairs import Pair, groups, norms_of, pair
@@ -111,7 +111,7 @@ def locate(
     batch = least_batch(probe)
     start = _worst(*outputs) // batch * batch
     block = rows(inputs, start, start + batch)
-    calls = calls_of(model, block, layers)
+    calls = find_layer_calls(model, block, layers)
     pairs = pair(probe.taps, calls, norms_of(model, layers))
     compared: list[_LayerErrors] = []
     left, overflow = len(pairs), None
@@ -159,12 +159,12 @@ def _compare_group(
     given = run_file(dump, block)
     wanted = {n for each in group for n in (each.call, each.folded) if n is not None}
     return list(
-        _layer_errors(group, given, values_of(model, block, layers, wanted))
+        _layer_errors(group, given, layer_values(model, block, layers, wanted))
     ), dump.overflow_text()
 
 
 def _layer_errors(
-    group: Sequence[Pair], given: Outputs, values: Mapping[int, Values]
+    group: Sequence[Pair], given: Outputs, values: Mapping[int, LayerValues]
 ) -> Iterator[_LayerErrors]:
     """The errors of each pair whose values have the same shapes in both."""
     for each in group:
@@ -178,7 +178,10 @@ def _layer_errors(
 
 
 def _first(
-    compared: Sequence[_LayerErrors], calls: Sequence[Call], limit: float, counts: tuple[int, int]
+    compared: Sequence[_LayerErrors],
+    calls: Sequence[LayerCall],
+    limit: float,
+    counts: tuple[int, int],
 ) -> Divergence:
     """Where the first is off, in the file's order; ``counts`` are layers seen, and all of them."""
     off = next((each for each in compared if not each.right(limit)), None)
@@ -194,7 +197,7 @@ def _first(
 
 
 def _unseen(
-    compared: Sequence[_LayerErrors], calls: Sequence[Call], stop: int, limit: float
+    compared: Sequence[_LayerErrors], calls: Sequence[LayerCall], stop: int, limit: float
 ) -> tuple[str, ...]:
     """Layers that were not compared, called before call ``stop`` and after the last right one."""
     right = [each.pair for each in compared if each.right(limit)]

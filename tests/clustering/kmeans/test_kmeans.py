@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from sklearn.cluster import KMeans
 
 from dkm_deploy.clustering.kmeans.kmeans import assign, kmeans
-from dkm_deploy.clustering.kmeans.scalar_dynamic_programming import Table, optimal_runs
+from dkm_deploy.clustering.kmeans.scalar_dynamic_programming import PrefixSums, optimal_runs
 from dkm_deploy.clustering.layout import from_vectors, to_palette, to_vectors
 from dkm_deploy.recipe import PaletteSpec
 
@@ -71,7 +71,7 @@ def test_many_scalars_are_optimal_too(bits, count, shape):
         values[::2] = 0
     points, counts = (t.numpy() for t in values.sub(values.mean()).unique(return_counts=True))
     sums = (np.cumsum(counts * points**power) for power in range(3))
-    table = Table(*(np.concatenate([[0.0], column]) for column in sums))
+    table = PrefixSums(*(np.concatenate([[0.0], column]) for column in sums))
     least = table.sum(optimal_runs(table, 1 << bits))
     vectors = values.reshape(1, -1, 1)
     assert _error(vectors, kmeans(vectors, 1 << bits)) <= (1 + 1e-9) * least

@@ -16,7 +16,7 @@ from torch import nn
 import dkm_deploy as dkm
 from converters.coreai.read_palettes import contents
 from dkm_deploy.formats.ledger import size_on_disk
-from dkm_deploy.runtimes.core_ai.packages import quiet
+from dkm_deploy.runtimes.core_ai.packages import quiet_imports
 from tests.converters.coreai.assets import extra, rehashed
 from tests.models import MIXED, images, small_net
 
@@ -132,7 +132,7 @@ def test_two_resources_of_one_name(tmp_path):
 
 
 def test_the_codes_of_all_types_are_those_that_core_ai_writes(tmp_path):
-    with quiet():
+    with quiet_imports():
         import coreai.authoring as authoring
         from coreai._compiler import ir
         from coreai._compiler.dialects import coreai

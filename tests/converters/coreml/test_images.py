@@ -13,7 +13,7 @@ import dkm_deploy as dkm
 from dkm_deploy.formats.mlpackage.proto import model_class
 from dkm_deploy.runtimes import NotTakenError, WrongLabelError
 from dkm_deploy.runtimes.mlprogram import runtime
-from dkm_deploy.runtimes.mlprogram.interface import IMAGES_KEY, Interface
+from dkm_deploy.runtimes.mlprogram.interface import IMAGES_KEY, PackageTranslator
 from tests.converters.coreml.test_options import Pixels
 
 IMAGE = {"scale": 1 / 127.5, "bias": [-1.0, -0.9, -0.8]}
@@ -147,7 +147,7 @@ def test_a_label_that_is_not_the_best_fails(tmp_path, frozen, monkeypatch):
 
 
 def test_equal_scores_may_have_either_label():
-    classifier = Interface({}, "label", "scores", ("a", "b", "c"))
+    classifier = PackageTranslator({}, "label", "scores", ("a", "b", "c"))
     scores = np.float32([2, 1, 2])
     for label in ("a", "c"):
         made = classifier.to_model_outputs({"label": np.array(label), "scores": scores})
@@ -170,7 +170,7 @@ def test_pixels_come_back_whatever_the_scale():
 def _interface(scale, bias):
     from dkm_deploy.runtimes.mlprogram.interface import Pixels as Numbers
 
-    return Interface({"x": Numbers(scale, (bias,))})
+    return PackageTranslator({"x": Numbers(scale, (bias,))})
 
 
 def test_the_file_keeps_how_pixels_become_numbers(tmp_path, frozen):

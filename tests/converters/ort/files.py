@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from converters.ort import target
 from converters.ort.flatbuffer_reader import Table, read
-from converters.ort.flatbuffer_writer import build
+from converters.ort.flatbuffer_writer import build_file
 from converters.ort.load import load
 from converters.ort.required_operators import required_operators
 from dkm_deploy.conversion.export import export
@@ -90,7 +90,7 @@ def graph_of(root: Table) -> Table:
 
 def rebuilt(root: Table, path: Path) -> Path:
     """Write changed tables to ``path``."""
-    path.write_bytes(build(root))
+    path.write_bytes(build_file(root))
     return path
 
 

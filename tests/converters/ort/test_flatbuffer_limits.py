@@ -6,7 +6,7 @@ import pytest
 
 from converters.ort import flatbuffer_reader
 from converters.ort.flatbuffer_reader import Span, Table, read
-from converters.ort.flatbuffer_writer import build
+from converters.ort.flatbuffer_writer import build_file
 from dkm_deploy.errors import DkmError
 from tests.converters.ort.test_flatbuffer_reader import (
     WITH_VERSION,
@@ -82,13 +82,13 @@ def test_a_field_may_lie_far_into_its_table():
 def test_a_union_without_a_known_tag(tag):
     tags = {} if tag is None else {"value_type": tag}
     value = {"value": Table("Shape", {})}
-    stored = build(session(node_args=(named(b"y", Table("TypeInfo", tags | value)),)))
+    stored = build_file(session(node_args=(named(b"y", Table("TypeInfo", tags | value)),)))
     reason = rf"damaged: at byte \d+, field value holds a table of unknown kind {tag or 0}"
     refused(stored, reason)
 
 
 def test_bytes_stay_where_they_are_and_texts_of_a_list_have_their_places():
-    document = read(memoryview(build(session(initializers=(tensor(),), inputs=(b"in",)))))
+    document = read(memoryview(build_file(session(initializers=(tensor(),), inputs=(b"in",)))))
     graph = document.root["model"]["graph"]
     data = graph["initializers"][0]["raw_data"]
     assert isinstance(data, memoryview)
@@ -100,7 +100,7 @@ def test_bytes_stay_where_they_are_and_texts_of_a_list_have_their_places():
 
 
 def test_a_text_of_a_list_belongs_to_the_table_with_the_list():
-    data = build(session(inputs=(b"in",)))
+    data = build_file(session(inputs=(b"in",)))
     document = read(memoryview(data))
     start = data.index(text(b"in"))
     (span,) = (span for span in document.spans if span.start == start)
@@ -139,7 +139,7 @@ def test_one_list_that_two_fields_refer_to_is_read_as_numbers_of_either_kind():
     fields = [0, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0]
     found = with_attribute(fields, offset(4), struct.pack("<If", 1, 0.5))
     assert found["floats"] == (0.5,)
-    both = build(
+    both = build_file(
         session(nodes=(node("x", "y", attributes=(attribute(6, floats=(), ints=()),)),)),
     )
     (read_back,) = graph_of(both)["nodes"][0]["attributes"]
@@ -166,7 +166,7 @@ def test_the_content_that_is_allowed_grows_with_the_file(monkeypatch):
 
 def test_a_shared_table_counts_whenever_it_is_referred_to(monkeypatch):
     shared = node("x", "y")
-    one, ten = (build(session(nodes=(shared,) * times)) for times in (1, 10))
+    one, ten = (build_file(session(nodes=(shared,) * times)) for times in (1, 10))
     monkeypatch.setattr(flatbuffer_reader, "_REPEATS", 1)
     monkeypatch.setattr(flatbuffer_reader, "_ALWAYS", 0)
     assert len(graph_of(one)["nodes"]) == 1
@@ -190,7 +190,7 @@ INNERMOST = 5
 
 @pytest.mark.parametrize("depth", [0, 1, 3])
 def test_tables_may_be_nested_as_deep_as_the_limit(monkeypatch, depth):
-    data = build(session(node_args=(named(b"y", sequence(depth)),)))
+    data = build_file(session(node_args=(named(b"y", sequence(depth)),)))
     limit = INNERMOST + 2 * depth
     monkeypatch.setattr(flatbuffer_reader, "_DEPTH", limit)
     assert graph_of(data)["node_args"][0]["type"].kind == "TypeInfo"
@@ -202,7 +202,7 @@ def test_tables_may_be_nested_as_deep_as_the_limit(monkeypatch, depth):
 def test_a_shared_table_is_nested_as_deep_as_its_deepest_use(monkeypatch):
     """It is read where it lies shallow, and used again two tables further in."""
     values = (named(b"x", sequence(2)), named(b"y", sequence(3)))
-    data = build(session(node_args=values))
+    data = build_file(session(node_args=values))
     monkeypatch.setattr(flatbuffer_reader, "_DEPTH", INNERMOST + 6)
     assert len(graph_of(data)["node_args"]) == 2
     monkeypatch.setattr(flatbuffer_reader, "_DEPTH", INNERMOST + 5)
@@ -212,6 +212,6 @@ def test_a_shared_table_is_nested_as_deep_as_its_deepest_use(monkeypatch):
 
 def test_a_shared_table_that_was_read_deep_may_be_used_shallow(monkeypatch):
     values = (named(b"x", sequence(3)), named(b"y", sequence(2)), named(b"z", sequence(0)))
-    data = build(session(node_args=values))
+    data = build_file(session(node_args=values))
     monkeypatch.setattr(flatbuffer_reader, "_DEPTH", INNERMOST + 6)
     assert len(graph_of(data)["node_args"]) == 3

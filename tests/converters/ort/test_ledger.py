@@ -6,7 +6,7 @@ import pytest
 
 from converters.ort import target
 from converters.ort.flatbuffer_reader import Table, read
-from converters.ort.flatbuffer_writer import build
+from converters.ort.flatbuffer_writer import build_file
 from converters.ort.load import load
 from dkm_deploy.errors import DkmError, MissingFileError
 from tests.converters.ort.test_onnx_model import SHAPE, named, node, tensor, typed
@@ -37,7 +37,7 @@ def prop(key: bytes, value: bytes) -> Table:
 
 @pytest.fixture
 def path(tmp_path):
-    (tmp_path / "m.ort").write_bytes(build(session()))
+    (tmp_path / "m.ort").write_bytes(build_file(session()))
     return tmp_path / "m.ort"
 
 
@@ -89,7 +89,7 @@ def test_texts_of_a_tensor_are_its_data_and_small_integers_are_constants(tmp_pat
     graph["initializers"] += (words, shape)
     graph["nodes"] += read_them
     path = tmp_path / "m.ort"
-    path.write_bytes(build(whole))
+    path.write_bytes(build_file(whole))
     found = {(e.kind, e.name): e.size_bytes for e in target.ledger(path).entries}
     # The list of places, without its length; each text without the length it starts with.
     assert found["dense", "words"] == 2 * 4 + 3 + 4
@@ -112,7 +112,7 @@ def test_damage_is_told_with_the_file(path):
 
 def test_a_model_that_is_not_valid_is_refused_in_one_line(tmp_path):
     path = tmp_path / "m.ort"
-    path.write_bytes(build(session(ir_version=0)))
+    path.write_bytes(build_file(session(ir_version=0)))
     with pytest.raises(DkmError, match=rf"^{path}: its model is not valid: \S+( \S+)*$"):
         load(path)
 

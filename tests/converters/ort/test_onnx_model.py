@@ -6,7 +6,7 @@ import pytest
 from onnx import AttributeProto, TensorProto, helper
 
 from converters.ort.flatbuffer_reader import Table
-from converters.ort.onnx_model import model_of
+from converters.ort.onnx_model import to_onnx_model
 from dkm_deploy.errors import DkmError
 
 
@@ -47,16 +47,16 @@ def session(**graph) -> Table:
 
 
 def graph_of(**graph):
-    return model_of(session(**graph)).graph
+    return to_onnx_model(session(**graph)).graph
 
 
 def refused(reason: str, **graph) -> None:
     with pytest.raises(DkmError, match=f"^{re.escape(reason)}$"):
-        model_of(session(**graph))
+        to_onnx_model(session(**graph))
 
 
 def test_a_model_has_versions_and_a_graph():
-    model = model_of(session())
+    model = to_onnx_model(session())
     assert model.ir_version == 8
     assert [(o.domain, o.version) for o in model.opset_import] == [("", 18), ("ai.example", 1)]
     assert model.graph.name == "graph"
@@ -73,7 +73,7 @@ def test_a_model_has_versions_and_a_graph():
 )
 def test_a_file_without_a_model_or_outputs(root):
     with pytest.raises(DkmError, match="^it has no model, or one without outputs$"):
-        model_of(root)
+        to_onnx_model(root)
 
 
 SHAPE = Table(

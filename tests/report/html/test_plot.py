@@ -7,19 +7,19 @@ import re
 import pytest
 
 from dkm_deploy.report.html.plot import plot
-from dkm_deploy.report.runs import Comparison, Point
+from dkm_deploy.report.runs import Point, RunComparison
 
 
-def comparison(*files: tuple[int, float]) -> Comparison:
+def comparison(*files: tuple[int, float]) -> RunComparison:
     """Of files given as (bytes, score)."""
     points = tuple(
         Point("run", "a.onnx", size, None, None, score, None, "passed", "2 bits: 1", "")
         for size, score in files
     )
-    return Comparison("accuracy", points, None, ())
+    return RunComparison("accuracy", points, None, ())
 
 
-def ticks(found: Comparison, anchor: str) -> list[str]:
+def ticks(found: RunComparison, anchor: str) -> list[str]:
     """What is written along an axis: the scores end at it, bytes stand in the middle of theirs."""
     labels = re.findall(
         r'<text x="[^"]*" y="[^"]*" text-anchor="(\w+)">([^<]*)</text>', plot(found)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dkm_deploy.formats.ledger import Entry, Ledger
+from dkm_deploy.formats.ledger import Ledger, LedgerEntry
 from dkm_deploy.palette import Palette
 from dkm_deploy.report.terminal import report as terminal
 
@@ -35,8 +35,8 @@ def shown(report: Values, width: int, *, tty: bool) -> str:
 
 @pytest.fixture
 def ledger() -> Ledger:
-    entries = [Entry("graph", f"{NAME}.{i}", size) for i, size in enumerate(SIZES)]
-    entries += [Entry("indices", NAME, 1_024), Entry("lut", NAME, 64)]
+    entries = [LedgerEntry("graph", f"{NAME}.{i}", size) for i, size in enumerate(SIZES)]
+    entries += [LedgerEntry("indices", NAME, 1_024), LedgerEntry("lut", NAME, 64)]
     return Ledger(Path("out/model.onnx"), tuple(entries))
 
 
@@ -147,7 +147,7 @@ def test_an_empty_file_has_a_ledger_too() -> None:
 
 def test_a_file_of_one_byte_is_all_of_it() -> None:
     target = console(80, tty=False)
-    terminal.show_ledger(Ledger(Path("a.onnx"), (Entry("graph", "a", 1),)), {}, target)
+    terminal.show_ledger(Ledger(Path("a.onnx"), (LedgerEntry("graph", "a", 1),)), {}, target)
     assert printed(target).count("100.0%") == 4
 
 

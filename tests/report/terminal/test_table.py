@@ -12,7 +12,7 @@ from rich.text import Text
 
 from dkm_deploy.post_training.palettize_file import PalettizedFile
 from dkm_deploy.report.terminal.palettized_file import show_rewritten
-from dkm_deploy.report.terminal.table import print_table, safe, status, table, word
+from dkm_deploy.report.terminal.table import print_table, safe, status_text, table, word
 
 REASON = (
     "shared with layers.0.attention.output.projection.weight, which is left dense by the recipe"
@@ -80,4 +80,4 @@ def test_text_from_outside_has_no_style_of_its_own() -> None:
     ],
 )
 def test_a_status_has_its_colour(value: str | None, expected: Text) -> None:
-    assert (status(value).plain, status(value).style) == (expected.plain, expected.style)
+    assert (status_text(value).plain, status_text(value).style) == (expected.plain, expected.style)

@@ -49,7 +49,7 @@ def test_other_targets_work_without_it(bare, tmp_path):
 
 
 def test_what_is_not_noise_is_passed_on(capfd):
-    with packages.quiet():
+    with packages.quiet_imports():
         os.write(2, b"[7f] ODIE [default]: Loading function\n")
         os.write(2, b"something else went wrong\n")
     assert capfd.readouterr().err == "something else went wrong\n"

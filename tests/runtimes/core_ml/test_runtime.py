@@ -13,7 +13,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes.core_ml import runtime
 from dkm_deploy.runtimes.core_ml.runtime import COMPUTE_UNITS, CoreMLRuntime
 from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
-from dkm_deploy.runtimes.mlprogram.interface import Interface
+from dkm_deploy.runtimes.mlprogram.interface import PackageTranslator
 from tests.formats.mlpackage.packages import ct, mb, save, types
 
 X = np.float32([1, -2])
@@ -114,7 +114,7 @@ def test_a_state_lasts_from_run_to_run(on_a_mac, tmp_path):
 
 def test_probabilities_come_in_the_order_of_the_labels(on_a_mac, package, monkeypatch):
     session = CoreMLRuntime().load(package)
-    session.interface = Interface({}, "label", "probs", ("b", "a"))
+    session.interface = PackageTranslator({}, "label", "probs", ("b", "a"))
     monkeypatch.setattr(
         StandIn, "predict", lambda *_: {"label": "a", "probs": {"a": 0.75, "b": 0.25}}
     )

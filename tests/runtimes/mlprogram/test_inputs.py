@@ -15,7 +15,7 @@ from dkm_deploy.formats.mlpackage.package import Package
 from dkm_deploy.formats.mlpackage.proto import model_class
 from dkm_deploy.runtimes.batch_sizes import largest_batch, smallest_batch
 from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
-from dkm_deploy.runtimes.mlprogram.inputs import batches, described_inputs, taken_inputs
+from dkm_deploy.runtimes.mlprogram.inputs import batch_options, described_inputs, taken_inputs
 from tests.formats.mlpackage.packages import ct, mb, save, types
 
 FP32, INT32 = program_dtype(11), program_dtype(23)
@@ -156,7 +156,7 @@ def test_shapes_that_may_change_are_those_of_the_description():
         "x": (1, None, 7),
         "y": (2, None),
     }
-    assert batches(inputs) == ((1, 1),)
+    assert batch_options(inputs) == ((1, 1),)
 
 
 def test_a_single_number_may_be_given_in_either_shape():

@@ -65,7 +65,7 @@ class TestWithAModel:
             asked.append(given)
             return _noise(given[2])
 
-        monkeypatch.setattr(model_noise, "measure", measure)
+        monkeypatch.setattr(model_noise, "measure_noise", measure)
         return asked
 
     @pytest.fixture

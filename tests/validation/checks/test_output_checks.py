@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import dkm_deploy as dkm
-from dkm_deploy.formats.ledger import Entry, Ledger
+from dkm_deploy.formats.ledger import Ledger, LedgerEntry
 from dkm_deploy.validation.check import Check
 from dkm_deploy.validation.checks.output_checks import answer_checks, palettes_check, size_checks
 from dkm_deploy.validation.measures.confidence_interval import Loss
@@ -43,7 +43,7 @@ class TestPalettes:
         assert palettes_check(same, same, _ledger()).reason.startswith("2 of 2 equal")
 
     def test_what_is_dense_in_the_file_is_told_by_its_name(self):
-        entries = [Entry("dense", "a_weight_2", 12), Entry("lut", "a_weight", 4)]
+        entries = [LedgerEntry("dense", "a_weight_2", 12), LedgerEntry("lut", "a_weight", 4)]
         found = palettes_check({"a.weight": _palette()}, {}, _ledger(*entries))
         assert found.reason == "a.weight is not a palette in the file but dense, 12 bytes"
         other = palettes_check({"b.weight": _palette()}, {}, _ledger(*entries))
@@ -60,7 +60,7 @@ class TestPalettes:
         ],
     )
     def test_names_are_compared_as_exporters_spell_them(self, weight, entry, dense):
-        found = palettes_check({weight: _palette()}, {}, _ledger(Entry("dense", entry, 1200)))
+        found = palettes_check({weight: _palette()}, {}, _ledger(LedgerEntry("dense", entry, 1200)))
         told = f"{weight} is not a palette in the file"
         assert found.reason == told + (" but dense, 1,200 bytes" if dense else "")
 
@@ -205,12 +205,14 @@ class TestAnswers:
 class TestSize:
     @pytest.mark.parametrize(("most", "status"), [(100, "passed"), (99, "failed")])
     def test_bytes_up_to_the_limit_pass(self, most, status):
-        (found,) = size_checks(_ledger(Entry("dense", "a", 100)), None, dkm.Limits(max_bytes=most))
+        (found,) = size_checks(
+            _ledger(LedgerEntry("dense", "a", 100)), None, dkm.Limits(max_bytes=most)
+        )
         assert found == Check("size", status, f"100 bytes, limit {most}")
 
     @pytest.mark.parametrize(("ratio", "status"), [(0.5, "passed"), (0.49, "failed")])
     def test_a_ratio_up_to_the_limit_passes(self, ratio, status):
-        ledger, limits = _ledger(Entry("dense", "a", 100)), dkm.Limits(max_size_ratio=ratio)
+        ledger, limits = _ledger(LedgerEntry("dense", "a", 100)), dkm.Limits(max_size_ratio=ratio)
         (found,) = size_checks(ledger, 200, limits)
         assert found.status == status
         assert found.reason == f"0.5000 of the original's 200 bytes, limit {ratio}"
@@ -219,7 +221,7 @@ class TestSize:
         assert found.name == "size"
 
     def test_large_sizes_are_written_with_commas(self):
-        ledger = _ledger(Entry("dense", "a", 1_500_000), Entry("padding", "b", 2_000))
+        ledger = _ledger(LedgerEntry("dense", "a", 1_500_000), LedgerEntry("padding", "b", 2_000))
         limits = dkm.Limits(max_bytes=1_234_567, max_size_ratio=0.5)
         padding = "2,000 bytes are padding, 2,000 in 'b'"
         assert [check.reason for check in size_checks(ledger, 2_000_000, limits)] == [
@@ -229,7 +231,11 @@ class TestSize:
         assert size_checks(ledger, 2_000_000, dkm.Limits()) == []
 
     def test_a_miss_tells_what_is_padding_and_a_pass_does_not(self):
-        entries = [Entry("padding", "a", 10), Entry("padding", "b", 30), Entry("dense", "c", 60)]
+        entries = [
+            LedgerEntry("padding", "a", 10),
+            LedgerEntry("padding", "b", 30),
+            LedgerEntry("dense", "c", 60),
+        ]
         for most, told in ((99, True), (100, False)):
             (found,) = size_checks(_ledger(*entries), None, dkm.Limits(max_bytes=most))
             assert found.reason.endswith("; 40 bytes are padding, 30 in 'b'") == told

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from dkm_deploy.formats.dense_tensor import DenseTensor
-from dkm_deploy.validation.dense_weights.match import Comparison, compare
+from dkm_deploy.validation.dense_weights.match import DenseComparison, compare
 from dkm_deploy.validation.dense_weights.reference import DenseReference
 
 RANDOM = np.random.default_rng(0)
@@ -29,7 +29,7 @@ def _wrong(found):
 
 def test_a_weight_is_found_under_any_name_in_any_order_and_type():
     found = _compare([("const_1", A.T.astype(np.float16)), (None, B.reshape(-1))], {"a": A, "b": B})
-    assert found == Comparison({"a", "b"}, [], {"float16", "float32"}, {}, set())
+    assert found == DenseComparison({"a", "b"}, [], {"float16", "float32"}, {}, set())
 
 
 def test_equal_weights_are_stored_once():
@@ -208,4 +208,4 @@ def test_a_layer_times_a_constant_is_the_programs_own_where_it_has_a_name():
     ],
 )
 def test_a_vector_may_be_in_parts_or_repeated(sizes, size, held):
-    assert Comparison(sizes=sizes).may_hold(size) is held
+    assert DenseComparison(sizes=sizes).may_hold(size) is held

@@ -8,10 +8,10 @@ from torch import nn
 
 import dkm_deploy as dkm
 from dkm_deploy.validation.locate.layer_calls import (
-    Call,
-    calls_of,
+    LayerCall,
+    find_layer_calls,
+    layer_values,
     layers_of,
-    values_of,
     weights_of,
 )
 
@@ -19,20 +19,20 @@ from dkm_deploy.validation.locate.layer_calls import (
 def test_each_call_has_its_shapes_and_only_wanted_values_are_kept():
     first, twice = nn.Linear(4, 3), nn.Linear(3, 3)
     model, x = nn.Sequential(first, twice, twice).eval(), torch.randn(300, 4)
-    calls = calls_of(model, x, ["0", "1"])  # more samples than a model runs on at a time
+    calls = find_layer_calls(model, x, ["0", "1"])  # more samples than a model runs on at a time
     assert calls == [
-        Call("0", (300, 4), (300, 3)),
-        Call("1", (300, 3), (300, 3)),
-        Call("1", (300, 3), (300, 3)),
+        LayerCall("0", (300, 4), (300, 3)),
+        LayerCall("1", (300, 3), (300, 3)),
+        LayerCall("1", (300, 3), (300, 3)),
     ]
-    values = values_of(model, x, ["0", "1"], {2})
+    values = layer_values(model, x, ["0", "1"], {2})
     assert list(values) == [2]
     np.testing.assert_array_equal(values[2].output, model(x).detach())
 
 
 def test_a_value_is_kept_as_it_was_before_it_is_changed_in_place():
     model = nn.Sequential(nn.Linear(4, 4), nn.ReLU(inplace=True)).eval()
-    assert values_of(model, torch.randn(8, 4), ["0"], {0})[0].output.min() < 0
+    assert layer_values(model, torch.randn(8, 4), ["0"], {0})[0].output.min() < 0
 
 
 class Part(nn.Module):
@@ -59,12 +59,14 @@ def test_a_layer_is_seen_by_the_first_tensor_that_it_takes_and_makes():
             return self.pair(x, x[:, :2])[0]
 
     names = ("pair", "none", "named", "nested", "keyed")
-    assert calls_of(Net().eval(), torch.ones(3, 4), names) == [Call("pair", (3, 4), (3, 2))]
+    assert find_layer_calls(Net().eval(), torch.ones(3, 4), names) == [
+        LayerCall("pair", (3, 4), (3, 2))
+    ]
 
 
 def test_values_are_float32():
     model = nn.Sequential(nn.Linear(4, 4)).double().eval()
-    found = values_of(model, torch.ones(2, 4).double(), ["0"], {0})[0]
+    found = layer_values(model, torch.ones(2, 4).double(), ["0"], {0})[0]
     assert found.input.dtype == found.output.dtype == np.float32
 
 

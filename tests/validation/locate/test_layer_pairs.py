@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from dkm_deploy.runtimes import Tap
-from dkm_deploy.validation.locate.layer_calls import Call
+from dkm_deploy.validation.locate.layer_calls import LayerCall
 from dkm_deploy.validation.locate.layer_pairs import Pair, groups, norms_of, pair
 
 
@@ -14,7 +14,7 @@ def _tap(layer, place=0):
 
 
 def _call(layer, taken=2, made=3):
-    return Call(layer, (taken, 5), (made,))
+    return LayerCall(layer, (taken, 5), (made,))
 
 
 def test_layers_go_in_the_files_order_to_their_calls():

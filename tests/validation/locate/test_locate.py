@@ -18,7 +18,7 @@ from dkm_deploy.runtimes import runtime_for
 from dkm_deploy.runtimes.onnx_runtime.runtime import OnnxRuntime
 from dkm_deploy.runtimes.run_file import run_file
 from dkm_deploy.validation.locate import locate
-from dkm_deploy.validation.locate.layer_calls import Values
+from dkm_deploy.validation.locate.layer_calls import LayerValues
 from tests.converters.coreai.assets import extra
 from tests.models import MIXED, images, small_net
 
@@ -259,7 +259,7 @@ def _noted(monkeypatch, name):
 
 def _arrays(values):
     for each in values.values():
-        yield from (each.input, each.output) if isinstance(each, Values) else (each,)
+        yield from (each.input, each.output) if isinstance(each, LayerValues) else (each,)
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".mlpackage", ".aimodel"])
@@ -270,7 +270,7 @@ def test_no_more_values_are_kept_at_once_than_asked_for(tmp_path, monkeypatch, s
     path = dkm.convert(_chain(6), x, tmp_path / f"m{suffix}").path
     outputs = run_file(runtime_for(path).load(path), x), run_model(right, x)
     everything = locate.locate(path, right, x, outputs, 0.01)
-    kept = [_noted(monkeypatch, name) for name in ("run_file", "values_of")]
+    kept = [_noted(monkeypatch, name) for name in ("run_file", "layer_values")]
     layer = 2 * 32 * 4
     found = locate.locate(path, right, x, outputs, 0.01, most=2 * layer + 100)
     assert (found.layer, found.at) == ("6", "output")

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import dkm_deploy as dkm
-from dkm_deploy.formats.ledger import Entry, Ledger
+from dkm_deploy.formats.ledger import Ledger, LedgerEntry
 from dkm_deploy.validation.measures import size
 from dkm_deploy.validation.measures.size import (
     bits_per_weight,
@@ -99,7 +99,7 @@ def test_entries_that_only_a_file_has_are_not_ideal():
     scale = np.ones((4, 1), np.float16)
     wide = dkm.Palette(indices, np.ones((2, 1, 16, 1), np.float16), scale=scale)
     narrow = dkm.Palette(indices, np.ones((2, 1, 8, 1), np.float32))
-    ledger = Ledger(Path("m"), (Entry("dense", "b", 100), Entry("graph", "g", 7)))
+    ledger = Ledger(Path("m"), (LedgerEntry("dense", "b", 100), LedgerEntry("graph", "g", 7)))
     expected = 24 * 3 // 8 + 2 * 8 * 2 + 4 * 2 + 100
     assert ideal_bytes(ledger, {"w": wide}, {"w": narrow}) == expected
     own = 24 * 4 // 8 + 2 * 16 * 2 + 4 * 2 + 100

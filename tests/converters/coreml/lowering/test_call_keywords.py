@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional
 
 import dkm_deploy as dkm
-from converters.coreml.lowering.call_keywords import Call, calls, check_keywords
+from converters.coreml.lowering.call_keywords import TorchCall, calls, check_keywords
 
 _aten = torch.ops.aten
 _random = torch.Generator().manual_seed(0)
@@ -195,12 +195,12 @@ def test_calls_are_those_with_keywords_that_count():
             return torch.sub(same, x, alpha=2)
 
     found = calls(torch.export.export(Model(), (X,)))
-    assert found == {"sub": Call("aten.sub.Tensor", "the model", {"alpha": 2})}
+    assert found == {"sub": TorchCall("aten.sub.Tensor", "the model", {"alpha": 2})}
 
 
 @pytest.mark.parametrize("keywords", [{"mode": "a"}, {"mode": "a", "base": 3}])
 def test_a_lowering_has_to_ask_for_every_keyword(keywords):
-    given = Call("aten.new.default", "layers.0", keywords)
+    given = TorchCall("aten.new.default", "layers.0", keywords)
     node = SimpleNamespace(name="new", kwinputs={"mode": ["a"], "base": [3]})
     lowering = check_keywords(lambda context, node: node.kwinputs.get("mode"), {"new": given})
     if "base" not in keywords:
