@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from dkm_deploy._support.argument_checks import integer, real, record, short, truth
+from dkm_deploy._support.argument_checks import integer, real, record, short, truth, usage
 from dkm_deploy._support.atomic_files import atomic_path
 from dkm_deploy._support.paths import path_of
 from dkm_deploy._support.toml_file import read_toml, toml_text
@@ -68,6 +68,7 @@ class PaletteSpec:
     group_size: int | None = None
     per_channel_scale: bool = False
 
+    @usage("dkm.PaletteSpec(bits=4, group_size=16)")
     def __post_init__(self) -> None:
         spans = {"bits": (1, 8), "cluster_dim": (1, 16), "axis": (0, 7), "group_size": (1, None)}
         for name, (low, high) in spans.items():
@@ -154,9 +155,10 @@ class Rule:
     skip: bool = False
     max_elements: int | None = None
 
+    @usage('dkm.Rule("layer1.*", spec=4)')
     def __post_init__(self) -> None:
         if not isinstance(self.match, str):
-            raise DkmError(f"match is {self.match!r}; it must be a pattern, such as 'layer1.*'")
+            raise ArgumentError(f"match is {short(self.match)}; it must be a pattern")
         truth("skip", self.skip)
         if self.spec is not None:
             object.__setattr__(self, "spec", PaletteSpec.of(self.spec))
@@ -265,6 +267,7 @@ class Recipe:
     rules: Sequence[Rule] = ()
     schedule: Schedule | None = None
 
+    @usage('dkm.Recipe(4, rules=[dkm.Rule("fc.*", skip=True)])')
     def __post_init__(self) -> None:
         if self.default is not None:
             object.__setattr__(self, "default", PaletteSpec.of(self.default, "default"))

@@ -42,7 +42,7 @@ def names_of(value: Any, what: str) -> tuple[str, ...]:
     names = tuple(names)
     for name in names:
         if not isinstance(name, str):
-            raise ArgumentError(f"{what}: a name is {short(name)}; it must be a str")
+            raise ArgumentError(f"{what}: a name is {short(name)}; give a str")
     return names
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import nn
 
-from dkm_deploy._support.argument_checks import truth
+from dkm_deploy._support.argument_checks import truth, usage
 from dkm_deploy._support.atomic_files import atomic_path, check_writable, remove
 from dkm_deploy._support.paths import path_of
 from dkm_deploy._support.silence import quiet
@@ -69,6 +69,7 @@ class Artifact:
         return self.ledger.total_bytes
 
 
+@usage('dkm.convert(frozen, example_inputs, "net.onnx")')
 @keep_random_state()
 def convert(
     frozen: nn.Module,

@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.conv import _ConvNd
 from torch.utils import _pytree as pytree
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy.conversion.export import export
 from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.errors import DkmError
@@ -27,6 +28,7 @@ _Layer = nn.Linear | _ConvNd
 _TOLERANCE = 1e-2  # of the outputs' norm; a wrong fold is far off, float16 arithmetic is not
 
 
+@usage("dkm.fold_batch_norm(model, example_inputs)")
 @torch.no_grad()
 @keep_random_state()
 def fold_batch_norm(model: nn.Module, example_inputs: Inputs) -> nn.Module:

@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy._support.paths import existing_path, translate_read_errors
 from dkm_deploy.conversion.target import Planner, Rewriter, Target, VersionedTarget
 from dkm_deploy.errors import DkmError
@@ -103,6 +104,7 @@ def _unknown(path: Path, candidates: Iterable[Reader], verb: str) -> DkmError:
     return DkmError(f"{path}: files with suffix {path.suffix!r} cannot be {verb}; known: {known}")
 
 
+@usage('dkm.read_palettes("net.onnx")')
 def read_palettes(path: str | Path) -> dict[str, Palette]:
     """Decode the palettes of a converted file from its bytes, on any OS.
 
@@ -124,6 +126,7 @@ def read_palettes(path: str | Path) -> dict[str, Palette]:
         return reader_for(path).read_palettes(path)
 
 
+@usage('dkm.size_breakdown("net.onnx")')
 def size_breakdown(path: str | Path) -> Ledger:
     """Count every byte of a converted file, by tensor and by kind.
 

@@ -54,12 +54,14 @@ def uncut_batches(calibration: Calibration | None) -> Iterator[tuple[Any, Any]]:
 
 def _checked(calibration: Iterable[Any] | None) -> Iterator[Any]:
     if calibration is None:
-        raise DkmError("calibration data is missing: give batches of (inputs, labels) or of inputs")
+        raise ArgumentError(
+            "calibration data is missing: give batches of (inputs, labels) or of inputs"
+        )
     if isinstance(calibration, (str, PathLike)) or not isinstance(calibration, Iterable):
         raise ArgumentError(
             f"calibration is {short(calibration)}; give a tensor or batches of (inputs, labels)"
         )
-    if _is_pair(calibration):
+    if is_labelled_batch(calibration):
         raise ArgumentError(
             "calibration is a pair of inputs and labels; give a list of such batches: "
             "[(inputs, labels)]"
@@ -71,11 +73,11 @@ def _checked(calibration: Iterable[Any] | None) -> Iterator[Any]:
         raise DkmError("calibration has no batch; a generator can be used once only")
 
 
-def _is_pair(calibration: Any) -> bool:
-    """Whether it is one batch with its labels, and not two batches."""
-    if not isinstance(calibration, (tuple, list)) or len(calibration) != 2:
+def is_labelled_batch(data: Any) -> bool:
+    """Whether data is one batch with its labels, and not a collection of two batches."""
+    if not isinstance(data, (tuple, list)) or len(data) != 2:
         return False
-    inputs, labels = calibration
+    inputs, labels = data
     if not isinstance(labels, (Tensor, np.ndarray)):
         return False
     return isinstance(inputs, Mapping) or (getattr(inputs, "ndim", 0) > 1 and labels.ndim == 1)

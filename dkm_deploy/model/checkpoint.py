@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import ParametrizationList
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy._support.atomic_files import atomic_path
 from dkm_deploy._support.paths import existing_file, path_of, translate_read_errors
 from dkm_deploy._support.records import from_json
@@ -36,6 +37,7 @@ _KEY = "dkm_deploy.palettes"
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
+@usage('dkm.save(frozen, "net.safetensors")')
 def save(frozen: nn.Module, path: str | Path, *, force: bool = False) -> None:
     """Write a frozen model as a safetensors file, whole or not at all.
 
@@ -95,6 +97,7 @@ def _write(
         save_file(tensors, temporary, {_KEY: json.dumps(layout)})
 
 
+@usage('dkm.load("net.safetensors", model)')
 def load(path: str | Path, model: nn.Module) -> nn.Module:
     """Read a checkpoint written by :func:`save` into the architecture of a model.
 
@@ -123,7 +126,11 @@ def load(path: str | Path, model: nn.Module) -> nn.Module:
     used_in = places(frozen)
     for name, palette in checkpoint.palettes.items():
         if name not in parameters:
-            raise _foreign(path, f"it has a palette for {name!r}, which the model lacks")
+            raise _foreign(
+                path,
+                f"it has a palette for {name!r}, which the model lacks; give a plain model, "
+                "neither prepared nor frozen",
+            )
         if tuple(parameters[name].shape) != palette.shape:
             shape = tuple(parameters[name].shape)
             raise _foreign(path, f"{name} has shape {palette.shape} in it and {shape} in the model")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from torch import nn
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.palettized import palettes
 from dkm_deploy.nn_utils.copies import independent_copy, unwrap
 from dkm_deploy.nn_utils.weights import bake
 
 
+@usage("dkm.dense(frozen)")
 def dense(frozen: nn.Module) -> nn.Module:
     """Make an ordinary model with the decoded weights of a frozen one.
 

@@ -33,8 +33,8 @@ def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     Raises:
         DkmError: ``inputs`` are of another type, or a keyword is no str.
     """
-    if isinstance(inputs, torch.Size):
-        raise ArgumentError(f"inputs are the shape {tuple(inputs)}; give a tensor of this shape")
+    if isinstance(inputs, (tuple, list)) and inputs and all(type(one) is int for one in inputs):
+        raise ArgumentError(f"inputs are {tuple(inputs)}, a shape; give a tensor of this shape")
     if isinstance(inputs, (Tensor, np.ndarray)):
         return (_tensor(inputs),), {}
     if isinstance(inputs, Mapping):

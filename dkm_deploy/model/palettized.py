@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils.copies import independent_copy, unwrap
 from dkm_deploy.nn_utils.model_check import model_of
@@ -74,6 +75,7 @@ def install(used_in: Sequence[Place], palette: Palette, like: Tensor) -> None:
         parametrize.register_parametrization(module, attribute, decoder, unsafe=True)
 
 
+@usage("dkm.palettes(frozen)")
 def palettes(frozen: nn.Module) -> dict[str, Palette]:
     """Read the palettes of a frozen model.
 

@@ -34,7 +34,9 @@ class Steps:
 
     def __post_init__(self) -> None:
         if not isinstance(self.steps, (list, tuple)) or not self.steps:
-            raise DkmError("Steps takes a list with the inputs of each step, at least one")
+            raise DkmError(
+                "Steps takes a list with the inputs of each step: dkm.Steps([first, second])"
+            )
         for step in self.steps:
             arguments(step)
 

@@ -82,7 +82,8 @@ def _said(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}; give an instance, such as {value.__name__}()"
     if isinstance(value, (str, PathLike)):
-        return f"{os.fspath(value)!r}, a name or a path; {wanted}"
+        takers = "dkm.load, dkm.palettize_file and dkm.read_palettes take one"
+        return f"{os.fspath(value)!r}, a name or a path ({takers}); {wanted}"
     if isinstance(value, Mapping):
         if any(isinstance(entry, torch.Tensor) for entry in value.values()):
             return "a state_dict; load it into its model (load_state_dict) and give that"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from torch import nn
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy.conversion.recipe_check import check
 from dkm_deploy.model.calibration import Calibration
 from dkm_deploy.model.palettized import with_palettes
@@ -16,6 +17,7 @@ from dkm_deploy.post_training.methods import PostTrainingMethod, post_training_m
 from dkm_deploy.recipe import Recipe, RecipeLike
 
 
+@usage('dkm.palettize(model, 4, method="sensitive", calibration=data)')
 @keep_random_state()
 def palettize(
     model: nn.Module,

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy._support.atomic_files import atomic_path, check_writable
 from dkm_deploy._support.paths import existing_path, path_of
 from dkm_deploy.conversion.convert import check_written
@@ -58,6 +59,7 @@ class PalettizedFile:
         return str(self.path)
 
 
+@usage('dkm.palettize_file("net.onnx", "small.onnx", 4)')
 @keep_random_state()
 def palettize_file(
     path: str | Path, out: str | Path, recipe: RecipeLike, *, force: bool = False

@@ -7,11 +7,13 @@ import copy
 import torch
 from torch import nn
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy.clustering.quantizers.int8_lut import round_lut
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.palettized import PaletteWeight, palettes
 
 
+@usage("dkm.quantize_luts(frozen)")
 @torch.no_grad()
 def quantize_luts(frozen: nn.Module) -> nn.Module:
     """Copy a frozen model with the LUT entries quantized to 8 bits: a step times -127 to 127.

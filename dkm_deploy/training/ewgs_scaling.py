@@ -10,6 +10,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.nn_utils.state_guard import eval_mode, keep_random_state, rewind_state
 from dkm_deploy.training.fsdp import gather
@@ -19,6 +20,7 @@ from dkm_deploy.training.prepare import PreparedWeight, require_prepared
 _LARGE = 3  # standard deviations: the size that a large gradient has
 
 
+@usage("dkm.update_ewgs_scaling(model, lambda: loss(model(inputs), labels))")
 @keep_random_state()
 def update_ewgs_scaling(
     model: nn.Module, loss: Callable[[], Tensor], *, seed: int = 0

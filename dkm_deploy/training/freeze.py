@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrize
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.palettized import install
 from dkm_deploy.nn_utils.copies import independent_copy, unwrap
@@ -13,6 +14,7 @@ from dkm_deploy.nn_utils.weights import bake, put
 from dkm_deploy.training.prepare import prepared_weights, require_prepared
 
 
+@usage("dkm.freeze(model)")
 def freeze(model: nn.Module) -> nn.Module:
     """Make a frozen module with the hard palettes of a prepared model.
 
@@ -52,6 +54,7 @@ def freeze(model: nn.Module) -> nn.Module:
     return bake(frozen).eval()
 
 
+@usage("dkm.soft_copy(model)")
 @torch.no_grad()
 def soft_copy(model: nn.Module) -> nn.Module:
     """Copy a prepared model as a plain model with its soft weights, in eval mode.

@@ -11,7 +11,7 @@ from torch import Tensor, fx, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
-from dkm_deploy._support.argument_checks import integer
+from dkm_deploy._support.argument_checks import integer, usage
 from dkm_deploy.conversion.recipe_check import check
 from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils.copies import unwrap
@@ -76,6 +76,7 @@ def _chain(place: Place) -> ParametrizationList:
     return cast(ParametrizationList, cast(nn.ModuleDict, module.parametrizations)[attribute])
 
 
+@usage('dkm.prepare(model, 4, method="dkm")')
 def prepare(
     model: nn.Module,
     recipe: RecipeLike,
@@ -169,6 +170,7 @@ def prepared_weights(model: nn.Module) -> Iterator[PreparedWeight]:
     yield from found.values()
 
 
+@usage("dkm.step(model)")
 def step(model: nn.Module, steps: int = 1) -> None:
     """Count training steps; call it after each ``optimizer.step()`` and before ``zero_grad()``.
 

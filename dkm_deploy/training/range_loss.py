@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy.clustering.range_penalties import largest_magnitude, overshoot_penalty, soft_span
 from dkm_deploy.conversion.recipe_check import check
 from dkm_deploy.errors import DkmError
@@ -47,6 +48,7 @@ class RangeLoss(nn.Module):
         >>> loss.backward()
     """
 
+    @usage("dkm.RangeLoss(model, 4)")
     def __init__(self, model: nn.Module, recipe: RecipeLike, kind: RangeKind = "l_inf") -> None:
         super().__init__()
         if kind not in get_args(RangeKind):

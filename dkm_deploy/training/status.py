@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy.clustering.dkm.collapse import duplicates, variances
 from dkm_deploy.training.prepare import PreparedWeight, require_prepared
 
@@ -37,6 +38,7 @@ class LayerStatus:
     repaired: int
 
 
+@usage("dkm.status(model)")
 def status(model: nn.Module) -> dict[str, LayerStatus]:
     """Report the state of every prepared weight: bits, temperature, centroids, soft-hard gap.
 

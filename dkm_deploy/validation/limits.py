@@ -51,7 +51,7 @@ class OutputLimits:
         _check_numbers(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Limits:
     """Limits that a converted file must keep; None is no limit, except for the first two.
 

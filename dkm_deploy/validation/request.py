@@ -11,7 +11,7 @@ from torch import nn
 
 from dkm_deploy._support.argument_checks import function, record, short
 from dkm_deploy._support.paths import path_of
-from dkm_deploy.errors import DkmError
+from dkm_deploy.errors import ArgumentError
 from dkm_deploy.formats.interface import Interface
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.validation.limits import Limits
@@ -38,7 +38,7 @@ def check_asked(
         if value is not None:
             record(name, value, kind)
     if also is not None and not isinstance(also, Mapping):
-        raise DkmError(f"also is {short(also)}; give models by name")
+        raise ArgumentError(f"also is {short(also)}; give models by name")
     for name, model in (also or {}).items():
         model_of(model, f"also: {name}")
 

@@ -81,7 +81,10 @@ class Budget:
 
     def __post_init__(self) -> None:
         if not isinstance(self.files, (tuple, list)):
-            raise DkmError(f"files is {short(self.files)}; give allowances")
+            raise DkmError(
+                f"files is {short(self.files)}; give allowances, as dkm.Budget.load reads them, or "
+                "limits=dkm.Limits(max_bytes=..) in place of a budget"
+            )
         for one in self.files:
             record("files", one, Allowance)
         if not self.files:

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from torch import nn
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy._support.paths import existing_path, paths_of
 from dkm_deploy.conversion.registry import reader_for
-from dkm_deploy.errors import DkmError
+from dkm_deploy.errors import ArgumentError
 from dkm_deploy.formats.interface import Interface
 from dkm_deploy.model.inputs import Inputs
 from dkm_deploy.model.metric import Metric, accuracy
@@ -49,6 +50,9 @@ from dkm_deploy.validation.task import Original, Task
 Files = str | PathLike[str] | Sequence[str | PathLike[str]]
 
 
+@usage(
+    'dkm.validate("net.onnx", reference=frozen, inputs=inputs, limits=dkm.Limits(max_bytes=10**6))'
+)
 @keep_random_state()
 def validate(
     files: Files,
@@ -133,6 +137,7 @@ def validate(
     )
 
 
+@usage('dkm.validate_golden("net.onnx", "golden")')
 @keep_random_state()
 def validate_golden(
     files: Files,
@@ -177,6 +182,7 @@ def validate_golden(
     return _golden_report(bundle, task, rows, required)
 
 
+@usage('dkm.validate_device_outputs("iphone", "golden")')
 def validate_device_outputs(
     folders: Files,
     golden: str | PathLike[str],
@@ -328,7 +334,7 @@ def _task(
     elif before is not None and isinstance(original, Path):
         expected = before.outputs  # each file brings its own
     else:
-        raise DkmError("give reference=, or original= as the file that was palettized")
+        raise ArgumentError("give reference=, or original= as the file that was palettized")
     check_names(limits, expected)
     return decide_metric(
         Task(

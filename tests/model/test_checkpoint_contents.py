@@ -125,7 +125,8 @@ def test_what_does_not_belong_to_the_model_is_named_with_the_file(saved):
     )
     other.fc = nn.Identity()
     assert refused(path, other) == (
-        f"{foreign}it has a palette for 'fc.weight', which the model lacks"
+        f"{foreign}it has a palette for 'fc.weight', which the model lacks; give a plain model, "
+        "neither prepared nor frozen"
     )
     more = Tied()
     more.register_buffer("more", torch.zeros(1))

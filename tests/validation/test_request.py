@@ -62,7 +62,7 @@ def test_every_way_of_asking_says_so_before_anything_is_read(function, given, me
     }
     with pytest.raises(dkm.DkmError) as caught:
         function(**right[function] | given)
-    assert str(caught.value) == message
+    assert str(caught.value).startswith(f"{message}, as in dkm.{function.__name__}(")
 
 
 def test_what_a_validation_takes_is_taken():

@@ -182,7 +182,7 @@ class TestGolden:
 class TestBadInput:
     @pytest.mark.parametrize("steps", [[], torch.ones(3, 1), {"x": torch.ones(1)}])
     def test_steps_that_are_no_list(self, steps):
-        with pytest.raises(dkm.DkmError, match="a list with the inputs of each step, at least one"):
+        with pytest.raises(dkm.DkmError, match="a list with the inputs of each step: dkm"):
             dkm.Steps(steps)
 
     def test_outputs_of_other_shapes(self):

@@ -107,4 +107,4 @@ def test_there_must_be_something_to_compare_with(original):
     with pytest.raises(dkm.DkmError) as caught:
         dkm.validate([], original=original, inputs=X)
     told = "give reference=, or original= as the file that was palettized"
-    assert str(caught.value) == told
+    assert str(caught.value).partition(", as in")[0] == told

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy._support.paths import existing_path
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.mlpackage.limits import check_elements
@@ -67,6 +68,7 @@ class MLProgramEvaluator:
         {'input': (1, 8)}
     """
 
+    @usage('dkm.MLProgramEvaluator("net.mlpackage")')
     def __init__(
         self, path: str | Path, *, numerics: Numerics = "declared", function: str | None = None
     ) -> None:

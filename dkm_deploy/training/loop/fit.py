@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 from rich.console import Console
+from torch import Tensor, nn
 from torch import distributed as dist
-from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
-from dkm_deploy._support.argument_checks import function, integer, real, record, short
+from dkm_deploy._support.argument_checks import function, integer, real, record, short, usage
 from dkm_deploy._support.paths import path_of
 from dkm_deploy._support.progress import meter
-from dkm_deploy.errors import DkmError
+from dkm_deploy.errors import ArgumentError, DkmError
+from dkm_deploy.model.calibration import is_labelled_batch
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import eval_mode
 from dkm_deploy.training.loop.epochs import Data, Run
@@ -48,6 +51,7 @@ class FitResult:
     resumed_from: int | None
 
 
+@usage("dkm.fit(model, loader, epochs=3, optimizer=optimizer)")
 def fit(
     model: nn.Module,
     data: Data,
@@ -122,8 +126,7 @@ def fit(
     if clip_norm is not None:
         real("clip_norm", clip_norm, above=0)
     function("after_step", after_step)
-    if isinstance(data, (str, bytes)) or not (callable(data) or isinstance(data, Iterable)):
-        raise DkmError(f"data is {short(data)}; give batches, or a function of the epoch")
+    _check_data(data)
     _check_parts(model, optimizer, scheduler, teacher)
     objective = Objective(loss, teacher, temperature, teacher_weight, class_dim)
     step = TrainingStep(model, optimizer, scheduler, objective, clip_norm)
@@ -147,6 +150,15 @@ def fit(
     run.save()
     model.eval()
     return FitResult(run.position.step, run.position.loss, run.resumed_from)
+
+
+def _check_data(data: Any) -> None:
+    """Refuse what gives no batches, one after the other."""
+    if is_labelled_batch(data):
+        raise ArgumentError("data is one batch; give a list of such batches: [(inputs, labels)]")
+    wrong = isinstance(data, (str, bytes, Tensor, np.ndarray, Mapping))
+    if wrong or not (callable(data) or isinstance(data, Iterable)):
+        raise ArgumentError(f"data is {short(data)}; give batches, or a function of the epoch")
 
 
 def _check_parts(

@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 from torch import Tensor, nn
 
+from dkm_deploy._support.argument_checks import usage
 from dkm_deploy._support.atomic_files import atomic_path, check_writable
 from dkm_deploy._support.paths import path_of
-from dkm_deploy.errors import DkmError
+from dkm_deploy.errors import ArgumentError, DkmError
 from dkm_deploy.formats.interface import Interface
 from dkm_deploy.model.checkpoint import save_palettes
 from dkm_deploy.model.inputs import Inputs, arguments, arrays_in
@@ -67,6 +68,7 @@ from dkm_deploy.validation.task import first
 Groups = Mapping[str, Mapping[str, NDArray[Any]]]
 
 
+@usage('dkm.write_golden("golden", reference=frozen, inputs=inputs)')
 @keep_random_state()
 def write_golden(
     folder: str | Path,
@@ -116,12 +118,12 @@ def write_golden(
     check_asked(None, limits, interface=interface)
     limits = limits or Limits()
     if metric is not None and not isinstance(metric, str):
-        raise DkmError(f"metric is a {type(metric).__name__}; a bundle holds its name, a str")
+        raise ArgumentError(f"metric is a {type(metric).__name__}; a bundle holds its name, a str")
     model_of(reference, "reference")
     if original is not None:
         model_of(original, "original")
     if not isinstance(provenance or {}, Mapping):
-        raise DkmError(f"provenance is a {type(provenance).__name__}; give texts by name")
+        raise ArgumentError(f"provenance is a {type(provenance).__name__}; give texts by name")
     check_writable(folder, force=force)
     reference = with_plain_parameters(reference)
     given = _named_arrays(reference, inputs)

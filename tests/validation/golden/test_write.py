@@ -151,7 +151,7 @@ def test_what_is_refused(frozen, tmp_path, changes, message):
     right = {"folder": tmp_path / "g", "reference": frozen, "inputs": GIVEN}
     with pytest.raises(dkm.DkmError) as caught:
         dkm.write_golden(**right | changes)
-    assert str(caught.value) == message
+    assert str(caught.value).partition(", as in dkm.write_golden(")[0] == message
     assert list(tmp_path.iterdir()) == []
 
 
