@@ -96,7 +96,7 @@ def vanishing_note(program: ExportedProgram) -> str | None:
         return None
     told = names_in_short([f"{number:.3g}" for number in found])
     return (
-        f"{len(found)} constants are too small for float16 and stand as {_LEAST:.3g}: {told}; "
+        f"{len(found)} constants are too small for float16 and are stored as {_LEAST:.3g}: {told}; "
         "compute_precision='float32' keeps them"
     )
 

@@ -116,7 +116,7 @@ def read_palettes(path: Path) -> dict[str, Palette]:
             raise DkmError(f"{path}: {site.name}: {error}") from error
     for other in held.same.values():
         if other not in stored:
-            raise DkmError(f"{path}: metadata {SAME_KEY!r} names {other!r}, which is no palette")
+            raise DkmError(f"{path}: metadata {SAME_KEY!r} names {other!r}, which is not a palette")
     found = stored | {name: stored[other] for name, other in held.same.items()}
     return {name: palette for name, palette in found.items() if BETWEEN not in name}
 

@@ -57,7 +57,9 @@ def _scalings(decode: Node, weight: str, scales: Collection[str]) -> list[Node]:
     """
     for user in decode.users:
         if user.target is not torch.ops.aten.mul.Tensor or str(user.args[1]) not in scales:
-            raise RuntimeError(f"{weight}: {user} uses it before its scale; please report")
+            raise RuntimeError(
+                f"{weight}: {user} reads it before its scale is applied; please report this"
+            )
     return list(decode.users)
 
 

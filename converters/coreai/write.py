@@ -55,8 +55,8 @@ def _check_types(exported: ExportedModel) -> None:
     for name, tensor in exported.program.state_dict.items():
         if tensor.dtype is torch.float64:
             raise DkmError(
-                f"{name} is float64, which Core AI lacks; call .float() on the model before it is "
-                "palettized, and on its inputs"
+                f"{name} is float64, which Core AI does not support; call .float() on the model "
+                "before palettizing, and on its inputs"
             )
 
 

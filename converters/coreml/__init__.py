@@ -38,7 +38,7 @@ class CoreMLTarget:
     version_option = "minimum_deployment_target"
     advice: Mapping[str, str] = {
         ".mlmodelc": COMPILED,
-        ".mlmodel": "a model in a single file is no ML program; "
+        ".mlmodel": "a model in a single file is not an ML program; "
         "convert the original for iOS 16 or later, to a .mlpackage",
     }
 

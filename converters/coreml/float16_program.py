@@ -53,7 +53,7 @@ class Float16Choice:
         if self.lost:
             told = [f"{n:.3g} ({', '.join(dict.fromkeys(ops))})" for n, ops in self.lost.items()]
             yield (
-                f"{len(told)} constants are too small for float16 and stand as {_LEAST:.3g}: "
+                f"{len(told)} constants are too small for float16 and are stored as {_LEAST:.3g}: "
                 f"{names_in_short(told)}; compute_precision='float32' keeps them"
             )
 

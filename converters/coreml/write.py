@@ -138,7 +138,7 @@ def _notes(exported: ExportedModel, options: Options) -> Iterator[str]:
     )
     if exported.states:
         yield (
-            "the app keeps state from run to run, in float16 and zero at the start: "
+            "the app must keep this state between runs, in float16 and zero at the start: "
             f"{names_in_short(list(exported.states))}"
         )
     nodes = exported.program.graph.find_nodes(
@@ -147,8 +147,8 @@ def _notes(exported: ExportedModel, options: Options) -> Iterator[str]:
     norms = [_module(exported, node) for node in nodes if _follows_decode(node.args[0])]
     if norms:
         yield (
-            f"{len(norms)} BatchNorms stay operations of their own behind palettized layers; "
-            f"dkm.fold_batch_norm before clustering takes them out: {names_in_short(norms)}"
+            f"{len(norms)} BatchNorms after palettized layers stay operations; "
+            f"fold them with dkm.fold_batch_norm before clustering: {names_in_short(norms)}"
         )
 
 
@@ -156,8 +156,8 @@ def _lookups(weights: Sequence[str]) -> Iterator[str]:
     """Of tables whose rows are looked up at run time, where a dense program has them ready."""
     if weights:
         yield (
-            f"{len(weights)} look-ups of known rows stay operations: they read rows twice or part "
-            f"of what shares a LUT or a vector: {names_in_short(weights)}"
+            f"{len(weights)} look-ups of constant rows stay operations: they read a row twice, or "
+            f"only part of a LUT group or a vector: {names_in_short(weights)}"
         )
 
 

@@ -40,7 +40,7 @@ class OnnxTarget:
     def approximates(self, options: Mapping[str, Any]) -> str | None:
         """The 8-bit kernels round what goes into a product; see :class:`Options`."""
         if options.get("decode") == "int8":
-            return "decode='int8' rounds what goes into products to 8 bits, as it is meant to"
+            return "decode='int8' rounds the inputs of matrix products to 8 bits by design"
         return None
 
     def write(

@@ -86,7 +86,7 @@ def _in_order(nodes: list[NodeProto]) -> list[NodeProto]:
     try:
         sorter.prepare()
     except CycleError as error:
-        raise DkmError("its nodes wait for each other in a circle") from error
+        raise DkmError("its nodes form a cycle") from error
     ready: list[int] = []
     ordered = []
     while sorter.is_active():
@@ -149,9 +149,11 @@ def _attribute(attribute: Table) -> AttributeProto:
 def _tensor(tensor: Table) -> TensorProto:
     name, dims, kind = _text(tensor["name"]), tensor["dims"], tensor["data_type"]
     if tensor["external_data_offset"] >= 0:
-        raise DkmError(f"tensor {name!r} lies in another file")
+        raise DkmError(f"tensor {name!r} is in another file")
     if not TensorProto.UNDEFINED < kind <= _LAST_TYPE or any(dim < 0 for dim in dims):
-        raise DkmError(f"tensor {name!r} of type {kind} and shape {dims} is none of this format")
+        raise DkmError(
+            f"tensor {name!r} of type {kind} and shape {dims} is not valid in this format"
+        )
     if kind == TensorProto.STRING:
         stored, expected = len(tensor["string_data"]), prod(dims)
         content = {"string_data": tensor["string_data"]}
@@ -197,7 +199,7 @@ def _dim(value: Table | None, into: Any) -> None:
 def _text(name: bytes) -> str:
     text = name.decode(errors="replace")
     if "\ufffd" in text:
-        raise DkmError(f"the name {name[:40]!r} is no text")
+        raise DkmError(f"the name {name[:40]!r} is not text")
     if not text.isprintable():
-        raise DkmError(f"the name {text[:40]!r} is no text that can be shown: call it otherwise")
+        raise DkmError(f"the name {text[:40]!r} has characters that cannot be printed; rename it")
     return text

@@ -100,7 +100,9 @@ def _publish(folder: Path, path: Path, *, force: bool) -> None:
         check_writable(path.with_name(name), force=force)
     main = folder / path.name
     if os.path.lexists(path) and path.is_dir() != main.is_dir():
-        raise DkmError(f"{path}: a file and a folder do not replace each other; remove it first")
+        raise DkmError(
+            f"{path}: a file cannot replace a folder, nor a folder a file; remove it first"
+        )
     if force and not companions and not main.is_dir():
         main.replace(path)  # one step
         return
@@ -129,7 +131,7 @@ def _move_back(old: Path, path: Path) -> None:
         except OSError as error:
             told = refused_by_system(error)
             raise UnwritableFileError(
-                f"{path}: cannot be written, and what was there is now {part}: {told}"
+                f"{path}: cannot be written; the old content is now in {part}: {told}"
             ) from error
     old.rmdir()
 
@@ -186,7 +188,7 @@ def check_writable(path: Path, *, force: bool) -> None:
         DkmError: it has no name.
     """
     if path.name in ("", ".."):
-        raise DkmError(f"{str(path)!r} is a folder; give the name of what is to be written in it")
+        raise DkmError(f"{str(path)!r} is a folder; add a file name to it")
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):

@@ -51,7 +51,7 @@ def _judge(arguments: argparse.Namespace, console: Console) -> int:
 
     golden, *folders = arguments.paths
     if not folders:
-        raise DkmError(f"{golden} is a golden bundle; give the folders that devices wrote after it")
+        raise DkmError(f"{golden} is a golden bundle; give folders of device outputs after it")
     return finish(lambda: validate_device_outputs(folders, golden), arguments, console)
 
 
@@ -62,7 +62,7 @@ def _runs(arguments: argparse.Namespace, console: Console) -> int:
     from dkm_deploy.report.terminal.comparison import show_runs
 
     if arguments.junit:
-        raise DkmError("--junit goes with a golden bundle; reports are not judged again")
+        raise DkmError("--junit needs a golden bundle; reports are only compared")
     found = compare_runs(arguments.paths)
     table = json.dumps(asdict(found), indent=2) + "\n"
     show_runs(found, console)

@@ -64,15 +64,14 @@ def _palettize(arguments: argparse.Namespace, console: Console) -> int:
     is_file = Path(source).exists() or ":" not in source
     if is_file == (weights is not None):
         raise DkmError(
-            f"{source}: --weights goes with package.module:callable, which needs it, and with "
-            "nothing else"
+            f"{source}: --weights is needed for package.module:callable, and only for it"
         )
     recipe, method, force = _recipe(arguments), _method(arguments), arguments.force
     if is_file and not is_program(source):
         if arguments.method != "kmeans" or arguments.calibration or arguments.correct:
             raise DkmError(
-                f"{source}: palettized by k-means, for such files give no gradients; --method, "
-                "--calibration and --correct go with package.module:callable and .pt2 files"
+                f"{source}: such files give no gradients, so they are palettized by k-means; "
+                "--method, --calibration and --correct need package.module:callable or a .pt2 file"
             )
         result = palettize_file(source, out, recipe, force=force)
     else:
@@ -91,7 +90,7 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     if not arguments.recipe:
         return Recipe.uniform(arguments.bits, **layout)
     if layout:
-        raise DkmError("--cluster-dim and --group-size go with --bits; a recipe has its own")
+        raise DkmError("--cluster-dim and --group-size need --bits; a recipe has its own")
     return Recipe.load(arguments.recipe)
 
 
@@ -103,7 +102,7 @@ def _method(arguments: argparse.Namespace) -> str | PostTrainingMethod:
     options = {name: value for name, value in options.items() if value is not None}
     if arguments.method != "bin_quant":
         for name in options:
-            raise DkmError(f"--{name} goes with --method bin_quant")
+            raise DkmError(f"--{name} needs --method bin_quant")
         return str(arguments.method)
     if "metric" in options:
         options["metric"] = metric_named(options["metric"])

@@ -106,7 +106,7 @@ def _report(arguments: argparse.Namespace) -> Report:
         return validate(arguments.files, **reference(arguments), interface=asked, **how)
     for name in ("model", "weights", "inputs", "original", "steps", "interface"):
         if getattr(arguments, name) not in (None, False):
-            raise DkmError(f"--{name} does not go with --golden, which has all that is needed")
+            raise DkmError(f"--{name} cannot be used with --golden, which replaces it")
     return validate_golden(arguments.files, arguments.golden, **how)
 
 
@@ -121,5 +121,5 @@ def _cost(arguments: argparse.Namespace) -> CostOptions | None:
     given = {name: value for name, value in given.items() if value is not None}
     for name in given:
         if not arguments.cost:
-            raise DkmError(f"--{name} goes with --cost, which measures")
+            raise DkmError(f"--{name} needs --cost")
     return CostOptions(**given) if arguments.cost else None

@@ -168,8 +168,8 @@ def _try_file(
         if meant:
             return [f"{meant}: {error}"]
         raise DkmError(
-            f"{path}: the file would not compute what the model does: {error}; try_file=False "
-            "(--no-try) writes it all the same"
+            f"{path}: the outputs of the file are not those of the model: {error}; try_file=False "
+            "(--no-try) writes it anyway"
         ) from error
     return [note.replace(str(temporary), str(path))] if note else []
 
@@ -205,7 +205,7 @@ def _check_states(target: Target, exported: ExportedModel) -> None:
         if isinstance(target, StatefulTarget):
             refusal = target.refuse_state(start)
         else:
-            refusal = "its files keep nothing from run to run"
+            refusal = "its files keep no state between runs"
         if refusal:
             raise DkmError(
                 f"{name}: forward writes to this buffer, and target {target.name} cannot hold it: "

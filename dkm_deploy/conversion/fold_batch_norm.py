@@ -133,6 +133,6 @@ def _check(model: nn.Module, folded: nn.Module, example_inputs: Inputs) -> None:
         difference = (found - expected).float().norm()
         if not difference <= _TOLERANCE * expected.float().norm():
             raise DkmError(
-                "the model computes something else with its BatchNorms folded; it reads weights "
-                "behind its layers' backs, so leave them as they are"
+                "the outputs change when BatchNorms are folded, because forward reads a weight "
+                "without calling its layer; use the model without folding"
             )

@@ -43,7 +43,7 @@ def check(
     specs = recipe.assign(parameters).specs
     for name, spec in specs.items():
         if not torch.isfinite(parameters[name].detach()).all():
-            raise DkmError(f"{name}: the weights hold NaN or infinity; mend the model first")
+            raise DkmError(f"{name}: the weights hold NaN or infinity; fix the model first")
         for target in targets:
             shape = tuple(parameters[name].shape)
             refusal = target_named(target).refuse(spec, shape, gates(model, name))

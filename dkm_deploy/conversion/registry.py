@@ -41,7 +41,7 @@ def target_named(name: str) -> Target:
     """The target called ``name``, such as "onnx" or "coreml", or "coreml:iOS17" with a version."""
     name, colon, version = name.partition(":")
     if name not in targets():
-        raise DkmError(f"no target is called {name!r}; there are {', '.join(targets())}")
+        raise DkmError(f"unknown target {name!r}; known targets are {', '.join(targets())}")
     target = targets()[name]
     if not colon:
         return target

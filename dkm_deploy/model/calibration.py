@@ -97,7 +97,9 @@ def in_batches(samples: Any, size: int = BATCH) -> Iterator[Any]:
     leaves, spec = pytree.tree_flatten(samples)
     counts = {len(leaf) for leaf in leaves if torch.is_tensor(leaf) and leaf.ndim}
     if len(counts) != 1:
-        raise DkmError(f"calibration tensors have {sorted(counts)} samples; they must have as many")
+        raise DkmError(
+            f"calibration tensors have {sorted(counts)} samples; all must have the same number"
+        )
     for start in range(0, counts.pop(), size):
         part = [t[start : start + size] if torch.is_tensor(t) and t.ndim else t for t in leaves]
         yield pytree.tree_unflatten(part, spec)

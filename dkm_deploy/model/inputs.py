@@ -40,7 +40,7 @@ def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     if isinstance(inputs, Mapping):
         for name in inputs:
             if not isinstance(name, str):
-                raise DkmError(f"inputs: {name!r} is no name; a mapping gives keyword arguments")
+                raise DkmError(f"inputs: {name!r} is not a name; a mapping gives keyword arguments")
         return (), {name: _tensors(value) for name, value in inputs.items()}
     if isinstance(inputs, (tuple, list)):
         return tuple(_tensors(value) for value in inputs), {}
@@ -59,7 +59,7 @@ def arrays_in(args: Any, kwargs: Any) -> dict[str, Any]:
     found = {name: value for name, value in leaves if isinstance(value, (Tensor, np.ndarray))}
     if len(found) < sum(isinstance(value, (Tensor, np.ndarray)) for _, value in leaves):
         names = ", ".join(name for name, _ in leaves)
-        raise DkmError(f"two inputs have one name: they are called {names}")
+        raise DkmError(f"two inputs have the same name; the names are {names}")
     return found
 
 

@@ -71,8 +71,8 @@ def outputs_of(model: nn.Module, inputs: Inputs) -> Outputs:
     tensors = [t for t in pytree.tree_leaves(outputs) if torch.is_tensor(t)]
     if not tensors:
         raise DkmError(
-            f"the PyTorch model gives a {type(outputs).__name__} without any tensor, which is all "
-            "that files give"
+            f"the PyTorch model gives a {type(outputs).__name__} without any tensor, and a file "
+            "returns nothing else"
         )
     named = zip(output_names(outputs), tensors, strict=True)
     # Copies: an output may be a buffer that the next step writes.
@@ -123,4 +123,4 @@ def _join_arrays(name: str, arrays: list[NDArray[Any]]) -> NDArray[Any]:
     try:
         return np.concatenate(arrays)
     except ValueError as error:
-        raise DkmError(f"output {name!r}: batches cannot be put together: {error}") from error
+        raise DkmError(f"output {name!r}: batches cannot be concatenated: {error}") from error

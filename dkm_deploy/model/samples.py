@@ -48,7 +48,7 @@ def sample_count(inputs: Inputs | Steps) -> int:
     check_not_empty(inputs)
     counts = [len(leaf) for leaf in _samples(inputs)]
     if not counts:
-        raise DkmError("no input tensor has a dimension of samples; give at least one that has")
+        raise DkmError("no input tensor has a sample dimension; give one of rank 1 or more")
     return counts[0]
 
 

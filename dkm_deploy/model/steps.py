@@ -56,7 +56,8 @@ def unstack_steps(inputs: Mapping[str, Tensor]) -> Steps:
     lengths = {len(tensor) if tensor.ndim else 0 for tensor in inputs.values()}
     if len(lengths) != 1 or 0 in lengths:
         raise DkmError(
-            f"the inputs have {sorted(lengths)} steps (first dimension); they must have as many"
+            f"the inputs have {sorted(lengths)} steps (first dimension); "
+            "all must have the same number"
         )
     (count,) = lengths
     return Steps([{name: tensor[i] for name, tensor in inputs.items()} for i in range(count)])

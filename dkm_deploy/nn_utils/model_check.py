@@ -33,7 +33,7 @@ def model_of(value: Any, what: str = "model") -> nn.Module:
 
     Raises:
         DkmError: it is no ``torch.nn.Module``, one of ``torch.jit``, or one with weights that
-            another tool, or ``torch.ao``, quantised.
+            another tool, or ``torch.ao``, quantized.
     """
     if not isinstance(value, nn.Module):
         raise ArgumentError(f"{what} is {_said(value)}")
@@ -45,25 +45,25 @@ def model_of(value: Any, what: str = "model") -> nn.Module:
     for name, tensor in value.named_parameters():
         if is_traceable_wrapper_subclass(tensor) and not is_sharded(tensor):
             kind = type(tensor).__name__
-            raise DkmError(f"{what}: {name} is a {kind}, quantised already; give the plain model")
-    layers = list(_quantised(value))
+            raise DkmError(f"{what}: {name} is a {kind}, quantized already; give the plain model")
+    layers = list(_quantized(value))
     if layers:
         more = f" and {len(layers) - _LISTED} more" if len(layers) > _LISTED else ""
         named = ", ".join(name or "the model itself" for name in layers[:_LISTED]) + more
-        raise DkmError(f"{what}: quantised already by torch.ao: {named}; give the plain model")
+        raise DkmError(f"{what}: quantized already by torch.ao: {named}; give the plain model")
     return value
 
 
-def _quantised(module: nn.Module, name: str = "") -> Iterator[str]:
-    """Names of the quantised layers in a module; not of the parts that these are made of."""
-    if _is_quantised(module):
+def _quantized(module: nn.Module, name: str = "") -> Iterator[str]:
+    """Names of the quantized layers in a module; not of the parts that these are made of."""
+    if _is_quantized(module):
         yield name
         return
     for part, child in module.named_children():
-        yield from _quantised(child, f"{name}.{part}" if name else part)
+        yield from _quantized(child, f"{name}.{part}" if name else part)
 
 
-def _is_quantised(module: nn.Module) -> bool:
+def _is_quantized(module: nn.Module) -> bool:
     """Whether a layer keeps weights in packed integers, which are no parameters."""
     kind = type(module)
     if kind.__name__ in ("FloatFunctional", "FXFloatFunctional"):  # in floating point still

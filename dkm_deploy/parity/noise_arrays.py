@@ -45,7 +45,7 @@ def from_arrays(
     """
     samples = arrays["samples"]
     if samples.ndim != 1 or samples.dtype.kind != "i" or (np.diff(samples) <= 0).any():
-        raise DkmError("noise: 'samples' are no places in ascending order")
+        raise DkmError("noise: 'samples' are not indices in ascending order")
     found = {}
     for name, array in outputs.items():
         if f"{name}.level" in arrays:
@@ -55,7 +55,7 @@ def from_arrays(
             else:
                 level = _check_array(arrays, key, (len(samples), *array.shape[1:]))
                 if not samples.size or not 0 <= samples.min() <= samples.max() < len(array):
-                    raise DkmError(f"noise of output {name!r} is of samples that are not there")
+                    raise DkmError(f"noise of output {name!r} names samples that do not exist")
             pooled = GainAndOffset(
                 *(_figures(arrays, f"{name}.{k}", level) for k in ("gain", "offset"))
             )

@@ -98,7 +98,7 @@ def _judge_output(
     if noise is None or own is None:
         least = CONSTANT[precision]
         figures = [_differing_share(gap, least)] if whole else _against_constant(gap, wanted, least)
-        source = f"a constant for {precision}, as nothing here measures the model's noise: {{}}"
+        source = f"a constant for {precision}, as the model's noise is not measured: {{}}"
         return OutputJudgement(_sort_figures(figures), least, source)
     source = f"the model's own {noise.arithmetic} noise, {{}}"
     square = own.square + _LEAST[noise.arithmetic.compute] ** 2

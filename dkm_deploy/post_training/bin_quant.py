@@ -87,7 +87,7 @@ class BinQuant:
         """
         for name, spec in specs.items():
             if (spec.cluster_dim, spec.group_size, spec.per_channel_scale) != (1, None, False):
-                raise DkmError(f"{name}: bins are of scalars, with one LUT and no scale")
+                raise DkmError(f"{name}: bin_quant needs cluster_dim=1, one LUT and no scale")
         probe = LossProbe(model, calibration, self.metric)
         search = _Search(self, probe, model_digest(model))
         weights = {name: model.get_parameter(name).detach() for name in specs}
@@ -191,7 +191,7 @@ class _Search:
         """The bins of one weight; the next evaluations are made with it binned."""
         bins = Bins.first(weight, self._how.means)
         if bins.count > most:
-            raise DkmError(f"{name}: bins start with {bins.count} values, and 1 bit has 2")
+            raise DkmError(f"{name}: bin_quant starts with {bins.count} bins, and 1 bit holds 2")
         best, least = bins, float("inf")
         sensitivities: dict[tuple[float, float], float] = {}
         while self._left:

@@ -71,7 +71,7 @@ class KMeans:
     ) -> Palettes:
         """See :func:`dkm_deploy.clustering.kmeans_palette.cluster`."""
         if calibration is not None:
-            raise DkmError("method kmeans looks at the weights alone; leave calibration out")
+            raise DkmError("method kmeans takes no calibration data; leave calibration out")
         yield from _cluster_weights(model, specs, {})
 
 
@@ -146,6 +146,6 @@ def post_training_method(method: str | PostTrainingMethod) -> PostTrainingMethod
         return check_implements("method", method, "palettes", METHODS)
     if method not in METHODS:
         raise DkmError(
-            f"no method after training is called {method!r}; there are {', '.join(METHODS)}"
+            f"unknown post-training method {method!r}; known methods are {', '.join(METHODS)}"
         )
     return METHODS[method]

@@ -40,7 +40,7 @@ class OutputLoss:
         self._labels = None if metric is None else _join_labels(labels)
         self.baseline = None if metric is None else self._score(expected)
         if self.baseline is not None and not np.isfinite(self.baseline):
-            raise DkmError(f"the metric of the model as it is is {self.baseline}")
+            raise DkmError(f"the metric of the dense model is {self.baseline}")
         if metric is accuracy and self.baseline is not None and self._labels is not None:
             odd = chance_warning(self.baseline, _first(expected), self._labels)
             if odd:
@@ -70,11 +70,15 @@ def _first(outputs: Outputs) -> NDArray[Any]:
 
 def _join_labels(labels: Sequence[Any]) -> NDArray[Any]:
     if any(part is None for part in labels):
-        raise DkmError("metric needs labels, and the calibration data has none: (inputs, labels)")
+        raise DkmError(
+            "metric needs labels, and the calibration data has none; give (inputs, labels)"
+        )
     try:
         return np.concatenate([torch.as_tensor(part).cpu().numpy() for part in labels])
     except (TypeError, ValueError) as error:
-        raise DkmError(f"the labels of the batches make no array: {reason_of(error)}") from error
+        raise DkmError(
+            f"the labels of the batches cannot be joined to one array: {reason_of(error)}"
+        ) from error
 
 
 def _relative_error(outputs: Outputs, expected: Outputs) -> float:

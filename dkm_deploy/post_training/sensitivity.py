@@ -68,7 +68,7 @@ def squared_gradients(
                 raise DkmError(f"{name}: its gradient is NaN or infinite in batch {number}")
             total.addcmul_(dense.float(), dense.float(), value=samples_in(batch))
         if not torch.isfinite(value):
-            raise DkmError(f"the loss is {value.item()} in batch {number}; are its labels right?")
+            raise DkmError(f"the loss is {value.item()} in batch {number}; check its labels")
     return sums
 
 
@@ -83,7 +83,7 @@ def _value(
     else:
         value = Objective(loss, None, 1.0, 1.0, -1).on_labels(outputs, labels)
     if not value.requires_grad:
-        raise DkmError("no weight of the recipe has a part in the loss of the calibration data")
+        raise DkmError("the loss on the calibration data depends on no weight of the recipe")
     return value
 
 

@@ -115,4 +115,4 @@ def read_report(path: Path) -> ReportFile:
     try:
         return from_json(content, ReportFile, more_keys=True)
     except DkmError as error:
-        raise DkmError(f"{path}: no report of dkm-deploy validate --json: {error}") from error
+        raise DkmError(f"{path}: not a report of dkm-deploy validate --json: {error}") from error

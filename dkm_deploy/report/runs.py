@@ -76,7 +76,7 @@ def compare_runs(paths: Sequence[Path]) -> RunComparison:
     measure = _measure(reports.values())
     points = [p for name, report in reports.items() for p in _points(name, report, measure)]
     if not points:
-        raise DkmError("the reports are about no file; give files to dkm-deploy validate")
+        raise DkmError("the reports hold no file; give files to dkm-deploy validate")
     original = _original(reports.values(), measure)
     return RunComparison(measure, _with_front(points), original, _notes(reports))
 
@@ -98,7 +98,7 @@ def _measure(reports: Collection[ReportFile]) -> str:
         return shared
     if all(any(m.agreement is not None for m in r.files) for r in reports):
         return _AGREEMENT
-    raise DkmError("the reports share no metric, and not all of them have agreement either")
+    raise DkmError("the reports have no common metric, and not all have top-1 agreement")
 
 
 def _points(run: str, report: ReportFile, measure: str) -> list[Point]:

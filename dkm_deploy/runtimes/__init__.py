@@ -191,7 +191,7 @@ def runtime_for(path: Path) -> Runtime:
         if runtime.unavailable() is None:
             return runtime
     reasons = "; ".join(f"{r.name}: {r.unavailable()}" for r in fitting)
-    raise DkmError(f"{path}: nothing here runs {path.suffix!r} files. {reasons}".rstrip(". "))
+    raise DkmError(f"{path}: no runtime here runs {path.suffix!r} files. {reasons}".rstrip(". "))
 
 
 def timed_runtime(path: Path) -> TimedRuntime:
@@ -200,8 +200,8 @@ def timed_runtime(path: Path) -> TimedRuntime:
     if isinstance(runtime, TimedRuntime):
         return runtime
     raise DkmError(
-        f"{path}: {runtime.name} does not tell what a device takes: measure it there, such as "
-        "with Xcode's performance report"
+        f"{path}: {runtime.name} does not measure costs on a device; measure them there, "
+        "for example with Xcode's performance report"
     )
 
 
@@ -220,7 +220,7 @@ def prober_for(path: Path) -> Prober:
         fits = isinstance(runtime, Prober) and path.suffix in runtime.suffixes
         if fits and runtime.unavailable() is None:
             return runtime  # type: ignore[return-value]  # seen by isinstance above
-    raise DkmError(f"nothing here shows the values inside {path.suffix!r} files")
+    raise DkmError(f"no runtime here shows the values inside {path.suffix!r} files")
 
 
 def check_inputs(given: Arrays, expected: Mapping[str, Shape], what: str = "input") -> None:

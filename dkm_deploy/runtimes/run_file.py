@@ -67,7 +67,8 @@ def check_batches(count: int, batch: int) -> None:
     """Raise DkmError unless samples split into batches of the size that a file is fixed to."""
     if count % batch:
         raise DkmError(
-            f"{count} samples do not split into batches of {batch}, which the file is fixed to"
+            f"{count} samples do not split into batches of {batch}, "
+            "the fixed batch size of the file"
         )
 
 

@@ -132,7 +132,7 @@ def _soft(
     if weight.is_stacked and isinstance(method, SnappingMethod):
         raise DkmError(
             f"{name}: a norm, a mask or a parametrization computes it, so that gwk cannot move it "
-            "onto centroids; take that away first or choose another method"
+            "onto centroids; remove it first or use another method"
         )
     if any(map(is_nested, weight.places)):
         raise DkmError(

@@ -57,7 +57,9 @@ class RangeLoss(nn.Module):
         # By place: FSDP2 puts other parameters there. In a tuple no module becomes part of this.
         self._places = tuple(found[name].places[0] for name in check(model, recipe))
         if not self._places:
-            raise DkmError("the recipe palettizes no weight of the model; none to restrict")
+            raise DkmError(
+                "the recipe palettizes no weight of the model; there is nothing to regularize"
+            )
         self.kind = kind
         self.learned = nn.ParameterList(
             [] if kind == "l_inf" else [_start(weight, kind) for weight in self._weights()]

@@ -36,7 +36,7 @@ def labels_array(labels: Labels | None, count: int) -> NDArray[Any] | None:
         try:
             found = np.asarray(labels)
         except ValueError as error:
-            raise DkmError(f"labels are no array: {error}") from error
+            raise DkmError(f"labels cannot be converted to an array: {error}") from error
     if not found.ndim:
         raise DkmError(f"labels are a single {type(labels).__name__}; give one for each input")
     if len(found) != count:

@@ -96,7 +96,7 @@ class Limits:
             raise DkmError(f"outputs is {short(self.outputs)}; give limits by output")
         for name, own in self.outputs.items():
             if not isinstance(name, str):
-                raise DkmError(f"outputs: {name!r} is no name of an output")
+                raise DkmError(f"outputs: {name!r} is not the name of an output")
             record(f"outputs[{name!r}]", own, OutputLimits)
 
 

@@ -28,7 +28,7 @@ def original_of(path: Path, inputs: Inputs | Steps) -> Original:
     """Outputs of a dense file, and the bytes of its tensors; those of its fp16 half are unknown.
 
     Raises:
-        DkmError: the file is damaged, nothing here runs it, or it does not run on the inputs.
+        DkmError: the file is damaged, no runtime here runs it, or it does not run on the inputs.
     """
     kinds = size_breakdown(path).by_kind()
     return Original(_outputs(path, inputs), sum(kinds[kind] for kind in _TENSORS), None)

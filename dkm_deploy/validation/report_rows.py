@@ -181,7 +181,7 @@ def _unasked_limits(limits: Limits) -> list[Check]:
     """Limits on the file itself, about which outputs say nothing."""
     sizes = (limits.max_bytes, limits.max_size_ratio)
     costs = (limits.max_latency_ratio, limits.max_load_ratio, limits.max_peak_ratio)
-    reason = "a device gives outputs alone; dkm-deploy validate weighs the file"
+    reason = "a device gives outputs only; dkm-deploy validate checks the file"
     return [
         Check(name, Status.SKIPPED, reason)
         for name, found in (("size", sizes), ("cost", costs))

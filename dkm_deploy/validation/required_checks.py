@@ -22,7 +22,7 @@ def required_of(require: bool | Collection[str]) -> Required:
     names = names_of(require, "require")
     for name in names:
         if name not in CHECKS:
-            raise DkmError(f"require: no check is called {name!r}; there are {', '.join(CHECKS)}")
+            raise DkmError(f"require: unknown check {name!r}; known checks are {', '.join(CHECKS)}")
     return tuple(dict.fromkeys(names))
 
 

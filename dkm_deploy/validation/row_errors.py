@@ -27,7 +27,7 @@ def each_row(paths: Sequence[Path], make: Callable[[Path], Model], check: str) -
     if wrong and len(wrong) == len(rows):
         if isinstance(wrong[0], DkmError):
             raise wrong[0]
-        raise DkmError(f"{paths[0]} cannot be judged: {reason_of(wrong[0])}") from wrong[0]
+        raise DkmError(f"{paths[0]} cannot be checked: {reason_of(wrong[0])}") from wrong[0]
     return rows
 
 

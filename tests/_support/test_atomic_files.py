@@ -129,7 +129,7 @@ def test_a_file_and_a_folder_do_not_replace_each_other(tmp_path, old_is_folder):
     path = tmp_path / "m"
     (path / "inside").mkdir(parents=True) if old_is_folder else path.write_text("old")
     with (
-        pytest.raises(DkmError, match="do not replace each other"),
+        pytest.raises(DkmError, match="a file cannot replace a folder"),
         atomic_path(path, force=True) as temporary,
     ):
         temporary.write_text("new") if old_is_folder else temporary.mkdir()
@@ -200,7 +200,7 @@ def test_what_cannot_be_moved_back_is_kept(tmp_path, monkeypatch):
         raise OSError(errno.EIO, "Input/output error")
 
     monkeypatch.setattr(os, "link", failing)
-    with pytest.raises(DkmError, match="what was there is now"):
+    with pytest.raises(DkmError, match="the old content is now in"):
         write(tmp_path / "m.onnx", "new", force=True)
     (kept,) = tmp_path.glob(".m.onnx.*/.old/m.onnx")
     assert kept.read_text() == "old"

@@ -73,13 +73,16 @@ class TestBadInput:
             ({"--bits": "9"}, "bits is 9; it must be 1 to 8"),
             ({"--group-size": "7"}, "w: group_size 7 does not divide its 64 channels"),
             ({"--bits": None, "--recipe": "{}/none.toml"}, "none.toml: no such recipe file"),
-            ({"--bits": None, "--recipe": "r.toml", "--cluster-dim": "2"}, "go with --bits"),
+            ({"--bits": None, "--recipe": "r.toml", "--cluster-dim": "2"}, "need --bits"),
             ({"source": "none.onnx"}, "none.onnx: no such file"),
             ({"source": "{}/model.mlpackage"}, "cannot be palettized; known: .onnx"),
             ({"source": "net.pt2"}, "for other files there is dkm-deploy convert"),
             ({"source": "{}/model.onnx"}, "palettized already (stem.weight, head.weight)"),
-            ({"source": MODEL}, "--weights goes with package.module:callable, which needs it"),
-            ({"--weights": "{}/plain.safetensors"}, "--weights goes with package.module:callable"),
+            ({"source": MODEL}, "--weights is needed for package.module:callable"),
+            (
+                {"--weights": "{}/plain.safetensors"},
+                "--weights is needed for package.module:callable",
+            ),
             ({"-o": "{}/model.onnx"}, "already exists; use --force"),
             ({"-o": "small.mlpackage"}, "gives a file with suffix .onnx"),
         ],
@@ -144,7 +147,7 @@ class TestBadInput:
 
     def test_validate_against_a_bundle_and_a_model(self, folder, tmp_path, capsys):
         arguments = validation(folder, "--golden", f"{tmp_path}")
-        fails(capsys, arguments, "--model does not go with --golden")
+        fails(capsys, arguments, "--model cannot be used with --golden")
 
     def test_validate_against_a_bundle_that_changed(self, folder, tmp_path, capsys):
         assert main(golden(folder, tmp_path / "golden")) == 0

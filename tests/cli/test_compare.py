@@ -116,7 +116,7 @@ def test_the_cost_is_measured(folder, tmp_path, capsys):
 
 class TestBadInput:
     def test_a_bundle_alone(self, folder, capsys):
-        _fails(capsys, _compare(folder / "golden"), "give the folders that devices wrote")
+        _fails(capsys, _compare(folder / "golden"), "give folders of device outputs")
 
     def test_outputs_of_another_bundle(self, folder, tmp_path, capsys):
         frozen = dkm.palettize(small_net(), MIXED)
@@ -134,7 +134,7 @@ class TestBadInput:
 
     def test_junit_of_reports(self, folder, tmp_path, capsys):
         arguments = _compare(tmp_path / "a.json", "--junit", tmp_path / "r.xml")
-        _fails(capsys, arguments, "--junit goes with a golden bundle")
+        _fails(capsys, arguments, "--junit needs a golden bundle")
 
     def test_a_page_that_exists(self, folder, tmp_path, capsys):
         (tmp_path / "c.html").write_text("keep me")
@@ -144,8 +144,8 @@ class TestBadInput:
     @pytest.mark.parametrize(
         ("more", "message"),
         [
-            (["--threads", "2"], "--threads goes with --cost"),
-            (["--dense", "d.onnx"], "--dense goes with --cost"),
+            (["--threads", "2"], "--threads needs --cost"),
+            (["--dense", "d.onnx"], "--dense needs --cost"),
             (["--cost", "--threads", "0"], "threads is 0; it must be at least 1"),
             (["--budget", "none.toml"], "none.toml: no such budget file"),
         ],

@@ -108,11 +108,11 @@ def test_plan(folder, tmp_path):
         (["palettize", "{}/net.pt2", "--bits", "4", "-o", "{out}/x.onnx"], "dkm-deploy convert"),
         (
             ["palettize", "{}/net.pt2", "--weights", "{}/plain.safetensors", "--bits", "4"],
-            "--weights goes with package.module:callable",
+            "--weights is needed for package.module:callable",
         ),
         (
             ["palettize", "{}/net.pt2", "--bits", "4", "--tolerance", "1"],
-            "--tolerance goes with --method bin_quant",
+            "--tolerance needs --method bin_quant",
         ),
         (
             ["palettize", "{}/net.pt2", "--bits", "4", "--method", "bin_quant"],

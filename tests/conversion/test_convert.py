@@ -171,7 +171,7 @@ class Resized(nn.Module):
 def test_a_file_that_computes_something_else_is_refused(tmp_path):
     frozen = dkm.palettize(Resized().eval(), dkm.Recipe.uniform(4))
     path, x = tmp_path / "m.mlpackage", torch.rand(1, 3, 12, 12)
-    with pytest.raises(dkm.DkmError, match="would not compute what the model does"):
+    with pytest.raises(dkm.DkmError, match="the outputs of the file are not those of the model"):
         dkm.convert(frozen, x, path)
     assert not path.exists()
     assert dkm.convert(frozen, x, path, try_file=False).path.exists()
@@ -211,7 +211,7 @@ def test_a_name_that_cannot_be_shown_is_refused_with_the_path_that_was_given(tmp
     with pytest.raises(dkm.DkmError) as caught:
         dkm.convert(dkm.palettize(_Odd("\x1b[2J"), 4), torch.ones(2, 4), tmp_path / "model.ort")
 
-    told = f"{tmp_path / 'model.ort'}: the name '\\x1b[2J' is no text that can be shown"
+    told = f"{tmp_path / 'model.ort'}: the name '\\x1b[2J' has characters that cannot be printed"
     assert str(caught.value).startswith(told)
 
 

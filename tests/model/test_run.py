@@ -97,7 +97,7 @@ class TestFiles:
         assert session.batch_sizes == [256, 256, 88]
 
     def test_samples_that_do_not_fill_the_last_batch_are_refused(self):
-        message = "^6 samples do not split into batches of 4, which the file is fixed to$"
+        message = "^6 samples do not split into batches of 4, the fixed batch size of the file$"
         with pytest.raises(dkm.DkmError, match=message):
             run_file(Session(x=(4, 2)), X)
         check_batches(6, 3)
@@ -219,7 +219,7 @@ class TestModels:
 
         with pytest.raises(dkm.DkmError) as caught:
             outputs_of(Gives([1]), X)
-        told = "the PyTorch model gives a list without any tensor, which is all that files give"
+        told = "the PyTorch model gives a list without any tensor, and a file returns nothing else"
         assert str(caught.value) == told
         with pytest.raises(dkm.DkmError) as caught:
             outputs_of(Gives(KeyError("key")), X)

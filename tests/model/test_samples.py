@@ -44,7 +44,7 @@ class TestSamples:
     def test_inputs_without_samples_are_refused(self):
         with pytest.raises(dkm.DkmError) as caught:
             sample_count((torch.tensor(1.0), 3))
-        told = "no input tensor has a dimension of samples; give at least one that has"
+        told = "no input tensor has a sample dimension; give one of rank 1 or more"
         assert str(caught.value) == told
         for check in (sample_count, check_not_empty):
             with pytest.raises(dkm.DkmError) as caught:
@@ -64,7 +64,7 @@ class TestJoining:
         assert join_batches([{"y": single}])["y"] is single
 
     def test_outputs_that_are_no_batches_are_told_by_name(self):
-        message = "^output 'y': batches cannot be put together: zero-dimensional arrays cannot"
+        message = "^output 'y': batches cannot be concatenated: zero-dimensional arrays cannot"
         with pytest.raises(dkm.DkmError, match=message):
             join_batches([{"y": np.array(1.0)}, {"y": np.array(2.0)}])
 

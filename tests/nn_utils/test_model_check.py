@@ -43,7 +43,7 @@ def _tensor():
 def test_layers_that_torch_ao_quantised_are_refused_by_name(make, layers, use):
     layers = layers or "0, 1, 2, 3, 4 and 2 more"
 
-    with pytest.raises(dkm.DkmError, match=f"model: quantised already by torch.ao: {layers};"):
+    with pytest.raises(dkm.DkmError, match=f"model: quantized already by torch.ao: {layers};"):
         use(make(), 4)
 
 

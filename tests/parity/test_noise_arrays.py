@@ -42,7 +42,7 @@ def test_it_is_read_as_it_was_written(model, noise):
 
 NOT_FINITE = "is negative, NaN or infinite somewhere"
 MISSING = "is missing or not of shape"
-PLACES = "'samples' are no places in ascending order"
+PLACES = "'samples' are not indices in ascending order"
 
 
 @pytest.mark.parametrize(
@@ -79,5 +79,5 @@ def test_noise_of_samples_that_are_not_there_is_refused(model, noise, places):
     arrays = to_arrays(noise)
     level = arrays["output.level"][: len(places)]
 
-    with pytest.raises(dkm.DkmError, match="of samples that are not there"):
+    with pytest.raises(dkm.DkmError, match="names samples that do not exist"):
         _read(arrays | {"samples": np.array(places, np.int64), "output.level": level}, model)

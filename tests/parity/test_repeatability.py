@@ -139,4 +139,4 @@ def test_a_random_file_is_told(files):
     status, reason = _checks(found, 1)["parity"]
     assert status == "failed"
     assert reason.startswith("the file gives other outputs on a second run: it is random; ")
-    assert "first off" not in reason
+    assert "first error" not in reason

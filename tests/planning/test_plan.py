@@ -194,7 +194,7 @@ def test_a_metric_that_gives_no_number_is_never_chosen(model, samples):
     found = _plan(model, [(samples, labels)], "1MB", metric=_often_nan)
     assert calls > 1
     assert all(made.spec is None for made in found.decisions)
-    with pytest.raises(dkm.DkmError, match="the metric of the model as it is is nan"):
+    with pytest.raises(dkm.DkmError, match="the metric of the dense model is nan"):
         _plan(model, [(samples, labels)], "1MB", metric=_often_nan)
 
 
@@ -231,12 +231,12 @@ def test_names_are_taken_literally(samples):
         ({"budget": -5}, "budget is -5; it must be at least 1"),
         ({"candidates": [dkm.PaletteSpec(2, cluster_dim=7)]}, "none of 1 candidates fits any"),
         ({"targets": ()}, "targets is empty"),
-        ({"targets": ("tape",)}, "no target is called 'tape'"),
+        ({"targets": ("tape",)}, "unknown target 'tape'"),
         ({"calibration": None}, "calibration data is missing"),
         ({"calibration": torch.zeros(2, 5)}, "does not run on calibration batch 1"),
         ({"metric": lambda outputs, labels: 0.0}, "metric needs labels"),
         ({"calibration": torch.full((2, 3, 8, 8), torch.nan)}, "gives NaN or infinity on the"),
-        ({"method": "magic"}, "no method after training is called 'magic'"),
+        ({"method": "magic"}, "unknown post-training method 'magic'"),
     ],
 )
 def test_wrong_use(model, samples, how, message):

@@ -138,9 +138,9 @@ def test_without_evaluations_the_squared_error_decides(model, labelled, evaluati
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ({"bits": 4, "cluster_dim": 2}, "bins are of scalars"),
-        ({"bits": 4, "group_size": 8}, "bins are of scalars"),
-        ({"bits": 1}, "bins start with 4 values"),
+        ({"bits": 4, "cluster_dim": 2}, "bin_quant needs cluster_dim=1, one LUT and no scale"),
+        ({"bits": 4, "group_size": 8}, "bin_quant needs cluster_dim=1, one LUT and no scale"),
+        ({"bits": 1}, "bin_quant starts with 4 bins, and 1 bit holds 2"),
     ],
 )
 def test_layouts_it_has_not(model, labelled, spec, message):

@@ -30,9 +30,13 @@ def test_accuracy_takes_labels_that_fit(labels, reason):
 
 
 def test_labels_that_make_no_array():
-    with pytest.raises(dkm.DkmError, match="the labels of the batches make no array"):
+    with pytest.raises(
+        dkm.DkmError, match="the labels of the batches cannot be joined to one array"
+    ):
         OutputLoss(OUTPUTS, [["cat"] * 12], accuracy)
-    with pytest.raises(dkm.DkmError, match="the labels of the batches make no array"):
+    with pytest.raises(
+        dkm.DkmError, match="the labels of the batches cannot be joined to one array"
+    ):
         OutputLoss(OUTPUTS * 2, [LABELS, LABELS[:, None]], accuracy)
 
 

@@ -185,7 +185,7 @@ def failed_report() -> Report:
     )
     idle = (
         Check("palettes", "passed", "3 of 3 equal bit for bit, LUTs as float16"),
-        Check("parity", "skipped", "model.aimodel: nothing here runs '.aimodel' files"),
+        Check("parity", "skipped", "model.aimodel: no runtime here runs '.aimodel' files"),
     )
     unknown: dict[str, Any] = {"metric": None, "agreement": None, "size_ratio": None}
     unknown |= dict.fromkeys(("half_ratio", "metric_loss", "top5_overlap", "flip_count"))

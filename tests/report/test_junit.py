@@ -70,7 +70,7 @@ def test_failed_is_a_failure_and_skipped_is_skipped(failed):
     assert [suite.get("failures") for suite in root] == ["3", "0"]
     assert root[0][2].find("failure").get("message") == "1,238,667 bytes, limit 1,000,000"
     skipped = root[1][1].find("skipped")
-    assert skipped.get("message") == "model.aimodel: nothing here runs '.aimodel' files"
+    assert skipped.get("message") == "model.aimodel: no runtime here runs '.aimodel' files"
 
 
 def test_what_is_required_and_did_not_run_is_a_failure(failed):

@@ -155,8 +155,8 @@ class TestBadInput:
         [
             ("", "not JSON"),
             ("[" * 100_000, "not JSON"),
-            ("3", "no report of dkm-deploy validate --json: it is 3; it must be a mapping"),
-            ("{}", "no report of .*: format is missing; it must be 'dkm-deploy report'"),
+            ("3", "not a report of dkm-deploy validate --json: it is 3; it must be a mapping"),
+            ("{}", "not a report of .*: format is missing; it must be 'dkm-deploy report'"),
             ('{"format": "dkm-deploy report", "version": 3}', "version is 3; it must be 2"),
             ('{"format": "dkm-deploy report", "version": 2}', "metric_name is missing"),
         ],
@@ -206,12 +206,12 @@ class TestBadInput:
         other = run_of(demo, (1, 1.0)) | {"metric_name": "word error rate"}
         other["models"][4]["agreement"] = None
         paths = [save(run_of(demo, (1, 1.0)), "a.json"), save(other, "b.json")]
-        told = "^the reports share no metric, and not all of them have agreement either$"
+        told = "^the reports have no common metric, and not all have top-1 agreement$"
         with pytest.raises(DkmError, match=told):
             compare_runs(paths)
 
     def test_reports_about_no_file(self, unchecked, save):
         report = unchecked | {"metric_name": "accuracy"}
-        told = "^the reports are about no file; give files to dkm-deploy validate$"
+        told = "^the reports hold no file; give files to dkm-deploy validate$"
         with pytest.raises(DkmError, match=told):
             compare_runs([save(report)])

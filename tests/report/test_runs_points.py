@@ -102,7 +102,7 @@ class TestMessages:
         path = save(run_of(demo, (1_000, float("nan"))))
         with pytest.raises(DkmError) as caught:
             compare_runs([path])
-        assert str(caught.value).startswith(f"{path}: no report of dkm-deploy validate --json: ")
+        assert str(caught.value).startswith(f"{path}: not a report of dkm-deploy validate --json: ")
         assert "models[4].metric is nan; it must be a number that" in str(caught.value)
 
     def test_the_largest_figure_that_can_be_drawn(self, demo: Values, save: Save) -> None:
@@ -112,7 +112,9 @@ class TestMessages:
         with pytest.raises(DkmError) as caught:
             compare_runs(paths)
         told = "models[4].metric is 1e+101; it must be a number that can be drawn, at most 1e+100"
-        assert str(caught.value) == f"{paths[0]}: no report of dkm-deploy validate --json: {told}"
+        assert (
+            str(caught.value) == f"{paths[0]}: not a report of dkm-deploy validate --json: {told}"
+        )
 
     def test_a_file_of_no_bytes(self, demo: Values, save: Save) -> None:
         assert compare_runs([save(run_of(demo, (1, 90.0)))]).points[0].size_bytes == 1

@@ -78,7 +78,7 @@ def test_a_root_parameter_has_its_plain_name():
 
 
 def test_unknown_method():
-    with pytest.raises(dkm.DkmError, match="no method after training is called 'magic'"):
+    with pytest.raises(dkm.DkmError, match="unknown post-training method 'magic'"):
         dkm.palettize(small_net(), MIXED, method="magic")
 
 

@@ -180,12 +180,12 @@ class TestBadInput:
 
     def test_unknown_method(self):
         with pytest.raises(
-            dkm.DkmError, match="no training method is called 'dkmm'; there are dkm"
+            dkm.DkmError, match="unknown training method 'dkmm'; known methods are dkm"
         ):
             dkm.prepare(small_net(), TRAINABLE, method="dkmm")
 
     def test_unknown_target(self):
-        with pytest.raises(dkm.DkmError, match="no target is called 'tflite'.*coreml, onnx"):
+        with pytest.raises(dkm.DkmError, match="unknown target 'tflite'.*coreml, onnx"):
             dkm.prepare(small_net(), TRAINABLE, targets=("tflite",))
 
     def test_a_target_that_cannot_hold_it(self):

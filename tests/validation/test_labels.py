@@ -188,7 +188,10 @@ def test_labels_of_any_kind_become_an_array():
     ("labels", "reason"),
     [
         ([1, 2, 3], "3 labels for 2 inputs$"),
-        ([[1], [2, 3]], "labels are no array: setting an array element with a sequence"),
+        (
+            [[1], [2, 3]],
+            "labels cannot be converted to an array: setting an array element with a sequence",
+        ),
         (torch.tensor(1), "labels are a single Tensor; give one for each input$"),
         (3, "labels are a single int; give one for each input$"),
     ],

@@ -33,7 +33,9 @@ def test_without_a_model_constants_follow_the_precision(half, relative):
     assert limits_of("y", Limits()) == OutputLimits()
     check = judged(Limits(max_element_error=1), half=half)
     assert check.status == ("passed" if half else "failed")
-    assert f"x a constant for float{16 if half else 32}, as nothing here" in check.reason
+    assert (
+        f"x a constant for float{16 if half else 32}, as the model's noise is not" in check.reason
+    )
 
 
 def test_an_outputs_own_limits_come_first():
@@ -167,7 +169,7 @@ def test_json_without_limits_is_none():
     ("given", "message"),
     [
         ({"outputs": 3}, "outputs is 3; give limits by output"),
-        ({"outputs": {3: OutputLimits()}}, "outputs: 3 is no name of an output"),
+        ({"outputs": {3: OutputLimits()}}, "outputs: 3 is not the name of an output"),
         ({"outputs": {"y": 3}}, "outputs['y'] is 3; give a dkm.OutputLimits"),
         ({"max_bytes": "10"}, "max_bytes is '10'; it must be a number"),
         ({"min_agreement": np.nan}, "min_agreement is nan; it must be a number"),

@@ -138,7 +138,7 @@ def test_a_transposed_palette(copies, suffix):
     assert missed["palettes"] == (
         "mixed.weight: it is transposed: its first two dimensions are swapped"
     )
-    assert suffix not in LOCATED or "first off in mixed: " in missed["parity"]
+    assert suffix not in LOCATED or "first error in mixed: " in missed["parity"]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -147,7 +147,7 @@ def test_a_transposed_dense_weight(copies, suffix):
     replaced(path, weight, weight.T.copy())
     statuses, missed = checked(path)
     assert statuses["palettes"] == "passed"
-    assert suffix not in LOCATED or "first off in middle: " in missed["parity"]
+    assert suffix not in LOCATED or "first error in middle: " in missed["parity"]
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)
@@ -184,7 +184,7 @@ def test_an_overflow_of_half_precision(tmp_path, fault, layer, operation):
     path = dkm.convert(reference, PIXELS[:1], tmp_path / "m.mlpackage").path
     statuses, missed = checked(path, reference)
     assert statuses["palettes"] == "passed"
-    place = f"first off in {layer}: " if fault else f"first off before {layer}, "
+    place = f"first error in {layer}: " if fault else f"first error before {layer}, "
     assert place in missed["parity"]
     assert f"where fp16 overflows first in operation {operation} (" in missed["parity"]
     assert not fault or f"layer '{layer}.weight'" in missed["parity"]
@@ -293,7 +293,7 @@ def test_another_preprocessing(tmp_path, kind, suffix):
     statuses, missed = checked(path)
     assert statuses["palettes"] == "passed"
     if suffix in LOCATED:
-        assert "first off before stem, the first layer: " in missed["parity"]
+        assert "first error before stem, the first layer: " in missed["parity"]
         assert "inputs are prepared in another way" in missed["parity"]
 
 
@@ -309,4 +309,4 @@ def test_each_fault_alone_is_found_among_right_files(files, copies):
     dense, parity = report.failed
     assert dense.startswith("m.onnx: dense: right.bias: off by up to 1, ")
     assert parity.startswith("m.onnx: parity: right: ")
-    assert "first off in right: " in parity
+    assert "first error in right: " in parity

@@ -128,7 +128,7 @@ def test_a_name_of_a_check_is_required_once_and_must_be_one():
     with pytest.raises(dkm.DkmError) as caught:
         required_of(["parity", "speed"])
     assert str(caught.value) == (
-        "require: no check is called 'speed'; there are palettes, dense, interface, parity, "
+        "require: unknown check 'speed'; known checks are palettes, dense, interface, parity, "
         "metric, agreement, size, budget, cost"
     )
     with pytest.raises(dkm.DkmError, match="^require is 3; give a name or several$"):

@@ -76,7 +76,7 @@ def test_what_ran_is_told(monkeypatch):
 
 def test_where_nothing_runs_a_file_the_reason_is_told():
     ran = report_rows._run(Path("m.x"), X)
-    assert ran == report_rows._Ran(None, None, "m.x: nothing here runs '.x' files")
+    assert ran == report_rows._Ran(None, None, "m.x: no runtime here runs '.x' files")
 
 
 def test_ratios_are_of_the_original():
@@ -213,5 +213,5 @@ class TestReturned:
         if "max_abs_error" in limits:
             limits = {"outputs": {"output": dkm.OutputLimits(**limits)}}
         checks = self.row({"output": SCORES}, limits=dkm.Limits(**limits)).checks[1:]
-        reason = "a device gives outputs alone; dkm-deploy validate weighs the file"
+        reason = "a device gives outputs only; dkm-deploy validate checks the file"
         assert list(checks) == [Check(name, "skipped", reason) for name in names]

@@ -133,7 +133,7 @@ def test_outputs_that_cannot_be_right_fail(parity, asked):
     assert not asked.keys() & {"judge", "locate"}
     check, place = parity({"y": X, "z": X[:, :2]})
     assert (check.status, place) == ("failed", PLACE)
-    assert check.reason.startswith("shape (4, 2) in place of (4, 3); first off in head")
+    assert check.reason.startswith("shape (4, 2) in place of (4, 3); first error in head")
     assert asked["locate"][-1] == 0  # nothing tells how far off is right
 
 
@@ -202,6 +202,6 @@ def test_the_step_that_is_first_off_is_named(parity):
     steps = dkm.Steps([torch.from_numpy(X[:2]), torch.from_numpy(X[2:])])
     off = {"y": X, "z": np.concatenate([-X[:2], -2 * X[2:]])}
     check, _ = parity(off, replace(TASK, inputs=steps))
-    assert "; first off at step 2 of 2" in check.reason
+    assert "; first error at step 2 of 2" in check.reason
     check, _ = parity(None, replace(TASK, inputs=steps), reason="no op")
     assert check.reason == "no op"

@@ -176,7 +176,7 @@ def test_a_crash_in_the_code_of_a_reader_or_runtime_is_told(frozen, good, monkey
     assert crashed.checks[-1].reason.endswith("RuntimeError: a table has no row 7")
     assert not report
     if place == "read_palettes":
-        with pytest.raises(dkm.DkmError, match=r"crash\.onnx cannot be judged: RuntimeError"):
+        with pytest.raises(dkm.DkmError, match=r"crash\.onnx cannot be checked: RuntimeError"):
             dkm.validate([bad], reference=frozen, inputs=images(2))
 
 

@@ -45,7 +45,7 @@ def test_where_none_can_be_read_the_first_error_is_raised():
     error = KeyError("row")
     with pytest.raises(dkm.DkmError) as caught:
         each_row(PATHS, _make(error, first), "palettes")
-    assert str(caught.value) == f"{PATHS[0]} cannot be judged: KeyError: 'row'"
+    assert str(caught.value) == f"{PATHS[0]} cannot be checked: KeyError: 'row'"
     assert caught.value.__cause__ is error
 
 

@@ -48,7 +48,7 @@ def frozen():
 def package(frozen, tmp_path_factory):
     path = tmp_path_factory.mktemp("stateful") / "net.mlpackage"
     artifact = dkm.convert(frozen, STEPS.steps[0], path)
-    assert "state from run to run, in float16 and zero at the start: keys" in artifact.notes[-1]
+    assert "this state between runs, in float16 and zero at the start: keys" in artifact.notes[-1]
     return path
 
 
@@ -84,7 +84,7 @@ def test_the_step_at_which_a_file_parts_is_named(package):
     other = dkm.palettize(Decoder(late=1.1).eval(), RECIPE)
     assert dkm.validate([package], reference=other, inputs=dkm.Steps(STEPS.steps[:2]))
     report = dkm.validate([package], reference=other, inputs=STEPS)
-    assert "; first off at step 3 of 3; not located:" in _parity(report).reason
+    assert "; first error at step 3 of 3; not located:" in _parity(report).reason
 
 
 def test_a_file_that_forgets_is_found_out(package, frozen, monkeypatch):
@@ -93,7 +93,7 @@ def test_a_file_that_forgets_is_found_out(package, frozen, monkeypatch):
         dkm.MLProgramEvaluator, "run", lambda self, inputs, state=None: run(self, inputs)
     )
     report = dkm.validate([package], reference=frozen, inputs=STEPS)
-    assert "; first off at step 2 of 3" in _parity(report).reason
+    assert "; first error at step 2 of 3" in _parity(report).reason
 
 
 def test_a_model_with_state_starts_from_its_own_buffers_in_every_block():
@@ -158,7 +158,7 @@ class TestGolden:
         }
         (tmp_path / "outputs.json").write_text(json.dumps(told))
         assert (
-            "; first off at step 2 of 3"
+            "; first error at step 2 of 3"
             in _parity(dkm.validate_device_outputs([tmp_path], golden)).reason
         )
 
@@ -169,7 +169,7 @@ class TestGolden:
         sums = (folder / SUMS).read_text()
         old, new = (sha256(f / "bundle.json") for f in (golden, folder))
         (folder / SUMS).write_text(sums.replace(old, new))
-        with pytest.raises(dkm.DkmError, match="it has 3 steps and tells 2"):
+        with pytest.raises(dkm.DkmError, match="it has 3 steps, but its manifest says 2"):
             dkm.validate_golden([], folder)
 
     def test_steps_of_other_shapes_are_refused(self, tmp_path):

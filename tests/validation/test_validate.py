@@ -203,7 +203,9 @@ def test_only_named_checks_must_have_run(frozen, files, monkeypatch):
 
 @pytest.mark.parametrize("names", ["speed", ["parity", ""]])
 def test_there_must_be_such_a_check(frozen, files, names):
-    with pytest.raises(dkm.DkmError, match="require: no check is called .*; there are palettes, "):
+    with pytest.raises(
+        dkm.DkmError, match="require: unknown check .*; known checks are palettes, "
+    ):
         dkm.validate(files, reference=frozen, inputs=images(2), require=names)
 
 

@@ -100,7 +100,7 @@ def read_palettes(path: Path) -> dict[str, Palette]:
         found[name] = _table(package, name, held, found.get(name))
     for name, other in package.metadata(SAME_KEY, str).items():
         if other not in found:
-            raise DkmError(f"{path}: metadata {SAME_KEY!r} names {other!r}, which is no palette")
+            raise DkmError(f"{path}: metadata {SAME_KEY!r} names {other!r}, which is not a palette")
         found[name] = found[other]
     return found
 

@@ -32,7 +32,7 @@ class TableRows:
     def __post_init__(self) -> None:
         if not self.runs or not all(0 <= start < stop <= self.blocks for start, stop in self.runs):
             runs = [list(run) for run in self.runs]
-            raise DkmError(f"runs are {runs}, no rows of a table of {self.blocks} blocks")
+            raise DkmError(f"runs are {runs}; they do not fit a table of {self.blocks} blocks")
 
     @property
     def count(self) -> int:
@@ -100,7 +100,7 @@ def join_parts(
     """
     blocks, luts = parts[0][0].blocks, parts[0][0].luts
     if any(part.count > len(palette.indices) for part, palette in parts):
-        raise DkmError("a part is said to hold more rows than it has")
+        raise DkmError("a part has fewer rows than its metadata says")
     places = [part.places for part, _ in parts]
     palettes = [palette for _, palette in parts]
     count = blocks - np.unique(np.concatenate(places)).size

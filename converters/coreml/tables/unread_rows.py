@@ -97,5 +97,5 @@ def _read(
 
 def _blob(package: Package, offsets: Mapping[str, int], key: str) -> WeightBlob:
     if key not in _KINDS or key not in offsets:
-        raise DkmError(f"it is not said where the {key} of unread rows are")
+        raise DkmError(f"the metadata does not say where the {key} of unread rows are")
     return find_blob(package.weight_file(_IN_PROGRAM), offsets[key])

@@ -104,7 +104,7 @@ def _parse(path: Path) -> ModelProto:
         raise MissingFileError(f"{path}: no such file")
     try:
         if path.stat().st_size > _LARGEST:
-            raise DkmError(f"{path}: not an ONNX model: one without its data is at most 2 GiB")
+            raise DkmError(f"{path}: not an ONNX model: without external data it has at most 2 GiB")
         return onnx.load(path, format="protobuf", load_external_data=False)
     except OSError as error:
         raise DkmError(f"{path}: cannot be read: {error.strerror}") from error
@@ -161,7 +161,7 @@ def _region(tensor: TensorProto, path: Path) -> Region:
     offset = _number(what, "offset", entries.get("offset", "0"))
     length = _number(what, "length", entries.get("length", str(expected)))
     if length != expected:
-        raise DkmError(f"{what}: its shape needs {expected} bytes, but {length} are said to be its")
+        raise DkmError(f"{what}: its shape needs {expected} bytes, but the file records {length}")
     size = file.stat().st_size
     if offset + length > size:
         raise DkmError(
@@ -181,27 +181,27 @@ def _data_file(what: str, location: str, folder: Path) -> Path:
         raise DkmError(f"{what}: its data file {location!r} cannot be found: {error}") from error
     if not location or not inside or Path(location).is_absolute() or ".." in Path(location).parts:
         raise DkmError(
-            f"{what}: its data file {location!r} does not lie in the folder of the model; "
-            "put it there, and not as a link"
+            f"{what}: its data file {location!r} is not in the folder of the model; "
+            "put the file there, not a link to it"
         )
     if not there:
-        raise MissingFileError(f"{what}: refers to {str(file)!r}, which is not there")
+        raise MissingFileError(f"{what}: refers to {str(file)!r}, which is missing")
     return file
 
 
 def _size(what: str, tensor: TensorProto) -> int:
     """Bytes of a tensor's values."""
     if any(length < 0 for length in tensor.dims):
-        raise DkmError(f"{what}: its shape {list(tensor.dims)} is no shape")
+        raise DkmError(f"{what}: its shape {list(tensor.dims)} is not a valid shape")
     try:
         bits = ir.DataType(tensor.data_type).bitwidth
     except (ValueError, TypeError) as error:  # unknown, or strings
-        reason = f"values of type {tensor.data_type} cannot lie in another file"
+        reason = f"values of type {tensor.data_type} cannot be stored in another file"
         raise DkmError(f"{what}: {reason}") from error
     return int(-(-prod(tensor.dims) * bits // 8))
 
 
 def _number(what: str, key: str, text: str) -> int:
     if not (text.isascii() and text.isdigit()) or len(text) > len(str(2**63)):
-        raise DkmError(f"{what}: the {key} of its data is {text!r}, which is no number of bytes")
+        raise DkmError(f"{what}: the {key} of its data is {text!r}, which is not a number of bytes")
     return int(text)

@@ -159,5 +159,5 @@ def array_of(name: str, tensor: TensorProto) -> NDArray[Any]:
     except (ValueError, TypeError) as error:
         raise DkmError(f"{name}: its values cannot be read: {reason_of(error)}") from error
     if array.shape != tuple(tensor.dims):
-        raise DkmError(f"{name}: its shape is {list(tensor.dims)}, and its values are not")
+        raise DkmError(f"{name}: its values do not fit its shape {list(tensor.dims)}")
     return array

@@ -45,7 +45,7 @@ def evaluate(
                 continue
             run = _OPERATORS.get(node.op_type)
             if run is None or node.domain:
-                raise ValueError("no decoding uses this operator")
+                raise ValueError("palettes are not decoded with this operator")
             inputs = [values[source] for source in node.input]
             attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
             # A LUT value times a small scale may be subnormal, or zero, as in any runtime.
@@ -61,7 +61,7 @@ def evaluate(
 
 def _check_count(count: int, limit: int) -> None:
     if count > limit:
-        raise ValueError(f"{count} elements are more than the file can stand for")
+        raise ValueError(f"{count} elements are more than a file of this size can hold")
 
 
 def _cast(_: int, data: Array, to: int = 0) -> Array:
@@ -70,12 +70,12 @@ def _cast(_: int, data: Array, to: int = 0) -> Array:
     wanted = helper.tensor_dtype_to_np_dtype(to)
     if data.dtype.kind == "f" and np.can_cast(data.dtype, wanted, "safe"):
         return data.astype(wanted)
-    raise TypeError(f"a cast from {data.dtype} to {wanted}, which loses digits")
+    raise TypeError(f"a cast from {data.dtype} to {wanted}, which loses precision")
 
 
 def _reshape(_: int, data: Array, shape: Array, allowzero: int = 0) -> Array:
     if allowzero:
-        raise ValueError("allowzero is set")
+        raise ValueError("Reshape with allowzero is not supported")
     sizes = [data.shape[i] if size == 0 else int(size) for i, size in enumerate(shape)]
     return data.reshape(sizes)
 

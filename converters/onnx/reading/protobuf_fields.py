@@ -62,4 +62,4 @@ def _varint(data: memoryview, start: int) -> tuple[int, int]:
         shift += 7
         if data[place] < 0x80:
             return value, place + 1
-    raise ValueError(f"byte {start}: a number does not end")
+    raise ValueError(f"byte {start}: an integer is cut short")

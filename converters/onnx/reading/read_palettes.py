@@ -122,7 +122,7 @@ def _array(tensor: Any) -> Array:
     except Exception as error:
         raise DkmError(f"{tensor.name} cannot be read: {reason_of(error)}") from error
     if array.dtype.kind in "cOSU":
-        raise DkmError(f"{tensor.name} holds {array.dtype}, of which no decoding is made")
+        raise DkmError(f"{tensor.name} holds {array.dtype}, which is not a dtype of palettes")
     return array
 
 

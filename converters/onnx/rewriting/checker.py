@@ -44,7 +44,7 @@ def check_rewritten(model: ModelProto, path: Path, out: Path) -> Iterator[str]:
     unknown = list(dict.fromkeys(_unknown_operators(model)))
     if unknown:
         ops = first_names(unknown)
-        yield f"onnx does not know {ops}, so it did not check what they take and give"
+        yield f"onnx does not know {ops}, so it did not check their inputs and outputs"
 
 
 def check_nodes(model: ModelProto) -> None:

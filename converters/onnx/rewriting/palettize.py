@@ -200,7 +200,9 @@ def check_free(encodings: Mapping[str, Encoding], values: GraphValues) -> None:
     taken = values.definitions.keys() | values.uses.keys()
     for weight, encoding in encodings.items():
         if weight.startswith(_SHARED):
-            raise DkmError(f"{weight}: names with {_SHARED} belong to the decoding; rename it")
+            raise DkmError(
+                f"{weight}: names with {_SHARED} are reserved for the decoding; rename it"
+            )
         made = {name_of(value) for value in encoding.tensors}
         made.update(name_of(node.outputs[0]) for node in encoding.nodes)
         for name in sorted(made - {weight}):

@@ -11,7 +11,7 @@ a subgraph, is a weight if
 - its name is defined once in the model, so that it can be decoded in the main graph.
 
 So what is added, multiplied or compared stays as it is: masks, anchor grids, sine tables, scales
-and zero points of quantised weights, the regions and scales of Resize. So does a table that
+and zero points of quantized weights, the regions and scales of Resize. So does a table that
 constant indices read from, which is a lookup table already.
 """
 
@@ -123,7 +123,7 @@ def _not_float(tensor: TensorProto, uses: list[Use]) -> str:
     kind = TensorProto.DataType.Name(tensor.data_type).lower() if known else "of an unknown type"
     ops = [use.op for use in uses if any(part in use.op.lower() for part in _QUANTISED)]
     if ops:
-        return f"{kind}, an input of {ops[0]}: quantised already"
+        return f"{kind}, an input of {ops[0]}: quantized already"
     return f"{kind}: palettes are float16, float32 or float64"
 
 

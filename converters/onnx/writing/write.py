@@ -75,7 +75,8 @@ def _check_float64(exported: ExportedModel, path: Path) -> None:
             runtime_for(path).load(path)
         except DkmError as error:
             raise DkmError(
-                f"{error}; of float64: call .float() before it is palettized, and on its inputs"
+                f"{error}; the model is float64: call .float() on it before palettizing, and on "
+                "its inputs"
             ) from error
 
 
@@ -147,7 +148,9 @@ def _scalings(decode: ir.Node, weight: str, scale: NDArray[Any] | None) -> list[
     others = [user.op_type for user in users if not _multiplies(user, scale)]
     if others or decode.outputs[0].is_graph_output():
         what = others[0] if others else "an output"
-        raise RuntimeError(f"{weight}: {what} uses it before its scale is applied; please report")
+        raise RuntimeError(
+            f"{weight}: {what} reads it before its scale is applied; please report this"
+        )
     return users
 
 

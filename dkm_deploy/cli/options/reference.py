@@ -95,7 +95,7 @@ def interface(arguments: argparse.Namespace) -> Interface | None:
     path = existing_path(arguments.interface)
     reader = reader_for(path)
     if not isinstance(reader, InterfaceReader):
-        raise DkmError(f"--interface {path}: what apps find in {path.suffix} files is not known")
+        raise DkmError(f"--interface {path}: the interface of {path.suffix} files cannot be read")
     return reader.read_interface(path)[0]
 
 

@@ -75,14 +75,14 @@ class Cursor:
         """Bytes up to a zero."""
         stop = bytes(self.data[self.place : self.end]).find(0)
         if stop < 0:
-            raise DamagedError(f"byte {self.place}: a name does not end")
+            raise DamagedError(f"byte {self.place}: a name is cut short")
         found = bytes(self.take(stop + 1))[:-1]
         return decode_text(found)
 
     def align(self, to: int) -> int:
         """Skip to the next multiple of ``to`` in the file; how many bytes that were."""
         if to < 1 or to & (to - 1):
-            raise DamagedError(f"byte {self.place}: alignment {to} is no power of two")
+            raise DamagedError(f"byte {self.place}: alignment {to} is not a power of two")
         skipped = -self.place % to
         self.take(skipped)
         return skipped

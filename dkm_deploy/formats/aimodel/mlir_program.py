@@ -106,7 +106,7 @@ def _arguments(cursor: Cursor, start: int) -> int:
         if located:
             cursor.number()
     if cursor.byte():
-        raise DamagedError(f"byte {cursor.place}: use-list orders are not known here")
+        raise DamagedError(f"byte {cursor.place}: use-list orders are not supported")
     return start + count
 
 
@@ -124,7 +124,7 @@ def _operation(
     if mask & _SUCCESSORS:
         cursor.numbers()
     if mask & _ORDERS:
-        raise DamagedError(f"byte {cursor.place}: use-list orders are not known here")
+        raise DamagedError(f"byte {cursor.place}: use-list orders are not supported")
     regions = cursor.flagged_number() if mask & _REGIONS else (0, False)
     makers = tuple(at(values, operand) for operand in operands)
     return Operation(name, owned, tuple(results), makers), regions

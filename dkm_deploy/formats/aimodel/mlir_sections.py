@@ -68,7 +68,7 @@ def sections(data: memoryview) -> dict[int, Cursor]:
     """The sections of a file by their number. Raises DamagedError."""
     cursor = Cursor(data, 0, len(data))
     if cursor.take(len(_MAGIC)) != _MAGIC:
-        raise DamagedError("it does not start as MLIR bytecode does")
+        raise DamagedError("it is not MLIR bytecode")
     version = cursor.number()
     if version not in _VERSIONS:
         raise DamagedError(f"bytecode version {version} is unknown; 5 and 6 are known")
@@ -181,5 +181,5 @@ def _blob(key: str, cursor: Cursor, start: int) -> ResourceBlob:
 def at(table: list[_T], number: int) -> _T:
     """The entry of a table. Raises DamagedError if it has no such one."""
     if not 0 <= number < len(table):
-        raise DamagedError(f"number {number} in a table of {len(table)}")
+        raise DamagedError(f"index {number} in a table of {len(table)}")
     return table[number]

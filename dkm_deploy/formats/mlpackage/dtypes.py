@@ -114,5 +114,5 @@ def _sub_byte(raw: NDArray[np.uint8], dtype: DType, count: int) -> NDArray[Any]:
 
 def _known_dtype(table: dict[int, str], number: int, where: str) -> DType:
     if number not in table:
-        raise DkmError(f"{where} uses element type number {number}, which is unknown here")
+        raise DkmError(f"{where} has the unknown element type number {number}")
     return _ALL[table[number]]

@@ -119,7 +119,7 @@ def _check_links(package: Path) -> None:
     for part in package.rglob("*"):
         if part.is_symlink() and not Path(os.path.realpath(part)).is_relative_to(root):
             name = part.relative_to(package)
-            raise DkmError(f"{package}: {str(name)!r} is a link, which lies outside the package")
+            raise DkmError(f"{package}: {str(name)!r} is a link to a place outside the package")
 
 
 def _root_item(manifest: Path) -> str:
@@ -144,7 +144,9 @@ def _inside(package: Path, folder: Path, name: str) -> Path:
         inside = target.resolve().is_relative_to(package.resolve())
         target.is_file()  # raises for names that no file can have
     except (ValueError, OSError) as error:
-        raise DkmError(f"{package}: refers to {name!r}, which is no file name: {error}") from error
+        raise DkmError(
+            f"{package}: refers to {name!r}, which is not a file name: {error}"
+        ) from error
     if not inside:
         raise DkmError(f"{package}: refers to {name!r}, which lies outside the package")
     return target

@@ -62,7 +62,9 @@ def find_blob(file: Path, offset: int) -> WeightBlob:
         stream.seek(offset)
         magic, number, length, start = _RECORD.unpack(stream.read(_RECORD.size))
     if version != _VERSION:
-        raise DkmError(f"{file}: version {version} of weight files; only {_VERSION} is known")
+        raise DkmError(
+            f"{file}: weight file version {version}; only version {_VERSION} is supported"
+        )
     if magic != _MAGIC:
         raise DkmError(f"{file}: no weight starts at byte {offset}, where the program expects one")
     if start < offset + ALIGNMENT or start + length > size:

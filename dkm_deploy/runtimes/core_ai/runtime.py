@@ -62,7 +62,7 @@ class CoreAISession:
         dtype = self._dtypes[name]
         cast = np.asarray(array, dtype, order="C")  # ascontiguousarray gives a scalar a dimension
         if dtype.kind in "iu" and not np.array_equal(cast, array):
-            raise DkmError(f"input {name!r} holds numbers that {dtype} does not")
+            raise DkmError(f"input {name!r} has values that {dtype} cannot hold")
         return cast
 
 
@@ -87,7 +87,9 @@ class CoreAIProbe:
                 names = _write_with(taps, self._path, copy, self._weights)
                 return CoreAIDump(self._path, _wait(_load(copy)), names)
         except Exception as error:  # see CoreAISession.run
-            raise DkmError(f"{self._path}: cannot look inside: {reason_of(error)}") from error
+            raise DkmError(
+                f"{self._path}: cannot read the values inside: {reason_of(error)}"
+            ) from error
 
 
 class CoreAIDump(CoreAISession):
@@ -148,7 +150,7 @@ class CoreAIRuntime:
                 _, graph = _open_function(path)
                 taps = tuple(one.tap for one in find_taps(graph, weights))
         except Exception as error:  # see CoreAISession.run
-            raise DkmError(f"{path}: cannot look inside: {reason_of(error)}") from error
+            raise DkmError(f"{path}: cannot read the values inside: {reason_of(error)}") from error
         return CoreAIProbe(path, weights, taps)
 
     def _check(self, path: Path) -> None:

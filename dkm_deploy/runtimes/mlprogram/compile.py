@@ -256,11 +256,11 @@ def _check_names(body: Body, made: set[str]) -> None:
     for step in body.steps:
         absent = sorted(step.takes - made)
         if absent:
-            raise DkmError(f"{step.source} uses {absent[0]!r}, which nothing makes before it")
+            raise DkmError(f"{step.source} uses {absent[0]!r}, which no operation before it makes")
         made.update(step.makes)
     for name in body.outputs:
         if name not in made:
-            raise DkmError(f"output {name!r} is made by no operation")
+            raise DkmError(f"no operation makes output {name!r}")
 
 
 def _with_last_uses(body: Body) -> tuple[ProgramStep, ...]:

@@ -78,7 +78,9 @@ class Input:
             low, high = int(array.min()), int(array.max())
             if limits and not (limits.min <= low and high <= limits.max):
                 worst = low if low < limits.min else high
-                raise DkmError(f"input {self.name!r} has the value {worst}, beyond {wanted.name}")
+                raise DkmError(
+                    f"input {self.name!r} has the value {worst}, too large for {wanted.name}"
+                )
 
 
 def described_inputs(package: Package, function: Function) -> dict[str, Input]:

@@ -31,7 +31,10 @@ class Pixels:
 
     def __post_init__(self) -> None:
         if self.scale == 0 or not np.isfinite([self.scale, *self.bias]).all():
-            raise DkmError(f"pixels times {self.scale}, plus {self.bias}, are no numbers to go by")
+            raise DkmError(
+                f"image scale {self.scale} and bias {self.bias}: all must be finite, and the scale "
+                "must not be 0"
+            )
 
     def of(self, name: str, values: NDArray[Any]) -> NDArray[np.float32]:
         """The pixels of an input ``(n, channels, height, width)``.
@@ -45,9 +48,9 @@ class Pixels:
         wrong = ~((np.abs(exact - pixels) <= _NEAR) & (pixels >= 0) & (pixels <= 255))
         if wrong.any():
             raise NotTakenError(
-                f"input {name!r} is an image in the file: whole pixels of 0 to 255, times "
-                f"{self.scale:g}, plus {', '.join(f'{b:g}' for b in self.bias)}. "
-                f"{np.count_nonzero(wrong)} of {wrong.size} values are none, the first of them "
+                f"input {name!r} is an image in the file: its values must be pixels (integers 0 to "
+                f"255) times {self.scale:g} plus {', '.join(f'{b:g}' for b in self.bias)}; "
+                f"{np.count_nonzero(wrong)} of {wrong.size} values are not, the first is "
                 f"{values[wrong][0]:g}"
             )
         return pixels

@@ -98,14 +98,14 @@ class OnnxRuntime:
 
         if path.suffix != ".onnx":
             raise DkmError(
-                f"nothing here shows the values inside {path.suffix!r} files; "
+                f"no runtime here shows the values inside {path.suffix!r} files; "
                 "validate the .onnx file of the same model"
             )
         try:
             model = onnx.load(path)
             taps = find_taps(model.graph, weights)
         except Exception as error:  # of protobuf, of onnx and of ONNX Runtime: no common base class
-            raise DkmError(f"{path}: cannot look inside: {_reason(error)}") from error
+            raise DkmError(f"{path}: cannot read the values inside: {_reason(error)}") from error
         return OnnxProbe(path, model, taps)
 
 
@@ -128,7 +128,9 @@ class OnnxProbe:
         try:
             session = open_session(_with_outputs(self._model, names))
         except Exception as error:  # see OnnxRuntime.probe
-            raise DkmError(f"{self._path}: cannot look inside: {_reason(error)}") from error
+            raise DkmError(
+                f"{self._path}: cannot read the values inside: {_reason(error)}"
+            ) from error
         return OnnxDump(self._path, session, names)
 
 

@@ -177,17 +177,21 @@ def _check_parts(
     ours = {id(parameter) for parameter in model.parameters()}
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     if not held & ours:
-        raise DkmError("the optimizer holds none of the model's parameters; make it from this one")
+        raise DkmError(
+            "the optimizer holds none of the model's parameters; make it from model.parameters()"
+        )
     for layer in layers:
         if any(p.requires_grad and id(p) not in held for p in layer.soft.parameters()):
             raise DkmError(
-                f"{layer.name}: the optimizer lacks what {layer.soft.method} learns beside the "
-                "weight; make it after dkm.prepare"
+                f"{layer.name}: the optimizer lacks the parameters that {layer.soft.method} adds; "
+                "make it after dkm.prepare"
             )
     if isinstance(scheduler, ReduceLROnPlateau):
         raise DkmError("scheduler ReduceLROnPlateau needs a metric; give one that counts steps")
     if scheduler is not None and scheduler.optimizer is not optimizer:
-        raise DkmError("the scheduler belongs to another optimizer; make it from this one")
+        raise DkmError(
+            "the scheduler belongs to another optimizer; make it from the one given here"
+        )
     if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
         raise DkmError(
             f"fit trains in one process, and there are {dist.get_world_size()}; write your own "

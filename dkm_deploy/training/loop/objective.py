@@ -100,7 +100,7 @@ def distillation(student: Tensor, teacher: Tensor, temperature: float, class_dim
     if student.shape != teacher.shape:
         raise DkmError(
             f"the teacher's outputs have shape {tuple(teacher.shape)}, the model's "
-            f"{tuple(student.shape)}; they must be alike"
+            f"{tuple(student.shape)}; they must be equal"
         )
     ours, theirs = ((s / temperature).log_softmax(class_dim) for s in (student, teacher))
     total = functional.kl_div(ours, theirs, reduction="sum", log_target=True)

@@ -104,8 +104,8 @@ class RunFile:
         difference = first_difference(state["setup"], self.setup)
         if difference:
             raise DkmError(
-                f"{self.path}: a checkpoint of another run: {difference}; to resume it give what "
-                "it was made with, to start anew give another path"
+                f"{self.path}: a checkpoint of another run: {difference}; give the same arguments "
+                "to resume it, or another path to start again"
             )
         return state
 
@@ -189,5 +189,5 @@ def _load(path: Path) -> Any:
     except Exception as error:
         raise DkmError(
             f"{path}: not a whole checkpoint of dkm.fit ({type(error).__name__}); move it away to "
-            "start anew"
+            "start again"
         ) from error

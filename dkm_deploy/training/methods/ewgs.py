@@ -47,8 +47,8 @@ class EWGS(HardMethod):
         """See ``uniform_levels.start``. Raises DkmError for vectors."""
         if vectors.shape[-1] > 1:
             raise DkmError(
-                f"method ewgs has uniform levels of single values, and cluster_dim is "
-                f"{vectors.shape[-1]}; make it 1 or take another method"
+                f"cluster_dim is {vectors.shape[-1]}, and method ewgs needs 1; set it to 1 or use "
+                "another method"
             )
         return uniform_levels.start(vectors, clusters)
 

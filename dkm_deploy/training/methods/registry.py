@@ -23,5 +23,7 @@ def training_method(method: str | AnyMethod) -> AnyMethod:
     if not isinstance(method, str):
         return check_implements("method", method, "automatic", METHODS)
     if method not in METHODS:
-        raise DkmError(f"no training method is called {method!r}; there are {', '.join(METHODS)}")
+        raise DkmError(
+            f"unknown training method {method!r}; known methods are {', '.join(METHODS)}"
+        )
     return METHODS[method]

@@ -10,8 +10,8 @@ from dkm_deploy.formats.reader import Reader
 from dkm_deploy.validation.check import Check, Status
 
 _INSIDE = (
-    "known from the file alone; an Artifact's interface, given to validate or to write_golden, "
-    "vouches for it"
+    "known from the file alone; give an Artifact's interface to validate or to write_golden "
+    "to check it"
 )
 
 
@@ -38,7 +38,7 @@ def interface_check(
     if not isinstance(reader, InterfaceReader):
         if not outputs:
             return Check(
-                "interface", Status.SKIPPED, f"nothing here reads that of {path.suffix} files"
+                "interface", Status.SKIPPED, f"the interface of {path.suffix} files cannot be read"
             )
         told = [f"names of outputs alone are compared, of {path.suffix} files", *renamed]
         return Check("interface", Status.PASSED, "; ".join(told))

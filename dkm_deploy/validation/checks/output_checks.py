@@ -32,7 +32,7 @@ _FIGURES = {
     "min_cosine": ("cosine", "cosine"),
 }
 
-_NOTHING = "0, and 0 of the original: it tells nothing; are these the right labels?"
+_NOTHING = "0, and 0 of the original: it shows nothing; check the labels"
 
 
 def palettes_check(

@@ -44,7 +44,7 @@ def over_steps(
         if parity.status != Status.FAILED:
             return parity
         off = (n for n in range(1, count + 1) if misses(_until(n, count, *outputs)))
-        found = f"; first off at step {place} of {count}" if (place := next(off, None)) else ""
+        found = f"; first error at step {place} of {count}" if (place := next(off, None)) else ""
         return replace(parity, reason=parity.reason + found)
     if parity.status == Status.PASSED and states:
         names = list(states)

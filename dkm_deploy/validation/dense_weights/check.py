@@ -37,7 +37,7 @@ def dense_check(
     if reference is None:
         return _not_run("the dense weights of the reference are not given")
     if not isinstance(reader, DenseReader):
-        return _not_run(f"nothing here reads the dense tensors of {path.suffix!r} files")
+        return _not_run(f"dense tensors of {path.suffix!r} files cannot be read")
     found = compare(reader.read_dense(path), reference)
     wrong = [*map(_difference_text, found.wrong)]
     known, lacking, zero = found.equal.union(palettized), {}, {}

@@ -170,7 +170,7 @@ def _verify(folder: Path) -> frozenset[str]:
     for line in read_text(folder / SUMS).removesuffix("\n").split("\n"):
         match = _LINE.fullmatch(line)
         if not match:
-            raise DkmError(f"{folder / SUMS}: not a line of sums: {line[:80]!r}")
+            raise DkmError(f"{folder / SUMS}: not a line of checksums: {line[:80]!r}")
         sums[match[2]] = match[1]
     for name in (MANIFEST, TENSORS, PALETTES):
         if name not in sums:
@@ -178,7 +178,7 @@ def _verify(folder: Path) -> frozenset[str]:
     for name, expected in sums.items():
         path = folder / name
         if not has_file(folder, name):
-            raise MissingFileError(f"{path}: the bundle lists it, but it is not there")
+            raise MissingFileError(f"{path}: the bundle lists it, but it is missing")
         if sha256(path) != expected:
             raise DkmError(f"{path}: changed since the bundle was written (its SHA-256 differs)")
     return frozenset(sums)
@@ -190,7 +190,7 @@ def _interface(held: AskedInterface | None) -> Interface | None:
 
 def _dense(path: Path, epsilons: Mapping[str, float] | None) -> DenseReference:
     if epsilons is None:
-        raise DkmError(f"epsilons is missing; {path.name} goes with it")
+        raise DkmError(f"epsilons is missing; {path.name} needs it")
     tensors, _ = read_tensors(path)
     found = DenseReference({name: as_array(t) for name, t in tensors.items()}, epsilons)
     for name in found.epsilons:
@@ -211,7 +211,7 @@ def _group(
     for entry in entries:
         tensor = tensors.get(tensor_key(group, entry.name))
         if tensor is None or entry.raw not in listed or not _is_of(entry, tensor):
-            raise DkmError(f"{group} {entry.name!r} is not as the manifest tells")
+            raise DkmError(f"{group} {entry.name!r} does not match the manifest")
         found[entry.name] = tensor
     return found
 
@@ -241,7 +241,7 @@ def _check_samples(
     if not groups["inputs"] or not groups["outputs"]:
         raise DkmError("it has no inputs or no outputs")
     if isinstance(inputs, Steps) and len(inputs) != steps:
-        raise DkmError(f"it has {len(inputs)} steps and tells {steps}")
+        raise DkmError(f"it has {len(inputs)} steps, but its manifest says {steps}")
     count = sample_count(inputs)
     for label in groups["labels"].values():
         if label.shape[:1] != (count,):
@@ -282,7 +282,7 @@ def read_text(path: Path, of: str = "a golden bundle") -> str:
     if not path.is_file() or path.is_symlink():
         raise MissingFileError(f"{path}: no such file; {of} has one")
     if path.stat().st_size > _MOST:
-        raise DkmError(f"{path}: {path.stat().st_size:,} bytes are too many for it")
+        raise DkmError(f"{path}: {path.stat().st_size:,} bytes are too many for this file")
     with translate_read_errors(path):
         content = path.read_bytes()
     try:

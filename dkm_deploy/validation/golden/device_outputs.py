@@ -79,7 +79,7 @@ def _tensor(folder: Path, entry: TensorEntry) -> NDArray[Any]:
     if entry.dtype not in _DTYPES:
         raise DkmError(f"{name}: dtype {entry.dtype!r}; it must be one of {', '.join(_DTYPES)}")
     if min(shape, default=0) < 0:
-        raise DkmError(f"{name}: {list(shape)} is no shape")
+        raise DkmError(f"{name}: {list(shape)} is not a valid shape")
     if not _RAW.fullmatch(raw) or not has_file(folder, raw):
         raise DkmError(f"{name}: no file {raw!r} in the folder")
     dtype = np.dtype(entry.dtype).newbyteorder("<")
@@ -91,5 +91,5 @@ def _tensor(folder: Path, entry: TensorEntry) -> NDArray[Any]:
     try:
         array = np.frombuffer(file.read_bytes(), dtype).reshape(shape)
     except (ValueError, OverflowError):  # none of 0 and a length that no array has
-        raise DkmError(f"{name}: {list(shape)} is no shape") from None
+        raise DkmError(f"{name}: {list(shape)} is not a valid shape") from None
     return array.astype(dtype.newbyteorder("="))

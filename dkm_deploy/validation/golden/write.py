@@ -230,6 +230,6 @@ def _stack_steps(steps: Sequence[Mapping[str, NDArray[Any]]]) -> dict[str, NDArr
         if {name: array.shape for name, array in step.items()} != first:
             raise DkmError(
                 f"step {place} has inputs of other shapes than step 1; "
-                "those of a golden bundle are all alike"
+                "all steps of a golden bundle must have the same shapes"
             )
     return {name: np.stack([step[name] for step in steps]) for name in first}

@@ -102,9 +102,11 @@ def locate(
             inside such a file, or it has none of the layers.
     """
     if isinstance(inputs, Steps):
-        raise DkmError("layers are compared on the first step alone; give its inputs for that")
+        raise DkmError("layers are compared in the first step only; give the inputs of that step")
     if not share_samples(inputs):
-        raise DkmError("layers are compared on one sample, and the inputs share no dimension of it")
+        raise DkmError(
+            "layers are compared on one sample, and the inputs have no common sample dimension"
+        )
     weights = weights_of(model)
     layers = layers_of(weights)
     probe = prober_for(path).probe(path, weights)
@@ -123,7 +125,7 @@ def locate(
     if not compared:
         raise DkmError(
             "no layer of the model is found in the file by the name of its weight; "
-            "those inside subgraphs are not looked for"
+            "subgraphs are not searched"
         )
     divergence = _first(compared, calls, limit, (len(compared) + left, len(layers)))
     return replace(divergence, overflow=overflow if divergence.relative == np.inf else None)
@@ -134,16 +136,16 @@ def describe_divergence(found: Divergence) -> str:
     seen = f"{found.seen} of {found.layers} layers can be compared"
     seen += f"; {_list_names(found.unseen)} cannot" if found.unseen else ""
     if found.at == "after":
-        within = f"no layer is off by more than {found.limit:.2e}"
+        within = f"no layer differs by more than {found.limit:.2e}"
         return f"{within}: it is after {found.layer}, or in single elements ({seen})"
     off = f"relative error {found.relative:.2e} at {found.value!r}"
     off += f", where fp16 overflows first in {found.overflow}" if found.overflow else ""
     if found.at == "inputs":
         why = "inputs are prepared in another way, such as another scale or order of channels"
-        return f"first off before {found.layer}, the first layer: {off}; {why} ({seen})"
+        return f"first error before {found.layer}, the first layer: {off}; {why} ({seen})"
     if found.at == "input":
-        return f"first off before {found.layer}, after the layers in front of it: {off} ({seen})"
-    return f"first off in {found.layer}: {off}, its input is right ({seen})"
+        return f"first error before {found.layer}, after the layers in front of it: {off} ({seen})"
+    return f"first error in {found.layer}: {off}, its input is right ({seen})"
 
 
 def _list_names(names: Sequence[str]) -> str:

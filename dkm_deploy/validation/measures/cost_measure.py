@@ -162,6 +162,6 @@ def _end(done: subprocess.CompletedProcess[bytes]) -> str:
     how = f"ended with exit code {done.returncode}"
     if done.returncode < 0:
         how = f"was ended by signal {-done.returncode}"
-        how += ", as for want of memory" if done.returncode == -signal.SIGKILL else ""
+        how += ", probably for lack of memory" if done.returncode == -signal.SIGKILL else ""
     said = done.stderr.decode(errors="replace").strip().splitlines()
     return f"{how}: {said[-1]}" if said else how

@@ -174,7 +174,7 @@ def test_tensors_that_make_no_palette(tmp_path, tensors, expected):
     [
         ({"dkm_deploy.same": []}, " is []; it must be a mapping"),
         ({"dkm_deploy.same": {"v": 1}}, "['v'] is 1; it must be text"),
-        ({"dkm_deploy.same": {"v": "u"}}, " names 'u', which is no palette"),
+        ({"dkm_deploy.same": {"v": "u"}}, " names 'u', which is not a palette"),
     ],
 )
 def test_metadata_that_names_no_palettes(tmp_path, custom, expected):

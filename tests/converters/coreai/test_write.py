@@ -245,5 +245,7 @@ def test_a_guard_that_float16_rounds_to_zero_is_its_smallest_number_and_told(tmp
     x = torch.tensor([[1.0, 3.0], [0.0, 0.0]])
     artifact = dkm.convert(Guard(), x, tmp_path / "m.aimodel", compute_precision="float16")
     (note,) = artifact.notes
-    assert note.startswith("1 constants are too small for float16 and stand as 5.96e-08: 1e-12;")
+    assert note.startswith(
+        "1 constants are too small for float16 and are stored as 5.96e-08: 1e-12;"
+    )
     assert torch.equal(output(artifact, x), torch.tensor([[0.25, 0.75], [0.0, 0.0]]))

@@ -63,8 +63,8 @@ def test_small_constants(tmp_path, precision):
     else:
         (note,) = notes
         assert note == (
-            "2 constants are too small for float16 and stand as 5.96e-08: 1e-12 (add, maximum), "
-            "1e-08 (add); compute_precision='float32' keeps them"
+            "2 constants are too small for float16 and are stored as 5.96e-08: "
+            "1e-12 (add, maximum), 1e-08 (add); compute_precision='float32' keeps them"
         )
     assert np.array_equal(found["given"], X.numpy())
 

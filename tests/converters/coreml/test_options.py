@@ -136,7 +136,7 @@ class TestBeforeTraining:
             ("coreml:iOS15", "minimum_deployment_target is 'iOS15'; it must be one of iOS16"),
             ("coreml:", "minimum_deployment_target is ''"),
             ("onnx:18", "target onnx has no versions such as '18'; write 'onnx'"),
-            ("coral:iOS16", "no target is called 'coral'"),
+            ("coral:iOS16", "unknown target 'coral'"),
         ],
     )
     def test_an_unknown_version(self, target, message):

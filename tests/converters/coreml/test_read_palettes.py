@@ -207,7 +207,7 @@ def test_damaged_names_are_refused(tmp_path, text):
         (STACKED_KEY, '{"a": 2}', "no palette behind 2 dimensions of length 1"),
         (STACKED_KEY, '{"a": -1}', "no palette behind -1 dimensions"),
         (STACKED_KEY, '{"a": "1"}', r"\['a'\] is '1'; it must be an integer"),
-        (SAME_KEY, '{"z": "y"}', "names 'y', which is no palette"),
+        (SAME_KEY, '{"z": "y"}', "names 'y', which is not a palette"),
     ],
 )
 def test_damaged_layouts_are_refused(tmp_path, key, text, message):

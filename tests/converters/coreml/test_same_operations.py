@@ -138,5 +138,5 @@ def test_batch_norm_costs_nothing_once_folded_and_is_told_of_otherwise(tmp_path)
     artifact = dkm.convert(frozen, x, tmp_path / "unfolded.mlpackage")
     assert operations(artifact)["batch_norm"] == 1
     (note,) = artifact.notes
-    assert note.startswith("1 BatchNorms stay operations of their own")
-    assert note.endswith("fold_batch_norm before clustering takes them out: norm")
+    assert note.startswith("1 BatchNorms after palettized layers stay operations")
+    assert note.endswith("dkm.fold_batch_norm before clustering: norm")

@@ -165,7 +165,7 @@ def test_ways_to_read(tmp_path):
     artifact, more = _more(model, frozen, (x, ids), tmp_path)
     assert more == {"gather": 3, "add": 1}
     (note,) = artifact.notes
-    assert note.startswith("3 look-ups of known rows stay operations: ")
+    assert note.startswith("3 look-ups of constant rows stay operations: ")
     assert note.endswith("tables.torn.weight, tables.product.weight, tables.right.weight")
     _check(artifact.path, frozen, {"x": x, "ids": ids.int()}, **HALF)
     assert sorted(_metadata(artifact.path, UNREAD_KEY)) == [
@@ -238,7 +238,7 @@ NAME = "tables.plain.weight"
 @pytest.mark.parametrize(
     ("offsets", "message"),
     [
-        ({}, f"{NAME}: it is not said where the indices of unread rows are"),
+        ({}, f"{NAME}: the metadata does not say where the indices of unread rows are"),
         ({NAME: {"indices": "1"}}, "is '1'; it must be an integer"),
         ({NAME: {"indices": 64}}, r"bytes, not \d+|are \w+, not uint8"),
         ({NAME: {"indices": 65}}, "no weight starts at byte 65"),
@@ -260,7 +260,7 @@ def test_a_ledger_of_rows_that_are_not_there_is_refused(package):
     path = package[2]
     _put(path, UNREAD_KEY, {NAME: {"shape": 64}})
     with pytest.raises(
-        dkm.DkmError, match=rf"m\.mlpackage: {NAME}: it is not said where the shape"
+        dkm.DkmError, match=rf"m\.mlpackage: {NAME}: the metadata does not say where the shape"
     ):
         dkm.size_breakdown(path)
 
@@ -270,14 +270,14 @@ def test_a_ledger_of_rows_that_are_not_there_is_refused(package):
     [
         ({"blocks": 13}, "fill|fills"),
         ({"blocks": 10**12}, "fill|fills"),
-        ({"blocks": 4}, "no rows of a table"),
+        ({"blocks": 4}, "do not fit a table"),
         ({"blocks": "12"}, "blocks is '12'; it must be an integer"),
         ({"luts": True}, "lut of unread rows|do not fit together"),
         ({"luts": 0}, "luts is 0; it must be true or false"),
-        ({"runs": []}, "no rows of a table"),
+        ({"runs": []}, "do not fit a table"),
         ({"runs": [[0, 4], [8]]}, r"runs\[1\] is \[8\]; it must be a list of 2"),
-        ({"runs": [[4, 0]]}, "no rows of a table"),
-        ({"runs": [[0, 12]]}, "more rows than it has"),
+        ({"runs": [[4, 0]]}, "do not fit a table"),
+        ({"runs": [[0, 12]]}, "fewer rows than its metadata says"),
         ({"runs": [[0, 7]]}, "fill|fills|do not fit"),
     ],
 )

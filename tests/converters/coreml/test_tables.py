@@ -151,13 +151,13 @@ def part(third, tmp_path):
         ({"runs": [[0, 2], [4]]}, ".runs[1] is [4]; it must be a list of 2"),
         ({"runs": [[0, 4.0]]}, ".runs[0][1] is 4.0; it must be an integer"),
         ({"runs": [[False, 4]]}, ".runs[0][0] is False; it must be an integer"),
-        ({"runs": []}, ": runs are [], no rows of a table of 12 blocks"),
-        ({"runs": [[-1, 3]]}, ": runs are [[-1, 3]], no rows of a table of 12 blocks"),
-        ({"runs": [[4, 4]]}, ": runs are [[4, 4]], no rows of a table of 12 blocks"),
-        ({"runs": [[8, 13]]}, ": runs are [[8, 13]], no rows of a table of 12 blocks"),
+        ({"runs": []}, ": runs are []; they do not fit a table of 12 blocks"),
+        ({"runs": [[-1, 3]]}, ": runs are [[-1, 3]]; they do not fit a table of 12 blocks"),
+        ({"runs": [[4, 4]]}, ": runs are [[4, 4]]; they do not fit a table of 12 blocks"),
+        ({"runs": [[8, 13]]}, ": runs are [[8, 13]]; they do not fit a table of 12 blocks"),
         (
             {"runs": [[0, 4], [9, 13]]},
-            ": runs are [[0, 4], [9, 13]], no rows of a table of 12 blocks",
+            ": runs are [[0, 4], [9, 13]]; they do not fit a table of 12 blocks",
         ),
     ],
 )
@@ -177,9 +177,12 @@ def test_rows_of_which_a_part_is_not_said(part, key):
 @pytest.mark.parametrize(
     ("unread", "message"),
     [
-        ({}, "it is not said where the indices of unread rows are"),
-        ({"other": {"indices": 64}}, "it is not said where the indices of unread rows are"),
-        ({"t": {"lut": 64}}, "it is not said where the indices of unread rows are"),
+        ({}, "the metadata does not say where the indices of unread rows are"),
+        (
+            {"other": {"indices": 64}},
+            "the metadata does not say where the indices of unread rows are",
+        ),
+        ({"t": {"lut": 64}}, "the metadata does not say where the indices of unread rows are"),
     ],
 )
 def test_rows_of_which_it_is_not_said_where_they_are(part, unread, message):
@@ -189,7 +192,7 @@ def test_rows_of_which_it_is_not_said_where_they_are(part, unread, message):
 
 def test_rows_that_are_said_to_be_somewhere_else_are_refused_by_the_ledger(part):
     put(part, UNREAD={"t": {"other": 64}})
-    expected = f"{part}: t: it is not said where the other of unread rows are"
+    expected = f"{part}: t: the metadata does not say where the other of unread rows are"
     assert refusal(ledger, part) == expected
 
 

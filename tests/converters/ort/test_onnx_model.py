@@ -219,7 +219,7 @@ def test_a_node_with_graphs_waits_for_its_own_inputs_too():
 
 
 def test_nodes_in_a_circle():
-    refused("its nodes wait for each other in a circle", nodes=(node("b", "a"), node("a", "b")))
+    refused("its nodes form a cycle", nodes=(node("b", "a"), node("a", "b")))
 
 
 TENSORS = {
@@ -251,18 +251,18 @@ def test_tensors_of_texts():
 
 LINES, BYTES = "a\n" * 20, b"\xff" * 40  # as much of a name as is shown
 REFUSED_TENSORS = {
-    "elsewhere": (tensor(external_data_offset=0), "tensor 't' lies in another file"),
+    "elsewhere": (tensor(external_data_offset=0), "tensor 't' is in another file"),
     "of no type": (
         tensor(data_type=0),
-        "tensor 't' of type 0 and shape (2,) is none of this format",
+        "tensor 't' of type 0 and shape (2,) is not valid in this format",
     ),
     "of a later type": (
         tensor(data_type=21),
-        "tensor 't' of type 21 and shape (2,) is none of this format",
+        "tensor 't' of type 21 and shape (2,) is not valid in this format",
     ),
     "of a negative shape": (
         tensor(dims=(2, -1)),
-        "tensor 't' of type 1 and shape (2, -1) is none of this format",
+        "tensor 't' of type 1 and shape (2, -1) is not valid in this format",
     ),
     "too short": (tensor(dims=(3,)), "tensor 't' of shape (3,) has 8 of 12 bytes"),
     "with too few texts": (
@@ -271,11 +271,11 @@ REFUSED_TENSORS = {
     ),
     "of a name of several lines": (
         tensor(name=b"a\n" * 30),
-        f"the name {LINES!r} is no text that can be shown: call it otherwise",
+        f"the name {LINES!r} has characters that cannot be printed; rename it",
     ),
-    "of a name that is no text": (
+    "of a name that is not text": (
         tensor(name=b"\xff" * 60),
-        f"the name {BYTES!r} is no text",
+        f"the name {BYTES!r} is not text",
     ),
 }
 

@@ -87,9 +87,9 @@ def test_reading_again_leaves_the_first_cursor_where_it_is():
         (b"\0abcdefg", Cursor.number, "byte 1: 8 bytes are needed, 7 left"),
         (b"\4a", Cursor.number, "byte 1: 2 bytes are needed, 1 left"),
         (number(3) + b"\1\1", Cursor.numbers, "byte 1: 3 numbers in 2 bytes"),
-        (b"abc", Cursor.text, "byte 0: a name does not end"),
-        (b"abc", lambda c: c.align(0), "byte 0: alignment 0 is no power of two"),
-        (b"abc", lambda c: c.align(6), "byte 0: alignment 6 is no power of two"),
+        (b"abc", Cursor.text, "byte 0: a name is cut short"),
+        (b"abc", lambda c: c.align(0), "byte 0: alignment 0 is not a power of two"),
+        (b"abc", lambda c: c.align(6), "byte 0: alignment 6 is not a power of two"),
         (b"abc", lambda c: (c.byte(), c.align(4)), "byte 1: 3 bytes are needed, 2 left"),
     ],
 )
@@ -108,5 +108,5 @@ def test_a_name_that_is_no_text():
 
 def test_a_name_ends_within_its_part():
     found = Cursor(memoryview(b"abc\0"), 0, 3)
-    with pytest.raises(DamagedError, match="^byte 0: a name does not end$"):
+    with pytest.raises(DamagedError, match="^byte 0: a name is cut short$"):
         found.text()

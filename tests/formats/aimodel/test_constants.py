@@ -158,5 +158,5 @@ def test_anything_else_is_no_constant(other):
 
 
 def test_numbers_that_are_in_no_table():
-    assert message(lambda: found(numbers(7, 1))) == "number 1 in a table of 1"
-    assert message(lambda: found(INLINE, tensor_type(2, element=2))) == "number 2 in a table of 2"
+    assert message(lambda: found(numbers(7, 1))) == "index 1 in a table of 1"
+    assert message(lambda: found(INLINE, tensor_type(2, element=2))) == "index 2 in a table of 2"

@@ -134,7 +134,7 @@ def test_an_inner_region_sees_the_values_around_it_and_its_own_end_with_it():
     late = block(
         op(0, RESULTS, listed(1)), op(2, REGIONS, flagged(1), inner), op(3, OPERANDS, listed(1))
     )
-    assert message(around(region(1, late))) == "number 1 in a table of 1"
+    assert message(around(region(1, late))) == "index 1 in a table of 1"
 
 
 def test_an_isolated_region_has_a_section_and_values_of_its_own():
@@ -152,7 +152,7 @@ def test_an_isolated_region_has_a_section_and_values_of_its_own():
     ]
     outer = ml.section(ml.IR, region(0, block(op(1, OPERANDS, listed(0)))))
     body = block(op(0, RESULTS, listed(1)), op(3, REGIONS, flagged(1, True), outer))
-    assert message(around(region(1, body))) == "number 0 in a table of 0"
+    assert message(around(region(1, body))) == "index 0 in a table of 0"
 
 
 def test_a_region_without_blocks_has_no_values():
@@ -186,7 +186,7 @@ def test_more_values_than_a_region_says():
     ],
 )
 def test_orders_of_uses_are_unknown(content):
-    expected = f"byte {len(file(content))}: use-list orders are not known here"
+    expected = f"byte {len(file(content))}: use-list orders are not supported"
     assert message(content) == expected
 
 

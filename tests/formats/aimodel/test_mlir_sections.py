@@ -114,14 +114,14 @@ def test_a_number_is_looked_up_in_its_table():
     for number_ in (-1, 2):
         with pytest.raises(DamagedError) as caught:
             at("ab", number_)
-        assert str(caught.value) == f"number {number_} in a table of 2"
+        assert str(caught.value) == f"index {number_} in a table of 2"
 
 
 @pytest.mark.parametrize("data", [b"ML\xefr\x0d", b"PK\3\4....."])
 def test_another_kind_of_file(data):
     with pytest.raises(DamagedError) as caught:
         sections(memoryview(data))
-    assert str(caught.value) == "it does not start as MLIR bytecode does"
+    assert str(caught.value) == "it is not MLIR bytecode"
 
 
 @pytest.mark.parametrize("version", [5, 6])
@@ -162,11 +162,11 @@ def test_a_section_that_is_missing(missing):
 @pytest.mark.parametrize(
     ("kind", "content", "expected"),
     [
-        (1, number(1) + flagged(6), "number 6 in a table of 6"),
-        (1, number(1) + flagged(0) + number(1) + numbers(1, 1), "number 1 in a table of 1"),
-        (3, numbers(1, 0) + numbers(2, 1), "number 2 in a table of 2"),
-        (6, number(0) + numbers(0, 1) + numbers(6, 2) + b"\0", "number 6 in a table of 6"),
-        (6, number(0) + numbers(0, 1) + numbers(4, 2) + b"\0", "alignment 3 is no power of two"),
+        (1, number(1) + flagged(6), "index 6 in a table of 6"),
+        (1, number(1) + flagged(0) + number(1) + numbers(1, 1), "index 1 in a table of 1"),
+        (3, numbers(1, 0) + numbers(2, 1), "index 2 in a table of 2"),
+        (6, number(0) + numbers(0, 1) + numbers(6, 2) + b"\0", "index 6 in a table of 6"),
+        (6, number(0) + numbers(0, 1) + numbers(4, 2) + b"\0", "alignment 3 is not a power of two"),
     ],
 )
 def test_a_number_that_its_table_does_not_have(kind, content, expected):

@@ -224,7 +224,7 @@ BAD = [
     (truncated, "cut short or damaged"),
     (offset_outside, "cut short or damaged"),
     (manifest_outside, "outside the package"),
-    (no_file_name, "which is no file name"),
+    (no_file_name, "which is not a file name"),
     (unknown_opset, "the opset 'CoreML99', which is unknown; known: CoreML5, "),
     (neural_network, "holds neuralNetwork, not an ML program"),
     (compiled, r"a compiled model \(.mlmodelc\), which only Core ML reads"),
@@ -265,4 +265,4 @@ def test_a_model_in_a_single_file_is_told_by_its_suffix(tmp_path, capsys):
     path = tmp_path / "old.mlmodel"
     path.write_bytes(b"\x08\x01")
     assert main(["inspect", str(path)]) == 2
-    assert "old.mlmodel: a model in a single file is no ML program; " in capsys.readouterr().err
+    assert "old.mlmodel: a model in a single file is not an ML program; " in capsys.readouterr().err

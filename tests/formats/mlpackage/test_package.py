@@ -258,7 +258,7 @@ def test_a_value_that_nothing_makes(package):
         block.operations[-1].inputs["x"].arguments[0].name = "ghost"
 
     edit(package, change)
-    assert "uses 'ghost', which nothing makes before it" in refusal(package)
+    assert "uses 'ghost', which no operation before it makes" in refusal(package)
 
 
 def test_an_output_that_nothing_makes(package):
@@ -267,7 +267,7 @@ def test_an_output_that_nothing_makes(package):
         block.outputs[0] = "ghost"
 
     edit(package, change)
-    assert "output 'ghost' is made by no operation" in refusal(package)
+    assert "no operation makes output 'ghost'" in refusal(package)
 
 
 def test_constants_that_are_made_from_themselves(package):

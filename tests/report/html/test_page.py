@@ -115,7 +115,7 @@ def test_the_verdict_comes_first_with_every_reason(failed: Values) -> None:
     top, _ = Page(page(failed)).text.split("Models", 1)
     assert "3 checks failed, 1 check skipped" in top
     assert "size: 1,238,667 bytes, limit 1,000,000" in top
-    assert "model.aimodel: parity: model.aimodel: nothing here runs '.aimodel' files" in top
+    assert "model.aimodel: parity: model.aimodel: no runtime here runs '.aimodel' files" in top
 
 
 def test_the_bar_and_its_legend_add_up_to_the_file(demo: Values) -> None:

@@ -70,7 +70,7 @@ def test_in_a_log_file_a_row_is_one_line_without_codes(failed: Values) -> None:
     rows = [line for line in lines if line.startswith(name) and "failed" in line]
     assert [row.split()[-1] for row in rows] == ["failed"]
     assert "ONNX Runtime 1.31.1 (CPU)" in rows[0]
-    assert "skipped  parity    model.aimodel: nothing here runs '.aimodel' files" in text
+    assert "skipped  parity    model.aimodel: no runtime here runs '.aimodel' files" in text
     assert "3 checks failed, 1 check skipped: 2 files against PyTorch on 1 input." in lines
 
 

@@ -110,7 +110,7 @@ def test_numbers_that_32_bits_do_not_hold(tmp_path):
     session = CoreAIRuntime().load(path)
     expected = frozen(torch.tensor([3, 4])).numpy()
     np.testing.assert_array_equal(session.run({"input": np.array([3, 4])})["output"], expected)
-    with pytest.raises(dkm.DkmError, match="input 'input' holds numbers that int32 does not"):
+    with pytest.raises(dkm.DkmError, match="input 'input' has values that int32 cannot hold"):
         session.run({"input": np.array([3, 2**40])})
 
 
@@ -132,7 +132,7 @@ def test_the_first_layer_that_is_off_is_named(net):
         changed.head.bias[0] += 1
     report = dkm.validate([path], reference=changed, inputs=images(2))
     assert not report
-    assert "first off in head: " in str(report.failed)
+    assert "first error in head: " in str(report.failed)
     assert "its input is right" in str(report.failed)
 
 
@@ -143,7 +143,7 @@ def test_an_infinite_value_is_located_too(net, tmp_path):
         changed.head.bias[0] = torch.inf
     path = dkm.convert(changed, images(1), tmp_path / "m.aimodel").path
     report = dkm.validate([path], reference=frozen, inputs=images(2))
-    assert "first off in head: relative error inf" in report.failed[0]
+    assert "first error in head: relative error inf" in report.failed[0]
 
 
 def test_values_around_every_kind_of_layer(tmp_path):

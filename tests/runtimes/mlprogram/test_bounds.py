@@ -211,7 +211,7 @@ REFUSED = {
     ),
     "a division by zero": (
         lambda x: mb.real_div(x=mb.shape(x=x), y=mb.sub(x=mb.shape(x=x), y=[2, 0])),
-        "a whole number is divided by 0",
+        "an integer is divided by 0",
     ),
     "a place outside a list": (
         lambda x: mb.list_read(

@@ -174,8 +174,12 @@ def test_a_single_number_may_be_given_in_either_shape():
     ("dtype", "array", "match"),
     [
         (INT32, np.float32([1]), "input 'x' is float32; the program takes int32"),
-        (INT32, np.int64([2**31]), "input 'x' has the value 2147483648, beyond int32"),
-        (INT32, np.int64([-(2**40)]), "input 'x' has the value -1099511627776, beyond int32"),
+        (INT32, np.int64([2**31]), "input 'x' has the value 2147483648, too large for int32"),
+        (
+            INT32,
+            np.int64([-(2**40)]),
+            "input 'x' has the value -1099511627776, too large for int32",
+        ),
         (FP32, np.complex64([1]), "input 'x' is complex64; the program takes fp32"),
         (FP32, np.array(["a"]), "input 'x' is text; the program takes fp32"),
     ],

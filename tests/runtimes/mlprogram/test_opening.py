@@ -58,7 +58,7 @@ def filled(start, stop):
     [
         ({}, 63, "a weight at byte 63 lies outside its 136 bytes"),
         ({}, 73, "a weight at byte 73 lies outside its 136 bytes"),
-        ({"version": 3}, 64, "version 3 of weight files; only 2 is known"),
+        ({"version": 3}, 64, "weight file version 3; only version 2 is supported"),
         ({"magic": 1}, 64, "no weight starts at byte 64, where the program expects one"),
         ({"length": 9}, 64, filled(128, 137)),
         ({"start": 127}, 64, filled(127, 135)),
@@ -103,7 +103,7 @@ def test_the_model_and_the_weight_files_of_a_package(package):
         ("@model_path/../../a", "refers to '../../a', which lies outside the package"),
         (
             "@model_path/a\0b",
-            "refers to 'a\\x00b', which is no file name: embedded null byte",
+            "refers to 'a\\x00b', which is not a file name: embedded null byte",
         ),
     ],
 )
@@ -169,7 +169,7 @@ def test_links_that_stay_in_the_package(package, tmp_path):
     (package / "again").symlink_to(package / "Data")
     open_package(package)
     (package / "Data/out").symlink_to(tmp_path)
-    expected = f"{package}: 'Data/out' is a link, which lies outside the package"
+    expected = f"{package}: 'Data/out' is a link to a place outside the package"
     assert refusal(open_package, package) == expected
 
 

@@ -27,5 +27,5 @@ def test_they_are_refused_in_one_line(labels):
 def test_where_every_label_is_left_out_nothing_is_measured():
     model = nn.Linear(3, 4).eval()
     batch = (torch.randn(6, 3), LABELS * 0 - 100)
-    with pytest.raises(dkm.DkmError, match="the loss is nan in batch 1; are its labels right"):
+    with pytest.raises(dkm.DkmError, match="the loss is nan in batch 1; check its labels"):
         dkm.palettize(model, dkm.Recipe.uniform(1), "sensitive", [batch])

@@ -251,8 +251,8 @@ def _told(found, asked=None, wanted=None, outputs=NAMES, reference=NAMES):
 
 
 INSIDE = (
-    " (known from the file alone; an Artifact's interface, given to validate or to write_golden, "
-    "vouches for it)"
+    " (known from the file alone; give an Artifact's interface to validate or to write_golden "
+    "to check it)"
 )
 RENAMED = (
     "output 'c' is matched by its place with PyTorch's 'a'; "
@@ -297,7 +297,7 @@ def test_where_nothing_reads_an_interface_names_of_outputs_are_compared():
         assert found.name == "interface"
         return found.status, found.reason
 
-    assert told() == ("skipped", "nothing here reads that of .x files")
+    assert told() == ("skipped", "the interface of .x files cannot be read")
     alone = "names of outputs alone are compared, of .x files"
     assert told("a", "b") == ("passed", alone)
     assert told("c", "d") == ("passed", f"{alone}; {RENAMED}")

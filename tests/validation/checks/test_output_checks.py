@@ -160,7 +160,7 @@ class TestAnswers:
                 FirstOutput(0.0, Loss(0.0, None, None, ""), Answers()),
                 Check(
                     *("metric", "skipped"),
-                    "0, and 0 of the original: it tells nothing; are these the right labels?",
+                    "0, and 0 of the original: it shows nothing; check the labels",
                     blocks=True,
                 ),
             ),

@@ -36,12 +36,12 @@ def test_the_first_step_that_is_off_is_named(row, step):
     actual = {"y": EXPECTED["y"].copy(), "z": EXPECTED["z"]}
     actual["y"][row:] += 1
     found = _check(MISSED, _steps(2), actual=actual)
-    assert found == Check("parity", "failed", f"m; first off at step {step} of 2")
+    assert found == Check("parity", "failed", f"m; first error at step {step} of 2")
 
 
 def test_any_output_may_be_the_first_that_is_off():
     actual = {"y": EXPECTED["y"] + [[0], [0], [1], [1]], "z": EXPECTED["z"] + [1, 1]}
-    assert _check(MISSED, _steps(2), actual=actual).reason == "m; first off at step 1 of 2"
+    assert _check(MISSED, _steps(2), actual=actual).reason == "m; first error at step 1 of 2"
 
 
 def test_where_no_step_is_off_none_is_named():

@@ -45,7 +45,7 @@ def test_equal_weights_are_counted_and_their_types_told():
 def test_without_weights_or_a_reader_it_is_skipped():
     reason = "the dense weights of the reference are not given"
     assert dense_check(PATH, _Reader({}), None) == Check("dense", "skipped", reason)
-    reason = "nothing here reads the dense tensors of '.onnx' files"
+    reason = "dense tensors of '.onnx' files cannot be read"
     other = dense_check(PATH, object(), DenseReference({}, {}))  # type: ignore[arg-type]
     assert other == Check("dense", "skipped", reason)
 

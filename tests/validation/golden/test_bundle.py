@@ -212,20 +212,20 @@ class TestBadInput:
     def test_no_path_leads_outside(self, copy, name):
         with (copy / "SHA256SUMS").open("a") as file:
             file.write(f"{'0' * 64}  {name}\n")
-        with pytest.raises(dkm.DkmError, match="not a line of sums"):
+        with pytest.raises(dkm.DkmError, match="not a line of checksums"):
             read_bundle(copy)
 
     def test_a_name_too_long_for_a_file(self, copy):
         with (copy / "SHA256SUMS").open("a") as file:
             file.write(f"{'0' * 64}  {'x' * 3000}\n")
-        with pytest.raises(dkm.DkmError, match="lists it, but it is not there"):
+        with pytest.raises(dkm.DkmError, match="lists it, but it is missing"):
             read_bundle(copy)
 
     def test_a_link_is_not_followed(self, copy, tmp_path):
         raw = copy / "raw/inputs.0.bin"
         raw.rename(tmp_path / "elsewhere.bin")
         raw.symlink_to(tmp_path / "elsewhere.bin")
-        with pytest.raises(dkm.DkmError, match="not there"):
+        with pytest.raises(dkm.DkmError, match="but it is missing"):
             read_bundle(copy)
 
     @pytest.mark.parametrize(

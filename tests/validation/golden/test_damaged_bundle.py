@@ -146,7 +146,7 @@ IT = "it must be 'dkm-deploy golden bundle'"
 LIMITS = ", ".join(field.name for field in fields(dkm.Limits))
 X = {"name": "x", "dtype": "float32", "shape": [2, 3], "raw": "raw/inputs.x.bin"}
 OF_STEPS = {key: ARRAYS[key] for key in ("inputs.x", "outputs.y", "original.y")}
-NOT_AS_TOLD = "inputs 'x' is not as the manifest tells"
+NOT_AS_TOLD = "inputs 'x' does not match the manifest"
 
 
 @pytest.mark.parametrize(
@@ -158,13 +158,13 @@ NOT_AS_TOLD = "inputs 'x' is not as the manifest tells"
         ({"about": _without("version")}, "version is missing; it must be 1"),
         ({"about": _without("format")}, f"format is missing; {IT}"),
         ({"about": _without("metric")}, "metric is missing; it must be text or null"),
-        ({"about": _without("epsilons")}, "epsilons is missing; dense.safetensors goes with it"),
+        ({"about": _without("epsilons")}, "epsilons is missing; dense.safetensors needs it"),
         ({"about": _without("limits")}, "limits is missing; it must be a value"),
         ({"limits": {"novel": 3}}, f"limits: unknown key 'novel'; known keys are {LIMITS}"),
         ({"about": _without("provenance")}, "provenance is missing; it must be a mapping"),
         ({"inputs": []}, "it has no inputs or no outputs"),
         ({"outputs": []}, "it has no inputs or no outputs"),
-        ({"inputs": [X | {"name": "z"}]}, "inputs 'z' is not as the manifest tells"),
+        ({"inputs": [X | {"name": "z"}]}, "inputs 'z' does not match the manifest"),
         ({"inputs": [X | {"dtype": "float64"}]}, NOT_AS_TOLD),
         ({"inputs": [X | {"shape": [3, 2]}]}, NOT_AS_TOLD),
         ({"inputs": [X | {"raw": "raw/other.bin"}]}, NOT_AS_TOLD),
@@ -185,7 +185,7 @@ NOT_AS_TOLD = "inputs 'x' is not as the manifest tells"
         ),
         ({"arrays": ARRAYS | {"labels": np.arange(3)}}, "labels of shape (3,) for 2 inputs"),
         ({"arrays": ARRAYS | {"labels": np.array(3)}}, "labels of shape () for 2 inputs"),
-        ({"steps": 3, "arrays": OF_STEPS}, "it has 2 steps and tells 3"),
+        ({"steps": 3, "arrays": OF_STEPS}, "it has 2 steps, but its manifest says 3"),
         (
             {"steps": 2, "arrays": OF_STEPS | {"outputs.y": np.ones((3, 2, 4))}},
             "output 'y' has shape (3, 2, 4), not that of 2 steps",
@@ -223,7 +223,7 @@ class TestSums:
         (_bundle(tmp_path) / "SHA256SUMS").write_text(f"{'x' * 100}\n")
         with pytest.raises(dkm.DkmError) as caught:
             bundle.read_bundle(tmp_path)
-        told = f"{tmp_path / 'SHA256SUMS'}: not a line of sums: {'x' * 80!r}"
+        told = f"{tmp_path / 'SHA256SUMS'}: not a line of checksums: {'x' * 80!r}"
         assert str(caught.value) == told
 
     @pytest.mark.parametrize("name", ["bundle.json", "tensors.safetensors", "palettes.safetensors"])
@@ -245,7 +245,7 @@ class TestSums:
         raw.unlink()
         with pytest.raises(MissingFileError) as caught:
             bundle.read_bundle(tmp_path)
-        assert str(caught.value) == f"{raw}: the bundle lists it, but it is not there"
+        assert str(caught.value) == f"{raw}: the bundle lists it, but it is missing"
 
 
 class TestText:
@@ -278,7 +278,7 @@ class TestText:
         os.truncate(path, (1 << 24) + 1)
         with pytest.raises(dkm.DkmError) as caught:
             bundle.read_text(path)
-        assert str(caught.value) == f"{path}: 16,777,217 bytes are too many for it"
+        assert str(caught.value) == f"{path}: 16,777,217 bytes are too many for this file"
 
 
 def test_a_folder_holds_what_is_in_it(tmp_path):

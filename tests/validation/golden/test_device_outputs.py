@@ -173,7 +173,7 @@ class TestBadInput:
             ({"dtype": "object"}, "dtype 'object'"),
             ({"dtype": "float64"}, "480 bytes; float64 of shape .* has 960"),
             ({"shape": [10**12, 10**12]}, "bytes; float32 of shape"),
-            ({"shape": [-1, -120]}, "is no shape"),
+            ({"shape": [-1, -120]}, "is not a valid shape"),
             ({"shape": [24.0, 5]}, r"outputs\[0\].shape\[0\] is 24.0; it must be an integer"),
             ({"shape": None}, r"outputs\[0\].shape is None; it must be a list"),
             ({"raw": "../outputs.json"}, "no file '../outputs.json'"),
@@ -232,7 +232,7 @@ class TestOneTensor:
                 {"dtype": "complex64"},
                 "y: dtype 'complex64'; it must be one of " + ", ".join(_DTYPES),
             ),
-            ({"shape": (2, -1)}, "y: [2, -1] is no shape"),
+            ({"shape": (2, -1)}, "y: [2, -1] is not a valid shape"),
             ({"raw": "none.bin"}, "y: no file 'none.bin' in the folder"),
             ({"shape": (999, 3)}, "y.bin: 4 bytes; int16 of shape [999, 3] has 5,994"),
             ({"shape": (0,)}, "y.bin: 4 bytes; int16 of shape [0] has 0"),
@@ -246,7 +246,7 @@ class TestOneTensor:
     def test_it_may_be_empty(self, tmp_path):
         (tmp_path / "none.bin").write_bytes(b"")
         assert self.read(tmp_path, shape=(0, 3), raw="none.bin").shape == (0, 3)
-        with pytest.raises(dkm.DkmError, match=r"^y: \[0, 1\d+\] is no shape$"):
+        with pytest.raises(dkm.DkmError, match=r"^y: \[0, 1\d+\] is not a valid shape$"):
             self.read(tmp_path, shape=(0, 10**30), raw="none.bin")
 
 

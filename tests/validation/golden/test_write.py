@@ -139,7 +139,10 @@ def test_values_that_lie_in_another_order_are_written_in_c_order(tmp_path):
         ({"inputs": (*GIVEN, X)}, "3 inputs given; forward() takes x, gain"),
         (
             {"inputs": dkm.Steps([GIVEN, (X[:1], GIVEN[1][:1])])},
-            "step 2 has inputs of other shapes than step 1; those of a golden bundle are all alike",
+            (
+                "step 2 has inputs of other shapes than step 1; "
+                "all steps of a golden bundle must have the same shapes"
+            ),
         ),
         (
             {"limits": dkm.Limits(outputs={"z": dkm.OutputLimits()})},

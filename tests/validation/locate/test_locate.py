@@ -98,7 +98,7 @@ def test_in_core_ml(frozen, files, tmp_path, layer):
     blob.write_bytes(data.replace(half.tobytes(), (half * np.float16(1.5)).tobytes()))
     found, report = _found(bad, frozen, images(5))
     assert found == (layer, "output")
-    assert f"first off in {layer}: relative error " in report.failed[-1]
+    assert f"first error in {layer}: relative error " in report.failed[-1]
 
 
 def test_only_the_input_that_shows_the_fault_is_looked_at(frozen, files, tmp_path):
@@ -214,7 +214,7 @@ def test_after_the_last_layer(tmp_path):
     path = dkm.convert(Negated(frozen).eval(), images(1), tmp_path / "bad.onnx").path
     found, report = _found(path, frozen, images(3))
     assert found == ("head", "after")
-    assert "no layer is off by more than 1.00e-05: it is after head" in report.failed[0]
+    assert "no layer differs by more than 1.00e-05: it is after head" in report.failed[0]
 
 
 def test_a_file_that_shows_nothing_inside(frozen, tmp_path):
@@ -224,7 +224,9 @@ def test_a_file_that_shows_nothing_inside(frozen, tmp_path):
     path = dkm.convert(other, images(1), tmp_path / "bad.ort").path
     report = dkm.validate([path], reference=frozen, inputs=images(2))
     assert report.files[0].divergence is None
-    told = "not located: nothing here shows the values inside '.ort' files; validate the .onnx file"
+    told = (
+        "not located: no runtime here shows the values inside '.ort' files; validate the .onnx file"
+    )
     assert told in "; ".join(report.failed)
 
 

@@ -23,20 +23,24 @@ def _divergence(at, **changes):
 @pytest.mark.parametrize(
     ("at", "words"),
     [
-        ("output", f"first off in c: relative error 2.50e-01 at 'v', its input is right {COUNTS}"),
+        (
+            "output",
+            f"first error in c: relative error 2.50e-01 at 'v', its input is right {COUNTS}",
+        ),
         (
             "input",
-            "first off before c, after the layers in front of it: relative error 2.50e-01 at 'v' "
+            "first error before c, after the layers in front of it: relative error 2.50e-01 at 'v' "
             + COUNTS,
         ),
         (
             "inputs",
-            "first off before c, the first layer: relative error 2.50e-01 at 'v'; inputs are "
+            "first error before c, the first layer: relative error 2.50e-01 at 'v'; inputs are "
             "prepared in another way, such as another scale or order of channels " + COUNTS,
         ),
         (
             "after",
-            "no layer is off by more than 1.00e-03: it is after c, or in single elements " + COUNTS,
+            "no layer differs by more than 1.00e-03: it is after c, or in single elements "
+            + COUNTS,
         ),
     ],
 )
@@ -166,7 +170,7 @@ def test_values_of_other_shapes_are_not_compared(monkeypatch):
         _located(monkeypatch, _Probe(LAYERS, values))
     assert str(caught.value) == (
         "no layer of the model is found in the file by the name of its weight; "
-        "those inside subgraphs are not looked for"
+        "subgraphs are not searched"
     )
 
 
@@ -215,11 +219,11 @@ def test_inputs_of_which_no_sample_can_be_taken_are_refused(monkeypatch):
     for inputs, words in (
         (
             dkm.Steps([X]),
-            "layers are compared on the first step alone; give its inputs for that",
+            "layers are compared in the first step only; give the inputs of that step",
         ),
         (
             (X, torch.ones(1, 3)),
-            "layers are compared on one sample, and the inputs share no dimension of it",
+            "layers are compared on one sample, and the inputs have no common sample dimension",
         ),
     ):
         with pytest.raises(dkm.DkmError) as caught:

@@ -114,12 +114,12 @@ def test_the_reference_evaluator_says_nothing_about_a_device(frozen, tmp_path):
     (check,) = _cost_checks(validate(package, frozen))
     assert check.status == "skipped"
     assert "reference evaluator" in check.reason
-    assert check.reason.endswith("measure it there, such as with Xcode's performance report")
+    assert check.reason.endswith("for example with Xcode's performance report")
 
 
 FAULTS = {
     "raise MemoryError('out of it')": "MemoryError: out of it",
-    "import os; os.kill(os.getpid(), 9)": "was ended by signal 9, as for want of memory",
+    "import os; os.kill(os.getpid(), 9)": "was ended by signal 9, probably for lack of memory",
     "import os; os._exit(3)": "ended with exit code 3",
     "import time; time.sleep(60)": "took more than 3 s",
 }

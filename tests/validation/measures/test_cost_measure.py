@@ -194,7 +194,7 @@ class TestChild:
             ({"code": 3}, "its process ended with exit code 3"),
             ({}, "its process ended with exit code 0"),
             ({"code": -11}, "its process was ended by signal 11"),
-            ({"code": -9}, "its process was ended by signal 9, as for want of memory"),
+            ({"code": -9}, "its process was ended by signal 9, probably for lack of memory"),
             (
                 {"code": 1, "said": b"Traceback\n  so\nError: \xffno \n\n"},
                 "its process ended with exit code 1: Error: \N{REPLACEMENT CHARACTER}no",

@@ -35,7 +35,7 @@ def _quotient(x: Tensor, y: Tensor) -> Tensor:
     if x.is_floating_point() or y.is_floating_point():
         return torch.true_divide(x, y)
     if not y.all():
-        raise DkmError("a whole number is divided by 0")
+        raise DkmError("an integer is divided by 0")
     return x.double() / y.double()  # float32 does not hold all of int32
 
 

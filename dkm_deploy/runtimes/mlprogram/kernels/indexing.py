@@ -116,7 +116,9 @@ def _gather_nd(
         for column, length in zip(indices.unbind(-1), x.shape[batch_dims:], strict=False)
     ]
     if len(columns) < indices.shape[-1]:
-        raise DkmError(f"{indices.shape[-1]} indices a value for {x.ndim - batch_dims} dimensions")
+        raise DkmError(
+            f"{indices.shape[-1]} indices per value for {x.ndim - batch_dims} dimensions"
+        )
     if not batch_dims:
         return x[tuple(columns)]
     where = torch.stack(columns, -1)

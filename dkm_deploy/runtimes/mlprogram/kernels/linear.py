@@ -13,7 +13,7 @@ def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if x.is_floating_point():
         weight, bias = weight.float(), None if bias is None else bias.float()
     elif weight.is_floating_point():
-        raise DkmError("whole numbers by a weight of floats: their rounding is not documented")
+        raise DkmError("integers times a float weight: the rounding is not documented")
     return functional.linear(x, weight, bias)
 
 

@@ -51,7 +51,7 @@ def _upsample_bilinear(
     for axis, scale in ((-2, scale_factor_height), (-1, scale_factor_width)):
         old, length = x.shape[axis], _multiply_length(x.shape[axis], scale)
         if align_corners and length == 1 < old:
-            raise DkmError(f"aligned corners make one sample of {old}; which is not documented")
+            raise DkmError(f"align_corners from {old} samples to one is not documented")
         x = _linear(x, axis, length, mode)
     return x
 

@@ -45,7 +45,7 @@ def test_rounded_luts_lie_on_a_grid_and_move_little():
 def test_products_run_on_the_kernel_within_its_rounding(tmp_path, shape, recipe):
     frozen, x = _rounded(_mlp(), **recipe), torch.randn(shape)
     artifact = dkm.convert(frozen, x, tmp_path / "m.onnx", decode="int8")
-    assert any("rounds what goes into products to 8 bits" in note for note in artifact.notes)
+    assert any("rounds the inputs of matrix products to 8 bits" in note for note in artifact.notes)
     made = [node.op_type for node in onnx.load(tmp_path / "m.onnx").graph.node]
     assert made.count("MatMulNBits") == 2
     assert not {"Gemm", "MatMul", "Transpose"} & set(made)

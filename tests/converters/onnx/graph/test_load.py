@@ -118,7 +118,7 @@ class TestDataFiles:
 
     def test_a_missing_one_is_named(self, pair):
         (pair.parent / "m.data").unlink()
-        refused(pair, f"refers to '{pair.parent / 'm.data'}', which is not there")
+        refused(pair, f"refers to '{pair.parent / 'm.data'}', which is missing")
         with pytest.raises(FileNotFoundError):
             dkm.read_palettes(pair)
 
@@ -138,7 +138,7 @@ class TestDataFiles:
 
     def test_an_absolute_path_is_refused_even_into_the_folder(self, pair):
         set_place(pair, "w.lut", location=str(pair.parent / "m.data"))
-        refused(pair, "does not lie in the folder of the model")
+        refused(pair, "is not in the folder of the model")
 
     def test_a_link_out_of_the_folder_is_refused_and_one_inside_is_read(self, pair):
         data = pair.parent / "m.data"
@@ -148,7 +148,7 @@ class TestDataFiles:
         inside.rename(pair.parent.parent / "real.data")
         data.unlink()
         data.symlink_to("../real.data")
-        refused(pair, "does not lie in the folder of the model")
+        refused(pair, "is not in the folder of the model")
 
     def test_a_loop_of_links_and_impossible_names(self, pair):
         (pair.parent / "loop").symlink_to("loop")
@@ -159,15 +159,15 @@ class TestDataFiles:
     def test_a_pipe_is_no_data_file(self, pair):
         os.mkfifo(pair.parent / "pipe")
         set_place(pair, "w.lut", location="pipe")
-        refused(pair, "which is not there")
+        refused(pair, "which is missing")
 
     @pytest.mark.parametrize(
         ("place", "reason"),
         [
             ({"offset": "1000000"}, "lie outside"),
-            ({"offset": "-4"}, "the offset of its data is '-4', which is no number"),
+            ({"offset": "-4"}, "the offset of its data is '-4', which is not a number"),
             ({"offset": "1e3"}, "the offset of its data is '1e3'"),
-            ({"length": "12"}, "its shape needs 64 bytes, but 12"),
+            ({"length": "12"}, "its shape needs 64 bytes, but the file records 12"),
             ({"length": "9" * 5000}, "the length of its data"),
             ({"length": "many"}, "the length of its data is 'many'"),
         ],
@@ -193,7 +193,7 @@ class TestDataFiles:
         forged = onnx.load(pair, load_external_data=False)
         forged.graph.initializer[0].data_type = kind
         onnx.save(forged, pair)
-        refused(pair, f"values of type {kind} cannot lie in another file")
+        refused(pair, f"values of type {kind} cannot be stored in another file")
 
 
 class TestDamagedFiles:

@@ -35,18 +35,18 @@ def refused_tensor(path, tensor, reason):
     ("entries", "reason"),
     [
         ({"offset": "8"}, "its bytes 8 to 20 lie outside {file}, which has 16"),
-        ({"offset": "-4"}, "the offset of its data is '-4', which is no number of bytes"),
-        ({"offset": "٣"}, "the offset of its data is '٣', which is no number of bytes"),
-        ({"length": ""}, "the length of its data is '', which is no number of bytes"),
-        ({"length": "8"}, "its shape needs 12 bytes, but 8 are said to be its"),
-        ({"length": "16"}, "its shape needs 12 bytes, but 16 are said to be its"),
+        ({"offset": "-4"}, "the offset of its data is '-4', which is not a number of bytes"),
+        ({"offset": "٣"}, "the offset of its data is '٣', which is not a number of bytes"),
+        ({"length": ""}, "the length of its data is '', which is not a number of bytes"),
+        ({"length": "8"}, "its shape needs 12 bytes, but the file records 8"),
+        ({"length": "16"}, "its shape needs 12 bytes, but the file records 16"),
         (
             {"offset": "1" * 19},
             f"its bytes {'1' * 19} to {int('1' * 19) + 12} lie outside {{file}}, which has 16",
         ),
         (
             {"offset": "1" * 20},
-            f"the offset of its data is '{'1' * 20}', which is no number of bytes",
+            f"the offset of its data is '{'1' * 20}', which is not a number of bytes",
         ),
     ],
 )
@@ -55,7 +55,7 @@ def test_a_place_in_a_data_file_that_is_none(path, entries, reason):
 
 
 NOT_INSIDE = (
-    "its data file {!r} does not lie in the folder of the model; put it there, and not as a link"
+    "its data file {!r} is not in the folder of the model; put the file there, not a link to it"
 )
 
 
@@ -72,7 +72,7 @@ def test_an_absolute_data_file(path):
 
 def test_a_data_file_that_is_not_there(path):
     missing = str(path.parent / "no.bin")
-    refused_tensor(path, outer(location="no.bin"), f"refers to {missing!r}, which is not there")
+    refused_tensor(path, outer(location="no.bin"), f"refers to {missing!r}, which is missing")
     with pytest.raises(MissingFileError):
         load(path)
 
@@ -83,12 +83,14 @@ def test_a_data_file_of_an_impossible_name(path):
 
 
 def test_a_shape_that_is_none(path):
-    refused_tensor(path, outer(dims=(-4, 4)), "its shape [-4, 4] is no shape")
+    refused_tensor(path, outer(dims=(-4, 4)), "its shape [-4, 4] is not a valid shape")
 
 
 @pytest.mark.parametrize("kind", [TensorProto.STRING, TensorProto.UNDEFINED, 99])
 def test_values_that_have_no_bytes(path, kind):
-    refused_tensor(path, outer(kind=kind), f"values of type {kind} cannot lie in another file")
+    refused_tensor(
+        path, outer(kind=kind), f"values of type {kind} cannot be stored in another file"
+    )
 
 
 def place_of(path: Path, tensor: TensorProto) -> Region:

@@ -74,7 +74,7 @@ def test_a_file_that_is_too_large_for_a_message(path, monkeypatch):
     monkeypatch.setattr(sys.modules["converters.onnx.graph.load"], "_LARGEST", size)
     assert load(path) == model()
     monkeypatch.setattr(sys.modules["converters.onnx.graph.load"], "_LARGEST", size - 1)
-    refused(path, "not an ONNX model: one without its data is at most 2 GiB")
+    refused(path, "not an ONNX model: without external data it has at most 2 GiB")
 
 
 def unreadable(*_, **__):

@@ -52,9 +52,9 @@ def test_no_bytes_are_a_message_without_fields():
         (b"\x08\x05\x22\x05ab", "byte 2: a field is longer than the message around it"),
         (b"\x1d\x00\x00\x00", "byte 0: a field is longer than the message around it"),
         (b"\x11" + bytes(7), "byte 0: a field is longer than the message around it"),
-        (b"\x08\xff", "byte 1: a number does not end"),
-        (b"\x08" + b"\x80" * 10 + b"\x01", "byte 1: a number does not end"),
-        (b"\x80", "byte 0: a number does not end"),
+        (b"\x08\xff", "byte 1: an integer is cut short"),
+        (b"\x08" + b"\x80" * 10 + b"\x01", "byte 1: an integer is cut short"),
+        (b"\x80", "byte 0: an integer is cut short"),
         *(
             (bytes([8 | kind]), "byte 0: no field of a protobuf message starts here")
             for kind in (3, 4, 6, 7)

@@ -60,15 +60,15 @@ GRAPHS = {
     ),
     "an operator of no decode": (
         [node("Relu", "looked_up", "w")],
-        "'w' ('Relu') cannot be run: ValueError: no decoding uses this operator",
+        "'w' ('Relu') cannot be run: ValueError: palettes are not decoded with this operator",
     ),
     "complex numbers": (
         [node("Add", "looked_up complex", "w")],
-        "complex holds complex64, of which no decoding is made",
+        "complex holds complex64, which is not a dtype of palettes",
     ),
     "texts": (
         [node("Add", "looked_up texts", "w")],
-        "texts holds object, of which no decoding is made",
+        "texts holds object, which is not a dtype of palettes",
     ),
     "row numbers without a Reshape": (
         [node("Gather", "w.indices ids", "rows"), node("Gather", "w.lut rows", "w")],

@@ -56,7 +56,7 @@ LEFT_DENSE = {
             helper.make_node("MatMul", ["x", "m"], ["u"]),
         ],
         [tensor("t", np.ones((64, 32), np.int8))],
-        "int8, an input of DequantizeLinear: quantised already",
+        "int8, an input of DequantizeLinear: quantized already",
     ),
     "a codebook": (
         [

@@ -208,7 +208,7 @@ def test_a_custom_operator_is_kept_and_said_not_to_be_checked(tmp_path):
     assert [*result.palettes] == ["w"]
     assert "com.example::Twist" in result.dense["v"]
     assert result.unchecked == (
-        "onnx does not know com.example::Twist, so it did not check what they take and give",
+        "onnx does not know com.example::Twist, so it did not check their inputs and outputs",
     )
     assert small.graph.node[-1] == nodes[-1]
     assert [one.domain for one in small.opset_import] == ["", "com.example"]

@@ -194,7 +194,7 @@ class TestRefusals:
     def test_a_weight_named_as_a_shared_value(self, tmp_path):
         weight = [tensor("dkm:bytes", values(64, 32))]
         proto = model([helper.make_node("MatMul", ["x", "dkm:bytes"], ["y"])], weight)
-        refused(tmp_path, proto, "dkm:bytes: names with dkm: belong to the decoding")
+        refused(tmp_path, proto, "dkm:bytes: names with dkm: are reserved for the decoding")
 
     @pytest.mark.parametrize(
         ("recipe", "message"),

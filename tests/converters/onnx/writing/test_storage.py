@@ -125,7 +125,7 @@ class TestFloat16:
         values = numpy_helper.to_array(lut).astype(np.float64) + 1e-9
         lut.CopyFrom(numpy_helper.from_array(values, lut.name))
         onnx.save(model, tmp_path / "m.onnx")
-        with pytest.raises(dkm.DkmError, match="middle.weight: .* loses digits"):
+        with pytest.raises(dkm.DkmError, match="middle.weight: .* loses precision"):
             dkm.read_palettes(tmp_path / "m.onnx")
 
 
