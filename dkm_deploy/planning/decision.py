@@ -42,18 +42,24 @@ class Decision:
 
 @dataclass(frozen=True)
 class Plan:
-    """A recipe and what was expected and measured of it.
+    """Recipe for a byte budget, with the predicted and measured sizes and losses.
 
     Attributes:
         recipe: one rule for each weight.
-        budget_bytes: what was asked for.
-        predicted_bytes: of the largest file.
-        size_bytes: of the files that were written to see, by target.
-        loss: the sum over the weights, what the plan minimises.
-        least_loss: no other choice of candidates within the budget has a sum below it.
-        decisions: weight by weight.
-        pareto: predicted ``(bytes, loss)`` of the best plans for budgets of every size, by
+        budget_bytes: the budget, in bytes.
+        predicted_bytes: predicted bytes of the largest file.
+        size_bytes: measured bytes of the written files, by target.
+        loss: expected loss, the sum over the weights that the plan minimizes.
+        least_loss: lower bound: no other choice of candidates within the budget has a smaller sum.
+        decisions: the palette, bytes and loss of each weight.
+        pareto: predicted ``(bytes, loss)`` of the best plans for budgets of all sizes, by
             increasing bytes.
+
+    Example:
+        >>> model, samples = nn.Linear(64, 32), torch.randn(32, 64)
+        >>> plan = dkm.plan(model, "3kB", "onnx", samples, candidates=[2, 4])
+        >>> [(decision.name, decision.spec.bits) for decision in plan.decisions]
+        [('weight', 4)]
     """
 
     recipe: Recipe

@@ -55,41 +55,40 @@ def plan(
 ) -> Plan:
     """Find the recipe with the least expected loss whose file fits a budget.
 
-    Every weight gets a palette of its own or stays dense. What that costs the outputs is measured
-    on calibration data for one weight and candidate at a time, and summed; what it costs in bytes
-    is measured on files. The best sum is found over all combinations, and the file of the result
-    is written to see that it fits.
+    Every weight gets a palette of its own or stays dense. The loss of one weight with one candidate
+    is measured on calibration data, and the losses are added up; bytes are measured on files. The
+    best sum over all combinations is found, and its file is written to check that it fits.
 
     Args:
-        model: a plain model; it is left as it was. Or the path of a file, for
-            :func:`dkm_deploy.palettize_file`: ``.onnx``, that of another target that can do this,
-            or ``.pt2``.
+        model: a plain model; it does not change. Or the path of a file for
+            :func:`dkm_deploy.palettize_file`: ``.onnx``, ``.pt2``, or a file of another target that
+            supports this.
         budget: bytes of the file, such as "3.3MB" (10**6), "3.2MiB" (2**20) or 3_300_000; with
             several targets, of each file.
         targets: such as "coreml", "coreml:iOS17" or "onnx", with the default options of
-            :func:`dkm_deploy.convert`; "coreml" if left out. A file can become one of its own kind
-            alone.
-        calibration: batches as :func:`dkm_deploy.fit` takes them, ``(inputs, labels)`` or the
-            inputs alone; or all samples at once, a tensor or a mapping of keyword inputs. Those of
-            an ``.onnx`` file are by the names of its inputs.
-        metric: ``metric(first output, labels)``, more is better; the loss is what it falls by.
-            Left out, the loss is the squared relative error of the outputs.
-        method: of :func:`dkm_deploy.palettize`, that makes the palettes. A file gives no gradients,
-            so that "kmeans" is all that it can have, but for ``.pt2``.
-        candidates: what a weight may become, where it fits its shape and the targets hold it.
-            The default: 1 to 8 bits; 2 to 4 with 16 channels a LUT; vectors of 2 and of 4 values
-            with 4, 6 and 8 bits. Vectors with 8 bits take minutes on millions of weights.
-        example_inputs: for ``convert``; the first calibration sample if left out. A ``.pt2`` file
-            has its own.
-        dynamic_shapes: for ``convert``; likewise.
-        cache: a folder for measurements. They are kept by content (weights, calibration, palette),
-            so that a plan that was killed goes on, and another budget costs next to nothing.
-            Functions count by their name.
-        console: where progress is shown; standard error if left out.
+            :func:`dkm_deploy.convert`; the default is "coreml". A file can only become one of its
+            own kind.
+        calibration: batches as for :func:`dkm_deploy.fit`, ``(inputs, labels)`` or the inputs
+            alone; or all samples at once, a tensor or a mapping of keyword inputs. For an
+            ``.onnx`` file, the mapping is by the names of its inputs.
+        metric: ``metric(first output, labels)``, more is better; the loss is its decrease. Without
+            it, the loss is the squared relative error of the outputs.
+        method: method of :func:`dkm_deploy.palettize`. A file other than ``.pt2`` gives no
+            gradients, so it can only have "kmeans".
+        candidates: specs or bits that a weight may get, where they fit its shape and the targets.
+            The default: 1 to 8 bits; 2 to 4 bits with 16 channels per LUT; vectors of 2 and of 4
+            values with 4, 6 and 8 bits. Vectors with 8 bits take minutes for millions of weights.
+        example_inputs: as for ``convert``; the default is the first calibration sample. A ``.pt2``
+            file has its own.
+        dynamic_shapes: as for ``convert``. A ``.pt2`` file has its own.
+        cache: folder for measurements, by content (weights, calibration, palette): a plan that was
+            stopped continues from it, and a plan for another budget takes little time. Functions
+            are identified by their name.
+        console: where progress is shown; the default is standard error.
 
     Returns:
-        The plan. Its ``recipe`` has a rule for every weight, by the name in the model or file;
-        where a recipe is taken, the plan is too.
+        The plan. Its ``recipe`` has a rule for every weight, by the name in the model or file. A
+        plan can be given wherever a recipe can.
 
     Raises:
         DkmError: no combination fits the budget (with the least possible bytes), there is no

@@ -32,14 +32,20 @@ _NEARER_WITHOUT = "the model's outputs came nearer to the original's without"
 
 @dataclass(frozen=True)
 class Correction:
-    """What :func:`dkm_deploy.correct_outputs` did; ``Correction.of(corrected)`` gives it.
+    """Record of what :func:`dkm_deploy.correct_outputs` changed; :meth:`of` reads it.
 
     Attributes:
-        layers: in the order in which they work; none if the model was best as it was.
-        unchanged: reason by palette whose LUT is as it was.
-        error_before: ``|outputs - original outputs| / |original outputs|`` of the model on the
-            calibration data, the squares summed over its outputs.
-        error_after: the same of the corrected one, no larger.
+        layers: corrected layers in the order of computation; empty if no correction was better.
+        unchanged: reasons of the palettes whose LUT did not change, by name.
+        error_before: ``|outputs - original outputs| / |original outputs|`` on the calibration
+            data before the correction, 2-norms over all outputs.
+        error_after: the same after the correction; never larger.
+
+    Example:
+        >>> model, samples = nn.Linear(8, 4), torch.randn(64, 8)
+        >>> frozen = dkm.correct_outputs(dkm.palettize(model, 2), model, samples)
+        >>> dkm.Correction.of(frozen).unchanged
+        {}
     """
 
     layers: tuple[LayerCorrection, ...]
@@ -49,12 +55,24 @@ class Correction:
 
     @classmethod
     def of(cls, corrected: nn.Module) -> Correction:
-        """The record of a model that :func:`dkm_deploy.correct_outputs` gave, or of its copy.
+        """Read the record of a corrected model or of a copy of it.
 
-        It is kept with the model, as what was done then, and is not in checkpoints.
+        Checkpoints do not hold it.
+
+        Args:
+            corrected: a model from :func:`dkm_deploy.correct_outputs`.
+
+        Returns:
+            The record, as it was when the model was corrected.
 
         Raises:
-            DkmError: the model comes from elsewhere.
+            DkmError: the model has no such record.
+
+        Example:
+            >>> model, samples = nn.Linear(8, 4), torch.randn(64, 8)
+            >>> frozen = dkm.correct_outputs(dkm.palettize(model, 2), model, samples)
+            >>> [layer.corrected for layer in dkm.Correction.of(frozen).layers]
+            [('weight', 'bias')]
         """
         found = getattr(unwrap(model_of(corrected, "corrected")), _RECORD, None)
         if not isinstance(found, cls):
@@ -71,23 +89,23 @@ class Correction:
 def correct_outputs(
     frozen: nn.Module, original: nn.Module, calibration: Calibration | None
 ) -> nn.Module:
-    """Bring the outputs of a frozen model's layers nearer to the original's, in a copy.
+    """Copy a frozen model with layer outputs that are closer to those of the original.
 
-    Layer by layer, in the order in which they work and each on what the corrected ones before it
-    give: LUT entries by least squares, with the indices as they are; biases by the mean gap of
-    each channel; BatchNorms by a factor and a shift of each channel. That is done with LUTs and
-    without, and of these two and the model as it was the one is kept whose own outputs are nearest
-    to the original's. Labels are not read. Only values change, so that files keep their size.
+    Layers are corrected in the order of computation, each with the outputs of the corrected layers
+    before it: LUT entries by least squares (indices do not change), biases by the mean difference
+    of each channel, BatchNorms by a factor and a shift of each channel. This is done with and
+    without the LUTs. Of the two results and the model before, the one is kept whose outputs are
+    closest to the original's. Labels are not read. Only values change, so files keep their size.
 
     Args:
-        frozen: from ``dkm.palettize`` or ``dkm.freeze``; it is left as it was.
-        original: the plain model that it was made of; it is left as it was.
-        calibration: batches as :func:`dkm_deploy.fit` takes them, or all samples at once; see
-            :func:`dkm_deploy.palettize`. 64 to 256 samples are enough. They are held in memory,
-            four copies of the model, and of two models' layers up to 256 MiB of inputs and outputs.
+        frozen: from ``dkm.palettize`` or ``dkm.freeze``; it does not change.
+        original: the plain model that was palettized; it does not change.
+        calibration: batches as for :func:`dkm_deploy.fit`, or all samples at once; see
+            :func:`dkm_deploy.palettize`. 64 to 256 samples are enough. Memory holds all samples,
+            four copies of the model, and up to 256 MiB of layer inputs and outputs.
 
     Returns:
-        A frozen module in eval mode. :meth:`dkm_deploy.Correction.of` tells what was done where.
+        A frozen module in eval mode. :meth:`dkm_deploy.Correction.of` reads what was changed.
 
     Raises:
         DkmError: the models do not belong together, there is no calibration data, a model does not
