@@ -125,7 +125,7 @@ def test_measuring_a_delta_leaves_the_rest_of_the_model_alone():
 
 class TestBadInput:
     def test_vectors(self):
-        with pytest.raises(dkm.DkmError, match="weight: method ewgs has uniform levels .* is 2"):
+        with pytest.raises(dkm.DkmError, match="weight: cluster_dim is 2, and method ewgs needs 1"):
             _layer(dkm.PaletteSpec(2, cluster_dim=2))
 
     def test_an_optimizer_made_before(self):
