@@ -37,7 +37,8 @@ def gathered_rows(graph: ir.Graph, weight: ir.Value, palette: Palette) -> list[R
 
 def _row_numbers(node: ir.Node, weight: ir.Value) -> ir.Value | None:
     """What gives the rows that a node gathers; None if it does not, or by a constant or one."""
-    if node.op_type != "Gather" or node.inputs[0] is not weight or attribute(node, "axis", 0) != 0:
+    gathers = node.op_type == "Gather" and len(node.outputs) == 1  # as all do that are not damaged
+    if not gathers or node.inputs[0] is not weight or attribute(node, "axis", 0) != 0:
         return None
     ids = node.inputs[1]
     some = ids is not None and ids.shape is not None and ids.shape.rank() > 0

@@ -26,9 +26,12 @@ def attribute(node: ir.Node, name: str, default: Any) -> Any:
 
 
 def applies(node: ir.Node, kind: str, weight: ir.Value) -> bool:
-    """Whether a node of this kind has ``weight`` as its second input, and as no other."""
+    """Whether a node of this kind has ``weight`` as its second input, and as no other.
+
+    It gives one value; a node of a damaged file may give more.
+    """
     places = [place for user, place in weight.uses() if user is node]
-    return node.op_type == kind and places == [1]
+    return node.op_type == kind and places == [1] and len(node.outputs) == 1
 
 
 def used_elsewhere(graph: ir.Graph, value: ir.Value) -> bool:

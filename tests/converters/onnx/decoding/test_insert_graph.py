@@ -179,3 +179,25 @@ def test_halves_of_a_product_keep_its_notes():
     write_back(edited, proto)
     notes = [node.doc_string for node in proto.node if node.op_type == "Gemm"]
     assert notes == ["a note", "a note"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "inputs", "shape"),
+    [("Gather", ["w", "ids"], (8, 4)), ("Gemm", ["x", "w"], (1024, 1024))],
+)
+def test_a_node_of_a_damaged_file_that_gives_two_values_keeps_both(kind, inputs, shape):
+    nodes = [
+        helper.make_node(
+            kind, inputs, ["first", "second"], **({"transB": 1} if kind == "Gemm" else {})
+        ),
+        helper.make_node("Identity", ["second"], ["y"]),
+    ]
+    ids = value("ids", ["n"], 7)
+    proto = graph(nodes)
+    proto.input.append(ids)
+    edited, weights = editable(proto, ["w"])
+    insert(edited, weights, {"w": palette(*shape)})
+    write_back(edited, proto)
+    (kept,) = [node for node in proto.node if "second" in node.output]
+    assert (kept.op_type, list(kept.output)) == (kind, ["first", "second"])
+    assert "w" in kept.input
