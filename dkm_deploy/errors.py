@@ -35,6 +35,15 @@ _REMEDIES = {
 }
 
 
+def printable(text: object) -> str:
+    r"""Text from outside in one safe line: white space as blanks, control characters as ``\x1b``.
+
+    Names come from files. They may hold what a terminal obeys and what UTF-8 cannot hold.
+    """
+    line = re.sub(r"\s+", " ", str(text))
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
+
+
 class DkmError(ValueError):
     """Wrong use or bad input: the message names the thing, its value and what to do.
 
@@ -43,6 +52,10 @@ class DkmError(ValueError):
         Traceback (most recent call last):
         dkm_deploy.errors.DkmError: bits is 9; it must be 1 to 8
     """
+
+    def __str__(self) -> str:
+        """The message in one safe line: it may name what a file calls its parts."""
+        return printable(super().__str__())
 
 
 class ArgumentError(DkmError):

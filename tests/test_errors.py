@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.export import Dim, export
 
-from dkm_deploy.errors import reason_of, refused_by_system
+from dkm_deploy.errors import DkmError, reason_of, refused_by_system
 
 
 class Halved(nn.Module):
@@ -65,3 +65,8 @@ def test_a_full_disk_is_known_in_every_librarys_words(error):
     told = "No space left on device; free some, or write elsewhere"
     assert refused_by_system(error) == told
     assert refused_by_system(ValueError("another")) is None
+
+
+def test_a_name_from_a_file_cannot_break_the_line():
+    error = DkmError("layer 'a\nb\x1b[2J' is \u00e4 wrong")
+    assert str(error) == "layer 'a b\\x1b[2J' is \u00e4 wrong"

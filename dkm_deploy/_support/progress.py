@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.progress import track as bar
 
-from dkm_deploy._support.printable import printable
+from dkm_deploy.errors import printable
 
 _T = TypeVar("_T")
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 from xml.etree.ElementTree import Element, SubElement, indent, tostring
 
-from dkm_deploy._support.printable import printable
+from dkm_deploy.errors import printable
 from dkm_deploy.report import summary
 from dkm_deploy.validation.check import Status
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dkm_deploy._support.printable import printable
+from dkm_deploy.errors import printable
 from dkm_deploy.report import text
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
-from dkm_deploy._support.printable import printable
+from dkm_deploy.errors import printable
 
 
 class Markup(str):

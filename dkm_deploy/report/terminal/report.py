@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from dkm_deploy._support.printable import printable
+from dkm_deploy.errors import printable
 from dkm_deploy.formats.ledger import Ledger
 from dkm_deploy.palette import Palette
 from dkm_deploy.report import cost_figures, summary, text

@@ -12,7 +12,7 @@ from rich.measure import Measurement
 from rich.table import Column, Table
 from rich.text import Text
 
-from dkm_deploy._support.printable import printable
+from dkm_deploy.errors import printable
 from dkm_deploy.report.text import DASH
 from dkm_deploy.validation.check import Status
 
