@@ -33,7 +33,7 @@ check: $(READY)
 	$(BIN)/lint-imports --no-cache
 
 # The wheel, built from the sdist, must work in an environment that has never seen this folder.
-# Uncompiled, like the set-up: Python compiles the modules that run, and pip would compile all of torch.
+# Uncompiled: Python compiles the few modules that run, and pip would compile all of torch.
 wheel: $(READY)
 	rm -rf dist $(WHEEL_ENV)
 	$(BIN)/python -m build --no-isolation --outdir dist .
@@ -46,7 +46,7 @@ $(READY): pyproject.toml requirements-dev.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	  "Python %d.%d will not do: dkm-deploy needs 3.11, 3.12 or 3.13. Try: make PYTHON=python3.12" % v)'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check --no-compile -r requirements-dev.txt
+	$(BIN)/pip install --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
