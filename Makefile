@@ -42,6 +42,7 @@ wheel: $(READY)
 	cd $(WHEEL_ENV) && bin/dkm-deploy --version && bin/dkm-deploy demo --out demo \
 	  && bin/dkm-deploy inspect demo/model.onnx && bin/dkm-deploy inspect demo/model.mlpackage
 
+# Compiled: where a warning is an error, as in the tests, other libraries' old strings do not compile.
 $(READY): pyproject.toml requirements-dev.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	  "Python %d.%d will not do: dkm-deploy needs 3.11, 3.12 or 3.13. Try: make PYTHON=python3.12" % v)'
