@@ -29,7 +29,7 @@ def _make(*errors):
 
 @pytest.mark.parametrize(
     ("error", "reason"),
-    [(dkm.DkmError("no  file"), "no  file"), (KeyError("row"), "KeyError: 'row'")],
+    [(dkm.DkmError("no  file"), "no file"), (KeyError("row"), "KeyError: 'row'")],
 )
 def test_a_file_that_cannot_be_read_misses_the_check(error, reason):
     bad = Model(name="bad.onnx", path=str(PATHS[0]), checks=(Check("palettes", "failed", reason),))
