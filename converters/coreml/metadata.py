@@ -22,12 +22,12 @@ from converters.coreml.reading.read_palettes import (
     STACKED_KEY,
     TRANSPOSED_KEY,
     UNREAD_KEY,
-    WEIGHTS_KEY,
 )
 from converters.coreml.tables.table_rows import TableRows, remaining_rows
 from converters.coreml.tables.unread_rows import store
 from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.formats.interface import INTERFACE_KEY
+from dkm_deploy.formats.mlpackage.package import WEIGHT_NAMES_KEY
 from dkm_deploy.palette import Palette
 from dkm_deploy.recipe import Recipe, Rule, not_a_weight, spec_of
 from dkm_deploy.runtimes.mlprogram.interface import IMAGES_KEY
@@ -58,7 +58,7 @@ def describe(
     }
     stored = {name: made.weights[base] for name, base in decodes.items()}
     tables: dict[str, Mapping[str, Any]] = {
-        WEIGHTS_KEY: stored,
+        WEIGHT_NAMES_KEY: stored,
         ORDERS_KEY: {n: made.orders[base] for n, base in decodes.items() if base in made.orders},
         TRANSPOSED_KEY: {n: True for n, base in decodes.items() if base in made.transposed},
         STACKED_KEY: {n: made.stacked[b] for n, b in decodes.items() if made.stacked.get(b)},

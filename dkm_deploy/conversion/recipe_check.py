@@ -42,7 +42,7 @@ def check(
     parameters = {name: weight.value.detach() for name, weight in weights(model).items()}
     specs = recipe.assign(parameters).specs
     for name, spec in specs.items():
-        if not torch.isfinite(parameters[name].detach()).all():
+        if not torch.isfinite(parameters[name]).all():
             raise DkmError(f"{name}: the weights hold NaN or infinity; fix the model first")
         for target in targets:
             shape = tuple(parameters[name].shape)

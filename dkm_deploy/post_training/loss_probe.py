@@ -42,15 +42,15 @@ class LossProbe:
         self._device = next(self._model.parameters()).device
         self.samples: Sequence[Any] = list(batches(calibration, fixed_batch(model) or BATCH))
         self._inputs, labels = zip(*(split_batch(batch) for batch in self.samples), strict=True)
-        self._yardstick = OutputLoss(self._run(), labels, metric)
-        self.baseline = self._yardstick.baseline
+        self._outputs_loss = OutputLoss(self._run(), labels, metric)
+        self.baseline = self._outputs_loss.baseline
 
     @torch.no_grad()
     def loss(self, name: str, values: Tensor) -> float:
         """What the model loses by other values of the weight called ``name``.
 
         Returns:
-            As of :meth:`dkm_deploy.post_training.output_loss.Yardstick.loss`.
+            As of :meth:`dkm_deploy.post_training.output_loss.OutputLoss.loss`.
         """
         weight = self._model.get_parameter(name)
         kept = weight.detach().clone()
@@ -59,7 +59,7 @@ class LossProbe:
             outputs = self._run()
         finally:
             weight.copy_(kept)
-        return self._yardstick.loss(outputs)
+        return self._outputs_loss.loss(outputs)
 
     @torch.no_grad()
     def keep(self, name: str, values: Tensor) -> None:

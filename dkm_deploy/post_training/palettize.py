@@ -42,7 +42,7 @@ def palettize(
         targets: targets that must be able to hold the palettes, such as "onnx" or "coreml:iOS17".
 
     Returns:
-        A frozen module in eval mode, as from :func:`freeze`.
+        A frozen module in eval mode, as from :func:`dkm_deploy.freeze`.
 
     Raises:
         DkmError: the recipe does not fit the model or a target, a weight holds NaN or infinity, or

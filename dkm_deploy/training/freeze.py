@@ -20,8 +20,8 @@ def freeze(model: nn.Module) -> nn.Module:
 
     The trained model does not change. The new one is an ordinary module: it runs, exports, and its
     ``state_dict`` holds indices and LUTs in place of the weights. A parametrization that was on a
-    weight before :func:`prepare` is part of the palette or, for a dense weight, of its values. A
-    parametrization that was registered above a palette is kept there.
+    weight before :func:`dkm_deploy.prepare` is part of the palette or, for a dense weight, of its
+    values. A parametrization that was registered above a palette is kept there.
 
     Args:
         model: a model from ``dkm.prepare``.

@@ -19,8 +19,6 @@ from dkm_deploy.palette import Palette
 _T = TypeVar("_T")
 
 # User-defined metadata, each a JSON object.
-WEIGHTS_KEY = "dkm_deploy.weights"
-"""The qualified parameter name by the output of the operation that decodes its palette."""
 ORDERS_KEY = "dkm_deploy.orders"
 """By the same outputs, where the rows are not in the parameter's order, such as the gates of an
 LSTM: the block of the parameter that each block of rows holds."""
@@ -107,7 +105,7 @@ def read_palettes(path: Path) -> dict[str, Palette]:
 
 def palette_sites(package: Package) -> list[PaletteSite]:
     """All places of all functions where a palette is decoded."""
-    names = package.metadata(WEIGHTS_KEY, str)
+    names = package.weight_names
     listed = package.metadata(ORDERS_KEY, tuple[int, ...])
     orders = {name: _order(package, order) for name, order in listed.items()}
     transposed = package.metadata(TRANSPOSED_KEY, bool)

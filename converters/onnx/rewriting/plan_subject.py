@@ -83,11 +83,11 @@ class OnnxSubject:
             part for inputs, _ in batches for part in run_in_batches(self._session, inputs)
         ]
         labels = [one for _, one in batches]
-        self._yardstick = OutputLoss(self._run(), labels, metric)
+        self._outputs_loss = OutputLoss(self._run(), labels, metric)
         data = [_content(batch) for batch in self._batches]
         self.written_from: Sequence[object] = content
         answers = [None if one is None else _digest(np.asarray(one).tobytes()) for one in labels]
-        baseline = self._yardstick.baseline
+        baseline = self._outputs_loss.baseline
         self.measured_on: Sequence[object] = (
             *content,
             data,
@@ -110,7 +110,7 @@ class OnnxSubject:
             palette = cluster_tensor(name, self._tensors[name], spec)
             self._session.weights[name] = palette.decode().astype(kept.dtype)
             try:
-                yield name, self._yardstick.loss(self._run())
+                yield name, self._outputs_loss.loss(self._run())
             finally:
                 self._session.weights[name] = kept
 

@@ -214,7 +214,10 @@ def _at_weights(
     out: Tensor,
     use: Callable[[Slices, list[Tensor]], Tensor],
 ) -> None:
-    """What :func:`read` does; without a grid the tables are the values at the weights."""
+    """As :func:`dkm_deploy.clustering.dkm.scalar_grid.read`.
+
+    Without a grid the tables are the values at the weights.
+    """
     if grid is not None:
         read(grid, frame, tables, out, use)
     else:

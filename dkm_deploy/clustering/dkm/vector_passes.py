@@ -1,6 +1,6 @@
 """Passes over vectors, block by block: one iteration of DKM, and what pulls it back.
 
-Formulas and their symbols are those of :mod:`dkm_deploy.clustering.dkm.soft_cluster.vector`.
+Formulas and their symbols are those of :mod:`dkm_deploy.clustering.dkm.vector`.
 
 Precision: an error of the logits is a relative error of the attention, and logits have the size
 of the vectors' variance over tau. Passes are in float32 where that ratio permits and products of

@@ -36,7 +36,7 @@ class CoreMLSession:
 
     Attributes:
         input_shapes: shape of every input by name; None for a dimension that may change.
-        batches: see :class:`dkm_deploy.runtimes.Batched`.
+        batches: see :class:`dkm_deploy.runtimes.BatchedSession`.
         states: names of what :meth:`make_state` makes.
         interface: how the inputs and outputs of the original model become those of the file.
     """

@@ -51,7 +51,7 @@ class MLProgramEvaluator:
     Attributes:
         functions: names of the package's functions, the default one first.
         input_shapes: shape of every input by name; None for a dimension that may change.
-        batches: see :class:`dkm_deploy.runtimes.Batched`.
+        batches: see :class:`dkm_deploy.runtimes.BatchedSession`.
         interface: how inputs and outputs of the original model map to those of the file.
         states: names of the states that :meth:`make_state` makes.
         values: names that ``keep`` accepts.

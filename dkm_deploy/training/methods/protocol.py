@@ -84,7 +84,7 @@ class LearnedLevelsMethod(Protocol):
 
     @property
     def scaling(self) -> float:
-        """Of gradients, at first; see :meth:`quantised`."""
+        """Of gradients, at first; see :meth:`quantize`."""
         ...
 
     def tau(self, variance: Tensor, spec: PaletteSpec) -> Tensor:

@@ -25,7 +25,8 @@ def measure(bare: str, path: str, inputs: str, names: list[str], threads: int, r
     """Seconds of loading and running, and bytes of memory.
 
     Args:
-        bare: Python file with ``load(path, threads)``; see :class:`dkm_deploy.runtimes.Costed`.
+        bare: Python file with ``load(path, threads)``; see
+            :class:`dkm_deploy.runtimes.TimedRuntime`.
         path: the file to be measured.
         inputs: ``.npz`` file with an array for each of ``names``, in their order.
         names: of the inputs.

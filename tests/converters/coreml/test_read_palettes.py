@@ -11,11 +11,11 @@ from converters.coreml.reading.read_palettes import (
     SAME_KEY,
     STACKED_KEY,
     TRANSPOSED_KEY,
-    WEIGHTS_KEY,
     read_palettes,
 )
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.ledger import size_on_disk
+from dkm_deploy.formats.mlpackage.package import WEIGHT_NAMES_KEY
 from dkm_deploy.formats.mlpackage.proto import model_class
 from dkm_deploy.formats.mlpackage.weight_blobs import ALIGNMENT
 from dkm_deploy.packing import pack
@@ -34,7 +34,7 @@ def save(path, body, shape, target="iOS18", names=None):
     return path
 
 
-def put_names(path, text, key=WEIGHTS_KEY):
+def put_names(path, text, key=WEIGHT_NAMES_KEY):
     file = path / "Data/com.apple.CoreML/model.mlmodel"
     model = model_class().FromString(file.read_bytes())
     model.description.metadata.userDefined[key] = text
