@@ -6,7 +6,6 @@ import shutil
 import numpy as np
 import pytest
 
-from converters.coreml.reading import read_palettes as read
 from converters.coreml.reading.ledger import ledger
 from converters.coreml.reading.read_palettes import palette_sites, read_palettes
 from converters.coreml.tables.row_blocks import pick
@@ -49,7 +48,7 @@ def put(path, **metadata):
     def change(model):
         for key, value in metadata.items():
             text = json.dumps(value)
-            model.description.metadata.userDefined[getattr(read, f"{key}_KEY")] = text
+            model.description.metadata.userDefined[f"dkm_deploy.{key.lower()}"] = text
 
     edit(path, change)
 
