@@ -140,7 +140,7 @@ def convert(
     for file in replaced.difference(ledger.companions):
         remove(file)
     widened = (_WIDENED,) if is_bfloat16(frozen) else ()
-    told = (*widened, *notes)
+    told = (*widened, *exported.notes, *notes)
     return Artifact(path, target.name, ledger, told, _interface(target, path))
 
 

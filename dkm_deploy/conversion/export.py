@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -13,17 +12,17 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy.conversion.drop_non_tensors import tensors_only
 from dkm_deploy.conversion.exported import ExportedModel
-from dkm_deploy.conversion.model_state import FirstRun, check_seen, first_run, functional, states_of
+from dkm_deploy.conversion.model_state import FirstRun, check_seen, first_run, states_of
+from dkm_deploy.conversion.unused_weights import leave_out, unused_note, used_weights
 from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.model.inputs import Inputs, arguments
 from dkm_deploy.model.output_names import output_names, separate_outputs
-from dkm_deploy.model.palettized import is_scale, palettes, weight_name
+from dkm_deploy.model.palettized import is_scale, palettes
 from dkm_deploy.nn_utils.bfloat16 import model_in_float32
 from dkm_deploy.nn_utils.hooks import unfused_attention
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import eval_copy, keep_random_state
 from dkm_deploy.nn_utils.weights import with_plain_parameters
-from dkm_deploy.palette import Palette
 
 
 def export(
@@ -40,8 +39,8 @@ def export(
 
     Raises:
         DkmError: the model is not frozen, the inputs do not fit it, ``torch.export`` cannot trace
-            it (with its reason), a palette has no part in the outputs, or forward writes an input
-            or keeps state in something else than buffers.
+            it (with its reason), or forward writes an input or keeps state in something else than
+            buffers.
     """
     frozen = with_plain_parameters(model_of(frozen, "frozen"))
     found, frozen = palettes(frozen), model_in_float32(frozen)
@@ -59,8 +58,18 @@ def export(
     states = states_of(program, first_names)
     check_seen(run, states)
     separate_outputs(program)
-    _check_used(program, found)
-    return ExportedModel(program, found, _input_names(program), output_names(run.outputs), states)
+    names = [*found, *(name for name, _ in frozen.named_parameters())]
+    used = used_weights(program, names)
+    unused = [name for name in names if name not in used]
+    leave_out(program, unused)
+    return ExportedModel(
+        program,
+        {name: palette for name, palette in found.items() if name in used},
+        _input_names(program),
+        output_names(run.outputs),
+        states,
+        (unused_note(frozen, unused, used),) if unused else (),
+    )
 
 
 def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FirstRun:
@@ -126,30 +135,6 @@ def _use_first_names(program: ExportedProgram, model: nn.Module) -> dict[str | N
     for spec in program.graph_signature.input_specs:
         spec.target = alias.get(spec.target, spec.target)
     return alias
-
-
-def _check_used(program: ExportedProgram, palettes: Mapping[str, Palette]) -> None:
-    """A file holds what its outputs need: a weight that is not in it would be missed in silence."""
-    if palettes.keys() <= _used_weights(program):
-        return
-    used = _used_weights(functional(program))  # an operation in place has no users, only effects
-    for name in palettes:
-        if name not in used:
-            raise DkmError(
-                f"{name}: no output depends on it, so no file would hold it; "
-                "skip it in the recipe or remove its layer"
-            )
-
-
-def _used_weights(program: ExportedProgram) -> set[str]:
-    """The weights that outputs, and states, depend on."""
-    buffers = program.graph_signature.inputs_to_buffers
-    waiting, live = [program.graph.output_node()], set[torch.fx.Node]()
-    while waiting:
-        fresh = [node for node in waiting.pop().all_input_nodes if node not in live]
-        live.update(fresh)
-        waiting += fresh
-    return {weight_name(buffers[node.name]) for node in live if node.name in buffers}
 
 
 def _input_names(program: ExportedProgram) -> tuple[str, ...]:

@@ -18,12 +18,14 @@ class ExportedModel:
     Attributes:
         program: ATen graph in which each palettized weight is one ``dkm::lut_to_dense`` node, and
             one ``aten.mul`` after it where the palette has a per-channel scale.
-        palettes: the frozen palettes by qualified parameter name.
+        palettes: the frozen palettes by qualified parameter name, but for those that no output
+            depends on.
         input_names: one for each tensor input, as in the signature of ``forward``.
         output_names: as :func:`dkm_deploy.model.output_names.output_names` gives them, one for each
             tensor.
         states: buffers that forward writes, by qualified name, with the values they start from;
             each has to be kept from one run of the file to the next.
+        notes: remarks on the model, one line each.
     """
 
     program: ExportedProgram
@@ -31,3 +33,4 @@ class ExportedModel:
     input_names: tuple[str, ...]
     output_names: tuple[str, ...]
     states: Mapping[str, Tensor] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()

@@ -59,6 +59,7 @@ from dkm_deploy.validation.measures.size import (
     ideal_bytes,
     tensor_bytes,
 )
+from dkm_deploy.validation.needed_palettes import needed_palettes
 from dkm_deploy.validation.report import Model
 from dkm_deploy.validation.row_errors import error_line
 from dkm_deploy.validation.size_budget import budget_checks
@@ -122,7 +123,7 @@ def file_row(path: Path, task: Task) -> Model:
         bytes_by_kind={str(kind): part for kind, part in kinds.items()},
         cost=costs,
         checks=(
-            palettes_check(task.frozen, stored, ledger),
+            palettes_check(task.frozen, stored, ledger, _unused(stored, task)),
             _unless_it_fails("dense", partial(dense_check, path, reader, task.dense, stored)),
             _unless_it_fails(
                 "interface",
@@ -135,6 +136,13 @@ def file_row(path: Path, task: Task) -> Model:
             *cost_checks(costs, unmeasured, task.limits),
         ),
     )
+
+
+def _unused(stored: Collection[str], task: Task) -> Collection[str]:
+    """Palettes that a file may lack; they are only looked for if it lacks one."""
+    if task.model is None or task.frozen.keys() <= set(stored):
+        return ()
+    return task.frozen.keys() - needed_palettes(task.model, task.inputs).keys()
 
 
 def _unless_it_fails(name: str, check: Callable[[], Check]) -> Check:

@@ -36,26 +36,6 @@ def test_a_tied_weight_is_decoded_once_under_its_first_name():
     assert decoded == ["embed.weight", "middle.weight"]
 
 
-class Idle(nn.Module):
-    """One layer that forward uses, one whose result it drops, and one that it never reads."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.used, self.dropped, self.never = (nn.Linear(4, 4) for _ in range(3))
-
-    def forward(self, x: Tensor) -> Tensor:
-        self.dropped(x)
-        return self.used(x)
-
-
-@pytest.mark.parametrize("idle", ["dropped", "never"])
-def test_a_palette_that_no_output_needs_is_refused(idle):
-    rules = [dkm.Rule(f"{name}.weight", skip=True) for name in {"dropped", "never"} - {idle}]
-    frozen = dkm.palettize(Idle(), dkm.Recipe(dkm.PaletteSpec(bits=2), rules))
-    with pytest.raises(dkm.DkmError, match=f"^{idle}.weight: no output depends on it"):
-        export(frozen, torch.zeros(1, 4))
-
-
 @pytest.mark.parametrize("cell", [nn.LSTM, nn.GRU])
 def test_recurrent_weights_are_decoded_once(cell):
     frozen = dkm.palettize(cell(6, 8, bidirectional=True), dkm.Recipe.uniform(2))
@@ -91,24 +71,6 @@ def test_a_model_in_training_mode_is_exported_as_it_is_in_eval_mode():
     exported = export(frozen.train(), images())
     assert torch.equal(exported.program.module()(images()), expected)
     assert all(module.training for module in frozen.modules())
-
-
-class _Sliced(nn.Module):
-    """Its output is written slice by slice, so that no operation reads what the layer gives."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.fc = nn.Linear(4, 4)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = torch.zeros(1, 4)
-        y[:, :2] = self.fc(x)[:, :2]
-        return y
-
-
-def test_a_palette_behind_an_operation_in_place_is_used():
-    exported = export(dkm.palettize(_Sliced(), dkm.Recipe.uniform(2)), torch.ones(1, 4))
-    assert list(exported.palettes) == ["fc.weight"]
 
 
 def test_dynamic_shapes_pass_through():

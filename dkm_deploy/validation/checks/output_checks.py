@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from math import isfinite
 
@@ -36,7 +36,10 @@ _NOTHING = "0, and 0 of the original: it shows nothing; check the labels"
 
 
 def palettes_check(
-    frozen: Mapping[str, Palette], stored: Mapping[str, Palette], ledger: Ledger
+    frozen: Mapping[str, Palette],
+    stored: Mapping[str, Palette],
+    ledger: Ledger,
+    unused: Collection[str] = (),
 ) -> Check:
     """Are these the weights? Palettes decoded from the file against the frozen ones.
 
@@ -44,10 +47,12 @@ def palettes_check(
         frozen: of the reference.
         stored: in the file.
         ledger: of the file, which tells what it holds in place of a palette.
+        unused: palettes of the reference that no output depends on, which a file may lack.
     """
     if not frozen:
         return Check("palettes", Status.SKIPPED, "the reference has no palettes to compare with")
-    wrong = [_absent(name, ledger) for name in frozen if name not in stored]
+    lacking = [name for name in frozen if name not in stored]
+    wrong = [_absent(name, ledger) for name in lacking if name not in unused]
     wrong += [f"{name} is not a palette of the model" for name in stored if name not in frozen]
     for name in frozen.keys() & stored.keys():
         found = difference(frozen[name], stored[name])
@@ -57,6 +62,8 @@ def palettes_check(
         return Check("palettes", Status.FAILED, sorted(wrong)[0] + more)
     dtypes = sorted({str(palette.lut.dtype) for palette in stored.values()})
     told = f"{len(stored)} of {len(frozen)} equal bit for bit, LUTs as {', '.join(dtypes)}"
+    if lacking:
+        told += f"; no output depends on the others: {', '.join(lacking)}"
     return Check("palettes", Status.PASSED, told)
 
 

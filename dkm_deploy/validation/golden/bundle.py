@@ -2,7 +2,7 @@
 
     bundle.json             names, types, shapes, limits, provenance
     tensors.safetensors     inputs.NAME, outputs.NAME, original.NAME, labels
-    palettes.safetensors    the frozen palettes, indices packed
+    palettes.safetensors    the frozen palettes that outputs depend on, indices packed
     dense.safetensors       the frozen model's other weights; bundles of older versions lack it
     noise.safetensors       what rounding changes in the outputs: float16.NAME.., float32.NAME..,
                             float16-weights.NAME.. (of weights alone)
@@ -77,7 +77,7 @@ class Bundle:
         labels: None if there are none.
         metric: what the labels are for; None if for top-1 accuracy.
         original_bytes: of the original's tensors, and of its fp16 half; None without an original.
-        palettes: of the frozen model, by parameter name.
+        palettes: of the frozen model, by parameter name; those that outputs depend on.
         limits: what a file must keep.
         provenance: where all this came from.
         recipe: TOML of a recipe that lays palettes out like these; empty if it is not told.

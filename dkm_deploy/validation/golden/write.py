@@ -61,6 +61,7 @@ from dkm_deploy.validation.labels import Labels, labels_array
 from dkm_deploy.validation.limits import Limits, check_names
 from dkm_deploy.validation.measures.palette_statistics import recipe_of
 from dkm_deploy.validation.measures.size import half_bytes, tensor_bytes
+from dkm_deploy.validation.needed_palettes import needed_palettes
 from dkm_deploy.validation.provenance import provenance as versions
 from dkm_deploy.validation.request import check_asked
 from dkm_deploy.validation.task import first
@@ -159,7 +160,7 @@ def write_golden(
         groups |= {g: by_step(groups[g], len(inputs)) for g in ("outputs", "original")}
     with atomic_path(folder, force=force) as temporary:
         _write(temporary, groups, about)
-        save_palettes(palettes(reference), temporary / PALETTES)
+        save_palettes(needed_palettes(reference, inputs), temporary / PALETTES)
         save_file(_contiguous(dense.tensors), temporary / DENSE)
         save_file(_noise(reference, inputs), temporary / NOISE)
         _write_sums(temporary)
