@@ -39,6 +39,7 @@ from dkm_deploy.validation.checks.finite_outputs import uncompared_text
 from dkm_deploy.validation.checks.float32_parity import with_float32
 from dkm_deploy.validation.checks.interface import interface_check
 from dkm_deploy.validation.checks.model_noise import judge_of
+from dkm_deploy.validation.checks.needed_palettes import needed_palettes
 from dkm_deploy.validation.checks.output_checks import (
     answer_checks,
     palettes_check,
@@ -59,7 +60,6 @@ from dkm_deploy.validation.measures.size import (
     ideal_bytes,
     tensor_bytes,
 )
-from dkm_deploy.validation.needed_palettes import needed_palettes
 from dkm_deploy.validation.report import Model
 from dkm_deploy.validation.row_errors import error_line
 from dkm_deploy.validation.size_budget import budget_checks

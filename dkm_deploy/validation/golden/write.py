@@ -34,6 +34,7 @@ from dkm_deploy.parity.noise_arrays import to_arrays
 from dkm_deploy.parity.repeatability import randomness
 from dkm_deploy.parity.rounding_noise import measure_noise
 from dkm_deploy.validation.checks.finite_outputs import check_finite
+from dkm_deploy.validation.checks.needed_palettes import needed_palettes
 from dkm_deploy.validation.dense_weights.reference import dense_reference
 from dkm_deploy.validation.golden import MANIFEST
 from dkm_deploy.validation.golden.bundle import (
@@ -61,7 +62,6 @@ from dkm_deploy.validation.labels import Labels, labels_array
 from dkm_deploy.validation.limits import Limits, check_names
 from dkm_deploy.validation.measures.palette_statistics import recipe_of
 from dkm_deploy.validation.measures.size import half_bytes, tensor_bytes
-from dkm_deploy.validation.needed_palettes import needed_palettes
 from dkm_deploy.validation.provenance import provenance as versions
 from dkm_deploy.validation.request import check_asked
 from dkm_deploy.validation.task import first
