@@ -8,15 +8,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 WHEEL_ENV := out/wheel-env
+WHEEL_READY := $(WHEEL_ENV)/.ready
 
-.PHONY: demo test test-slow mutants check wheel clean
+.PHONY: demo test test-slow mutants check wheel python clean
 
 demo: $(READY)
 	rm -rf out/demo
 	$(BIN)/dkm-deploy demo --out out/demo
 
-# mypy and pip take one core each, the tests two.
-test: $(READY)
+# Both environments are set up at once, then mypy and the wheel take one core each, the tests two.
+test:
 	$(MAKE) -j2 check wheel
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
@@ -32,24 +33,36 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-# The wheel, built from the sdist, must work in an environment that has never seen this folder.
-# Uncompiled: Python compiles the few modules that run, and pip would compile all of torch.
-wheel: $(READY)
-	rm -rf dist $(WHEEL_ENV)
+# The wheel, built from the sdist, must work in an environment that has never seen this folder: what it
+# needs is installed from the list in pyproject.toml alone.
+wheel: $(READY) $(WHEEL_READY)
+	rm -rf dist $(WHEEL_ENV)/demo
 	$(BIN)/python -m build --no-isolation --outdir dist .
-	$(PYTHON) -m venv $(WHEEL_ENV)
-	$(WHEEL_ENV)/bin/pip install --quiet --no-compile --constraint requirements-dev.txt "$$(ls dist/*.whl)[demo]"
-	cd $(WHEEL_ENV) && bin/dkm-deploy --version && bin/dkm-deploy demo --out demo \
+	$(WHEEL_ENV)/bin/pip install --quiet --no-compile --force-reinstall --no-deps dist/*.whl
+	$(WHEEL_ENV)/bin/pip check --disable-pip-version-check
+	cd $(WHEEL_ENV) && bin/dkm-deploy --version && OMP_NUM_THREADS=1 bin/dkm-deploy demo --out demo \
 	  && bin/dkm-deploy inspect demo/model.onnx && bin/dkm-deploy inspect demo/model.mlpackage
 
+# Uncompiled: Python compiles the few modules that run, and pip would compile all of torch.
+$(WHEEL_READY): pyproject.toml requirements-dev.txt | python
+	rm -rf $(WHEEL_ENV)
+	$(PYTHON) -m venv $(WHEEL_ENV)
+	$(PYTHON) -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  print(*p["dependencies"], *p["optional-dependencies"]["demo"], sep="\n")' > $(WHEEL_ENV)/needs.txt
+	$(WHEEL_ENV)/bin/pip install --quiet --no-compile --disable-pip-version-check \
+	  --constraint requirements-dev.txt --requirement $(WHEEL_ENV)/needs.txt
+	touch $@
+
 # Compiled: where a warning is an error, as in the tests, other libraries' old strings do not compile.
-$(READY): pyproject.toml requirements-dev.txt
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
-	  "Python %d.%d will not do: dkm-deploy needs 3.11, 3.12 or 3.13. Try: make PYTHON=python3.12" % v)'
+$(READY): pyproject.toml requirements-dev.txt | python
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
+
+python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	  "Python %d.%d will not do: dkm-deploy needs 3.11, 3.12 or 3.13. Try: make PYTHON=python3.12" % v)'
 
 clean:
 	rm -rf .venv out dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage

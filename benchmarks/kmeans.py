@@ -48,7 +48,7 @@ class Row:
     half: bool = False
 
 
-_ROWS = [
+ROWS = [
     Row("4 M, 4 bits", 1 << 22, 4),
     Row("4 M, 4 bits, float16", 1 << 22, 4, half=True),
     Row("4 M, 2 bits, heavy tail", 1 << 22, 2, tail=0.001),
@@ -78,7 +78,7 @@ def main() -> None:
     if importlib.util.find_spec("coreai_opt") is None:
         print("coreai-opt: not run, it is not installed")
     print("\n| layer | CPU s | relative squared error |\n|---|---|---|")
-    for row in _ROWS:
+    for row in ROWS:
         found = [_apart(who, row) for who in _WHO]
         seconds = " / ".join("-" if f is None else f"{f['seconds']:.3f}" for f in found)
         errors = " / ".join("-" if f is None else f"{f['error']:.6e}" for f in found)

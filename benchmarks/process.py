@@ -19,6 +19,7 @@ def in_process(
     *,
     threads: int | None = None,
     timeout_s: float | None = None,
+    root: Path | None = None,
 ) -> Any:
     """Run ``python -m module arguments`` and give the JSON in the last line that it prints.
 
@@ -27,6 +28,7 @@ def in_process(
         arguments: of its command line.
         threads: that OpenMP and MKL may use; None leaves them alone.
         timeout_s: after which it is stopped; None waits.
+        root: of another checkout, whose benchmark it is and which it measures; None is this one.
 
     Returns:
         The value, or None if it took too long.
@@ -37,10 +39,18 @@ def in_process(
     environment = dict(os.environ)
     if threads is not None:
         environment |= {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
+    if root is not None:  # before the checkout that is installed
+        environment["PYTHONPATH"] = str(root)
     command = [sys.executable, "-W", "ignore", "-m", module, *arguments]
     try:
         done = subprocess.run(
-            command, env=environment, timeout=timeout_s, capture_output=True, text=True, check=True
+            command,
+            cwd=root,
+            env=environment,
+            timeout=timeout_s,
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except subprocess.TimeoutExpired:
         return None

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from dkm_deploy.recipe import Recipe
 
 _METHOD = (
-    "kmeans looks at weights alone; sensitive weighs them by squared gradients; bin_quant cuts "
-    "bins until a metric is back"
+    "kmeans needs the weights only; sensitive also weighs them by their squared gradients; "
+    "bin_quant splits bins until the metric is within --tolerance"
 )
 
 
@@ -44,9 +44,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     methods = ("kmeans", "sensitive", "bin_quant")
     parser.add_argument("--method", default="kmeans", choices=methods, help=_METHOD)
-    parser.add_argument("--calibration", type=Path, help=f"other methods, --correct: {SAMPLES}")
+    parser.add_argument(
+        "--calibration", type=Path, help=f"for the other methods and --correct: {SAMPLES}"
+    )
     parser.add_argument("--metric", help=f"for bin_quant: {METRIC}; top-1 accuracy if left out")
-    parser.add_argument("--tolerance", type=float, help="for bin_quant: fall of the metric; 0.2")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        help="for bin_quant: the loss of the metric that is accepted; default 0.2",
+    )
     parser.add_argument(
         "--correct", action="store_true", help="correct the outputs afterwards; needs --calibration"
     )

@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     required.add_argument(
         "--require-checks",
         metavar="NAME,NAME",
-        help="the same of these checks alone, such as parity,size; they must be asked for, too",
+        help="the same for these checks only, such as parity,size; each must also be requested",
     )
     parser.add_argument("--json", type=Path, help="write the report as JSON")
     parser.add_argument("--html", type=Path, help="write the report as a page")

@@ -56,41 +56,48 @@ def _train(wrapped, model, batches):
         dkm.step(model)
 
 
-def _worker(rank, kind, recipe, folder):
+def _worker(rank, runs, folder):
     store = f"file://{folder}/rendezvous"
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=2)
-    model = _model(recipe)
-    if kind == "ddp":
-        wrapped = DistributedDataParallel(model)
-    else:
-        wrapped = fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
-    _train(wrapped, model, _data()[:, rank::2])
-    state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
-    if rank == 0:
-        torch.save(state, f"{folder}/state.pt")
+    for kind, recipe in runs:
+        model = _model(recipe)
+        if kind == "ddp":
+            wrapped = DistributedDataParallel(model)
+        else:
+            wrapped = fully_shard(model, mesh=init_device_mesh("cpu", (2,)))
+        _train(wrapped, model, _data()[:, rank::2])
+        state = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True))
+        if rank == 0:
+            torch.save(state, f"{folder}/{kind}-{recipe}.pt")
     dist.barrier()
     # Not by returning: the destructors of gloo's threads now and then wait for ever.
     os._exit(0)
 
 
 @pytest.mark.parametrize(
-    ("kind", "recipe"),
+    "runs",
     [
-        ("ddp", "scalar"),
-        ("fsdp2", "vector"),
-        pytest.param("ddp", "vector", marks=pytest.mark.slow),
-        pytest.param("fsdp2", "scalar", marks=pytest.mark.slow),
-        *(
-            pytest.param(kind, method, marks=pytest.mark.slow)
-            for kind in ("ddp", "fsdp2")
-            for method in METHODS
+        [("ddp", "scalar"), ("fsdp2", "vector")],
+        pytest.param(
+            [
+                *[("ddp", "vector"), ("fsdp2", "scalar")],
+                *((kind, method) for kind in ("ddp", "fsdp2") for method in METHODS),
+            ],
+            marks=pytest.mark.slow,
         ),
     ],
+    ids=["some", "all"],
 )
-def test_two_processes_find_the_palettes_of_one(kind, recipe, tmp_path):
-    mp.spawn(_worker, args=(kind, recipe, str(tmp_path)), nprocs=2)
+def test_two_processes_find_the_palettes_of_one(runs, tmp_path):
+    """Several runs for each pair of processes, since to start them is what takes the time."""
+    mp.spawn(_worker, args=(runs, str(tmp_path)), nprocs=2)
+    for kind, recipe in runs:
+        _check(recipe, torch.load(tmp_path / f"{kind}-{recipe}.pt", weights_only=True))
+
+
+def _check(recipe, state):
     shared, alone = _model(recipe), _model(recipe)
-    shared.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    shared.load_state_dict(state)
     _train(alone, alone, _data())
     ours, theirs = dkm.palettes(dkm.freeze(shared)), dkm.palettes(dkm.freeze(alone))
     assert list(ours) == list(theirs) == ["0.weight", "2.weight"]

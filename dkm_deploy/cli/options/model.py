@@ -10,12 +10,12 @@ MODEL = (
     ".pt2 file that torch.export.save wrote; both run code, so open none that you do not trust"
 )
 SAMPLES = (
-    "safetensors file: inputs by the name they have in forward(), a lone one by any, and labels if "
-    "known"
+    "safetensors file of samples: inputs by their names in forward() (a single input by any name), "
+    "and labels if known"
 )
 INPUT = (
-    "shape of an input, such as 1x3x224x224 or 1x128:int64; once for each input. Left out, a .pt2 "
-    "file's own inputs are taken, and what is free in them stays so"
+    "shape of an input, such as 1x3x224x224 or 1x128:int64; repeat it for each input. The default "
+    "for a .pt2 file is its own inputs, dynamic dimensions included"
 )
 METRIC = (
     "package.module:callable, metric(first output, labels), more is better; the labels are those "

@@ -35,14 +35,14 @@ def add_reference(parser: argparse.ArgumentParser, *, required: bool) -> None:
     parser.add_argument(
         "--steps",
         action="store_true",
-        help="the first dimension of all inputs is the step, of a model that keeps state",
+        help="for a model with state: the first dimension of all inputs is the step",
     )
     parser.add_argument(
         "--interface",
         type=Path,
         metavar="FILE",
-        help="a file that the app works with: names, types, sizes, image colours and class labels "
-        "are to be the same in files of its kind",
+        help="a file that the app already works with: files of the same kind must have the same "
+        "input and output names, types, sizes, image colours and class labels",
     )
     parser.add_argument("--metric", help=f"{METRIC}; top-1 accuracy if left out")
 
