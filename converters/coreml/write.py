@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch.export import ExportedProgram
 
+from converters.coreml.decompositions.decompose import decompose
 from converters.coreml.deployment import generation, stored_bits
 from converters.coreml.float16_program import Float16Choice
 from converters.coreml.graph_passes import exact_constants, passes
 from converters.coreml.interface import classifier, inputs, outputs
 from converters.coreml.lowering.broadcast_sums import sums
 from converters.coreml.lowering.call_keywords import calls
-from converters.coreml.lowering.corrected_calls import CORRECTED
-from converters.coreml.lowering.lower import Decodes, register_lowering
+from converters.coreml.lowering.lower import Decodes, known_calls, register_lowering
 from converters.coreml.lowering.output_marks import mark_outputs
 from converters.coreml.metadata import describe
 from converters.coreml.options import Options
@@ -39,12 +39,6 @@ _RECURRENT_FLOAT16 = 17  # the generation of Core ML whose lstm, gru and rnn may
 
 _aten = torch.ops.aten
 _RECURRENT = (_aten.lstm.input, _aten.rnn_tanh.input, _aten.rnn_relu.input)
-_LACKING = (
-    _aten.diff.default,
-    _aten.new_full.default,
-    _aten.new_ones.default,
-    _aten.new_zeros.default,
-)
 
 
 def write(exported: ExportedModel, path: Path, options: Options) -> tuple[str, ...]:
@@ -69,7 +63,7 @@ def _convert_program(
     program = exported.program
     try:
         with _silent():
-            program = program.run_decompositions(_decompositions())
+            program = decompose(program, known_calls())
             program = mark_outputs(_rename_text_nodes(_with_defaults(program)))
             decodes = _decodes(exported, program, options)
             narrowing = _float16_choice(options)
@@ -175,12 +169,6 @@ def _module(exported: ExportedModel, norm: torch.fx.Node) -> str:
     """The qualified name of a BatchNorm, by that of its running mean."""
     buffers = exported.program.graph_signature.inputs_to_buffers
     return buffers.get(str(norm.args[3]), norm.name).rpartition(".")[0] or norm.name
-
-
-def _decompositions() -> dict[Any, Any]:
-    """How to take apart what the torch front end lacks or gets wrong; the rest stays whole."""
-    table = torch.export.default_decompositions()
-    return {op: table[op] for op in _LACKING} | CORRECTED
 
 
 def _with_defaults(program: ExportedProgram) -> ExportedProgram:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,21 +15,21 @@ from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_O
 from numpy.typing import NDArray
 
 from converters.coreml.deployment import generation, stored_bits, typed_indices
-from converters.coreml.lowering.antialias import lower_antialiased_resize
-from converters.coreml.lowering.call_keywords import TorchCall, check_keywords
+from converters.coreml.lowering.call_keywords import Lowering, TorchCall, check_keywords
 from converters.coreml.lowering.circular_padding import circular
 from converters.coreml.lowering.constexpr import palette_bytes, scale_channels, typed_lut_to_dense
 from converters.coreml.lowering.elementwise import gelu, reciprocal
 from converters.coreml.lowering.int8_luts import as_int8
 from converters.coreml.lowering.output_marks import register_lowering as output_lowering
 from converters.coreml.lowering.recurrent import RecurrentWeights, gru, lstm, rnn
+from converters.coreml.lowering.reducing import REDUCING, overlapping_fold
+from converters.coreml.lowering.resizing import RESIZING, misplaced_nearest, refused_linear
 from converters.coreml.options import Options
 from converters.coreml.tables.row_blocks import add_leading_dims, before, pick, reorder
 from converters.coreml.tables.table_rows import TableRows, collapse_repeats, find_rows
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 
-_ANTIALIASED = ("_upsample_bilinear2d_aa", "_upsample_bilinear2d_aa.vec")
 _GRU_RESETS_AFTER = 18  # the generation of Core ML that can
 
 
@@ -212,50 +213,43 @@ class Decodes(RecurrentWeights):
         return Builder.constexpr_blockwise_shift_scale(data=codes, scale=scale, name=f"{name}_lut")
 
 
+def known_calls() -> frozenset[str]:
+    """The names of calls that have a lowering, coremltools' or ours."""
+    return frozenset(_TORCH_OPS_REGISTRY.name_to_func_mapping) | _OWN.keys() | _RECURRENT.keys()
+
+
 @contextmanager
 def register_lowering(decodes: Decodes, calls: Mapping[str, TorchCall]) -> Iterator[None]:
-    """Teach coremltools' torch front end our op and the recurrent ones while the block runs.
+    """Teach coremltools' torch front end our op and what it lacks while the block runs.
 
     It also drops no keyword argument of ``calls``, which has them by node name.
     """
     registry: dict[str, Any] = _TORCH_OPS_REGISTRY.name_to_func_mapping
     before = dict(registry)
 
-    def mul(context: Any, node: Any) -> None:
-        if not decodes.lower_scale(context, node):
-            before["mul"](context, node)
+    def unless(lowered: Callable[[Any, Any], bool], name: str) -> Lowering:
+        """What ``lowered`` leaves to the front end's own lowering of ``name``."""
 
-    def addmm(context: Any, node: Any) -> None:
-        if not decodes.lower_addmm(context, node):
-            before["addmm"](context, node)
+        def lower(context: Any, node: Any) -> None:
+            if not lowered(context, node):
+                before[name](context, node)
 
-    def embedding(context: Any, node: Any) -> None:
-        if not decodes.lower_embedding(context, node):
-            before["embedding"](context, node)
-
-    def pad(context: Any, node: Any) -> None:
-        if not circular(context, node):
-            before["pad"](context, node)
+        return lower
 
     registry.update(
         {
             **dict.fromkeys(("lut_to_dense", "dkm.lut_to_dense"), decodes.lower),
             "dkm::lut_to_dense": decodes.lower,
             **dict.fromkeys(("output", "dkm.output", "dkm::output"), output_lowering()),
-            "mul": mul,
-            "addmm": addmm,
-            "embedding": embedding,
-            "pad": pad,
-            "gelu": gelu,
-            "reciprocal": reciprocal,
-            **dict.fromkeys(_ANTIALIASED, lower_antialiased_resize),
-            "alias": _alias,
+            "mul": unless(decodes.lower_scale, "mul"),
+            "addmm": unless(decodes.lower_addmm, "addmm"),
+            "embedding": unless(decodes.lower_embedding, "embedding"),
+            "pad": unless(circular, "pad"),
+            **{name: unless(lowered, name) for name, lowered in _REFINED.items()},
             # The front end takes the underscores off a name at its second look only.
             **{f"__{name}__": before[name] for name in ("and", "or") if name in before},
-            "lstm.input": lambda context, node: lstm(context, node, decodes),
-            "gru.input": lambda context, node: gru(context, node, decodes),
-            "rnn_tanh.input": lambda context, node: rnn(context, node, "tanh"),
-            "rnn_relu.input": lambda context, node: rnn(context, node, "relu"),
+            **_OWN,
+            **{name: partial(lower, weights=decodes) for name, lower in _RECURRENT.items()},
         }
     )
     registry.update({name: check_keywords(lower, calls) for name, lower in registry.items()})
@@ -274,3 +268,28 @@ def _in_line(positions: NDArray[Any]) -> bool:
 def _alias(context: Any, node: Any) -> None:
     (value,) = _get_inputs(context, node, expected=1)
     context.add(value, torch_name=node.name)
+
+
+_REFINED: Mapping[str, Callable[[Any, Any], bool]] = {
+    "col2im": overlapping_fold,
+    **{
+        f"upsample_{kind}{form}": lowered
+        for form in ("", ".vec")
+        for kind, lowered in (
+            ("nearest1d", misplaced_nearest),
+            ("nearest2d", misplaced_nearest),
+            ("linear1d", refused_linear),
+            ("bilinear2d", refused_linear),
+        )
+    }
+}
+_OWN: Mapping[str, Lowering] = {
+    "gelu": gelu,
+    "reciprocal": reciprocal,
+    **REDUCING,
+    **RESIZING,
+    "alias": _alias,
+    "rnn_tanh.input": partial(rnn, activation="tanh"),
+    "rnn_relu.input": partial(rnn, activation="relu"),
+}
+_RECURRENT: Mapping[str, Callable[..., None]] = {"lstm.input": lstm, "gru.input": gru}

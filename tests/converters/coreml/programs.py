@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+import dkm_deploy as dkm
 from dkm_deploy.formats.mlpackage.proto import model_class
 
 
@@ -29,6 +32,35 @@ def operations(path: PathLike[str]) -> Counter[str]:
 def without_decodes(found: Counter[str]) -> Counter[str]:
     """The operations that compute something at run time."""
     return Counter({name: n for name, n in found.items() if not name.startswith("constexpr_")})
+
+
+class Functions(nn.Module):
+    """Several functions of the same inputs: their outputs by name."""
+
+    def __init__(self, functions: Mapping[str, Callable[..., Tensor]]) -> None:
+        super().__init__()
+        self.functions = functions
+
+    def forward(self, *inputs: Tensor) -> dict[str, Tensor]:
+        return {name: function(*inputs) for name, function in self.functions.items()}
+
+
+def check_outputs(
+    model: nn.Module, inputs: Sequence[Tensor], path: Path, *, rtol: float = 2e-5, **options: Any
+) -> None:
+    """Convert a model that gives outputs by name; they must be PyTorch's, or the test fails."""
+    made = dkm.convert(model.eval(), tuple(inputs), path, try_file=False, **options)
+    assert made.interface is not None
+    names = [each.name for each in made.interface.inputs]
+    given = {name: x.numpy() for name, x in zip(names, inputs, strict=True)}
+    found = dkm.MLProgramEvaluator(path).run(given)
+    with torch.no_grad():
+        expected = model(*inputs)
+    for name, value in expected.items():
+        near = np.allclose(
+            found[name].reshape(value.shape), value, rtol=rtol, atol=rtol / 2, equal_nan=True
+        )
+        assert near and found[name].size == value.numel(), name
 
 
 class First(nn.Module):

@@ -14,8 +14,9 @@ from converters.scaled_sums import SCALED_SUMS
 _aten = torch.ops.aten
 _REDUCTIONS = (
     *(_aten.sum.default, _aten.sum.dim_IntList, _aten.mean.default, _aten.mean.dim),
-    *(_aten.cumsum.default, _aten.cumprod.default, _aten.linalg_vector_norm.default),
+    _aten.linalg_vector_norm.default,
 )
+_RUNNING = (_aten.cumsum.default, _aten.cumprod.default)
 _SAME = 20.0  # threshold of softplus
 _TINY = 1e-8  # eps of cosine_similarity
 
@@ -45,6 +46,15 @@ def _of_type(call: Any, x: Tensor, *args: Any, dtype: torch.dtype | None = None)
     if dtype is None or dtype == x.dtype:
         return NotImplemented
     return call(x.to(dtype), *args, dtype=dtype)
+
+
+def _running(
+    call: Any, x: Tensor, dim: int, *, dtype: torch.dtype | None = None
+) -> Any:
+    """The same along a dimension counted from the end, of which Core ML has the last one only."""
+    if dim >= -1:
+        return _of_type(call, x, dim, dtype=dtype)
+    return call(x if dtype is None else x.to(dtype), dim % x.ndim, dtype=dtype)
 
 
 def _grouped_attention(
@@ -148,6 +158,7 @@ CORRECTED: dict[Any, Callable[..., Any]] = {
     _aten.rsub.Tensor: partial(_subtract_scaled, _aten.rsub.Tensor),
     _aten.rsub.Scalar: partial(_subtract_scaled, _aten.rsub.Scalar),
     **{op: partial(_of_type, op) for op in _REDUCTIONS},
+    **{op: partial(_running, op) for op in _RUNNING},
     _aten.scaled_dot_product_attention.default: _grouped_attention,
     _aten.clamp.Tensor: _clamp,
     _aten.softplus.default: _softplus,

@@ -1,0 +1,75 @@
+"""Take apart the ATen calls that coremltools' torch front end does not know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import torch
+from coremltools.converters.mil.frontend.torch.utils import sanitize_op_kind
+from torch._decomp import decomposition_table
+from torch.export import ExportedProgram
+
+from converters.coreml.decompositions.corrected_calls import CORRECTED
+from converters.coreml.decompositions.functions import FUNCTIONS
+from converters.coreml.decompositions.matrices import MATRICES
+from converters.coreml.decompositions.number_types import NUMBER_TYPES
+from converters.coreml.decompositions.ordering import ORDERING
+from converters.coreml.decompositions.reductions import REDUCTIONS
+from converters.coreml.decompositions.shapes import SHAPES
+
+_aten = torch.ops.aten
+_LACKING = (  # known by name, but not in every form
+    _aten.affine_grid_generator.default,
+    _aten.diff.default,
+    _aten.hann_window.default,
+    _aten.new_full.default,
+    _aten.new_ones.default,
+    _aten.new_zeros.default,
+)
+_OURS = {
+    **{**FUNCTIONS, **MATRICES, **NUMBER_TYPES, **ORDERING, **REDUCTIONS, **SHAPES},
+    **CORRECTED,
+}
+
+Decomposition = Callable[..., Any]
+
+
+def decompose(program: ExportedProgram, known: Collection[str]) -> ExportedProgram:
+    """The program in calls that the front end knows, as far as PyTorch can express it in them.
+
+    Args:
+        program: of ``torch.export``; it is left as it was.
+        known: the names that the front end and our lowering have calls under.
+    """
+    torch_table = _torch_decompositions()
+    table = {op: torch_table[op] for op in _LACKING} | _OURS
+    while True:
+        table = _unknown(program, known, torch_table) | table
+        program = program.run_decompositions(table)
+        if _unknown(program, known, torch_table).keys() <= table.keys():
+            return program
+
+
+def _torch_decompositions() -> dict[Any, Decomposition]:
+    """PyTorch's own, less its references, which end in primitives that nobody lowers."""
+    others = {op: how for op, how in decomposition_table.items() if not _is_reference(how)}
+    return {**others, **dict(torch.export.default_decompositions().items())}
+
+
+def _is_reference(decomposition: Decomposition) -> bool:
+    return getattr(decomposition, "__module__", "").startswith("torch._refs")
+
+
+def _unknown(
+    program: ExportedProgram, known: Collection[str], torch_table: Mapping[Any, Decomposition]
+) -> dict[Any, Decomposition]:
+    """How PyTorch decomposes the calls of a program that are not known, where it does."""
+    calls = {op for op in _calls(program) if sanitize_op_kind(op.name()) not in known}
+    return {op: torch_table[op] for op in calls if op in torch_table}
+
+
+def _calls(program: ExportedProgram) -> Iterator[Any]:
+    for node in program.graph.nodes:
+        if isinstance(node.target, torch._ops.OpOverload):
+            yield node.target
