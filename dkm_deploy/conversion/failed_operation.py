@@ -18,8 +18,16 @@ def failure_place(error: BaseException, program: ExportedProgram) -> str:
         error: that a library raised while it went through ``program``, with its frames.
         program: what it was to convert.
     """
-    node = next(_nodes(error, program), None)
+    node = failed_call(error, program)
     return "" if node is None else f" (at {_place(node)})"
+
+
+def failed_call(error: BaseException, program: ExportedProgram) -> fx.Node | None:
+    """The call that a library failed on, or None if that is not known.
+
+    Arguments as those of :func:`failure_place`.
+    """
+    return next(_nodes(error, program), None)
 
 
 def _nodes(error: BaseException, program: ExportedProgram) -> Iterator[fx.Node]:

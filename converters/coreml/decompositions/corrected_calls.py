@@ -48,9 +48,7 @@ def _of_type(call: Any, x: Tensor, *args: Any, dtype: torch.dtype | None = None)
     return call(x.to(dtype), *args, dtype=dtype)
 
 
-def _running(
-    call: Any, x: Tensor, dim: int, *, dtype: torch.dtype | None = None
-) -> Any:
+def _running(call: Any, x: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Any:
     """The same along a dimension counted from the end, of which Core ML has the last one only."""
     if dim >= -1:
         return _of_type(call, x, dim, dtype=dtype)

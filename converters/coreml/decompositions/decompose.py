@@ -12,7 +12,7 @@ from torch.export import ExportedProgram
 
 from converters.coreml.decompositions.corrected_calls import CORRECTED
 from converters.coreml.decompositions.functions import FUNCTIONS
-from converters.coreml.decompositions.matrices import MATRICES
+from converters.coreml.decompositions.matrices import MATRICES, grouped_product
 from converters.coreml.decompositions.number_types import NUMBER_TYPES
 from converters.coreml.decompositions.ordering import ORDERING
 from converters.coreml.decompositions.reductions import REDUCTIONS
@@ -28,22 +28,32 @@ _LACKING = (  # known by name, but not in every form
     _aten.new_zeros.default,
 )
 _OURS = {
-    **{**FUNCTIONS, **MATRICES, **NUMBER_TYPES, **ORDERING, **REDUCTIONS, **SHAPES},
+    **FUNCTIONS,
+    **MATRICES,
+    **NUMBER_TYPES,
+    **ORDERING,
+    **REDUCTIONS,
+    **SHAPES,
     **CORRECTED,
 }
 
 Decomposition = Callable[..., Any]
 
 
-def decompose(program: ExportedProgram, known: Collection[str]) -> ExportedProgram:
+def decompose(
+    program: ExportedProgram, known: Collection[str], apart: Collection[Any] = ()
+) -> ExportedProgram:
     """The program in calls that the front end knows, as far as PyTorch can express it in them.
 
     Args:
         program: of ``torch.export``; it is left as it was.
         known: the names that the front end and our lowering have calls under.
+        apart: calls that PyTorch takes apart though they are known.
     """
     torch_table = _torch_decompositions()
-    table = {op: torch_table[op] for op in _LACKING} | _OURS
+    table = {op: torch_table[op] for op in _LACKING} | _OURS | _of_packages()
+    for op in apart:
+        table[op] = _either(table.get(op), torch_table[op])
     while True:
         table = _unknown(program, known, torch_table) | table
         program = program.run_decompositions(table)
@@ -51,10 +61,34 @@ def decompose(program: ExportedProgram, known: Collection[str]) -> ExportedProgr
             return program
 
 
+def _of_packages() -> dict[Any, Decomposition]:
+    """Calls that other packages define, if they are loaded."""
+    packet = getattr(torch.ops.transformers, "grouped_mm_fallback", None)
+    return {} if packet is None else {packet.default: grouped_product}
+
+
+def has_decomposition(call: Any) -> bool:
+    """Whether PyTorch can take a call apart."""
+    return isinstance(call, torch._ops.OpOverload) and call in _torch_decompositions()
+
+
+def _either(first: Decomposition | None, other: Decomposition) -> Decomposition:
+    """What ``other`` makes of a call that ``first`` leaves whole."""
+    if first is None or first is other:
+        return other
+
+    def both(*args: Any, **kwargs: Any) -> Any:
+        made = first(*args, **kwargs)
+        return other(*args, **kwargs) if made is NotImplemented else made
+
+    return both
+
+
 def _torch_decompositions() -> dict[Any, Decomposition]:
     """PyTorch's own, less its references, which end in primitives that nobody lowers."""
     others = {op: how for op, how in decomposition_table.items() if not _is_reference(how)}
-    return {**others, **dict(torch.export.default_decompositions().items())}
+    exported = torch.export.default_decompositions()
+    return {**others, **{op: exported[op] for op in exported}}
 
 
 def _is_reference(decomposition: Decomposition) -> bool:

@@ -50,7 +50,7 @@ def _fmin(x: Tensor, y: Tensor) -> Tensor:
 def _nan_to_num(
     x: Tensor, nan: float | None = None, posinf: float | None = None, neginf: float | None = None
 ) -> Tensor:
-    """By choices: coremltools writes to the places found, and Core ML fails where there are none."""
+    """By choices: coremltools writes to the places found, and fails where there are none."""
     limits = torch.finfo(x.dtype) if x.is_floating_point() else None
     if limits is None:
         return x.clone()
@@ -61,7 +61,7 @@ def _nan_to_num(
     return torch.where(x == -float("inf"), torch.full_like(x, below), x)
 
 
-def _lerp(x: Tensor, end: Tensor, weight: Any) -> Tensor:
+def _lerp(x: Tensor, end: Tensor, weight: Any) -> Any:
     """From the nearer end, as PyTorch has it, so that either is met."""
     if isinstance(weight, Tensor):
         low = weight.abs() < 0.5
@@ -69,11 +69,11 @@ def _lerp(x: Tensor, end: Tensor, weight: Any) -> Tensor:
     return x + weight * (end - x) if abs(weight) < 0.5 else end - (end - x) * (1 - weight)
 
 
-def _shift_left(x: Tensor, y: Any) -> Tensor:
+def _shift_left(x: Tensor, y: Any) -> Any:
     return x * _power_of_two(x, y)
 
 
-def _shift_right(x: Tensor, y: Any) -> Tensor:
+def _shift_right(x: Tensor, y: Any) -> Any:
     return torch.div(x, _power_of_two(x, y), rounding_mode="floor")
 
 
@@ -97,6 +97,10 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     _aten.hypot.default: lambda x, y: torch.sqrt(x * x + y * y),
     _aten.lerp.Scalar: _lerp,
     _aten.lerp.Tensor: _lerp,
+    _aten.__lshift__.Scalar: _shift_left,
+    _aten.__lshift__.Tensor: _shift_left,
+    _aten.__rshift__.Scalar: _shift_right,
+    _aten.__rshift__.Tensor: _shift_right,
     _aten.bitwise_left_shift.Tensor: _shift_left,
     _aten.bitwise_left_shift.Tensor_Scalar: _shift_left,
     _aten.bitwise_right_shift.Tensor: _shift_right,

@@ -11,7 +11,7 @@ from torch import Tensor
 _aten = torch.ops.aten
 
 
-def _addbmm(x: Tensor, left: Tensor, right: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Tensor:
+def _addbmm(x: Tensor, left: Tensor, right: Tensor, *, beta: Any = 1, alpha: Any = 1) -> Any:
     product = torch.bmm(left, right).sum(0) * alpha
     return product if beta == 0 else x * beta + product
 
@@ -25,12 +25,12 @@ def _matmul(x: Tensor, y: Tensor) -> Any:
     return torch.matmul(x.unsqueeze(0), y).squeeze(-2)
 
 
-def _grouped_product(
+def grouped_product(
     x: Tensor,
     weights: Tensor,
     offs: Tensor | None = None,
     bias: Tensor | None = None,
-    out_dtype: torch.dtype | None = None,
+    _: torch.dtype | None = None,
 ) -> Any:
     """Rows of ``x`` times the matrix of their group; ``offs`` says where each group ends.
 
@@ -74,6 +74,6 @@ MATRICES: dict[Any, Callable[..., Any]] = {
     _aten.addbmm.default: _addbmm,
     _aten.matmul.default: _matmul,
     _aten.bilinear.default: _bilinear,
-    _aten._grouped_mm.default: _grouped_product,
+    _aten._grouped_mm.default: grouped_product,
     _aten._cdist_forward.default: _distances,
 }

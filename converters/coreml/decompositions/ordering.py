@@ -18,9 +18,7 @@ def _kth_value(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> tuple
     return found if keepdim else (found[0].squeeze(dim), found[1].squeeze(dim))
 
 
-def _sort(
-    x: Tensor, *, stable: bool | None = None, dim: int = -1, descending: bool = False
-) -> Any:
+def _sort(x: Tensor, *, dim: int = -1, descending: bool = False, **_: Any) -> Any:
     return torch.sort(x, dim, descending)
 
 
@@ -33,13 +31,13 @@ def _median_along(x: Tensor, dim: int, keepdim: bool = False) -> tuple[Tensor, T
     return _kth_value(x, (x.shape[dim] + 1) // 2, dim, keepdim)
 
 
-def _histogram(x: Tensor, bins: int = 100, min: Any = 0, max: Any = 0) -> Any:
+def _histogram(x: Tensor, bins: int = 100, low: Any = 0, high: Any = 0) -> Any:
     """How many values lie in each of equally wide bins; the last one has its upper end too."""
-    if min == max:
+    if low == high:
         return NotImplemented
     x = x.reshape(-1)
-    place = torch.floor((x - min) * (bins / (max - min))).clamp(max=float(bins - 1))
-    inside = (x >= min) & (x <= max)
+    place = torch.floor((x - low) * (bins / (high - low))).clamp(max=float(bins - 1))
+    inside = (x >= low) & (x <= high)
     hit = (place[:, None] == torch.arange(bins, dtype=x.dtype)[None]) & inside[:, None]
     return hit.to(x.dtype).sum(0)
 

@@ -29,7 +29,7 @@ def _average(
     stride: Sequence[int] = (),
     padding: Sequence[int] = (0,),
     ceil_mode: bool = False,
-    count_include_pad: bool = True,
+    _: bool = True,
     divisor_override: int | None = None,
 ) -> Any:
     """Sums divided by a given number: means with the padding counted, times what is too much."""
@@ -44,9 +44,9 @@ def _bag(
     weight: Tensor,
     indices: Tensor,
     offsets: Tensor,
-    scale_grad_by_freq: bool = False,
+    _: bool = False,
     mode: int = 0,
-    sparse: bool = False,
+    __: bool = False,
     per_sample_weights: Tensor | None = None,
     include_last_offset: bool = False,
     padding_idx: int = -1,

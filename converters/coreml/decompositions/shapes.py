@@ -25,7 +25,7 @@ def _pad(call: Any, x: Tensor, pad: Sequence[int], *args: Any) -> Any:
 
 
 def _diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
-    """Any diagonal, as every so many values of rows laid end to end; coremltools has the main one."""
+    """Any diagonal, picked from rows laid end to end; coremltools has the main one."""
     dim1, dim2 = dim1 % x.ndim, dim2 % x.ndim
     if (offset, dim1, dim2) == (0, 0, 1):
         return NotImplemented
@@ -50,7 +50,7 @@ def _diagonal_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) 
 
 
 def _masked_select(x: Tensor, mask: Tensor) -> Tensor:
-    x, mask = torch.broadcast_tensors(x, mask)
+    x, mask = _aten.broadcast_tensors.default([x, mask])
     return _aten.index.Tensor(x, [mask])  # type: ignore[no-any-return]
 
 
@@ -58,7 +58,7 @@ def _masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
     """Each marked place takes the next value of ``source``."""
     mask = mask.expand(x.shape)
     places = mask.flatten().to(torch.int32).cumsum(0) - 1
-    picked = source.flatten().index_select(0, torch.relu(places))
+    picked = source.flatten().index_select(0, places.clamp(min=0))
     return torch.where(mask, picked.reshape(x.shape), x)
 
 
@@ -69,7 +69,8 @@ def _unfold(x: Tensor, dimension: int, size: int, step: int) -> Tensor:
     steps = torch.arange(count, device=x.device) * step
     places = steps[:, None] + torch.arange(size, device=x.device)[None]
     picked = x.index_select(dimension, places.reshape(-1))
-    return picked.unflatten(dimension, (count, size)).movedim(dimension + 1, -1)
+    shape = [*x.shape[:dimension], count, size, *x.shape[dimension + 1 :]]
+    return picked.reshape(shape).movedim(dimension + 1, -1)
 
 
 def _as_strided(

@@ -59,6 +59,17 @@ def calls(program: ExportedProgram) -> dict[str, TorchCall]:
     return found
 
 
+def give_type(lower: Lowering) -> Lowering:
+    """``lower``, with what it gives made a float, integer or truth value, as PyTorch has it."""
+
+    def lower_call(context: Any, node: Any) -> None:
+        lower(context, node)
+        if isinstance((node.meta or {}).get("val"), torch.Tensor) and node.name in context:
+            _cast(context, node)
+
+    return lower_call
+
+
 def check_keywords(lower: Lowering, met: Mapping[str, TorchCall]) -> Lowering:
     """``lower``, held to ask for each keyword argument of the calls ``met``, by node name.
 

@@ -15,7 +15,12 @@ from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_O
 from numpy.typing import NDArray
 
 from converters.coreml.deployment import generation, stored_bits, typed_indices
-from converters.coreml.lowering.call_keywords import Lowering, TorchCall, check_keywords
+from converters.coreml.lowering.call_keywords import (
+    Lowering,
+    TorchCall,
+    check_keywords,
+    give_type,
+)
 from converters.coreml.lowering.circular_padding import circular
 from converters.coreml.lowering.constexpr import palette_bytes, scale_channels, typed_lut_to_dense
 from converters.coreml.lowering.elementwise import gelu, reciprocal
@@ -219,10 +224,13 @@ def known_calls() -> frozenset[str]:
 
 
 @contextmanager
-def register_lowering(decodes: Decodes, calls: Mapping[str, TorchCall]) -> Iterator[None]:
+def register_lowering(
+    decodes: Decodes, calls: Mapping[str, TorchCall], *, exact_types: bool = False
+) -> Iterator[None]:
     """Teach coremltools' torch front end our op and what it lacks while the block runs.
 
-    It also drops no keyword argument of ``calls``, which has them by node name.
+    It also drops no keyword argument of ``calls``, which has them by node name, and with
+    ``exact_types`` gives each value the type that it has in PyTorch.
     """
     registry: dict[str, Any] = _TORCH_OPS_REGISTRY.name_to_func_mapping
     before = dict(registry)
@@ -253,6 +261,8 @@ def register_lowering(decodes: Decodes, calls: Mapping[str, TorchCall]) -> Itera
         }
     )
     registry.update({name: check_keywords(lower, calls) for name, lower in registry.items()})
+    if exact_types:
+        registry.update({name: give_type(lower) for name, lower in registry.items()})
     try:
         yield
     finally:
@@ -281,7 +291,7 @@ _REFINED: Mapping[str, Callable[[Any, Any], bool]] = {
             ("linear1d", refused_linear),
             ("bilinear2d", refused_linear),
         )
-    }
+    },
 }
 _OWN: Mapping[str, Lowering] = {
     "gelu": gelu,

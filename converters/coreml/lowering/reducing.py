@@ -45,9 +45,7 @@ def _adaptive_max(context: Any, node: Any) -> None:
 def _window_max(x: Any, axis: int, begin: int, end: int) -> Any:
     others = [dim != axis for dim in range(x.rank)]
     begins, ends = ([0 if other else place for other in others] for place in (begin, end))
-    window = Builder.slice_by_index(
-        x=x, begin=begins, end=ends, begin_mask=others, end_mask=others
-    )
+    window = Builder.slice_by_index(x=x, begin=begins, end=ends, begin_mask=others, end_mask=others)
     return Builder.reduce_max(x=window, axes=[axis], keep_dims=True)
 
 
@@ -123,9 +121,7 @@ def _cut(image: Any, padding: tuple[int, ...], size: tuple[int, ...], squeeze: b
     begin = [0, 0, *padding]
     end = [0, 0, *(p + n for p, n in zip(padding, size, strict=True))]
     mask = [True, True, False, False]
-    image = Builder.slice_by_index(
-        x=image, begin=begin, end=end, begin_mask=mask, end_mask=mask
-    )
+    image = Builder.slice_by_index(x=image, begin=begin, end=end, begin_mask=mask, end_mask=mask)
     return Builder.squeeze(x=image, axes=[0]) if squeeze else image
 
 

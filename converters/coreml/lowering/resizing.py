@@ -135,7 +135,7 @@ def _is_broken(length: Any, factor: float | None) -> bool:
     """Whether a length times a factor is no whole number, as coremltools decides it."""
     if factor is None or is_symbolic(length):
         return False
-    return length * factor - np.floor(length * factor) > _WHOLE
+    return bool(length * factor - np.floor(length * factor) > _WHOLE)
 
 
 def _resize_weights(

@@ -175,7 +175,9 @@ def test_a_keyword_that_coremltools_would_leave_out_is_refused_with_the_layer(tm
 def test_antialiasing_of_images_of_any_height_is_refused_with_the_layer(tmp_path):
     model = nn.Sequential(nn.ReLU(), Resized()).eval()
     heights = ({2: torch.export.Dim("height", min=4, max=8)},)
-    with pytest.raises(dkm.DkmError, match="1: images are resized with _upsample_bilinear2d_aa.* from fixed"):
+    with pytest.raises(
+        dkm.DkmError, match="1: images are resized with _upsample_bilinear2d_aa.* from fixed"
+    ):
         dkm.convert(model, X[None], tmp_path / "m.mlpackage", dynamic_shapes=heights)
 
 

@@ -1,0 +1,160 @@
+"""Convert an exported program by coremltools, in more calls and types where it fails at first."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch.export import ExportedProgram
+
+from converters.coreml.decompositions.decompose import decompose, has_decomposition
+from converters.coreml.deployment import generation
+from converters.coreml.float16_program import Float16Choice
+from converters.coreml.front_end_calls import rename_text_nodes, with_defaults
+from converters.coreml.graph_passes import exact_constants, passes
+from converters.coreml.interface import classifier, inputs, outputs
+from converters.coreml.lowering.call_keywords import calls
+from converters.coreml.lowering.lower import Decodes, known_calls, register_lowering
+from converters.coreml.lowering.output_marks import mark_outputs
+from converters.coreml.options import Options
+from converters.coreml.silence import silent
+from dkm_deploy.conversion.exported import ExportedModel
+from dkm_deploy.conversion.failed_operation import failed_call, failure_place
+from dkm_deploy.errors import DkmError, reason_of
+from dkm_deploy.formats.mlpackage.proto import coremltools
+
+ct = coremltools()
+
+Converted = tuple[Any, Decodes, tuple[str, ...]]
+"""The model as coremltools has it, what lowered its palettes, and notes."""
+
+_FLOAT32 = ct.precision.FLOAT32
+RECURRENT_FLOAT16 = 17  # the generation of Core ML whose lstm, gru and rnn may be in float16
+_ATTEMPTS = 16
+_OF_TYPES = ("data type", "dtype", "type domain")
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    """How a program is given to coremltools.
+
+    Attributes:
+        exact_types: whether each value is made of PyTorch's type, where coremltools gives another.
+        apart: calls to be taken apart though coremltools knows them, as it fails on some.
+    """
+
+    exact_types: bool = False
+    apart: frozenset[Any] = frozenset()
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An attempt that failed: why, on which call if that is known, and whether it is of types."""
+
+    reason: str
+    call: Any
+    of_types: bool
+
+
+def convert_program(
+    exported: ExportedModel, options: Options, decodes: Callable[[ExportedProgram], Decodes]
+) -> Converted:
+    """Convert a program, first as it is, then with what coremltools fails on in other terms.
+
+    So a program that converts as it is has nothing added.
+
+    Args:
+        exported: the frozen model.
+        options: of the user.
+        decodes: what lowers the palettes of a program, which is that of ``exported`` taken apart.
+
+    Raises:
+        DkmError: coremltools cannot convert it, with its reason, the call and the layer.
+    """
+    attempt: _Attempt | None = _Attempt()
+    failures: list[_Failure] = []
+    while attempt is not None:
+        result = _try(exported, options, decodes, attempt)
+        if not isinstance(result, _Failure):
+            return result
+        failures.append(result)
+        attempt = _next(attempt, result) if len(failures) < _ATTEMPTS else None
+    raise DkmError(_most_telling(failures, exported.program).reason)
+
+
+def _try(
+    exported: ExportedModel,
+    options: Options,
+    decodes: Callable[[ExportedProgram], Decodes],
+    attempt: _Attempt,
+) -> Converted | _Failure:
+    given, wanted = inputs(exported, options), outputs(exported, options)
+    program = exported.program
+    try:
+        with silent():
+            program = decompose(program, known_calls(), attempt.apart)
+            program = mark_outputs(rename_text_nodes(with_defaults(program)))
+            made = decodes(program)
+            narrowing = _float16_choice(options)
+            lowering = register_lowering(made, calls(program), exact_types=attempt.exact_types)
+            with lowering, exact_constants():
+                model = ct.convert(
+                    program,
+                    inputs=given,
+                    outputs=wanted,
+                    classifier_config=classifier(options),
+                    minimum_deployment_target=getattr(ct.target, options.minimum_deployment_target),
+                    compute_precision=narrowing.precision() if narrowing else _FLOAT32,
+                    pass_pipeline=passes(),
+                    skip_model_load=True,
+                )
+            return model, made, tuple(narrowing.notes() if narrowing else ())
+    except Exception as error:  # coremltools raises many kinds, each for the user's model
+        failure = _failure(error, program)
+        with silent():  # its frames hold temporary folders, which warn when they go
+            traceback.clear_frames(error.__traceback__)
+        if isinstance(error, DkmError):  # from our lowering
+            raise
+        return failure
+
+
+def _failure(error: Exception, program: ExportedProgram) -> _Failure:
+    call, about = failed_call(error, program), str(error)
+    reason = f"coremltools cannot convert the model: {reason_of(error)}"
+    return _Failure(
+        reason + failure_place(error, program),
+        None if call is None else call.target,
+        any(word in about for word in _OF_TYPES),
+    )
+
+
+def _next(attempt: _Attempt, failure: _Failure) -> _Attempt | None:
+    """What may do better, if anything."""
+    if failure.of_types and not attempt.exact_types:
+        return replace(attempt, exact_types=True)
+    if failure.call in attempt.apart or not has_decomposition(failure.call):
+        return None
+    return replace(attempt, apart=attempt.apart | {failure.call})
+
+
+def _most_telling(failures: list[_Failure], program: ExportedProgram) -> _Failure:
+    """The last failure of a call that the model makes; others come from taking one apart."""
+    made = {node.target for node in program.graph.nodes}
+    own = [failure for failure in failures if failure.call in made]
+    return own[-1] if own else failures[0]
+
+
+def _float16_choice(options: Options) -> Float16Choice | None:
+    """What is made float16: all but the weights of recurrent layers where those lack it."""
+    if options.compute_precision == "float32":
+        return None
+    lack = generation(options.minimum_deployment_target) < RECURRENT_FLOAT16
+    return Float16Choice(lambda operation: lack and _feeds_recurrent(operation))
+
+
+def _feeds_recurrent(operation: Any) -> bool:
+    if operation.op_type != "constexpr_lut_to_dense":
+        return False
+    return any(user.op_type in ("lstm", "gru", "rnn") for user in operation.outputs[0].child_ops)
