@@ -18,6 +18,11 @@ class _Third(nn.Module):
         return x.kthvalue(3).values
 
 
+class _Special(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.digamma(x)
+
+
 class _Sampled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.grid_sample(x, torch.zeros(1, 2, 2, 2), align_corners=False)
@@ -32,8 +37,8 @@ CORE_AI = pytest.mark.skipif(not find_spec("coreai_torch"), reason=EXTRA)
 CASES = [
     pytest.param(".aimodel", nn.AvgPool2d(3, 2, ceil_mode=True), "avg_pool2d", marks=CORE_AI),
     pytest.param(".aimodel", _Sampled(), "grid_sampler_2d", marks=CORE_AI),
-    (".mlpackage", nn.AvgPool2d(2, divisor_override=3), "avg_pool2d"),
-    (".mlpackage", _Third(), "kthvalue"),
+    (".mlpackage", nn.AvgPool2d(2, ceil_mode=True, divisor_override=3), "avg_pool2d"),
+    (".mlpackage", _Special(), "digamma"),
     (".onnx", _Third(), "kthvalue"),
 ]
 
