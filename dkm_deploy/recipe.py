@@ -36,6 +36,10 @@ class PaletteSpec:
             and convolution layers, rows of an embedding, inputs of a transposed convolution and of
             a matrix that an ONNX file stores as (inputs, outputs). A channel of zeros has the scale
             0 and stays zeros.
+        keep_zeros: reserve one entry of the LUT for exactly 0, for the weights that are 0 and no
+            others, so that a pruned model stays pruned, in training too. None does so for a weight
+            of which at least half is zeros. With ``cluster_dim`` more than 1, vectors of zeros are
+            kept.
 
     Raises:
         DkmError: a value is out of range.
@@ -67,6 +71,7 @@ class PaletteSpec:
     axis: int = 0
     group_size: int | None = None
     per_channel_scale: bool = False
+    keep_zeros: bool | None = None
 
     @usage("dkm.PaletteSpec(bits=4, group_size=16)")
     def __post_init__(self) -> None:
@@ -76,6 +81,8 @@ class PaletteSpec:
             if name != "group_size" or value is not None:
                 object.__setattr__(self, name, integer(name, value, low, high))
         truth("per_channel_scale", self.per_channel_scale)
+        if self.keep_zeros is not None:
+            truth("keep_zeros", self.keep_zeros)
 
     @classmethod
     def of(cls, value: Any, what: str = "spec") -> PaletteSpec:
@@ -318,6 +325,7 @@ class Recipe:
         axis: int = 0,
         group_size: int | None = None,
         per_channel_scale: bool = False,
+        keep_zeros: bool | None = None,
     ) -> Recipe:
         """Make a recipe that gives the same palette layout to every weight.
 
@@ -327,6 +335,7 @@ class Recipe:
             axis: dimension that a LUT entry fills and whose channels are grouped.
             group_size: number of channels that share a LUT; None is one LUT.
             per_channel_scale: whether each channel has a scale.
+            keep_zeros: whether zeros have an entry of their own; None decides by their share.
 
         Returns:
             A recipe without rules.
@@ -338,7 +347,8 @@ class Recipe:
             >>> dkm.Recipe.uniform(bits=2, group_size=16).default.group_size
             16
         """
-        return cls(PaletteSpec(bits, cluster_dim, axis, group_size, per_channel_scale))
+        spec = PaletteSpec(bits, cluster_dim, axis, group_size, per_channel_scale, keep_zeros)
+        return cls(spec)
 
     @classmethod
     def load(cls, path: str | Path) -> Recipe:

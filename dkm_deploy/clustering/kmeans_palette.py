@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
+
 import torch
 from torch import Tensor
 
+from dkm_deploy.clustering.kept_zeros import Clustered
 from dkm_deploy.clustering.kmeans.kmeans import assign, kmeans
 from dkm_deploy.clustering.layout import channel_scale, over_scale, to_palette, to_vectors
 from dkm_deploy.palette import Palette
@@ -25,9 +28,17 @@ def cluster(weight: Tensor, spec: PaletteSpec, importance: Tensor | None = None)
     if scale is not None:
         importance = _in_scale(weight, scale, importance)
     masses = None if importance is None else to_vectors(importance, spec)
-    centroids = kmeans(vectors, 1 << spec.bits, weights=masses)
+    clustered = Clustered.of(weight, spec)
+    parts = clustered.parts(vectors, vectors)
+    of_parts = [None] if masses is None else clustered.parts(masses, vectors)
+    found = [
+        kmeans(part, clustered.clusters, weights=mass)
+        for part, mass in zip_longest(parts, of_parts)
+    ]
+    centroids = torch.cat(found)
     nearest = assign(vectors, centroids, masses)
-    return to_palette(nearest, centroids, weight.shape, spec, scale)
+    nearest, luts = clustered.with_zero_entry(nearest, centroids, vectors)
+    return to_palette(nearest, luts, weight.shape, spec, scale)
 
 
 def _in_scale(weight: Tensor, scale: Tensor, importance: Tensor | None) -> Tensor | None:

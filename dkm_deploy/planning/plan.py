@@ -99,8 +99,8 @@ def plan(
     Example:
         >>> model, samples = nn.Linear(64, 32), torch.randn(32, 64)
         >>> plan = dkm.plan(model, "3kB", "onnx", samples, candidates=[2, 4])
-        >>> plan.decisions[0].spec, plan.size_bytes["onnx"] <= 3_000
-        (PaletteSpec(bits=4, cluster_dim=1, axis=0, group_size=None, per_channel_scale=False), True)
+        >>> plan.decisions[0].spec.bits, plan.size_bytes["onnx"] <= 3_000
+        (4, True)
         >>> frozen = dkm.palettize(model, plan)
     """
     budget_bytes, specs = bytes_of(budget), specs_of(candidates)

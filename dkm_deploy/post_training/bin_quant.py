@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from dkm_deploy._support.argument_checks import function, integer, real
 from dkm_deploy._support.measurement_cache import Cache, digest, model_digest, tensor_digest
 from dkm_deploy._version import __version__
+from dkm_deploy.clustering.kept_zeros import Clustered
 from dkm_deploy.clustering.layout import to_palette
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.calibration import Calibration
@@ -90,10 +92,12 @@ class BinQuant:
                 raise DkmError(f"{name}: bin_quant needs cluster_dim=1, one LUT and no scale")
         probe = LossProbe(model, calibration, self.metric)
         search = _Search(self, probe, model_digest(model))
-        weights = {name: model.get_parameter(name).detach() for name in specs}
-        for name in search.order(weights):
-            bins = search.bins(name, weights[name], 1 << specs[name].bits)
-            yield name, bins.palette()
+        firsts = {
+            name: Bins.first(model.get_parameter(name).detach(), spec, self.means)
+            for name, spec in specs.items()
+        }
+        for name in search.order(firsts):
+            yield name, search.bins(name, firsts[name], 1 << specs[name].bits).palette()
 
 
 @dataclass(frozen=True)
@@ -104,25 +108,39 @@ class Bins:
         weight: of any shape.
         edges: increasing, all values within them, ``(bins + 1,)``; float64.
         means: whether a bin's value is the mean of its members or its midpoint.
+        keeps_zeros: whether zeros are in no bin, and stay.
     """
 
     weight: Tensor
     edges: Tensor
     means: bool
+    keeps_zeros: bool
 
     @classmethod
-    def first(cls, weight: Tensor, means: bool) -> Bins:
+    def first(cls, weight: Tensor, spec: PaletteSpec, means: bool) -> Bins:
         """Four bins, or fewer where edges coincide or leave the range of the values."""
-        wide = weight.double()
+        keeps_zeros = Clustered.of(weight, spec).keeps_zeros
+        wide = weight[weight != 0].double() if keeps_zeros else weight.double()
         low, high, middle = wide.min(), wide.max(), wide.mean()
         spread = wide.std(correction=0)
         edges = torch.stack([low, middle - spread, middle, middle + spread, high])
-        return cls(weight, torch.unique(edges.clamp(low, high)), means)
+        return cls(weight, torch.unique(edges.clamp(low, high)), means, keeps_zeros)
 
     @property
     def count(self) -> int:
         """How many bins there are; a weight of equal values has one."""
         return max(len(self.edges) - 1, 1)
+
+    @property
+    def entries(self) -> int:
+        """How many values a LUT needs: one a bin, and 0 where zeros are kept."""
+        return self.count + self.keeps_zeros
+
+    def _counted(self) -> Tensor:
+        """Which values are in a bin; bool of the weight's shape."""
+        if self.keeps_zeros:
+            return self.weight != 0
+        return torch.ones_like(self.weight, dtype=torch.bool)
 
     def members(self) -> Tensor:
         """The bin of each value; int64 of the weight's shape."""
@@ -133,14 +151,16 @@ class Bins:
         middles = (self.edges[1:] + self.edges[:-1]) / 2 if len(self.edges) > 1 else self.edges
         if not self.means:
             return middles
-        place, values = self.members().flatten(), self.weight.double().flatten()
+        counted = self._counted()
+        place, values = self.members()[counted], self.weight[counted].double()
         sums = torch.zeros_like(middles).index_add_(0, place, values)
         counts = torch.bincount(place, minlength=self.count)
         return torch.where(counts > 0, sums / counts.clamp(min=1), middles)
 
     def decode(self) -> Tensor:
         """The weight with the value of its bin for each value."""
-        return self.levels()[self.members()].to(self.weight.dtype)
+        decoded = self.levels()[self.members()].to(self.weight.dtype)
+        return torch.where(self._counted(), decoded, 0)
 
     def raise_bin(self, bin_number: int) -> Tensor:
         """The weight with the members of one bin multiplied."""
@@ -148,23 +168,27 @@ class Bins:
 
     def errors(self) -> Tensor:
         """The squared error of each bin, ``(bins,)``."""
-        place = self.members().flatten()
-        gaps = (self.levels()[place] - self.weight.double().flatten()).square()
+        counted = self._counted()
+        place = self.members()[counted]
+        gaps = (self.levels()[place] - self.weight[counted].double()).square()
         return torch.zeros_like(self.levels()).index_add_(0, place, gaps)
 
     def cut(self, bin_number: int) -> Bins:
         """One bin more, by an edge in the middle of one."""
         low, high = self.edges[bin_number], self.edges[bin_number + 1]
         edges = torch.cat([self.edges, ((low + high) / 2)[None]]).sort().values
-        return Bins(self.weight, edges, self.means)
+        return replace(self, edges=edges)
 
     def palette(self) -> Palette:
         """With the fewest bits that hold the bins; the last value fills the LUT."""
         levels = self.levels().to(self.weight.dtype)
-        bits = max((self.count - 1).bit_length(), 1)
-        lut = torch.cat([levels, levels[-1:].expand((1 << bits) - self.count)])
+        members = torch.where(self._counted(), self.members(), self.count)
+        if self.keeps_zeros:
+            levels = torch.nn.functional.pad(levels, (0, 1))
+        bits = max((self.entries - 1).bit_length(), 1)
+        lut = torch.cat([levels, levels[-1:].expand((1 << bits) - self.entries)])
         spec, shape = PaletteSpec(bits), self.weight.shape
-        return to_palette(self.members().reshape(1, -1), lut.reshape(1, -1, 1), shape, spec)
+        return to_palette(members.reshape(1, -1), lut.reshape(1, -1, 1), shape, spec)
 
 
 class _Search:
@@ -177,28 +201,31 @@ class _Search:
         self._key += [how.metric, probe.baseline]
         self._left = how.evaluations
 
-    def order(self, weights: Mapping[str, Tensor]) -> list[str]:
+    def order(self, firsts: Mapping[str, Bins]) -> list[str]:
         """Names, the largest weights first."""
-        sizes = [weight.numel() for weight in weights.values()]
+        sizes = {name: bins.weight.numel() for name, bins in firsts.items()}
+        of_one_size = [size for size, count in Counter(sizes.values()).items() if count > 1]
         losses = {
-            name: self._loss(name, Bins.first(weight, self._how.means).decode())
-            for name, weight in weights.items()
-            if sizes.count(weight.numel()) > 1 and self._left
+            name: self._loss(name, bins.decode())
+            for name, bins in firsts.items()
+            if sizes[name] in of_one_size and self._left
         }
-        return sorted(weights, key=lambda name: (-weights[name].numel(), losses.get(name, 0.0)))
+        return sorted(firsts, key=lambda name: (-sizes[name], losses.get(name, 0.0)))
 
-    def bins(self, name: str, weight: Tensor, most: int) -> Bins:
-        """The bins of one weight; the next evaluations are made with it binned."""
-        bins = Bins.first(weight, self._how.means)
-        if bins.count > most:
-            raise DkmError(f"{name}: bin_quant starts with {bins.count} bins, and 1 bit holds 2")
+    def bins(self, name: str, bins: Bins, most: int) -> Bins:
+        """The bins of one weight, from its first; the next evaluations are made with it binned."""
+        if bins.entries > most:
+            raise DkmError(
+                f"{name}: bin_quant starts with {bins.entries} values, and a LUT of "
+                f"{most.bit_length() - 1} bits holds {most}; use more bits"
+            )
         best, least = bins, float("inf")
         sensitivities: dict[tuple[float, float], float] = {}
         while self._left:
             loss = self._loss(name, bins.decode())
             if loss <= least:
                 best, least = bins, loss
-            if loss <= self._how.tolerance or bins.count == most or len(bins.edges) < 3:
+            if loss <= self._how.tolerance or bins.entries == most or len(bins.edges) < 3:
                 break
             bins = bins.cut(self._most_sensitive(name, bins, sensitivities))
         else:
@@ -232,6 +259,6 @@ class _Search:
 
 def _by_error(bins: Bins, most: int) -> Bins:
     """Cut the bin with the largest squared error until there are ``most``, or no error is left."""
-    while bins.count < most and len(bins.edges) > 1 and float(bins.errors().max()) > 0:
+    while bins.entries < most and len(bins.edges) > 1 and float(bins.errors().max()) > 0:
         bins = bins.cut(int(bins.errors().argmax()))
     return bins

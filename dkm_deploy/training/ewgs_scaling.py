@@ -72,7 +72,7 @@ def _levels(layer: PreparedWeight) -> Tensor:
     """Of each weight, from 0 to 1; a leaf ``(groups, count, 1)``."""
     with torch.no_grad():
         assigned = layer.soft.assign(layer.soft.vectors(gather(layer.weight)))
-        levels = assigned.unsqueeze(-1).to(torch.float32) / ((1 << layer.soft.spec.bits) - 1)
+        levels = assigned.unsqueeze(-1).to(torch.float32) / (layer.soft.clustered.clusters - 1)
     return levels.requires_grad_()
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Mapping, Sequence
+from itertools import zip_longest
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from dkm_deploy.clustering.dkm.collapse import next_start, variances
+from dkm_deploy.clustering.kept_zeros import Clustered, zero_vectors
 from dkm_deploy.clustering.kmeans.kmeans import assign, kmeans
 from dkm_deploy.clustering.layout import (
     channel_scale,
@@ -86,18 +89,27 @@ class SoftPalette(OwnParametrization):
         self.spec, self.method, self.schedule = spec, method, schedule
         self.register_buffer("scale", _start_scale(weight) if spec.per_channel_scale else None)
         vectors = self.vectors(weight.detach())
-        _check_distinct(vectors, spec)
+        self.clustered = Clustered.of(weight.detach(), spec)
+        parts = self.clustered.parts(vectors, vectors)
+        _check_distinct(parts, self.clustered, spec)
         zero = torch.zeros((), device=weight.device)
-        precise = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
+        wide = torch.promote_types(vectors.dtype, torch.float32)
+        precise = [part.to(wide) for part in parts]
         self.register_parameter("learned", None)
         self.register_buffer("scaling", None)
         if isinstance(method, LearnedLevelsMethod):
-            self.learned = nn.Parameter(method.start(precise, 1 << spec.bits))
+            started = [method.start(part, self.clustered.clusters) for part in precise]
+            self.learned = nn.Parameter(torch.cat(started))
             self.scaling = zero + method.scaling
             self.register_buffer("centroids", self.levels())
         else:
             masses = self._masses(weight.detach())
-            self.register_buffer("centroids", kmeans(precise, 1 << spec.bits, weights=masses))
+            of_parts = [None] if masses is None else self.clustered.parts(masses, vectors)
+            found = [
+                kmeans(part, self.clustered.clusters, weights=mass)
+                for part, mass in zip_longest(precise, of_parts)
+            ]
+            self.register_buffer("centroids", torch.cat(found))
         self.register_buffer("started", self.centroids.clone())
         self.register_buffer("step", zero.to(torch.int64))
         self.register_buffer("eased", zero + 1)
@@ -106,17 +118,46 @@ class SoftPalette(OwnParametrization):
         self.register_buffer("repaired", zero.to(torch.int64))
         self.register_buffer("importance", None)
         if isinstance(method, SnappingMethod):
-            self.importance = torch.zeros_like(weight.detach(), dtype=precise.dtype)
+            self.importance = torch.zeros_like(weight.detach(), dtype=wide)
         if not isinstance(method, LearnedLevelsMethod):
             end = schedule.end if schedule and schedule.end else 1.0
-            self.eased.fill_(easing_factor(method, vectors, self.centroids, spec, end))
+            factors = [
+                easing_factor(method, part, begin, spec, end)
+                for part, begin in zip(parts, self.clustered.split(self.centroids), strict=True)
+            ]
+            self.eased.fill_(min(factors))
         if schedule is not None and schedule.gap is not None:
             self.first_gap.fill_(self.gap(weight.detach()))
+
+    def _load_from_state_dict(
+        self, state_dict: Mapping[str, Any], prefix: str, *others: Any
+    ) -> None:
+        """Zeros are kept where they were when the state was saved, unless the spec says."""
+        saved = state_dict.get(f"{prefix}centroids")
+        if saved is not None and self.spec.keep_zeros is None:
+            clusters = saved.shape[1]
+            self.clustered = Clustered(clusters < 1 << self.spec.bits, clusters)
+            self.centroids = self.centroids.new_empty(saved.shape)
+            self.started = self.centroids.clone()
+        super()._load_from_state_dict(state_dict, prefix, *others)
 
     def vectors(self, weight: Tensor) -> Tensor:
         """What is clustered: the vectors of the weight over its scale; differentiable."""
         scaled = weight if self.scale is None else over_scale(weight, self.scale.to(weight.dtype))
         return to_vectors(scaled, self.spec)
+
+    def variance(self, weight: Tensor) -> Tensor:
+        """Of the vectors of each group that are clustered, ``(groups,)``."""
+        vectors = self.vectors(weight)
+        return torch.cat([variances(part) for part in self.clustered.parts(vectors, vectors)])
+
+    def _pruned(self, values: Tensor, weight: Tensor) -> Tensor:
+        """``values``, of the weight's shape, but 0 where zeros are kept."""
+        if not self.clustered.keeps_zeros:
+            return values
+        vectors = to_vectors(weight.detach(), self.spec)
+        zeros = zero_vectors(vectors).unsqueeze(-1).expand_as(vectors)
+        return values.masked_fill(from_vectors(zeros, weight.shape, self.spec), 0)
 
     def _masses(self, weight: Tensor) -> Tensor | None:
         """The mass of each of the vectors' values, 0 in channels of zeros; None is 1 each."""
@@ -156,34 +197,44 @@ class SoftPalette(OwnParametrization):
         vectors = self.vectors(weight)
         if isinstance(self.method, LearnedLevelsMethod):
             scaling = cast("Tensor", self.scaling)
-            seen = self.method.quantize(vectors, self._learned(), 1 << self.spec.bits, scaling)
+            seen = self.method.quantize(vectors, self._learned(), self.clustered.clusters, scaling)
             return self._keep_zero_channels(self._weight(seen, weight), weight), self.levels()
-        start = self.centroids if start is None else start
-        tau = self.tau(variances(vectors))
-        softened, centroids = self.method.soften(vectors, start, tau)
+        starts = self.clustered.split(self.centroids if start is None else start)
+        parts = self.clustered.parts(vectors, vectors)
+        found = [
+            self.method.soften(part, begin, self.tau(variances(part)))
+            for part, begin in zip(parts, starts, strict=True)
+        ]
+        softened = self.clustered.join([soft for soft, _ in found], vectors)
+        centroids = torch.cat([centroids for _, centroids in found])
         return self._keep_zero_channels(self._weight(softened, weight), weight), centroids
 
     def _keep_zero_channels(self, soft: Tensor, weight: Tensor) -> Tensor:
-        """The soft weight, but for channels of zeros, which would have no gradient."""
+        """The soft weight, but for channels of zeros, which would have no gradient.
+
+        Where zeros are kept they have none.
+        """
         scale = self._scale_now(weight)
-        return soft if scale is None else torch.where(scale > 0, soft, weight)
+        seen = soft if scale is None else torch.where(scale > 0, soft, weight)
+        return self._pruned(seen, weight)
 
     def hard(self, weight: Tensor) -> Tensor:
         """The weight with every vector at the centroid it is assigned to."""
         vectors = self.vectors(weight)
         assigned = self.assign(vectors).unsqueeze(-1).expand_as(vectors)
-        return self._weight(self.levels().to(weight.dtype).gather(1, assigned), weight)
+        decoded = self._weight(self.levels().to(weight.dtype).gather(1, assigned), weight)
+        return self._pruned(decoded, weight)
 
     def levels(self) -> Tensor:
-        """What the LUT holds as of now, ``(groups, 2**bits, cluster_dim)``; detached."""
+        """What the LUT holds as of now, ``(groups, clusters, cluster_dim)``; detached."""
         if isinstance(self.method, LearnedLevelsMethod):
-            return self.method.values(self._learned().detach(), 1 << self.spec.bits)
+            return self.method.values(self._learned().detach(), self.clustered.clusters)
         return self.centroids
 
     def assign(self, vectors: Tensor) -> Tensor:
-        """The index of each vector, int64 ``(groups, count)``."""
+        """The cluster of each vector, int64 ``(groups, count)``; zeros that are kept too."""
         if isinstance(self.method, LearnedLevelsMethod):
-            return self.method.assign(vectors, self._learned().detach(), 1 << self.spec.bits)
+            return self.method.assign(vectors, self._learned().detach(), self.clustered.clusters)
         return assign(vectors, self.centroids)
 
     def _learned(self) -> Tensor:
@@ -191,7 +242,9 @@ class SoftPalette(OwnParametrization):
 
     def palette(self, weight: Tensor) -> Palette:
         """The hard palette of ``weight`` with today's centroids."""
-        assigned, levels = self.assign(self.vectors(weight)), self.levels().to(weight.dtype)
+        vectors = self.vectors(weight)
+        assigned, levels = self.assign(vectors), self.levels().to(weight.dtype)
+        assigned, levels = self.clustered.with_zero_entry(assigned, levels, vectors)
         return to_palette(assigned, levels, weight.shape, self.spec, self._scale_now(weight))
 
     @torch.no_grad()
@@ -240,7 +293,13 @@ class SoftPalette(OwnParametrization):
         # The gradient by a weight over its scale is larger by that scale.
         scaled = importance if self.scale is None else importance * self.scale
         vectors, masses = self.vectors(weight), to_vectors(scaled, self.spec)
-        self.centroids.copy_(method.snap(vectors, masses, self.centroids.shape[1]))
+        pairs = zip(
+            self.clustered.parts(vectors, vectors),
+            self.clustered.parts(masses, vectors),
+            strict=True,
+        )
+        found = [method.snap(part, mass, self.clustered.clusters) for part, mass in pairs]
+        self.centroids.copy_(torch.cat(found))
         importance.zero_()
         return self.hard(weight)
 
@@ -248,7 +307,7 @@ class SoftPalette(OwnParametrization):
         """The weight as the model's forward pass uses it."""
         if self.held is not None and isinstance(self.method, LearnedLevelsMethod):
             values = self.method.decode(self.held, self._learned())
-            return self._weight(values.to(weight.dtype), weight)
+            return self._pruned(self._weight(values.to(weight.dtype), weight), weight)
         if not self.training:
             return self.hard(weight)
         with torch.autocast(weight.device.type, enabled=False):
@@ -261,10 +320,20 @@ class SoftPalette(OwnParametrization):
     @torch.no_grad()
     def _carry(self, weight: Tensor, centroids: Tensor) -> None:
         """Keep the centroids for the next step."""
-        kept, moved = next_start(self.centroids, centroids, self.vectors(weight), self.step)
+        vectors = self.vectors(weight)
+        found = [
+            next_start(before, after, part, self.step)
+            for before, after, part in zip(
+                self.clustered.split(self.centroids),
+                self.clustered.split(centroids),
+                self.clustered.parts(vectors, vectors),
+                strict=True,
+            )
+        ]
         self.started.copy_(self.centroids)
-        self.centroids.copy_(kept)
-        self.repaired.add_(moved)
+        self.centroids.copy_(torch.cat([kept for kept, _ in found]))
+        for _, moved in found:
+            self.repaired.add_(moved)
 
 
 def in_recomputation() -> bool:
@@ -281,15 +350,18 @@ def _start_scale(weight: Tensor) -> Tensor:
     return torch.where(scale > _FREE * usual.float(), scale, usual)
 
 
-def _check_distinct(vectors: Tensor, spec: PaletteSpec) -> None:
-    for group in vectors:
+def _check_distinct(parts: Sequence[Tensor], clustered: Clustered, spec: PaletteSpec) -> None:
+    clusters = clustered.clusters
+    for group in (one for part in parts for one in part):
+        if clustered.keeps_zeros and not group.any():
+            continue
         few = group[:: max(1, len(group) // _SAMPLE)]
-        if len(torch.unique(few, dim=0)) >= 1 << spec.bits:
+        if len(torch.unique(few, dim=0)) >= clusters:
             continue
         distinct = len(torch.unique(group, dim=0))
-        if distinct < 1 << spec.bits:
+        if distinct < clusters:
             raise DkmError(
-                f"{1 << spec.bits} clusters for {distinct} distinct "
+                f"{clusters} clusters for {distinct} distinct "
                 f"{'values' if spec.cluster_dim == 1 else 'vectors'}; use at most "
-                f"{max(distinct, 1).bit_length() - 1} bits, or skip it"
+                f"{max(distinct + clustered.keeps_zeros, 1).bit_length() - 1} bits, or skip it"
             )

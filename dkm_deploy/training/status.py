@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dkm_deploy._support.argument_checks import usage
-from dkm_deploy.clustering.dkm.collapse import duplicates, variances
+from dkm_deploy.clustering.dkm.collapse import duplicates
 from dkm_deploy.training.prepare import PreparedWeight, require_prepared
 
 
@@ -62,8 +62,7 @@ def status(model: nn.Module) -> dict[str, LayerStatus]:
 @torch.no_grad()
 def _status(layer: PreparedWeight) -> LayerStatus:
     soft, weight = layer.soft, layer.weight
-    vectors, levels = soft.vectors(weight), soft.levels()
-    variance = variances(vectors)
+    levels, variance = soft.levels(), soft.variance(weight)
     temperature = soft.tau(variance) / variance.clamp(min=torch.finfo().tiny)
     return LayerStatus(
         bits=soft.spec.bits,

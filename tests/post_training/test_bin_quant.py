@@ -10,6 +10,8 @@ import dkm_deploy as dkm
 from dkm_deploy.post_training.bin_quant import Bins
 from tests.models import images, wide_net
 
+SPEC = dkm.PaletteSpec(8)
+
 
 def _right(outputs, labels):
     return 100 * float(np.mean(outputs.argmax(1) == labels))
@@ -31,7 +33,7 @@ def _values():
 
 def test_the_first_bins():
     values = _values()
-    bins = Bins.first(values, means=False)
+    bins = Bins.first(values, SPEC, means=False)
     mean, spread = values.double().mean(), values.double().std(correction=0)
     expected = [values.min(), mean - spread, mean, mean + spread, values.max()]
     assert bins.edges.tolist() == pytest.approx([float(edge) for edge in expected])
@@ -41,7 +43,7 @@ def test_the_first_bins():
 
 @pytest.mark.parametrize("means", [True, False])
 def test_every_value_is_within_its_bin(means):
-    bins = Bins.first(_values(), means).cut(0).cut(4)
+    bins = Bins.first(_values(), SPEC, means).cut(0).cut(4)
     assert bins.count == 6
     low, high = bins.edges[bins.members()], bins.edges[bins.members() + 1]
     assert ((low <= bins.weight) & (bins.weight <= high)).all()
@@ -53,13 +55,13 @@ def test_every_value_is_within_its_bin(means):
 
 
 def test_means_are_never_worse_than_midpoints():
-    errors = [float(Bins.first(_values(), means).errors().sum()) for means in (True, False)]
+    errors = [float(Bins.first(_values(), SPEC, means).errors().sum()) for means in (True, False)]
     assert errors[0] < errors[1]
 
 
 @pytest.mark.parametrize("value", [0.0, 3.5])
 def test_a_weight_of_equal_values_is_exact(value):
-    palette = Bins.first(torch.full((3, 4), value), means=True).palette()
+    palette = Bins.first(torch.full((3, 4), value), SPEC, means=True).palette()
     assert palette.bits == 1
     assert (palette.decode() == value).all()
 
@@ -140,7 +142,7 @@ def test_without_evaluations_the_squared_error_decides(model, labelled, evaluati
     [
         ({"bits": 4, "cluster_dim": 2}, "bin_quant needs cluster_dim=1, one LUT and no scale"),
         ({"bits": 4, "group_size": 8}, "bin_quant needs cluster_dim=1, one LUT and no scale"),
-        ({"bits": 1}, "bin_quant starts with 4 bins, and 1 bit holds 2"),
+        ({"bits": 1}, "bin_quant starts with 4 values, and a LUT of 1 bits holds 2; use more bits"),
     ],
 )
 def test_layouts_it_has_not(model, labelled, spec, message):

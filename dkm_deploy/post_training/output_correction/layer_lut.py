@@ -36,13 +36,15 @@ def correct_lut(samples: LayerSamples, chain: parametrize.ParametrizationList) -
     if not _is_linear(replace(samples, calls=samples.calls[:1]), decoder):
         return False
 
+    zeros = (decoder.lut == 0).all(-1, keepdim=True)  # of a pruned weight, which stays pruned
+
     def _outputs(lut: Tensor) -> list[Tensor]:
-        with _lut(decoder, lut):
+        with _lut(decoder, lut.masked_fill(zeros, 0)):
             return samples.outputs()
 
     free = samples.dim if _shifts_are_free(samples) else None
     fit = LutFit(_outputs, samples.wanted, samples.weights, free, _mass(indices, decoder))
-    found = fit(decoder.lut)
+    found = fit(decoder.lut).masked_fill(zeros, 0)
     changed = not torch.equal(found, decoder.lut)
     decoder.lut.copy_(found)
     return changed
