@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 
 from converters.coreml.decompositions.decompose import decompose, has_decomposition
 from converters.coreml.deployment import generation
-from converters.coreml.float16_program import Float16Choice
+from converters.coreml.float16_program import Float16Choice, kept_constants
 from converters.coreml.front_end_calls import rename_text_nodes, with_defaults
 from converters.coreml.graph_passes import exact_constants, passes
 from converters.coreml.interface import classifier, inputs, outputs
@@ -99,7 +99,7 @@ def _try(
             made = decodes(program)
             narrowing = _float16_choice(options)
             lowering = register_lowering(made, calls(program), exact_types=attempt.exact_types)
-            with lowering, exact_constants():
+            with lowering, exact_constants(), kept_constants():
                 model = ct.convert(
                     program,
                     inputs=given,

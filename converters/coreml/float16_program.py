@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+from coremltools.converters.mil._deployment_compatibility import AvailableTarget
 
 from converters.storage import names_in_short
 from dkm_deploy.formats.mlpackage.proto import coremltools
 
 _FACTORS = ("mul", "real_div")
+_NORMS = ("batch_norm", "instance_norm", "layer_norm")
+_MIXED_TYPES = AvailableTarget.iOS17
 _BORNE = 0.01  # relative error of a factor; other programs stay as coremltools makes them
 _LEAST = float(np.nextafter(np.float16(0), np.float16(1)))
 
@@ -21,9 +25,10 @@ class Float16Choice:
 
     An operation that multiplies by a number which float16 rounds by more than 1 %, as it does
     those below some 3e-6, stays float32: ``x * 1e-8`` would be six times too large. So do copies
-    of inputs and ``log(x + 1e-12)``. Other numbers that keep a sum from zero have no such remedy,
-    for what is computed from the sum is beyond float16 too: coremltools puts float16's smallest
-    number in their place, and they are told of.
+    of inputs and ``log(x + 1e-12)``, and from iOS 17 on, where they may be of another type than
+    what is normalized, the parameters of a norm whose ``epsilon`` vanishes. Other numbers that
+    keep a sum from zero have no such remedy, for what is computed from the sum is beyond float16
+    too: coremltools puts float16's smallest number in their place, and they are told of.
 
     Attributes:
         lost: by the number that float16 rounds to zero, the operations it stood in.
@@ -37,6 +42,8 @@ class Float16Choice:
         """Whether ``operation`` is computed in float16."""
         if self._stays(operation) or _copies_input(operation) or _is_guarded_log(operation):
             return False
+        if _has_wide_parameters(operation):
+            return True
         numbers = list(_numbers(operation))
         if operation.op_type in _FACTORS and any(map(_is_coarse, numbers)):
             return False
@@ -56,6 +63,45 @@ class Float16Choice:
                 f"{len(told)} constants are too small for float16 and are stored as {_LEAST:.3g}: "
                 f"{names_in_short(told)}; compute_precision='float32' keeps them"
             )
+
+
+@contextmanager
+def kept_constants() -> Iterator[None]:
+    """While the block runs, coremltools keeps what it would make of constants in float16.
+
+    Parameters that would vanish stay float32, and what is finite stays so: the fill of a mask,
+    ``torch.finfo(torch.float32).min``, becomes float16's lowest number, as it would be in PyTorch.
+    """
+    choice: Any = coremltools().transform.FP16ComputePrecision
+    should_cast, check = choice.should_cast_parameter, choice._check_underflow_to_zero
+
+    def should_cast_parameter(self: Any, operation: Any, name: str) -> bool:
+        wide = name != "x" and _has_wide_parameters(operation)
+        return not wide and bool(should_cast(self, operation, name))
+
+    def check_range(self: Any, narrow: Any, var: Any) -> None:
+        check(self, narrow, var)
+        if narrow.val is not None and (np.isinf(narrow.val) & np.isfinite(var.val)).any():
+            limit = np.finfo(np.float16).max
+            kept = np.clip(narrow.val, -limit, limit)
+            finite = np.where(np.isinf(var.val), narrow.val, kept).astype(np.float16)
+            narrow._sym_val.val = finite if finite.ndim else finite[()]
+
+    choice.should_cast_parameter = should_cast_parameter
+    choice._check_underflow_to_zero = check_range
+    try:
+        yield
+    finally:
+        choice.should_cast_parameter = should_cast
+        choice._check_underflow_to_zero = check
+
+
+def _has_wide_parameters(operation: Any) -> bool:
+    """Whether an operation is a norm whose ``epsilon`` vanishes, and may have it in float32."""
+    if operation.op_type not in _NORMS or operation.opset_version < _MIXED_TYPES:
+        return False
+    epsilon = operation.inputs.get("epsilon")
+    return epsilon is not None and _vanishes(float(epsilon.val))
 
 
 def _numbers(operation: Any) -> Iterator[float]:

@@ -76,3 +76,33 @@ def test_a_constant_is_taken_for_another_only_if_it_is_that(tmp_path):
     assert (made["gelu"], made["erf"], made["reduce_mean"], made["reduce_sum"]) == (1, 1, 1, 1)
     for name, value in expected.items():
         assert np.allclose(found[name], value, rtol=1e-6, atol=1e-7), name
+
+
+class Masked(nn.Module):
+    """Rows of scores of which some or all are masked by the lowest number there is."""
+
+    def forward(self, x):
+        lowest = torch.finfo(x.dtype).min
+        hidden = (x < 0.7).to(x.dtype)
+        return {
+            "added": (x + hidden * lowest).softmax(-1),
+            "chosen": (x + torch.where(x > 0.7, 0.0, lowest)).softmax(-1),
+            "filled": x.masked_fill(x < 0.7, lowest).softmax(-1),
+            "infinite": x.masked_fill(x < 0.2, -math.inf)[0].softmax(-1),
+        }
+
+
+def test_the_lowest_number_of_a_mask_stays_finite_in_float16(tmp_path):
+    found, expected, _ = run(Masked(), tmp_path / "m.mlpackage", compute_precision="float16")
+    for name, value in expected.items():
+        assert np.allclose(found[name], value, rtol=2e-3, atol=1e-4), name
+
+
+def test_an_epsilon_that_float16_lacks_stays_as_it_is(tmp_path):
+    model, path = nn.Sequential(nn.LayerNorm(16, eps=1e-12)), tmp_path / "m.mlpackage"
+    small = X[:2] / 4000
+    made = dkm.convert(model, small, path, minimum_deployment_target="iOS17")
+    (name,) = (each.name for each in made.interface.inputs)
+    (found,) = dkm.MLProgramEvaluator(path).run({name: small.numpy()}).values()
+    assert np.allclose(found, model(small).detach(), rtol=0.02, atol=0.02)
+    assert made.notes == ()
