@@ -71,7 +71,7 @@ class CoreMLTarget:
         path: Path,
         *,
         minimum_deployment_target: str = deployment.DEFAULT,
-        compute_precision: str = "float16",
+        compute_precision: str = "auto",
         lut_dtype: str = "float",
         images: Mapping[str, Mapping[str, Any]] | None = None,
         shapes: Mapping[str, Sequence[Sequence[int]]] | None = None,
@@ -88,6 +88,8 @@ class CoreMLTarget:
                 iOS 26. Bits that a target lacks (5 and 7; 3 before iOS 18) are stored in the next
                 width, and the artifact's notes say so.
             compute_precision: "float16" or "float32", of activations, LUTs and dense weights.
+                "auto" is float16, but float32 for operations whose values overflow float16 on the
+                example inputs, if that changes the outputs; notes name them.
             lut_dtype: "float" is that of ``compute_precision``. "int8" stores LUT entries as 8-bit
                 integers and one step a weight, from iOS 18 on; it takes a model of
                 ``dkm.quantize_luts``, whose LUTs are such multiples.

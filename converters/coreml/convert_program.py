@@ -59,7 +59,10 @@ class _Failure:
 
 
 def convert_program(
-    exported: ExportedModel, options: Options, decodes: Callable[[ExportedProgram], Decodes]
+    exported: ExportedModel,
+    options: Options,
+    decodes: Callable[[ExportedProgram], Decodes],
+    in_float32: frozenset[str] = frozenset(),
 ) -> Converted:
     """Convert a program, first as it is, then with what coremltools fails on in other terms.
 
@@ -69,6 +72,8 @@ def convert_program(
         exported: the frozen model.
         options: of the user.
         decodes: what lowers the palettes of a program, which is that of ``exported`` taken apart.
+        in_float32: names of values, or of the operations that make them, which float16 cannot hold:
+            what makes or takes one stays float32.
 
     Raises:
         DkmError: coremltools cannot convert it, with its reason, the call and the layer.
@@ -76,7 +81,7 @@ def convert_program(
     attempt: _Attempt | None = _Attempt()
     failures: list[_Failure] = []
     while attempt is not None:
-        result = _try(exported, options, decodes, attempt)
+        result = _try(exported, options, decodes, attempt, in_float32)
         if not isinstance(result, _Failure):
             return result
         failures.append(result)
@@ -89,6 +94,7 @@ def _try(
     options: Options,
     decodes: Callable[[ExportedProgram], Decodes],
     attempt: _Attempt,
+    in_float32: frozenset[str],
 ) -> Converted | _Failure:
     given, wanted = inputs(exported, options), outputs(exported, options)
     program = exported.program
@@ -97,7 +103,7 @@ def _try(
             program = decompose(program, known_calls(), attempt.apart)
             program = mark_outputs(rename_text_nodes(with_defaults(program)))
             made = decodes(program)
-            narrowing = _float16_choice(options)
+            narrowing = _float16_choice(options, in_float32)
             lowering = register_lowering(made, calls(program), exact_types=attempt.exact_types)
             with lowering, exact_constants(), kept_constants():
                 model = ct.convert(
@@ -146,12 +152,12 @@ def _most_telling(failures: list[_Failure], program: ExportedProgram) -> _Failur
     return own[-1] if own else failures[0]
 
 
-def _float16_choice(options: Options) -> Float16Choice | None:
+def _float16_choice(options: Options, in_float32: frozenset[str]) -> Float16Choice | None:
     """What is made float16: all but the weights of recurrent layers where those lack it."""
     if options.compute_precision == "float32":
         return None
     lack = generation(options.minimum_deployment_target) < RECURRENT_FLOAT16
-    return Float16Choice(lambda operation: lack and _feeds_recurrent(operation))
+    return Float16Choice(lambda operation: lack and _feeds_recurrent(operation), in_float32)
 
 
 def _feeds_recurrent(operation: Any) -> bool:

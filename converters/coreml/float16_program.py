@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -32,15 +32,20 @@ class Float16Choice:
 
     Attributes:
         lost: by the number that float16 rounds to zero, the operations it stood in.
+        wide: operations that stay float32, for a value that they make or take is beyond float16.
     """
 
-    def __init__(self, stays: Callable[[Any], bool]) -> None:
-        self._stays = stays
+    def __init__(self, stays: Callable[[Any], bool], beyond: frozenset[str] = frozenset()) -> None:
+        self._stays, self._beyond = stays, beyond
         self.lost: dict[float, list[str]] = {}
+        self.wide: list[str] = []
 
     def __call__(self, operation: Any) -> bool:
         """Whether ``operation`` is computed in float16."""
         if self._stays(operation) or _copies_input(operation) or _is_guarded_log(operation):
+            return False
+        if self._beyond and not self._beyond.isdisjoint(_names(operation)):
+            self.wide.append(f"{operation.op_type} {operation.name}")
             return False
         if _has_wide_parameters(operation):
             return True
@@ -56,7 +61,12 @@ class Float16Choice:
         return coremltools().transform.FP16ComputePrecision(op_selector=self)
 
     def notes(self) -> Iterator[str]:
-        """A line on what was lost, if anything was."""
+        """A line on what stays float32, and one on what was lost."""
+        if self.wide:
+            yield (
+                f"{len(self.wide)} operations are computed in float32, for float16 cannot hold "
+                f"their values: {names_in_short(self.wide)}"
+            )
         if self.lost:
             told = [f"{n:.3g} ({', '.join(dict.fromkeys(ops))})" for n, ops in self.lost.items()]
             yield (
@@ -102,6 +112,20 @@ def _has_wide_parameters(operation: Any) -> bool:
         return False
     epsilon = operation.inputs.get("epsilon")
     return epsilon is not None and _vanishes(float(epsilon.val))
+
+
+def _names(operation: Any) -> Iterator[str]:
+    """Names of an operation, and of what it takes and makes."""
+    yield operation.name
+    given = [v for value in operation.inputs.values() for v in _listed(value)]
+    for value in (*given, *operation.outputs):
+        yield value.name
+        if value.op is not None:
+            yield value.op.name
+
+
+def _listed(value: Any) -> Sequence[Any]:
+    return value if isinstance(value, (list, tuple)) else (value,)
 
 
 def _numbers(operation: Any) -> Iterator[float]:

@@ -10,7 +10,7 @@ from typing import Any
 from converters.coreml import deployment
 from dkm_deploy.errors import DkmError
 
-_PRECISIONS = ("float16", "float32")
+_PRECISIONS = ("auto", "float16", "float32")
 _LUTS = ("float", "int8")
 _COLORS = {"RGB": 3, "BGR": 3, "GRAYSCALE": 1}
 _ABOUT = ("author", "license", "description", "version")
@@ -61,7 +61,7 @@ class Options:
     """
 
     minimum_deployment_target: str = deployment.DEFAULT
-    compute_precision: str = "float16"
+    compute_precision: str = "auto"
     lut_dtype: str = "float"
     images: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shapes: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch.export import ExportedProgram
@@ -15,10 +18,12 @@ from converters.coreml.deployment import generation, stored_bits
 from converters.coreml.lowering.broadcast_sums import sums
 from converters.coreml.lowering.lower import Decodes
 from converters.coreml.metadata import describe
+from converters.coreml.mixed_precision import overflowing
 from converters.coreml.options import Options
 from converters.coreml.silence import silent
 from converters.storage import check_float16, names_in_short, widened_notes
 from dkm_deploy.conversion.exported import ExportedModel
+from dkm_deploy.formats.ledger import size_on_disk
 from dkm_deploy.model.palettized import is_scale, weight_name
 
 _aten = torch.ops.aten
@@ -27,10 +32,34 @@ _RECURRENT = (_aten.lstm.input, _aten.rnn_tanh.input, _aten.rnn_relu.input)
 
 def write(exported: ExportedModel, path: Path, options: Options) -> tuple[str, ...]:
     """See :meth:`converters.coreml.CoreMLTarget.write`."""
+    if options.compute_precision != "auto":
+        return _write(exported, path, options)
+    options = replace(options, compute_precision="float16")
+    notes = _write(exported, path, options)
+    with TemporaryDirectory() as folder:
+
+        def _in_float32() -> Path:
+            wide = Path(folder) / path.name
+            _write(exported, wide, replace(options, compute_precision="float32"))
+            return wide
+
+        found = overflowing(path, _in_float32, exported)
+    if not found:
+        return notes
+    size = size_on_disk(path)
+    shutil.rmtree(path)
+    notes = _write(exported, path, options, found)
+    return (*notes, f"what is float32 costs {size_on_disk(path) - size:,} bytes")
+
+
+def _write(
+    exported: ExportedModel, path: Path, options: Options, in_float32: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
+    """Write in one precision, but for what makes or takes the values that are named."""
     if options.compute_precision == "float16":
         check_float16(exported.palettes)
     lowered_by = partial(_decodes, exported, options)
-    model, decodes, narrowed = convert_program(exported, options, lowered_by)
+    model, decodes, narrowed = convert_program(exported, options, lowered_by, in_float32)
     describe(model, exported, options, decodes)
     # With its program at hand coremltools adds a debug map, and fails to where there are loops.
     model._mil_program = None

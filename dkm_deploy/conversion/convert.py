@@ -134,8 +134,9 @@ def convert(
         )
         if try_file:
             half = stores_half(temporary, target, stored)
-            step = Steps([example_inputs]) if exported.states else example_inputs
-            notes += _try_file(temporary, path, frozen, step, half_weights=half, meant=meant)
+            notes += _try_file(
+                temporary, path, frozen, exported.inputs, half_weights=half, meant=meant
+            )
     ledger = target.ledger(path)
     for file in replaced.difference(ledger.companions):
         remove(file)

@@ -18,6 +18,7 @@ from dkm_deploy.errors import DkmError, reason_of
 from dkm_deploy.model.inputs import Inputs, arguments
 from dkm_deploy.model.output_names import output_names, separate_outputs
 from dkm_deploy.model.palettized import is_scale, palettes
+from dkm_deploy.model.steps import Steps
 from dkm_deploy.nn_utils.bfloat16 import model_in_float32
 from dkm_deploy.nn_utils.hooks import unfused_attention
 from dkm_deploy.nn_utils.model_check import model_of
@@ -69,6 +70,7 @@ def export(
         output_names(run.outputs),
         states,
         (unused_note(frozen, unused, used),) if unused else (),
+        Steps([example_inputs]) if states else example_inputs,
     )
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from torch import Tensor
 from torch.export import ExportedProgram
 
+from dkm_deploy.model.inputs import Inputs
+from dkm_deploy.model.steps import Steps
 from dkm_deploy.palette import Palette
 
 
@@ -26,6 +28,7 @@ class ExportedModel:
         states: buffers that forward writes, by qualified name, with the values they start from;
             each has to be kept from one run of the file to the next.
         notes: remarks on the model, one line each.
+        inputs: that it was exported with, one step of a model that keeps state.
     """
 
     program: ExportedProgram
@@ -34,3 +37,4 @@ class ExportedModel:
     output_names: tuple[str, ...]
     states: Mapping[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    inputs: Inputs | Steps = ()

@@ -44,13 +44,13 @@ class OutputJudgement:
         figures: the worst slice of each kind, what is nearest to its limit or beyond it first.
         relative_limit: what the relative error of a value near this output may be.
         source: where the limits come from, in words; "{}" stands for the noise.
-        infinite: elements that the model's own emulated run made infinite or NaN.
+        overflown: elements that overflow changes in the model's own emulated run.
     """
 
     figures: tuple[Figure, ...]
     relative_limit: float
     source: str
-    infinite: int = 0
+    overflown: int = 0
 
     def describe(self, figure: Figure) -> str:
         """A figure beside its limit, and where that comes from."""

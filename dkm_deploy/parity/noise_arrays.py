@@ -23,7 +23,7 @@ def to_arrays(noise: Noise) -> Arrays:
     found: Arrays = {"samples": noise.samples}
     for name, own in noise.outputs.items():
         found[f"{name}.level"] = own.level
-        found[f"{name}.infinite"] = np.array([own.infinite])
+        found[f"{name}.overflown"] = np.array([own.overflown])
         for key, figures in (("gain", own.pooled.gain), ("offset", own.pooled.offset)):
             for axis, values in figures.items():
                 found[f"{name}.{key}.{_WHOLE if axis is None else axis}"] = values
@@ -59,8 +59,8 @@ def from_arrays(
             pooled = GainAndOffset(
                 *(_figures(arrays, f"{name}.{k}", level) for k in ("gain", "offset"))
             )
-            infinite = _check_array(arrays, f"{name}.infinite", (1,), "i")
-            found[name] = OutputNoise(level, pooled, int(infinite[0]))
+            overflown = _check_array(arrays, f"{name}.overflown", (1,), "i")
+            found[name] = OutputNoise(level, pooled, int(overflown[0]))
     return Noise(arithmetic, samples, found)
 
 

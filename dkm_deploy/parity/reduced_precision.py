@@ -112,7 +112,9 @@ def arithmetic(half: bool, half_weights: bool) -> Arithmetic:
     )
 
 
-def stochastic_round(values: Tensor, precision: Precision, draw: int) -> Tensor:
+def stochastic_round(
+    values: Tensor, precision: Precision, draw: int, *, overflows: bool = False
+) -> Tensor:
     """Values rounded up or down, by a rule that is another one in each ``draw``.
 
     Between two neighbours of ``precision`` lies one threshold, which ``draw`` chooses: what is
@@ -122,8 +124,10 @@ def stochastic_round(values: Tensor, precision: Precision, draw: int) -> Tensor:
 
     Args:
         values: of a floating dtype; what is not finite stays.
-        precision: see :class:`Arithmetic`. float16 ends at 65504: what is beyond is infinite.
+        precision: see :class:`Arithmetic`.
         draw: which rule.
+        overflows: whether what is beyond 65504, where float16 ends, becomes infinite. Else it has
+            the digits of float16, so that only rounding is seen.
     """
     exact = values.detach().float().contiguous()
     low = (1 << _DROPPED[precision]) - 1
@@ -138,8 +142,9 @@ def stochastic_round(values: Tensor, precision: Precision, draw: int) -> Tensor:
             down = steps.floor()
             share = _thresholds(down.int(), draw, low) / float(low + 1)
             found = torch.where(small, (down + (steps - down > share)) * _SUBNORMAL_STEP, found)
-        found = found.clamp(-_LARGEST, _LARGEST)
-        found = torch.where(size < _FIRST_INFINITE, found, exact * torch.inf)
+        if overflows:
+            found = found.clamp(-_LARGEST, _LARGEST)
+            found = torch.where(size < _FIRST_INFINITE, found, exact * torch.inf)
     found = torch.where(exact.isfinite(), found, exact)
     return found.to(values.dtype)
 
@@ -153,8 +158,37 @@ def _thresholds(cells: Tensor, draw: int, most: int) -> Tensor:
     return mixed.bitwise_and_(most)
 
 
+class Rounding:
+    """Rounds values to an arithmetic, and remembers whether some were beyond it.
+
+    Attributes:
+        overflown: whether a finite value was beyond the end of its precision.
+    """
+
+    def __init__(self, numbers: Arithmetic, draw: int, overflows: bool) -> None:
+        self._numbers, self._draw, self._overflows = numbers, draw, overflows
+        self.overflown = False
+
+    def weight(self, tensor: Tensor) -> Tensor:
+        """As a file stores it."""
+        return self._round(tensor, self._numbers.weights)
+
+    def result(self, tensor: Tensor) -> Tensor:
+        """As a file computes it."""
+        return self._round(tensor, self._numbers.compute)
+
+    def _round(self, tensor: Tensor, precision: Precision) -> Tensor:
+        found = stochastic_round(tensor, precision, self._draw, overflows=self._overflows)
+        if precision == "float16" and not self.overflown and tensor.numel():
+            size = tensor.detach().abs()
+            self.overflown = bool(((size >= _FIRST_INFINITE) & size.isfinite()).any())
+        return found
+
+
 @contextmanager
-def emulate(numbers: Arithmetic, draw: int, inputs: Any) -> Iterator[None]:
+def emulate(
+    numbers: Arithmetic, draw: int, inputs: Any, *, overflows: bool = False
+) -> Iterator[Rounding]:
     """Run PyTorch within in another arithmetic; no tensor that exists before is changed.
 
     Every floating result that depends on ``inputs`` is rounded when it is made. Weights and other
@@ -166,16 +200,21 @@ def emulate(numbers: Arithmetic, draw: int, inputs: Any) -> Iterator[None]:
         numbers: to emulate.
         draw: see :func:`stochastic_round`.
         inputs: tensors, in any nesting, that the model is run on or that these are cut from.
+        overflows: see :func:`stochastic_round`.
+
+    Yields:
+        What is known of the rounding afterwards.
     """
+    rounding = Rounding(numbers, draw, overflows)
     leaves = [leaf for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor)]
     with (
         torch.no_grad(),
         unfused_attention(),
         sdpa_kernel(SDPBackend.MATH),
         _without_mkldnn(),
-        _RoundingMode(numbers, draw, leaves),
+        _RoundingMode(rounding, leaves),
     ):
-        yield
+        yield rounding
 
 
 @contextmanager
@@ -193,10 +232,9 @@ def _without_mkldnn() -> Iterator[None]:
 class _RoundingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Rounds what operations take and make; see :func:`emulate`."""
 
-    def __init__(self, numbers: Arithmetic, draw: int, inputs: Sequence[Tensor]) -> None:
+    def __init__(self, rounding: Rounding, inputs: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._arithmetic = numbers
-        self._draw = draw
+        self._rounding = rounding
         self._inputs = {id(tensor): tensor for tensor in inputs}
         # By the id of a tensor, which is kept beside: no other one gets its id meanwhile.
         self._copies: dict[int, tuple[Tensor, Tensor]] = {}
@@ -251,7 +289,7 @@ class _RoundingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if not rounds or hasattr(tensor, _FROM_INPUTS) or not _rounds(tensor):
             return tensor
         if id(tensor) not in self._constants:
-            found = stochastic_round(tensor, self._arithmetic.weights, self._draw)
+            found = self._rounding.weight(tensor)
             self._constants[id(tensor)] = (tensor, found)
         return self._constants[id(tensor)][1]
 
@@ -269,14 +307,14 @@ class _RoundingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _result(self, tensor: Tensor) -> Tensor:
         if not _rounds(tensor):
             return tensor
-        return stochastic_round(tensor, self._arithmetic.compute, self._draw)
+        return self._rounding.result(tensor)
 
     def _note(self, tensor: Tensor, kind: _Kind, *, from_inputs: bool, decoded: bool) -> None:
         """Mark what was made, and with a view that was written to what it is a view of."""
         marked = [tensor]
         if kind.written and from_inputs:
             if _rounds(tensor):
-                tensor.copy_(stochastic_round(tensor, self._arithmetic.compute, self._draw))
+                tensor.copy_(self._rounding.result(tensor))
             if tensor._base is not None:
                 base = self._copies.get(id(tensor._base), (None, tensor._base))[1]
                 marked += [base] if hasattr(base, _MADE) else []
@@ -289,7 +327,7 @@ class _RoundingMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 setattr(each, _DECODED, True)
 
     def _scalar(self, value: float) -> float:
-        found = float(stochastic_round(torch.tensor(value), self._arithmetic.weights, self._draw))
+        found = float(self._rounding.weight(torch.tensor(value)))
         return found if found else value  # converters keep small numbers from zero
 
 

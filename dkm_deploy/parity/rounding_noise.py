@@ -21,13 +21,13 @@ from dkm_deploy.model.steps import Steps
 from dkm_deploy.nn_utils.copies import independent_copy
 from dkm_deploy.parity.mean_difference import GainAndOffset, gain_and_offset, root_mean_square
 from dkm_deploy.parity.output_errors import difference
-from dkm_deploy.parity.reduced_precision import Arithmetic, emulate, stochastic_round
+from dkm_deploy.parity.reduced_precision import Arithmetic, emulate
 
 DRAWS = 8
 _SAMPLES = 64  # that noise is measured on; the others are judged by what is typical of these
 _ELEMENTS = 1 << 24  # of an output, at most, that noise is measured on
 _BLOCK = 16
-_OVERFLOWN = 1e-2  # of a value: its noise where a draw is infinite, so that none is known
+_UNKNOWN = 1e-2  # of a value: its noise where a draw is infinite, so that none is known
 _HALF_SUMS = np.float32(4)  # times the noise
 
 
@@ -38,12 +38,13 @@ class OutputNoise:
     Attributes:
         level: root mean square over the draws of each element, samples first.
         pooled: root mean squares over the draws of what is left of noise in the mean.
-        infinite: elements that a draw made infinite or NaN, and the model itself does not.
+        overflown: elements that are others where numbers beyond float16 become infinite. That is
+            no noise: in the draws they keep float16's digits.
     """
 
     level: NDArray[np.float32]
     pooled: GainAndOffset
-    infinite: int = 0
+    overflown: int = 0
 
     @property
     def square(self) -> NDArray[np.float64]:
@@ -80,7 +81,7 @@ class Noise:
 def _scale_noise(own: OutputNoise) -> OutputNoise:
     gain = {axis: _HALF_SUMS * values for axis, values in own.pooled.gain.items()}
     offset = {axis: _HALF_SUMS * values for axis, values in own.pooled.offset.items()}
-    return OutputNoise(_HALF_SUMS * own.level, GainAndOffset(gain, offset), own.infinite)
+    return OutputNoise(_HALF_SUMS * own.level, GainAndOffset(gain, offset), own.overflown)
 
 
 def measure_noise(
@@ -124,7 +125,7 @@ def measure_noise(
     samples = np.concatenate([np.arange(*end) for end in ends])
     found = {}
     for name in parts[0][0]:
-        runs = [[part[draw][name] for part in parts] for draw in range(draws + 1)]
+        runs = [[part[draw][name] for part in parts] for draw in range(draws + 2)]
         noise = _noise(runs, None if size >= count else len(samples))
         if noise is not None:
             found[name] = noise
@@ -176,20 +177,29 @@ def _starts(count: int, size: int) -> Iterator[int]:
 def _draws(
     model: nn.Module, block: Inputs | Steps, arithmetic: Arithmetic, draws: int
 ) -> Sequence[Outputs]:
-    """Outputs of each draw; those that depend on no input are rounded too, as in a file."""
-    found = []
+    """Outputs of each draw, and at the end those of the first where overflows are infinite."""
+    found, overflown = [], False
     for draw in range(draws):
-        with emulate(arithmetic, draw, list(block) if isinstance(block, Steps) else block):
-            outputs = run_model(model, block)
-        each = {name: torch.from_numpy(array) for name, array in outputs.items()}
-        found.append({n: _round_output(t, arithmetic, draw).numpy() for n, t in each.items()})
-    return found
+        outputs, beyond = _draw(model, block, arithmetic, draw, overflows=False)
+        found.append(outputs)
+        overflown |= beyond
+    last = _draw(model, block, arithmetic, 0, overflows=True)[0] if overflown else found[0]
+    return [*found, last]
 
 
-def _round_output(tensor: torch.Tensor, arithmetic: Arithmetic, draw: int) -> torch.Tensor:
-    return (
-        stochastic_round(tensor, arithmetic.compute, draw) if tensor.is_floating_point() else tensor
-    )
+def _draw(
+    model: nn.Module, block: Inputs | Steps, arithmetic: Arithmetic, draw: int, *, overflows: bool
+) -> tuple[Outputs, bool]:
+    """Outputs, and whether something was beyond float16; see ``emulate``.
+
+    Those that depend on no input are rounded too, as in a file.
+    """
+    inputs = list(block) if isinstance(block, Steps) else block
+    with emulate(arithmetic, draw, inputs, overflows=overflows) as rounding:
+        outputs = run_model(model, block)
+    each = {name: torch.from_numpy(array) for name, array in outputs.items()}
+    rounded = {n: rounding.result(t) if t.is_floating_point() else t for n, t in each.items()}
+    return {name: tensor.numpy() for name, tensor in rounded.items()}, rounding.overflown
 
 
 def _as_tensors(steps: Steps) -> Steps:
@@ -197,7 +207,7 @@ def _as_tensors(steps: Steps) -> Steps:
 
 
 def _noise(runs: Sequence[Sequence[NDArray[Any]]], samples: int | None) -> OutputNoise | None:
-    """Noise from the blocks of the plain run, which comes first, and of the draws.
+    """Noise from the blocks of the plain run, which comes first, of the draws, and of the overflow.
 
     ``samples`` is how many the blocks must hold together: None if one block holds all there are.
     """
@@ -205,15 +215,15 @@ def _noise(runs: Sequence[Sequence[NDArray[Any]]], samples: int | None) -> Outpu
     if samples is not None and sum(map(len, runs[0])) != samples:
         return None
     plain = np.concatenate(runs[0])
-    square, infinite = np.zeros(plain.shape), np.zeros(plain.shape, bool)
+    square, draws = np.zeros(plain.shape), [np.concatenate(parts) for parts in runs[1:]]
+    overflow, draws = draws[-1], draws[:-1]
     each = []
-    for parts in runs[1:]:
-        drawn = np.concatenate(parts)
+    for drawn in draws:
         finite = np.isfinite(drawn) & np.isfinite(plain)
-        infinite |= ~finite & np.isfinite(plain)
         known = np.where(np.isfinite(plain), plain, 0)
-        gap = np.where(finite, difference(drawn, plain), known * _OVERFLOWN)
-        square += np.square(gap, dtype=np.float64) / (len(runs) - 1)
+        gap = np.where(finite, difference(drawn, plain), known * _UNKNOWN)
+        square += np.square(gap, dtype=np.float64) / len(draws)
         each.append(gain_and_offset(gap, known))
     level = np.sqrt(square).astype(np.float32)
-    return OutputNoise(level, root_mean_square(each), int(infinite.sum()))
+    same = (overflow == draws[0]) | (np.isnan(overflow) & np.isnan(draws[0]))
+    return OutputNoise(level, root_mean_square(each), int((~same).sum()))

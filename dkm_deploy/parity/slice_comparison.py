@@ -113,7 +113,7 @@ def _judge_output(
         least = _UNIT["float32"] if noise.arithmetic.coarsest == "float32" else 0.0
         figures += _gain_and_mean_figures(gap[samples], wanted[samples], square, own.pooled, least)
     return OutputJudgement(
-        _sort_figures(figures), max(relative, _FAINT[precision]), source, own.infinite
+        _sort_figures(figures), max(relative, _FAINT[precision]), source, own.overflown
     )
 
 

@@ -131,14 +131,15 @@ def _verdict_of(
 ) -> str | None:
     for name, own in found.items():
         lost = int(np.count_nonzero(np.isfinite(expected[name]) & ~np.isfinite(outputs[name])))
-        if lost and own.infinite:
+        off = bool(own.figures) and not own.figures[0].ratio <= 1
+        if own.overflown and (lost or off):
             return (
-                f"output {name!r}: {lost} values overflow in float16, in which the file computes; "
-                "compute_precision='float32' has room for them"
+                f"output {name!r} is wrong: values overflow in float16, in which the file "
+                "computes; compute_precision='float32' has room for them"
             )
         if lost:
             raise DiffersError(f"output {name!r} has {lost} NaN or infinite values")
-        if own.figures and not own.figures[0].ratio <= 1:
+        if off:
             raise DiffersError(f"output {name!r}: {own.describe(own.figures[0])}")
     return None
 

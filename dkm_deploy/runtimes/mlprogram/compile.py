@@ -163,7 +163,13 @@ class _Compiler:
         if kernel.by_opset:
             fixed["opset"] = self._opset
         finishes = tuple(
-            Finish(source, name, kind, rounds(kind, self._numerics) and not kernel.exact)
+            Finish(
+                source,
+                name,
+                kind,
+                rounds(kind, self._numerics) and not kernel.exact,
+                self._numerics == "range",
+            )
             for name, kind in operation.outputs
         )
         takes = frozenset(name for argument in bound for name in argument.names)
@@ -238,7 +244,13 @@ class _Compiler:
             value = keep_from_zero(value)
         kind = TensorType(FP32, tuple(value.shape))
         layer = self._weight_names.get(name, name)
-        finish = Finish(Source(name, "const", layer), name, kind, self._numerics == "fp16")
+        finish = Finish(
+            Source(name, "const", layer),
+            name,
+            kind,
+            self._numerics == "fp16",
+            self._numerics == "range",
+        )
         return finish(value, self.overflows)
 
 

@@ -44,8 +44,9 @@ class MLProgramEvaluator:
 
     Args:
         path: a ``.mlpackage``; nothing is written to it.
-        numerics: "fp32" keeps everything in float32; "declared" rounds what the program declares as
-            fp16; "fp16" rounds every float, also inputs and weights.
+        numerics: "fp32" keeps everything in float32; "range" does too and records what fp16 could
+            not hold; "declared" rounds what the program declares as fp16; "fp16" rounds every
+            float, also inputs and weights.
         function: name of the function; None is the default function of the package.
 
     Attributes:
@@ -56,7 +57,7 @@ class MLProgramEvaluator:
         states: names of the states that :meth:`make_state` makes.
         values: names that ``keep`` accepts.
         overflows: overflows of the last run, in the order of computation; empty before the first
-            run, and always with ``numerics="fp32"``.
+            run, and always with ``numerics="fp32"``. With "range" the values that would overflow.
 
     Raises:
         DkmError: the package is damaged, has an unsupported operation or no such function, or
@@ -204,7 +205,8 @@ class MLProgramEvaluator:
         tensor = to_value(array)
         if not isinstance(tensor, Tensor):
             raise DkmError(f"input {name!r} is text; the program takes {kind.dtype.name}")
-        finish = Finish(Source(name, "input", None), name, kind, rounds(kind, self._numerics))
+        rounded, noted = rounds(kind, self._numerics), self._numerics == "range"
+        finish = Finish(Source(name, "input", None), name, kind, rounded, noted)
         return finish(tensor, overflows)
 
     def _state(self, name: str, array: NDArray[Any]) -> Tensor:
@@ -220,7 +222,7 @@ class MLProgramEvaluator:
         array = np.asarray(value)
         if kind is None or kind.dtype.name == "string":
             return array
-        if kind.dtype.is_floating and self._numerics == "fp32":
+        if kind.dtype.is_floating and self._numerics in ("fp32", "range"):
             return array
         with np.errstate(over="ignore"):
             return array.astype(kind.dtype.numpy_name)

@@ -11,10 +11,11 @@ from torch import Tensor
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.mlpackage.ml_program import TensorType
 
-Numerics = Literal["fp32", "declared", "fp16"]
-"""``fp32``: every float is kept in float32. ``declared``: a value that the program declares as
-fp16 is rounded to fp16 when it is made. ``fp16``: every float is, inputs and weights too, as on a
-device that computes in fp16 throughout."""
+Numerics = Literal["fp32", "range", "declared", "fp16"]
+"""``fp32``: every float is kept in float32. ``range``: so it is, and what fp16 could not hold is
+recorded. ``declared``: a value that the program declares as fp16 is rounded to fp16 when it is
+made. ``fp16``: every float is, inputs and weights too, as on a device that computes in fp16
+throughout."""
 
 _SMALLEST = 2.0**-24
 _FIRST_INFINITE = 65520.0  # rounds to infinity; the largest fp16 is 65504
@@ -81,12 +82,14 @@ class Finish:
         name: of the value.
         kind: its declared type; None leaves it alone.
         rounds: whether floats are rounded to fp16.
+        notes: whether those beyond fp16 are recorded though they are not rounded.
     """
 
     source: Source
     name: str
     kind: TensorType | None
     rounds: bool
+    notes: bool
 
     def __call__(self, value: Tensor, overflows: list[Overflow]) -> Tensor:
         """The finished value; notes an overflow. Raises DkmError if the shape is not declared."""
@@ -96,15 +99,12 @@ class Finish:
         if not self.kind.dtype.is_floating:
             return value.bool() if self.kind.dtype.name == "bool" else value.int()
         value = value.float()
-        return self._round(value, overflows) if self.rounds else value
-
-    def _round(self, value: Tensor, overflows: list[Overflow]) -> Tensor:
-        if value.numel():
+        if (self.rounds or self.notes) and value.numel():
             least, most = torch.aminmax(value)
             # Not below both limits: too large, infinite, or NaN.
             if not (most < _FIRST_INFINITE and least > -_FIRST_INFINITE):
                 self._note(value, overflows)
-        return value.half().float()
+        return value.half().float() if self.rounds else value
 
     def _note(self, value: Tensor, overflows: list[Overflow]) -> None:
         sizes = value.abs()

@@ -17,7 +17,7 @@ from dkm_deploy.validation.measures.confidence_interval import Loss
 from dkm_deploy.validation.measures.top1_agreement import Answers
 from dkm_deploy.validation.task import FirstOutput
 
-_OVERFLOWS = "{} elements overflow when the model itself is run in emulated float16"
+_OVERFLOWS = "values overflow in float16, which changes {} elements of the model itself"
 _TOLD = 3  # slices of an output that are named, the worst first
 
 # What each limit of an output is about: the figure, and what to call it.
@@ -91,7 +91,7 @@ def parity_check(
     for name, each in figures.items():
         off = [own[name].describe(figure) for figure in each[:_TOLD] if not figure.ratio <= 1]
         if off:
-            off += [_OVERFLOWS.format(own[name].infinite)] if own[name].infinite else []
+            off += [_OVERFLOWS.format(own[name].overflown)] if own[name].overflown else []
             wrong.append(f"{_relative(name, found[name])}: {'; '.join(off)}")
     if wrong:
         return Check("parity", Status.FAILED, "; ".join(wrong))

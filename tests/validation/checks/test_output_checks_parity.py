@@ -16,7 +16,7 @@ ERRORS = Errors(0.5, 0.25, 0.375, 0.125, 0.75, 18.5, 20.5, 0.875, 0, 10)
 """Of one output, in the order of the record."""
 
 
-def _judged(ratio, *others, infinite=0):
+def _judged(ratio, *others, overflown=0):
     """An output under limits of its own; the ratios are those of its figures."""
     figures = tuple(
         Figure(what, value=ratio * 0.02, noise=0.01, factor=2.0)
@@ -26,7 +26,7 @@ def _judged(ratio, *others, infinite=0):
             strict=False,
         )
     )
-    return OutputJudgement(figures, 0.1, "the model's own {}", infinite)
+    return OutputJudgement(figures, 0.1, "the model's own {}", overflown)
 
 
 def _check(found, limits=None, own=None, reason="", ran=True):
@@ -82,14 +82,14 @@ def test_without_errors_the_reason_is_told(ran, status):
 
 
 def test_an_output_beside_its_own_noise_fails_by_its_three_worst_slices():
-    found = _check({"a": ERRORS}, own={"a": _judged(4, 3, 2, 1.5, infinite=6)})
+    found = _check({"a": ERRORS}, own={"a": _judged(4, 3, 2, 1.5, overflown=6)})
     assert found.status == "failed"
     assert found.reason == (
         "a: relative error 1.25e-01: "
         "error of sample 3 8.00e-02, limit 2.00e-02 (2 x the model's own 1.00e-02); "
         "error of element 7 6.00e-02, limit 2.00e-02 (2 x the model's own 1.00e-02); "
         "gain 4.00e-02, limit 2.00e-02 (2 x the model's own 1.00e-02); "
-        "6 elements overflow when the model itself is run in emulated float16"
+        "values overflow in float16, which changes 6 elements of the model itself"
     )
 
 
@@ -104,7 +104,7 @@ def test_only_slices_beyond_their_limit_are_told():
 
 
 def test_what_passes_tells_the_output_nearest_to_its_limit():
-    own = {"a": _judged(0.25), "b": _judged(1, 0.5, infinite=3), "c": _judged(0.5)}
+    own = {"a": _judged(0.25), "b": _judged(1, 0.5, overflown=3), "c": _judged(0.5)}
     found = _check(dict.fromkeys("abc", ERRORS), own=own)
     assert (found.name, found.status) == ("parity", "passed")
     assert found.reason == (
