@@ -27,8 +27,8 @@ from dkm_deploy.formats.mlpackage.proto import coremltools
 
 ct = coremltools()
 
-Converted = tuple[Any, Decodes, tuple[str, ...]]
-"""The model as coremltools has it, what lowered its palettes, and notes."""
+Converted = tuple[Any, Decodes, Float16Choice | None]
+"""The model as coremltools has it, what lowered its palettes, and what made it float16, if so."""
 
 _FLOAT32 = ct.precision.FLOAT32
 RECURRENT_FLOAT16 = 17  # the generation of Core ML whose lstm, gru and rnn may be in float16
@@ -116,7 +116,7 @@ def _try(
                     pass_pipeline=passes(),
                     skip_model_load=True,
                 )
-            return model, made, tuple(narrowing.notes() if narrowing else ())
+            return model, made, narrowing
     except Exception as error:  # coremltools raises many kinds, each for the user's model
         failure = _failure(error, program)
         with silent():  # its frames hold temporary folders, which warn when they go

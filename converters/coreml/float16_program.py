@@ -17,6 +17,7 @@ _FACTORS = ("mul", "real_div")
 _NORMS = ("batch_norm", "instance_norm", "layer_norm")
 _MIXED_TYPES = AvailableTarget.iOS17
 _BORNE = 0.01  # relative error of a factor; other programs stay as coremltools makes them
+_LARGEST = float(np.finfo(np.float16).max)
 _LEAST = float(np.nextafter(np.float16(0), np.float16(1)))
 
 
@@ -33,12 +34,14 @@ class Float16Choice:
     Attributes:
         lost: by the number that float16 rounds to zero, the operations it stood in.
         wide: operations that stay float32, for a value that they make or take is beyond float16.
+        clips: whether a constant beyond float16 becomes its largest number.
     """
 
     def __init__(self, stays: Callable[[Any], bool], beyond: frozenset[str] = frozenset()) -> None:
         self._stays, self._beyond = stays, beyond
         self.lost: dict[float, list[str]] = {}
         self.wide: list[str] = []
+        self.clips = False
 
     def __call__(self, operation: Any) -> bool:
         """Whether ``operation`` is computed in float16."""
@@ -49,6 +52,7 @@ class Float16Choice:
             return False
         if _has_wide_parameters(operation):
             return True
+        self.clips |= any(map(_is_clipped, operation.inputs.values()))
         numbers = list(_numbers(operation))
         if operation.op_type in _FACTORS and any(map(_is_coarse, numbers)):
             return False
@@ -92,8 +96,7 @@ def kept_constants() -> Iterator[None]:
     def check_range(self: Any, narrow: Any, var: Any) -> None:
         check(self, narrow, var)
         if narrow.val is not None and (np.isinf(narrow.val) & np.isfinite(var.val)).any():
-            limit = np.finfo(np.float16).max
-            kept = np.clip(narrow.val, -limit, limit)
+            kept = np.clip(narrow.val, -_LARGEST, _LARGEST)
             finite = np.where(np.isinf(var.val), narrow.val, kept).astype(np.float16)
             narrow._sym_val.val = finite if finite.ndim else finite[()]
 
@@ -136,6 +139,14 @@ def _numbers(operation: Any) -> Iterator[float]:
             continue  # coremltools keeps these
         if getattr(known, "dtype", None) == np.float32 and np.size(known) == 1:
             yield float(np.ravel(known)[0])
+
+
+def _is_clipped(value: Any) -> bool:
+    known: Any = getattr(value, "val", None)
+    if getattr(known, "dtype", None) != np.float32 or not np.size(known):
+        return False
+    size = np.abs(known)
+    return bool((np.isfinite(size) & (size > _LARGEST)).any())
 
 
 def _is_coarse(number: float) -> bool:

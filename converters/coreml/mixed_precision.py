@@ -20,7 +20,7 @@ _APART = 1e-2  # relative error of outputs from which an overflow has done harm
 
 
 def overflowing(
-    half: Path, in_float32: Callable[[], Path], exported: ExportedModel
+    half: Path, in_float32: Callable[[], Path], exported: ExportedModel, *, clips: bool
 ) -> frozenset[str]:
     """Names of what makes values that a float16 program cannot hold: operations and inputs.
 
@@ -30,18 +30,23 @@ def overflowing(
         half: the float16 program.
         in_float32: gives the same in float32; called if something overflows.
         exported: whose inputs both are run on.
+        clips: whether constants in ``half`` were clipped to float16, such as the fill of a mask:
+            then it must also be right if the rest of it is computed in float32, for else it is
+            right by chance.
 
     Returns:
         Nothing if the outputs are those of float32 but for rounding.
     """
     try:
         outputs, found = _run(half, exported, "declared")
-        if not found and all(np.isfinite(array).all() for array in outputs.values()):
+        finite = all(np.isfinite(array).all() for array in outputs.values())
+        if finite and not found and not clips:
             return frozenset()
         exact, beyond = _run(in_float32(), exported, "range")
+        looks = [outputs, _run(half, exported, "fp32")[0]] if clips else [outputs]
     except DkmError:
         return frozenset()
-    harmed = any(_are_apart(array, exact[name]) for name, array in outputs.items())
+    harmed = any(_are_apart(array, exact[name]) for look in looks for name, array in look.items())
     return beyond if harmed else frozenset()
 
 

@@ -33,9 +33,9 @@ _RECURRENT = (_aten.lstm.input, _aten.rnn_tanh.input, _aten.rnn_relu.input)
 def write(exported: ExportedModel, path: Path, options: Options) -> tuple[str, ...]:
     """See :meth:`converters.coreml.CoreMLTarget.write`."""
     if options.compute_precision != "auto":
-        return _write(exported, path, options)
+        return _write(exported, path, options)[0]
     options = replace(options, compute_precision="float16")
-    notes = _write(exported, path, options)
+    notes, clips = _write(exported, path, options)
     with TemporaryDirectory() as folder:
 
         def _in_float32() -> Path:
@@ -43,30 +43,36 @@ def write(exported: ExportedModel, path: Path, options: Options) -> tuple[str, .
             _write(exported, wide, replace(options, compute_precision="float32"))
             return wide
 
-        found = overflowing(path, _in_float32, exported)
+        found = overflowing(path, _in_float32, exported, clips=clips)
     if not found:
         return notes
     size = size_on_disk(path)
     shutil.rmtree(path)
-    notes = _write(exported, path, options, found)
+    notes, _ = _write(exported, path, options, found)
     return (*notes, f"what is float32 costs {size_on_disk(path) - size:,} bytes")
 
 
 def _write(
     exported: ExportedModel, path: Path, options: Options, in_float32: frozenset[str] = frozenset()
-) -> tuple[str, ...]:
-    """Write in one precision, but for what makes or takes the values that are named."""
+) -> tuple[tuple[str, ...], bool]:
+    """Write in one precision, but for what makes or takes the values that are named.
+
+    Returns:
+        Notes, and whether constants beyond float16 were clipped to it.
+    """
     if options.compute_precision == "float16":
         check_float16(exported.palettes)
     lowered_by = partial(_decodes, exported, options)
-    model, decodes, narrowed = convert_program(exported, options, lowered_by, in_float32)
+    model, decodes, narrowing = convert_program(exported, options, lowered_by, in_float32)
     describe(model, exported, options, decodes)
     # With its program at hand coremltools adds a debug map, and fails to where there are loops.
     model._mil_program = None
     with silent():
         model.save(str(path))
     _open_modes(path)
-    return (*_notes(exported, options), *_lookups(decodes.lookups), *narrowed)
+    narrowed = narrowing.notes() if narrowing else ()
+    notes = (*_notes(exported, options), *_lookups(decodes.lookups), *narrowed)
+    return notes, narrowing is not None and narrowing.clips
 
 
 def _decodes(exported: ExportedModel, options: Options, program: ExportedProgram) -> Decodes:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from dkm_deploy.parity.reduced_precision import Arithmetic, arithmetic, emulate, stochastic_round
+from dkm_deploy.parity.rounding_noise import measure_noise
 
 HALF = Arithmetic("float16", "float16")
 STORED_HALF = Arithmetic("float32", "float16")
@@ -40,7 +41,7 @@ def test_rounding_is_the_value_itself_in_the_mean():
 
 def test_float16_has_no_room_beyond_its_largest_number():
     exact = torch.tensor([65504.0, 65519.9, 65520.0, -70000.0, float("inf"), float("nan")])
-    found = stochastic_round(exact, "float16", 0)
+    found = stochastic_round(exact, "float16", 0, overflows=True)
     assert found[:5].tolist() == [65504, 65504, float("inf"), -float("inf"), float("inf")]
     assert found[5].isnan()
 
@@ -155,3 +156,27 @@ def test_the_arithmetic_of_a_file(half, weights, told):
     found = arithmetic(half, weights)
     assert str(found) == told
     assert found.coarsest == ("float32" if told == "float32" else "float16")
+
+
+@pytest.mark.parametrize("draw", range(4))
+def test_without_overflow_large_numbers_have_float16s_digits(draw):
+    exact = torch.tensor([1e5, -3.3e7, 1e30])
+    found = stochastic_round(exact, "float16", draw)
+    assert found.isfinite().all()
+    assert ((found - exact).abs() < exact.abs() * 2.0**-10).all()
+    assert (found * 2.0 ** -found.abs().log2().floor() * 2**10 % 1 == 0).all()
+
+
+class Normalized(nn.Module):
+    """Divides by the norm, whose squares overflow for large inputs."""
+
+    def forward(self, x):
+        return x / x.square().sum(1, keepdim=True).sqrt()
+
+
+@pytest.mark.parametrize(("size", "overflown"), [(1, 0), (1000, 32)])
+def test_overflow_is_counted_and_is_no_noise(size, overflown):
+    x = size * torch.randn(4, 8, generator=torch.Generator().manual_seed(0))
+    noise = measure_noise(Normalized(), x, Arithmetic("float16", "float16")).outputs["output"]
+    assert noise.overflown == overflown
+    assert noise.level.max() < 1e-3

@@ -181,7 +181,8 @@ def test_an_overflow_of_half_precision(tmp_path, fault, layer, operation):
             model.stem.weight.mul_(10)
             model.get_parameter(f"{fault}.weight").mul_(1.8e5)
     reference = dkm.palettize(model.eval(), dkm.Recipe.uniform(4))
-    path = dkm.convert(reference, PIXELS[:1], tmp_path / "m.mlpackage").path
+    options = {"compute_precision": "float16"}
+    path = dkm.convert(reference, PIXELS[:1], tmp_path / "m.mlpackage", **options).path
     statuses, missed = checked(path, reference)
     assert statuses["palettes"] == "passed"
     place = f"first error in {layer}: " if fault else f"first error before {layer}, "

@@ -41,6 +41,18 @@ def test_an_fp32_program_is_computed_in_fp32(scores, numerics):
     assert session.overflows == ()
 
 
+def test_range_rounds_nothing_and_tells_all_that_fp16_cannot_hold(scores):
+    session = dkm.MLProgramEvaluator(scores, numerics="range")
+    x = np.float32([[7e4, 0.3]])
+    outputs = session.run({"x": x})
+    np.testing.assert_allclose(outputs["out"], np.maximum(x @ W.T / 1000, 0), rtol=1e-6)
+    assert [(o.type, o.output, o.count) for o in session.overflows] == [
+        ("input", "x", 1),
+        ("linear", "y", 2),
+    ]
+    assert session.overflows[1].largest == pytest.approx(7e4 * 300, rel=1e-6)
+
+
 def test_fp16_rounds_inputs_weights_and_every_result(scores):
     x = np.float32([[0.1, 0.3]])
     outputs = dkm.MLProgramEvaluator(scores, numerics="fp16").run({"x": x}, keep=["x", "y", "z"])
@@ -121,7 +133,7 @@ def test_the_layer_is_the_parameter_of_a_converted_model(tmp_path):
         model.first.weight.mul_(400)
     frozen = dkm.palettize(model, dkm.Recipe.uniform(bits=4))
     x = torch.full((1, 16), 3.0)
-    dkm.convert(frozen, (x,), tmp_path / "m.mlpackage", minimum_deployment_target="iOS18")
+    dkm.convert(frozen, (x,), tmp_path / "m.mlpackage", compute_precision="float16")
     session = dkm.MLProgramEvaluator(tmp_path / "m.mlpackage")
     session.run({"x": n(x)})
     assert session.overflows
@@ -157,7 +169,7 @@ def test_an_epsilon_is_kept_from_zero(tmp_path):
 
 def test_unknown_numerics(scores):
     with pytest.raises(
-        DkmError, match="numerics is 'bf16'; it must be one of fp32, declared, fp16"
+        DkmError, match="numerics is 'bf16'; it must be one of fp32, range, declared, fp16"
     ):
         dkm.MLProgramEvaluator(scores, numerics="bf16")
 

@@ -94,7 +94,8 @@ def test_a_file_that_overflows_is_told_that_float32_has_room(tmp_path):
 
     torch.manual_seed(0)
     frozen, inputs = dkm.palettize(Loud(), 4), torch.randn(16, 8)
-    file = dkm.convert(frozen, inputs[:1], tmp_path / "m.mlpackage")
+    options = {"compute_precision": "float16"}
+    file = dkm.convert(frozen, inputs[:1], tmp_path / "m.mlpackage", **options)
     parity = _parity(file, frozen, inputs)
     assert parity.status == "failed"
     assert "computed in float32 it passes: compute_precision='float32'" in parity.reason
