@@ -14,14 +14,13 @@ import numpy as np
 import torch
 from coreai.authoring import func, graph_builder
 
-from converters.coreai.conv_transpose3d import convolution
+from converters.coreai.decompositions.table import decompositions
 from converters.coreai.float16_program import in_float16, vanishing_note
 from converters.coreai.index_widths import stored_bits
 from converters.coreai.lower import lowering_table
 from converters.coreai.options import Options
 from converters.coreai.read_palettes import SAME_KEY, contents
 from converters.coreai.stored_weight import STORED, with_stored_weights
-from converters.scaled_sums import SCALED_SUMS
 from converters.storage import check_float16
 from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.conversion.failed_operation import failure_place
@@ -69,7 +68,7 @@ def _convert_program(
     program = exported.program
     try:
         with redirect_stdout(io.StringIO()), _repeatable_names():  # it tells what it does
-            program = program.run_decompositions(_decompositions())
+            program = program.run_decompositions(decompositions())
             program = with_stored_weights(exported, program)
             converter.add_exported_program(
                 in_float16(program) if options.half else program,
@@ -80,13 +79,6 @@ def _convert_program(
     except Exception as error:  # coreai-torch raises many kinds, each for the user's model
         reason = reason_of(error) + failure_place(error, program)
         raise DkmError(f"coreai-torch cannot convert the model: {reason}") from error
-
-
-def _decompositions() -> Any:
-    """How to take apart what coreai-torch has no operation for, or gets wrong."""
-    table = coreai_torch.get_decomp_table()
-    table[torch.ops.aten.convolution.default] = convolution
-    return {**table, **SCALED_SUMS}
 
 
 def _find_same_weights(path: Path, palettes: Mapping[str, Palette]) -> dict[str, str]:

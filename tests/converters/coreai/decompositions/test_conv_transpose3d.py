@@ -8,7 +8,7 @@ import torch
 from tests.converters.coreai.assets import extra
 
 extra()
-from converters.coreai.conv_transpose3d import convolution  # noqa: E402
+from converters.coreai.decompositions.conv_transpose3d import convolution  # noqa: E402
 
 
 @pytest.mark.parametrize("groups", [1, 2])

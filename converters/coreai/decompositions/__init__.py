@@ -1,0 +1,1 @@
+"""Calls that coreai-torch lacks or gets wrong, in terms of others that it gets right."""

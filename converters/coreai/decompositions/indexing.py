@@ -1,0 +1,128 @@
+"""Calls that pick, order and scatter values, in terms of those that coreai-torch lowers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_aten = torch.ops.aten
+_SCATTERED = {"sum": "add", "prod": "multiply"}
+
+
+def _as_strided(
+    x: Tensor, size: Sequence[int], stride: Sequence[int], storage_offset: int | None = None
+) -> Any:
+    """Values picked by their places in memory; ``x`` itself where these are its own."""
+    begin = 0 if storage_offset is None else storage_offset - int(x.storage_offset())
+    strides: tuple[int, ...] = x.stride()
+    if list(size) == list(x.shape) and begin == 0 and _same_places(size, stride, strides):
+        return x.clone()
+    if begin < 0 or not _aten.is_non_overlapping_and_dense.default(x):
+        return NotImplemented
+    order = sorted(range(x.ndim), key=lambda axis: (-strides[axis], -x.shape[axis]))
+    places = torch.full((), begin, dtype=torch.int64, device=x.device)
+    for length, step in zip(size, stride, strict=True):
+        places = places.unsqueeze(-1) + torch.arange(length, device=x.device) * step
+    return x.permute(order).reshape(-1).index_select(0, places.reshape(-1)).reshape(list(size))
+
+
+def _same_places(size: Sequence[int], one: Sequence[int], other: Sequence[int]) -> bool:
+    """Whether two strides reach the same places, whatever those of dimensions of length 1."""
+    return all(a == b for length, a, b in zip(size, one, other, strict=True) if length > 1)
+
+
+def _diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
+    """As every so many values of rows laid end to end."""
+    x = x.movedim((dim1, dim2), (-2, -1))
+    rows, columns = x.shape[-2:]
+    first = offset if offset >= 0 else -offset * columns
+    length = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
+    places = torch.arange(length, device=x.device) * (columns + 1) + first
+    return x.flatten(-2).index_select(-1, places)
+
+
+def _sort(x: Tensor, dim: int = -1, descending: bool = False) -> Any:
+    return torch.topk(x, x.shape[dim] if x.ndim else 1, dim, largest=descending)
+
+
+def _scatter_add(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Any:
+    return torch.scatter(x, dim, index, _beside(source, index), reduce="add")
+
+
+def _scatter_reduce(
+    x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
+) -> Any:
+    """Sums and products; Core AI's scatter has no others."""
+    if reduce not in _SCATTERED or not include_self:
+        return NotImplemented
+    return torch.scatter(x, dim, index, _beside(source, index), reduce=_SCATTERED[reduce])
+
+
+def _beside(source: Tensor, index: Tensor) -> Tensor:
+    """The part of ``source`` that ``index`` has places for."""
+    for axis, length in enumerate(index.shape):
+        source = source.narrow(axis, 0, length)
+    return source
+
+
+def _add_at(
+    x: Tensor, indices: Sequence[Tensor | None], values: Tensor, accumulate: bool = False
+) -> Any:
+    """Values added up at places, as a scatter along the indexed dimensions laid end to end."""
+    given = [axis for axis, index in enumerate(indices) if index is not None]
+    picked = [index for index in indices if index is not None]
+    if not accumulate or any(index.dtype is torch.bool for index in picked):
+        return NotImplemented
+    adjacent = given == list(range(given[0], given[-1] + 1))
+    others = [axis for axis in range(x.ndim) if axis not in given]
+    front = [x.shape[axis] for axis in given]
+    rest = [x.shape[axis] for axis in others]
+    place = torch.zeros((), dtype=torch.int64, device=x.device)
+    for length, index in zip(front, picked, strict=True):
+        index = index.long()
+        place = place * length + torch.where(index < 0, index + length, index)
+    before = [x.shape[axis] for axis in others if adjacent and axis < given[0]]
+    shape = [*before, *place.shape, *rest[len(before) :]]
+    source = values.to(x.dtype).expand(shape)
+    source = source.movedim(
+        list(range(len(before), len(before) + place.ndim)), list(range(place.ndim))
+    ).reshape(place.numel(), -1)
+    flat = x.permute([*given, *others]).reshape(prod(front), -1)
+    spread = place.reshape(-1, 1).expand(source.shape)
+    added = torch.scatter(flat, 0, spread, source, reduce="add").reshape([*front, *rest])
+    inverse = [([*given, *others]).index(axis) for axis in range(x.ndim)]
+    return added.permute(inverse)
+
+
+def _searchsorted(
+    ordered: Tensor,
+    x: Tensor,
+    *,
+    out_int32: bool = False,
+    right: bool = False,
+    side: str | None = None,
+    sorter: Tensor | None = None,
+) -> Any:
+    """Where values belong in one ordered row: how many come before."""
+    if sorter is not None or ordered.ndim != 1:
+        return NotImplemented
+    after = right or side == "right"
+    before = ordered <= x.unsqueeze(-1) if after else ordered < x.unsqueeze(-1)
+    return before.sum(-1, dtype=torch.int32 if out_int32 else torch.int64)
+
+
+INDEXING: dict[Any, Callable[..., Any]] = {
+    _aten.as_strided.default: _as_strided,
+    _aten.as_strided_copy.default: _as_strided,
+    **dict.fromkeys((_aten.diagonal.default, _aten.diagonal_copy.default), _diagonal),
+    _aten.sort.default: _sort,
+    _aten.sort.stable: lambda x, **how: _sort(x, how.get("dim", -1), how.get("descending", False)),
+    _aten.scatter_add.default: _scatter_add,
+    _aten.scatter_reduce.two: _scatter_reduce,
+    _aten.index_put.default: _add_at,
+    _aten.searchsorted.Tensor: _searchsorted,
+}
