@@ -9,6 +9,7 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
+from converters.coreml.decompositions.complex_pairs import has_complex
 from converters.coreml.decompositions.decompose import decompose, has_decomposition
 from converters.coreml.deployment import generation
 from converters.coreml.float16_program import Float16Choice, kept_constants
@@ -43,19 +44,29 @@ class _Attempt:
     Attributes:
         exact_types: whether each value is made of PyTorch's type, where coremltools gives another.
         apart: calls to be taken apart though coremltools knows them, as it fails on some.
+        in_pairs: whether complex values are given as pairs of real ones.
     """
 
     exact_types: bool = False
     apart: frozenset[Any] = frozenset()
+    in_pairs: bool = False
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """An attempt that failed: why, on which call if that is known, and whether it is of types."""
+    """An attempt that failed.
+
+    Attributes:
+        reason: what is told.
+        call: on which it failed, if that is known.
+        of_types: whether coremltools found values of other types than it takes.
+        of_complex: whether the program has complex values.
+    """
 
     reason: str
     call: Any
     of_types: bool
+    of_complex: bool
 
 
 def convert_program(
@@ -100,7 +111,7 @@ def _try(
     program = exported.program
     try:
         with silent():
-            program = decompose(program, known_calls(), attempt.apart)
+            program = decompose(program, known_calls(), attempt.apart, in_pairs=attempt.in_pairs)
             program = mark_outputs(rename_text_nodes(with_defaults(program)))
             made = decodes(program)
             narrowing = _float16_choice(options, in_float32)
@@ -133,11 +144,14 @@ def _failure(error: Exception, program: ExportedProgram) -> _Failure:
         reason + failure_place(error, program),
         None if call is None else call.target,
         any(word in about for word in _OF_TYPES),
+        has_complex(program),
     )
 
 
 def _next(attempt: _Attempt, failure: _Failure) -> _Attempt | None:
     """What may do better, if anything."""
+    if failure.of_complex and not attempt.in_pairs:
+        return replace(attempt, in_pairs=True)
     if failure.of_types and not attempt.exact_types:
         return replace(attempt, exact_types=True)
     if failure.call in attempt.apart or not has_decomposition(failure.call):

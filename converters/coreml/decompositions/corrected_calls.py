@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -142,6 +143,14 @@ def _cross(x: Tensor, other: Tensor, dim: int | None = None) -> Any:
     return _aten.cross.default(x, other, list(x.shape).index(3))
 
 
+def _atan2(y: Tensor, x: Tensor) -> Tensor:
+    """The angle of a point: coremltools has 0 for those left of the origin, at its height."""
+    turned = torch.where(y < 0, -math.pi, math.pi)
+    near = torch.atan(y / torch.where(x == 0, torch.ones_like(x), x))
+    upright = torch.sign(y) * (math.pi / 2)
+    return torch.where(x == 0, upright, torch.where(x < 0, near + turned, near))
+
+
 def _is_one(value: Any) -> bool:
     return isinstance(value, (int, float)) and value == 1
 
@@ -166,4 +175,5 @@ CORRECTED: dict[Any, Callable[..., Any]] = {
     _aten.instance_norm.default: _with_statistics,
     _aten.rms_norm.default: _rms_norm,
     _aten.cross.default: _cross,
+    _aten.atan2.default: _atan2,
 }

@@ -10,6 +10,7 @@ from coremltools.converters.mil.frontend.torch.utils import sanitize_op_kind
 from torch._decomp import decomposition_table
 from torch.export import ExportedProgram
 
+from converters.coreml.decompositions.complex_pairs import complex_as_pairs
 from converters.coreml.decompositions.corrected_calls import CORRECTED
 from converters.coreml.decompositions.functions import FUNCTIONS
 from converters.coreml.decompositions.matrices import MATRICES, grouped_product
@@ -27,6 +28,7 @@ _LACKING = (  # known by name, but not in every form
     _aten.new_ones.default,
     _aten.new_zeros.default,
 )
+_OF_COMPLEX = ("fft_", "stft", "istft")
 _OURS = {
     **FUNCTIONS,
     **MATRICES,
@@ -41,7 +43,11 @@ Decomposition = Callable[..., Any]
 
 
 def decompose(
-    program: ExportedProgram, known: Collection[str], apart: Collection[Any] = ()
+    program: ExportedProgram,
+    known: Collection[str],
+    apart: Collection[Any] = (),
+    *,
+    in_pairs: bool = False,
 ) -> ExportedProgram:
     """The program in calls that the front end knows, as far as PyTorch can express it in them.
 
@@ -49,7 +55,10 @@ def decompose(
         program: of ``torch.export``; it is left as it was.
         known: the names that the front end and our lowering have calls under.
         apart: calls that PyTorch takes apart though they are known.
+        in_pairs: whether complex values become pairs of real ones.
     """
+    if in_pairs:
+        known = [name for name in known if not name.startswith(_OF_COMPLEX)]
     torch_table = _torch_decompositions()
     table = {op: torch_table[op] for op in _LACKING} | _OURS | _of_packages()
     for op in apart:
@@ -58,7 +67,7 @@ def decompose(
         table = _unknown(program, known, torch_table) | table
         program = program.run_decompositions(table)
         if _unknown(program, known, torch_table).keys() <= table.keys():
-            return program
+            return complex_as_pairs(program) if in_pairs else program
 
 
 def _of_packages() -> dict[Any, Decomposition]:

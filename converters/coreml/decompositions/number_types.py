@@ -18,7 +18,9 @@ _OF_FLOATS = (
 
 def _of_floats(call: Any, x: Tensor, *args: Any, **kwargs: Any) -> Any:
     """A function of integers, as PyTorch takes it: of the same numbers as floats."""
-    return NotImplemented if x.is_floating_point() else call(x.float(), *args, **kwargs)
+    if x.is_floating_point() or x.is_complex():
+        return NotImplemented
+    return call(x.float(), *args, **kwargs)
 
 
 def _where(condition: Tensor, first: Any, other: Any) -> Any:

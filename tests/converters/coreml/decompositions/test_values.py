@@ -53,6 +53,7 @@ FUNCTIONS = {
     "fmin": lambda x: torch.fmin(x.sqrt(), x),
     "copysign": lambda x: torch.copysign(x + 2, x.sign() * 0.0),
     "signbit": lambda x: torch.signbit(x),
+    "atan2": lambda x: torch.atan2(x.round() / 2 + 0.0, x.flip(0).round()),
     "hypot": lambda x: torch.hypot(x, x + 1),
     "logaddexp": lambda x: torch.logaddexp(x, x * 2),
     "copysign_of": lambda x: torch.copysign(x, x.flip(0)),
@@ -191,6 +192,28 @@ WINDOWS = {
         s.reshape(2, 48), 16, 4, window=torch.hann_window(16), return_complex=True
     ).abs(),
 }
+TURNS = torch.polar(torch.ones(6, 4), torch.arange(24.0).reshape(6, 4))
+FACTORS = torch.complex(torch.randn(2, 3, 4), torch.randn(2, 3, 4))
+
+
+def _filtered(s):
+    """A product with weights between transforms of two dimensions."""
+    spectrum = torch.fft.rfft2(s, dim=(1, 2), norm="ortho")
+    mixed = torch.einsum("bix,iox->box", spectrum[:, :2, :4], FACTORS)
+    return torch.fft.irfft2(mixed, s=(4, 6), dim=(1, 2), norm="ortho")
+
+
+COMPLEX = {
+    "filtered": _filtered,
+    "turned": lambda s: torch.view_as_real(
+        torch.view_as_complex(s.reshape(2, 6, 4, 2)) * TURNS
+    ).flatten(2),
+    "correlated": lambda s: torch.fft.irfft(
+        torch.fft.rfft(s, dim=1) * torch.fft.rfft(s.flip(0), dim=1).conj(), n=6, dim=1
+    ),
+    "odd": lambda s: torch.fft.irfft(torch.fft.rfft(s[..., :5]) / 2, n=5),
+    "mixed": lambda s: torch.fft.ifft(torch.fft.fft(s, dim=1) * s, dim=1).real,
+}
 
 
 def _folded(x, kernel, **options):
@@ -201,16 +224,16 @@ def _folded(x, kernel, **options):
 @pytest.mark.parametrize(
     ("functions", "inputs"),
     [
-        (CHOICES, (X, N)),
-        (FUNCTIONS, (X,)),
-        (SHAPES, (X, S)),
-        (MATRICES, (X, S)),
-        (ORDERS, (S,)),
-        (IMAGES, (X, S, V)),
-        (BAGS, (ROWS,)),
-        (WINDOWS, (S,)),
+        pytest.param(CHOICES, (X, N), id="choices"),
+        pytest.param(FUNCTIONS, (X,), id="functions"),
+        pytest.param(SHAPES, (X, S), id="shapes"),
+        pytest.param(MATRICES, (X, S), id="matrices"),
+        pytest.param(ORDERS, (S,), id="orders"),
+        pytest.param(IMAGES, (X, S, V), id="images"),
+        pytest.param(BAGS, (ROWS,), id="bags"),
+        pytest.param(WINDOWS, (S,), id="windows"),
+        pytest.param(COMPLEX, (S,), id="complex"),
     ],
-    ids=["choices", "functions", "shapes", "matrices", "orders", "images", "bags", "windows"],
 )
 def test_values_are_those_of_pytorch(tmp_path, functions, inputs):
     check_outputs(
