@@ -53,7 +53,7 @@ FUNCTIONS = {
     "fmin": lambda x: torch.fmin(x.sqrt(), x),
     "copysign": lambda x: torch.copysign(x + 2, x.sign() * 0.0),
     "signbit": lambda x: torch.signbit(x),
-    "atan2": lambda x: torch.atan2(x.round() / 2 + 0.0, x.flip(0).round()),
+    "atan2": lambda x: torch.atan2(x.round() / 2 + 0.0, x.flip(0).round() + 0.0),
     "hypot": lambda x: torch.hypot(x, x + 1),
     "logaddexp": lambda x: torch.logaddexp(x, x * 2),
     "copysign_of": lambda x: torch.copysign(x, x.flip(0)),
