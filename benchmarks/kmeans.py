@@ -136,7 +136,7 @@ def _ours(weight: Any, importance: Any, row: Row) -> Callable[[], Any]:
     import torch
 
     from dkm_deploy.clustering.kmeans_palette import cluster
-    from dkm_deploy.recipe import PaletteSpec
+    from dkm_deploy.palette_spec import PaletteSpec
 
     spec = PaletteSpec(row.bits, row.dim)
     masses = importance if row.weighted else None

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from dkm_deploy.model.palettized import palettes
     from dkm_deploy.model.steps import Steps
     from dkm_deploy.palette import Palette
+    from dkm_deploy.palette_spec import PaletteSpec
     from dkm_deploy.planning.decision import Plan
     from dkm_deploy.planning.plan import plan
     from dkm_deploy.post_training.bin_quant import BinQuant
@@ -43,9 +44,11 @@ if TYPE_CHECKING:
     from dkm_deploy.post_training.palettize import palettize
     from dkm_deploy.post_training.palettize_file import PalettizedFile, palettize_file
     from dkm_deploy.post_training.quantize_luts import quantize_luts
-    from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, Schedule
+    from dkm_deploy.recipe import Recipe
+    from dkm_deploy.rule import Rule
     from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
     from dkm_deploy.runtimes.mlprogram.numerics import Overflow
+    from dkm_deploy.schedule import Schedule
     from dkm_deploy.training.ewgs_scaling import update_ewgs_scaling
     from dkm_deploy.training.freeze import freeze, soft_copy
     from dkm_deploy.training.loop.fit import FitResult, fit
@@ -144,14 +147,14 @@ _MODULES = {
     "OutputLimits": "dkm_deploy.validation.limits",
     "Overflow": "dkm_deploy.runtimes.mlprogram.numerics",
     "Palette": "dkm_deploy.palette",
-    "PaletteSpec": "dkm_deploy.recipe",
+    "PaletteSpec": "dkm_deploy.palette_spec",
     "Plan": "dkm_deploy.planning.decision",
     "RangeLoss": "dkm_deploy.training.range_loss",
     "Recipe": "dkm_deploy.recipe",
     "Report": "dkm_deploy.validation.report",
     "PalettizedFile": "dkm_deploy.post_training.palettize_file",
-    "Rule": "dkm_deploy.recipe",
-    "Schedule": "dkm_deploy.recipe",
+    "Rule": "dkm_deploy.rule",
+    "Schedule": "dkm_deploy.schedule",
     "SensitiveKMeans": "dkm_deploy.post_training.methods",
     "Steps": "dkm_deploy.model.steps",
     "step": "dkm_deploy.training.prepare",

@@ -157,7 +157,7 @@ def test_too_few_values_beside_the_zeros():
     model.weight = nn.Parameter(torch.zeros(4, 8))
     model.weight.data[0, :2] = torch.tensor([1.0, 2.0])
     with pytest.raises(dkm.DkmError, match="3 clusters for 2 distinct values; use at most 1 bits"):
-        dkm.prepare(model, dkm.PaletteSpec(2, keep_zeros=True))
+        dkm.prepare(model, dkm.Recipe(rules=[dkm.Rule(spec=dkm.PaletteSpec(2, keep_zeros=True))]))
 
 
 def test_a_recipe_remembers_it(tmp_path):

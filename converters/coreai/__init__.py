@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dkm_deploy.formats.dense_tensor import DenseTensor
     from dkm_deploy.formats.ledger import Ledger
     from dkm_deploy.palette import Palette
-    from dkm_deploy.recipe import PaletteSpec
+    from dkm_deploy.palette_spec import PaletteSpec
 
 
 class CoreAITarget:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dkm_deploy.formats.interface import Interface
     from dkm_deploy.formats.ledger import Ledger
     from dkm_deploy.palette import Palette
-    from dkm_deploy.recipe import PaletteSpec
+    from dkm_deploy.palette_spec import PaletteSpec
 
 
 class CoreMLTarget:

@@ -10,7 +10,7 @@ from dkm_deploy.errors import DkmError
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from dkm_deploy.recipe import PaletteSpec
+    from dkm_deploy.palette_spec import PaletteSpec
 
 DEFAULT = "iOS18"
 MAX_RANK = 5

@@ -25,11 +25,14 @@ from converters.coreml.reading.read_palettes import (
 )
 from converters.coreml.tables.table_rows import TableRows, remaining_rows
 from converters.coreml.tables.unread_rows import store
+from dkm_deploy.assignment import not_a_weight
 from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.formats.interface import INTERFACE_KEY
 from dkm_deploy.formats.mlpackage.package import WEIGHT_NAMES_KEY
 from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import Recipe, Rule, not_a_weight, spec_of
+from dkm_deploy.palette_spec import spec_of
+from dkm_deploy.recipe import Recipe
+from dkm_deploy.rule import Rule
 from dkm_deploy.runtimes.mlprogram.interface import IMAGES_KEY
 
 RECIPE_KEY = "dkm_deploy.recipe"

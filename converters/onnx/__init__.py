@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from dkm_deploy.model.inputs import Inputs
     from dkm_deploy.model.metric import Metric
     from dkm_deploy.palette import Palette
-    from dkm_deploy.recipe import PaletteSpec, Recipe
+    from dkm_deploy.palette_spec import PaletteSpec
+    from dkm_deploy.recipe import Recipe
 
 
 class OnnxTarget:

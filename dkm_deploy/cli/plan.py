@@ -76,8 +76,8 @@ def _plan(arguments: argparse.Namespace, console: Console) -> int:
 
 def _find_plan(arguments: argparse.Namespace) -> Plan:
     from dkm_deploy.model.spec import is_program, metric_named
+    from dkm_deploy.palette_spec import PaletteSpec
     from dkm_deploy.planning.candidates import DEFAULT
-    from dkm_deploy.recipe import PaletteSpec
 
     out, bits = arguments.out, arguments.bits
     how: dict[str, Any] = {

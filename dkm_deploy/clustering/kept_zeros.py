@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dkm_deploy.clustering.layout import channel_scale, to_vectors
-from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.palette_spec import PaletteSpec
 
 _PRUNED = 0.5  # share of zeros from which a weight counts as pruned
 

@@ -11,7 +11,7 @@ from dkm_deploy.clustering.kept_zeros import Clustered
 from dkm_deploy.clustering.kmeans.kmeans import assign, kmeans
 from dkm_deploy.clustering.layout import channel_scale, over_scale, to_palette, to_vectors
 from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.palette_spec import PaletteSpec
 
 
 def cluster(weight: Tensor, spec: PaletteSpec, importance: Tensor | None = None) -> Palette:

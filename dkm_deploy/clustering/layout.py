@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.palette_spec import PaletteSpec
 
 
 def group_count(shape: Sequence[int], spec: PaletteSpec) -> int:

@@ -27,9 +27,9 @@ from dkm_deploy.model.steps import Steps
 from dkm_deploy.nn_utils.bfloat16 import is_bfloat16
 from dkm_deploy.nn_utils.state_guard import keep_random_state
 from dkm_deploy.palette import Palette, difference
+from dkm_deploy.palette_spec import spec_of
 from dkm_deploy.parity.float16_storage import stores_half
 from dkm_deploy.parity.trial_run import DiffersError, trial_run
-from dkm_deploy.recipe import spec_of
 
 _WIDENED = "bfloat16 is written as float32, which holds its values; call .half() for half the bytes"
 

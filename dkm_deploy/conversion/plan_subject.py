@@ -8,7 +8,7 @@ from typing import Protocol
 
 from dkm_deploy.formats.ledger import Ledger
 from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.palette_spec import PaletteSpec
 
 Specs = Mapping[str, PaletteSpec]
 Item = tuple[str, PaletteSpec | None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import cast
 
 import torch
@@ -11,20 +11,19 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
 from dkm_deploy._support.argument_checks import names_of
+from dkm_deploy.assignment import Assignment, assign, candidates_of
 from dkm_deploy.conversion.registry import target_named
 from dkm_deploy.conversion.target import LayerTarget
 from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils.copies import unwrap
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.recurrent import gates
-from dkm_deploy.nn_utils.weights import OwnParametrization, weights
-from dkm_deploy.recipe import PaletteSpec, Recipe, RecipeLike
+from dkm_deploy.nn_utils.weights import OwnParametrization
+from dkm_deploy.recipe import Recipe, RecipeLike
 
 
-def check(
-    model: nn.Module, recipe: RecipeLike, targets: Sequence[str] = ()
-) -> Mapping[str, PaletteSpec]:
-    """The palette of each weight that the recipe clusters, by qualified name.
+def check(model: nn.Module, recipe: RecipeLike, targets: Sequence[str] = ()) -> Assignment:
+    """The palette of each weight that the recipe clusters, by qualified name, and the rest.
 
     Raises:
         DkmError: the weights cannot be clustered as the recipe says.
@@ -39,9 +38,10 @@ def check(
         )
     for target in targets:
         _check_layers(model, target)
-    parameters = {name: weight.value.detach() for name, weight in weights(model).items()}
-    specs = recipe.assign(parameters).specs
-    for name, spec in specs.items():
+    candidates = candidates_of(model)
+    parameters = {candidate.name: candidate.value.detach() for candidate in candidates}
+    assignment = assign(candidates, recipe.rules, recipe.default)
+    for name, spec in assignment.specs.items():
         if not torch.isfinite(parameters[name]).all():
             raise DkmError(f"{name}: the weights hold NaN or infinity; fix the model first")
         for target in targets:
@@ -49,7 +49,7 @@ def check(
             refusal = target_named(target).refuse(spec, shape, gates(model, name))
             if refusal:
                 raise DkmError(f"{name}: target {target} cannot hold it: {refusal}")
-    return specs
+    return assignment
 
 
 def _palettized_name(model: nn.Module) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from dkm_deploy.formats.reader import Reader
@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from dkm_deploy.model.inputs import Inputs
     from dkm_deploy.model.metric import Metric
     from dkm_deploy.palette import Palette
-    from dkm_deploy.recipe import PaletteSpec, Recipe
+    from dkm_deploy.palette_spec import PaletteSpec
+    from dkm_deploy.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,14 @@ class Rewrite:
         dense: reason of every other tensor of rank 2 or more by name.
         unchecked: what could not be checked about the result, one sentence each.
         bytes_before: of the input, with all files that it refers to.
+        adjusted: where the recipe's default did not fit, and what is there instead, by name.
     """
 
     palettes: Mapping[str, Palette]
     dense: Mapping[str, str]
     unchecked: tuple[str, ...]
     bytes_before: int
+    adjusted: Mapping[str, str] = field(default_factory=dict)
 
 
 class Target(Reader, Protocol):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from dkm_deploy.conversion.plan_subject import PlanSubject
 from dkm_deploy.errors import DkmError
-from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.palette_spec import PaletteSpec
 
 DEFAULT: tuple[PaletteSpec, ...] = (
     *(PaletteSpec(bits) for bits in range(1, 9)),

@@ -11,12 +11,14 @@ from rich.console import Console
 
 from dkm_deploy._support.measurement_cache import Cache
 from dkm_deploy.conversion.plan_subject import Item, PlanSubject
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.planning.candidates import Candidates, candidates_of
 from dkm_deploy.planning.fit_budget import fit_to_budget
 from dkm_deploy.planning.knapsack import Choices, Frontier, frontier, least_loss
 from dkm_deploy.planning.losses import measure_losses, worth_measuring
 from dkm_deploy.planning.sizes import Scales, Sizes, largest_of, predict_sizes
-from dkm_deploy.recipe import PaletteSpec, Recipe, Rule
+from dkm_deploy.recipe import Recipe
+from dkm_deploy.rule import Rule
 
 _POINTS = 1_000  # of a frontier, that a plan keeps
 

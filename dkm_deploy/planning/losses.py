@@ -10,9 +10,9 @@ from dkm_deploy._support.measurement_cache import Cache, digest
 from dkm_deploy._support.progress import track
 from dkm_deploy._version import __version__
 from dkm_deploy.conversion.plan_subject import Item, PlanSubject
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.planning.candidates import Candidates
 from dkm_deploy.planning.sizes import Sizes
-from dkm_deploy.recipe import PaletteSpec
 
 
 def measure_losses(

@@ -21,9 +21,10 @@ from dkm_deploy.model.inputs import Inputs, to_device
 from dkm_deploy.model.palettized import with_palettes
 from dkm_deploy.nn_utils.recurrent import gates
 from dkm_deploy.palette import Palette
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.post_training.loss_probe import LossProbe
 from dkm_deploy.post_training.methods import PostTrainingMethod
-from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.recipe import Recipe
 
 
 class ModuleSubject:

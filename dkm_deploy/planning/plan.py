@@ -29,12 +29,13 @@ from dkm_deploy.model.spec import is_program
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import keep_random_state
 from dkm_deploy.nn_utils.weights import with_plain_parameters
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.planning.candidates import DEFAULT, specs_of
 from dkm_deploy.planning.decision import Plan, decide
 from dkm_deploy.planning.module_subject import ModuleSubject
 from dkm_deploy.post_training.loss_probe import LossProbe
 from dkm_deploy.post_training.methods import PostTrainingMethod, post_training_method
-from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.recipe import Recipe
 
 
 @usage('dkm.plan(model, "3.3MB", targets="coreml", calibration=data)')

@@ -18,8 +18,8 @@ from dkm_deploy._support.progress import track
 from dkm_deploy._version import __version__
 from dkm_deploy.clustering.layout import group_count
 from dkm_deploy.conversion.plan_subject import FileSizes, Item, PlanSubject, Specs
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.planning.candidates import Candidates
-from dkm_deploy.recipe import PaletteSpec
 
 
 @dataclass(frozen=True)

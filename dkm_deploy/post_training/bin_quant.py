@@ -19,8 +19,8 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.model.calibration import Calibration
 from dkm_deploy.model.metric import Metric, accuracy
 from dkm_deploy.palette import Palette
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.post_training.loss_probe import LossProbe
-from dkm_deploy.recipe import PaletteSpec
 
 _RAISED = 1.2  # what the members of a bin are multiplied by, to see how much the model minds
 

@@ -13,9 +13,9 @@ from dkm_deploy.clustering.kmeans_palette import cluster
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.calibration import Calibration
 from dkm_deploy.palette import Palette
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.post_training.bin_quant import BinQuant
 from dkm_deploy.post_training.sensitivity import squared_gradients
-from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.training.loop.objective import Loss
 
 Palettes = Iterator[tuple[str, Palette]]

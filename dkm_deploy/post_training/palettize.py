@@ -54,6 +54,6 @@ def palettize(
         (torch.Size([1, 4]), 4)
     """
     model, recipe, chosen = model_of(model), Recipe.of(recipe), post_training_method(method)
-    specs = check(model, recipe, targets)
+    specs = check(model, recipe, targets).specs
     model = with_plain_parameters(model)
     return with_palettes(model, chosen.palettes(model, specs, calibration))

@@ -40,6 +40,7 @@ class PalettizedFile:
             of its parameters and buffers alone.
         bytes_after: bytes of the file with all files that it refers to.
         uncorrected: reasons of the palettes whose LUT a correction did not change, by name.
+        adjusted: weights that cannot have the recipe's default, what they have and why, by name.
 
     Example:
         >>> result = dkm.palettize_file("dense.onnx", "small.onnx", 2)
@@ -54,6 +55,7 @@ class PalettizedFile:
     bytes_before: int
     bytes_after: int
     uncorrected: Mapping[str, str] = field(default_factory=dict)
+    adjusted: Mapping[str, str] = field(default_factory=dict)
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -103,7 +105,15 @@ def palettize_file(
         done = target.palettize(path, temporary, recipe)
         check_written(target, done.palettes, temporary)
     after = size_breakdown(out).total_bytes
-    return PalettizedFile(out, done.palettes, done.dense, done.unchecked, done.bytes_before, after)
+    return PalettizedFile(
+        out,
+        done.palettes,
+        done.dense,
+        done.unchecked,
+        done.bytes_before,
+        after,
+        adjusted=done.adjusted,
+    )
 
 
 def palettize_checkpoint(
@@ -148,11 +158,24 @@ def palettize_checkpoint(
     data = None if calibration is None else list(calibration_batches(calibration, original))
     frozen, left = _palettize_original(original, recipe, method, data, correct=correct)
     save(frozen, out, force=force)
-    dense = recipe.assign(original).dense.items()
-    high_rank = {name: reason for name, reason in dense if original.get_parameter(name).ndim > 1}
+    assigned = recipe.assign(original)
+    high_rank = {
+        name: reason
+        for name, reason in assigned.dense.items()
+        if original.get_parameter(name).ndim > 1
+    }
     tensors = dense_tensors(original).values()  # beside them a program has a graph, and inputs
     before = sum(t.nbytes for t in tensors) if weights is None else size_on_disk(weights)
-    return PalettizedFile(out, read_palettes(out), high_rank, (), before, size_on_disk(out), left)
+    return PalettizedFile(
+        out,
+        read_palettes(out),
+        high_rank,
+        (),
+        before,
+        size_on_disk(out),
+        left,
+        assigned.adjusted,
+    )
 
 
 def _palettize_original(

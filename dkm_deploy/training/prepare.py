@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrize import ParametrizationList
 
 from dkm_deploy._support.argument_checks import integer, usage
+from dkm_deploy.assignment import Assignment
 from dkm_deploy.conversion.recipe_check import check
 from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils.copies import unwrap
@@ -25,7 +26,9 @@ from dkm_deploy.nn_utils.weights import (
     originals,
     weights,
 )
-from dkm_deploy.recipe import PaletteSpec, Recipe, RecipeLike
+from dkm_deploy.palette_spec import PaletteSpec
+from dkm_deploy.recipe import Recipe, RecipeLike
+from dkm_deploy.training.distinct_values import FewValuesError
 from dkm_deploy.training.fsdp import gather, overwrite, shard
 from dkm_deploy.training.methods.protocol import AnyMethod, SnappingMethod
 from dkm_deploy.training.methods.registry import training_method
@@ -111,8 +114,10 @@ def prepare(
     """
     model, recipe, chosen = model_of(model), Recipe.of(recipe), training_method(method)
     _check_trainable(model)
-    specs, found = check(model, recipe, targets), weights(unwrap(model))
-    softs = {name: _soft(name, found[name], spec, chosen, recipe) for name, spec in specs.items()}
+    assignment, found = check(model, recipe, targets), weights(unwrap(model))
+    softs = {
+        name: _soft(name, found[name], assignment, chosen, recipe) for name in assignment.specs
+    }
     for name, soft in softs.items():
         soft.train(model.training)
         for place in found[name].places:
@@ -122,7 +127,7 @@ def prepare(
 
 
 def _soft(
-    name: str, weight: Weight, spec: PaletteSpec, method: AnyMethod, recipe: Recipe
+    name: str, weight: Weight, assignment: Assignment, method: AnyMethod, recipe: Recipe
 ) -> SoftPalette:
     if any(source.is_inference() for source in weight.sources):
         raise DkmError(
@@ -139,10 +144,26 @@ def _soft(
             f"{name}: a mask lies on a part of its norm; make it permanent before training, "
             "torch.nn.utils.prune.remove"
         )
+    spec, note = assignment.specs[name], assignment.adjusted.get(name, "")
     try:
-        return SoftPalette(weight.value, spec, method, recipe.schedule)
+        try:
+            return SoftPalette(weight.value, spec, method, recipe.schedule, note)
+        except FewValuesError as error:
+            if name not in assignment.defaulted:
+                raise
+            fewer, told = _for_few_values(spec, error.bits)
+            note = f"{note}; {told}" if note else told
+            return SoftPalette(weight.value, fewer, method, recipe.schedule, note)
     except DkmError as error:
         raise DkmError(f"{name}: {error}") from error
+
+
+def _for_few_values(spec: PaletteSpec, bits: int) -> tuple[PaletteSpec, str]:
+    """The nearest palette for a weight with values for only so many bits, and what it has."""
+    if bits == 0 and spec.group_size is not None:
+        return replace(spec, group_size=None), "a group has but one value; it has one LUT"
+    told = f"too few distinct values for {spec.bits} bits; it has {max(bits, 1)}"
+    return replace(spec, bits=max(bits, 1)), told
 
 
 def _check_trainable(model: nn.Module) -> None:

@@ -55,7 +55,7 @@ class RangeLoss(nn.Module):
             raise DkmError(f"kind is {kind!r}; it must be one of {', '.join(get_args(RangeKind))}")
         found = weights(unwrap(model_of(model)))
         # By place: FSDP2 puts other parameters there. In a tuple no module becomes part of this.
-        self._places = tuple(found[name].places[0] for name in check(model, recipe))
+        self._places = tuple(found[name].places[0] for name in check(model, recipe).specs)
         if not self._places:
             raise DkmError(
                 "the recipe palettizes no weight of the model; there is nothing to regularize"

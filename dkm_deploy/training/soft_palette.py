@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import zip_longest
 from typing import Any, cast
 
@@ -19,15 +19,15 @@ from dkm_deploy.clustering.layout import (
     to_palette,
     to_vectors,
 )
-from dkm_deploy.errors import DkmError
 from dkm_deploy.nn_utils.weights import OwnParametrization
 from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import PaletteSpec, Schedule
+from dkm_deploy.palette_spec import PaletteSpec
+from dkm_deploy.schedule import Schedule
+from dkm_deploy.training.distinct_values import check_distinct
 from dkm_deploy.training.fsdp import gather
 from dkm_deploy.training.methods.protocol import AnyMethod, LearnedLevelsMethod, SnappingMethod
 from dkm_deploy.training.temperature import easing_factor
 
-_SAMPLE = 1 << 12  # vectors in which enough distinct ones are sought first
 _FREE = 1e-6  # of the usual scale: channels that do not exceed it count as zeros
 _EVERY = 10  # steps between two looks at the gap, which costs a pass over the weight
 
@@ -64,6 +64,8 @@ class SoftPalette(OwnParametrization):
         learned: the numbers that give them, ``(groups, ..)``; the centroids are then a copy.
         scaling: delta of the gradients.
 
+    note: how the recipe's default was changed to fit the weight, and why; empty if it was not.
+
     Not kept:
         held: levels ``(groups, count, 1)`` that forward passes take for the weight's while someone
             differentiates by them.
@@ -83,15 +85,20 @@ class SoftPalette(OwnParametrization):
     repaired: Tensor
 
     def __init__(
-        self, weight: Tensor, spec: PaletteSpec, method: AnyMethod, schedule: Schedule | None
+        self,
+        weight: Tensor,
+        spec: PaletteSpec,
+        method: AnyMethod,
+        schedule: Schedule | None,
+        note: str = "",
     ) -> None:
         super().__init__()
-        self.spec, self.method, self.schedule = spec, method, schedule
+        self.spec, self.method, self.schedule, self.note = spec, method, schedule, note
         self.register_buffer("scale", _start_scale(weight) if spec.per_channel_scale else None)
         vectors = self.vectors(weight.detach())
         self.clustered = Clustered.of(weight.detach(), spec)
         parts = self.clustered.parts(vectors, vectors)
-        _check_distinct(parts, self.clustered, spec)
+        check_distinct(parts, self.clustered, spec)
         zero = torch.zeros((), device=weight.device)
         wide = torch.promote_types(vectors.dtype, torch.float32)
         precise = [part.to(wide) for part in parts]
@@ -348,20 +355,3 @@ def _start_scale(weight: Tensor) -> Tensor:
         return torch.ones_like(scale)
     usual = scale[scale > 0].median()
     return torch.where(scale > _FREE * usual.float(), scale, usual)
-
-
-def _check_distinct(parts: Sequence[Tensor], clustered: Clustered, spec: PaletteSpec) -> None:
-    clusters = clustered.clusters
-    for group in (one for part in parts for one in part):
-        if clustered.keeps_zeros and not group.any():
-            continue
-        few = group[:: max(1, len(group) // _SAMPLE)]
-        if len(torch.unique(few, dim=0)) >= clusters:
-            continue
-        distinct = len(torch.unique(group, dim=0))
-        if distinct < clusters:
-            raise DkmError(
-                f"{clusters} clusters for {distinct} distinct "
-                f"{'values' if spec.cluster_dim == 1 else 'vectors'}; use at most "
-                f"{max(distinct + clustered.keeps_zeros, 1).bit_length() - 1} bits, or skip it"
-            )

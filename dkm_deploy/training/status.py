@@ -26,6 +26,7 @@ class LayerStatus:
         soft_hard_gap: ``|soft - hard| / |weight|``, Frobenius norms.
         repaired: centroids so far that ran into another one and were sent off again; a number
             that keeps growing says that the temperature is too high.
+        note: how the recipe's default was changed to fit the weight, and why; empty if it was not.
     """
 
     bits: int
@@ -36,6 +37,7 @@ class LayerStatus:
     distinct_centroids: int
     soft_hard_gap: float
     repaired: int
+    note: str
 
 
 @usage("dkm.status(model)")
@@ -73,4 +75,5 @@ def _status(layer: PreparedWeight) -> LayerStatus:
         distinct_centroids=int((~duplicates(levels, variance.sqrt())).sum(1).min()),
         soft_hard_gap=soft.gap(weight).item(),
         repaired=int(soft.repaired),
+        note=soft.note,
     )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from dkm_deploy.clustering.dkm.collapse import forecast, variances
 from dkm_deploy.errors import DkmError
-from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.training.methods.protocol import Method
 
 _HALVINGS = 20  # of a temperature that is too high, before giving up

@@ -12,6 +12,7 @@ from torch import nn
 
 from dkm_deploy._support.argument_checks import usage
 from dkm_deploy._support.paths import existing_path, paths_of
+from dkm_deploy.assignment import constant_text, not_a_weight
 from dkm_deploy.conversion.registry import reader_for
 from dkm_deploy.errors import ArgumentError
 from dkm_deploy.formats.interface import Interface
@@ -25,7 +26,6 @@ from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import keep_random_state
 from dkm_deploy.nn_utils.weights import with_plain_parameters
 from dkm_deploy.parity.repeatability import randomness
-from dkm_deploy.recipe import not_a_weight
 from dkm_deploy.validation.check import Required
 from dkm_deploy.validation.dense_weights.reference import dense_reference
 from dkm_deploy.validation.golden.bundle import Bundle, read_bundle
@@ -368,6 +368,8 @@ def _precision(model: nn.Module) -> str:
 def _dense(model: nn.Module) -> dict[str, str]:
     """Every parameter that is not palettized, with the reason."""
     return {
-        name: not_a_weight(parameter) or f"shape {tuple(parameter.shape)}: left dense by the recipe"
+        name: not_a_weight(parameter)
+        or constant_text(parameter)
+        or f"shape {tuple(parameter.shape)}: left dense by the recipe"
         for name, parameter in model.named_parameters()
     }

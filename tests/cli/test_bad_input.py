@@ -71,7 +71,7 @@ class TestBadInput:
         ("changes", "message"),
         [
             ({"--bits": "9"}, "bits is 9; it must be 1 to 8"),
-            ({"--group-size": "7"}, "w: group_size 7 does not divide its 64 channels"),
+            ({"--cluster-dim": "17"}, "cluster_dim is 17; it must be 1 to 16"),
             ({"--bits": None, "--recipe": "{}/none.toml"}, "none.toml: no such recipe file"),
             ({"--bits": None, "--recipe": "r.toml", "--cluster-dim": "2"}, "need --bits"),
             ({"source": "none.onnx"}, "none.onnx: no such file"),

@@ -18,7 +18,7 @@ class Idle(nn.Module):
         super().__init__()
         self.used, self.dropped, self.placed = (nn.Linear(4, 4) for _ in range(3))
         self.never = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4))
-        self.token = nn.Parameter(torch.randn(1, 1, 4))
+        self.token = nn.Parameter(torch.randn(1, 2, 4))
 
     def forward(self, x: Tensor) -> Tensor:
         self.dropped(x)

@@ -331,7 +331,7 @@ def test_half_precision():
 
 def test_no_error_stays_no_error():
     model, x = small_net(), images(16)
-    frozen = dkm.palettize(model, dkm.Recipe.uniform(8))
+    frozen = dkm.palettize(model, dkm.Recipe(rules=[dkm.Rule(spec=8)]))
     outputs = [m(x).detach().numpy() for m in (dkm.correct_outputs(frozen, model, x), model)]
     assert errors(*outputs).relative < 1e-3
 

@@ -17,9 +17,10 @@ from rich.console import Console
 
 from dkm_deploy.formats.ledger import Ledger, LedgerEntry
 from dkm_deploy.palette import Palette
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.planning.decision import Decision, Plan
 from dkm_deploy.post_training.palettize_file import PalettizedFile
-from dkm_deploy.recipe import PaletteSpec, Recipe, Rule
+from dkm_deploy.recipe import Recipe
 from dkm_deploy.report.html.comparison import comparison_page
 from dkm_deploy.report.html.page import page
 from dkm_deploy.report.html.pareto import pareto
@@ -29,6 +30,7 @@ from dkm_deploy.report.terminal.comparison import show_runs
 from dkm_deploy.report.terminal.palettized_file import show_rewritten
 from dkm_deploy.report.terminal.plan import show_plan
 from dkm_deploy.report.terminal.report import show, show_ledger, show_palettes
+from dkm_deploy.rule import Rule
 from dkm_deploy.validation.check import Check
 from dkm_deploy.validation.locate.locate import Divergence
 from dkm_deploy.validation.measures.cost import Cost, Costs

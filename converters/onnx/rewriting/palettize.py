@@ -31,6 +31,7 @@ from converters.onnx.reading.find_decodes import find_decodes
 from converters.onnx.reading.ledger import ledger
 from converters.onnx.rewriting.checker import check_nodes, check_rewritten, first_names
 from converters.onnx.rewriting.weights import find_weights
+from dkm_deploy.assignment import Assignment
 from dkm_deploy.clustering.kmeans_palette import cluster
 from dkm_deploy.clustering.layout import group_count
 from dkm_deploy.conversion.target import Rewrite
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from dkm_deploy.recipe import PaletteSpec, Recipe
+    from dkm_deploy.palette_spec import PaletteSpec
+    from dkm_deploy.recipe import Recipe
 
 # Range, which makes the unpacking tables, came with 11; the other operators are older.
 OLDEST_OPSET = 11
@@ -69,10 +71,11 @@ def palettize_model(path: Path, out: Path, recipe: Recipe) -> Rewrite:
     try:
         check_model(model)
         found = find_weights(model)
-        specs, skipped = _assign_specs(recipe, found.tensors)
+        assignment = _assign_specs(recipe, found.tensors)
+        specs = assignment.specs
         planned = {name: encoding(name, found.tensors[name], spec) for name, spec in specs.items()}
         small = too_small(found.tensors, planned)
-        dense = {**found.dense, **skipped, **small}
+        dense = {**found.dense, **assignment.dense, **small}
         smaller = [name for name in specs if name not in small]
         if not smaller:
             raise DkmError(f"there is nothing to palettize: {_first(dense)}")
@@ -84,7 +87,8 @@ def palettize_model(path: Path, out: Path, recipe: Recipe) -> Rewrite:
         raise DkmError(f"{path}: {error}") from error
     before = ledger(path).total_bytes
     write_with(model, palettes, out)
-    return Rewrite(palettes, dense, tuple(check_rewritten(model, path, out)), before)
+    adjusted = {n: change for n, change in assignment.adjusted.items() if n in palettes}
+    return Rewrite(palettes, dense, tuple(check_rewritten(model, path, out)), before, adjusted)
 
 
 def write_with(model: ModelProto, palettes: Mapping[str, Palette], out: Path) -> None:
@@ -124,15 +128,10 @@ def check_model(model: ModelProto) -> None:
         )
 
 
-def _assign_specs(
-    recipe: Recipe, tensors: Mapping[str, TensorProto]
-) -> tuple[Mapping[str, PaletteSpec], Mapping[str, str]]:
+def _assign_specs(recipe: Recipe, tensors: Mapping[str, TensorProto]) -> Assignment:
     """What the recipe says of each weight: its spec, or the reason to stay dense."""
-    if not tensors:
-        return {}, {}
     shapes = {name: torch.empty(*t.dims, device="meta") for name, t in tensors.items()}
-    assignment = recipe.assign(shapes)
-    return assignment.specs, assignment.dense
+    return recipe.assign(shapes) if shapes else Assignment({}, {}, {}, ())
 
 
 def encoding(name: str, tensor: TensorProto, spec: PaletteSpec) -> Encoding:

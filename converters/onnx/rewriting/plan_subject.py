@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from dkm_deploy.conversion.plan_subject import Specs
     from dkm_deploy.model.inputs import Inputs
     from dkm_deploy.model.metric import Metric
-    from dkm_deploy.recipe import PaletteSpec
+    from dkm_deploy.palette_spec import PaletteSpec
     from dkm_deploy.runtimes import Arrays
 
 _METHOD = "kmeans"

@@ -17,6 +17,7 @@ def show_rewritten(result: PalettizedFile, console: Console) -> None:
     """Print the palettes, what was left as it was with reasons, and the two sizes."""
     show_palettes(result.palettes, console)
     _show_reasons("Left dense", result.dense, console)
+    _show_reasons("Other than the default", result.adjusted, console)
     _show_reasons("LUT not corrected", result.uncorrected, console)
     for sentence in result.unchecked:
         print_line(safe(f"not checked: {sentence}", style="yellow"), console)

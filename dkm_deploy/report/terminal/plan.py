@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.text import Text
 
 from dkm_deploy._support.atomic_files import atomic_path
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.planning.decision import Plan
-from dkm_deploy.recipe import PaletteSpec
 from dkm_deploy.report import text
 from dkm_deploy.report.terminal.table import print_line, print_table, safe, table, word
 

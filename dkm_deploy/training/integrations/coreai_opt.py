@@ -17,7 +17,7 @@ from torch import Tensor
 from dkm_deploy.clustering.dkm.collapse import next_start, variances
 from dkm_deploy.clustering.dkm.soft_cluster import Gradient
 from dkm_deploy.clustering.kmeans.kmeans import assign
-from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.training.methods.dkm import DKM
 from dkm_deploy.training.soft_palette import in_recomputation
 from dkm_deploy.training.temperature import easing_factor

@@ -11,7 +11,7 @@ from torch import Tensor
 from dkm_deploy._support.argument_checks import integer, real
 from dkm_deploy.clustering.dkm.soft_cluster import GRADIENTS, Gradient, soft_cluster
 from dkm_deploy.errors import DkmError
-from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.palette_spec import PaletteSpec
 
 
 @dataclass(frozen=True)

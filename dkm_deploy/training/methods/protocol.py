@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.palette_spec import PaletteSpec
 
 
 class Method(Protocol):

@@ -11,9 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from dkm_deploy.assignment import not_a_weight
 from dkm_deploy.nn_utils.weights import weights
 from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import PaletteSpec, Recipe, Rule, not_a_weight, spec_of
+from dkm_deploy.palette_spec import PaletteSpec, spec_of
+from dkm_deploy.recipe import Recipe
+from dkm_deploy.rule import Rule
 
 _BINS = 48
 

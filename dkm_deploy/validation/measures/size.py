@@ -8,12 +8,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from dkm_deploy.assignment import not_a_weight
 from dkm_deploy.formats.ledger import Ledger
 from dkm_deploy.model.checkpoint import dense_tensors
 from dkm_deploy.model.palettized import palettes
 from dkm_deploy.packing import packed_size
 from dkm_deploy.palette import Palette
-from dkm_deploy.recipe import not_a_weight
 
 _CHUNK = 1 << 20
 _LEVEL = 6  # zlib's own default, which zip tools use too

@@ -12,7 +12,7 @@ from sklearn.cluster import KMeans
 from dkm_deploy.clustering.kmeans.kmeans import assign, kmeans
 from dkm_deploy.clustering.kmeans.scalar_dynamic_programming import PrefixSums, optimal_runs
 from dkm_deploy.clustering.layout import from_vectors, to_palette, to_vectors
-from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.palette_spec import PaletteSpec
 
 
 def _error(vectors, centroids):

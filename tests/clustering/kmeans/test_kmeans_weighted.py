@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 
 from dkm_deploy.clustering.kmeans.kmeans import assign, kmeans
 from dkm_deploy.clustering.kmeans_palette import cluster
-from dkm_deploy.recipe import PaletteSpec
+from dkm_deploy.palette_spec import PaletteSpec
 
 
 def _error(vectors, centroids, weights):

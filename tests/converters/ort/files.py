@@ -19,8 +19,10 @@ from converters.ort.load import load
 from converters.ort.required_operators import required_operators
 from dkm_deploy.conversion.export import export
 from dkm_deploy.conversion.exported import ExportedModel
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.post_training.palettize import palettize
-from dkm_deploy.recipe import PaletteSpec, Recipe, Rule
+from dkm_deploy.recipe import Recipe
+from dkm_deploy.rule import Rule
 
 
 class EveryLayout(nn.Module):

@@ -18,8 +18,9 @@ from converters.ort import target
 from converters.ort.load import load
 from dkm_deploy.conversion.export import export
 from dkm_deploy.errors import DkmError
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.post_training.palettize import palettize
-from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.recipe import Recipe
 from dkm_deploy.runtimes.onnx_runtime.runtime import runtime
 from tests.converters.ort.files import (
     every_layout,

@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 
 from dkm_deploy.errors import OutputExistsError
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.planning.decision import Decision, Plan
-from dkm_deploy.recipe import PaletteSpec, Recipe
+from dkm_deploy.recipe import Recipe
 from dkm_deploy.report.terminal.plan import show_plan, write_plan
 
 DECISION = Decision(

@@ -155,21 +155,26 @@ class TestTemperature:
         assert float(soft.tau(torch.ones(1))) / before == pytest.approx(expected, rel=1e-5)
 
 
+def _rule(spec: dkm.PaletteSpec) -> dkm.Recipe:
+    """What must fit, unlike a default."""
+    return dkm.Recipe(rules=[dkm.Rule(spec=spec)])
+
+
 class TestBadInput:
     def test_more_clusters_than_distinct_values(self):
         with pytest.raises(dkm.DkmError, match="weight: 256 clusters for 40 distinct values; .* 5"):
-            dkm.prepare(nn.Linear(8, 5), dkm.Recipe.uniform(8))
+            dkm.prepare(nn.Linear(8, 5), _rule(dkm.PaletteSpec(8)))
 
     def test_more_clusters_than_distinct_vectors_in_a_group(self):
         spec = dkm.PaletteSpec(bits=4, cluster_dim=4, group_size=4)
         with pytest.raises(dkm.DkmError, match="weight: 16 clusters for 8 distinct vectors"):
-            dkm.prepare(nn.Linear(8, 16), dkm.Recipe(spec))
+            dkm.prepare(nn.Linear(8, 16), _rule(spec))
 
     def test_a_layer_of_zeros(self):
         model = nn.Linear(8, 8)
         nn.init.zeros_(model.weight)
         with pytest.raises(dkm.DkmError, match=r"weight: 4 clusters for 1 distinct values; .*skip"):
-            dkm.prepare(model, dkm.Recipe.uniform(2))
+            dkm.prepare(model, _rule(dkm.PaletteSpec(2)))
 
     @pytest.mark.parametrize(
         ("make", "message"),

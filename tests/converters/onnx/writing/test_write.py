@@ -11,8 +11,10 @@ from converters.onnx import target
 from dkm_deploy.conversion.export import export
 from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.errors import DkmError
+from dkm_deploy.palette_spec import PaletteSpec
 from dkm_deploy.post_training.palettize import palettize
-from dkm_deploy.recipe import PaletteSpec, Recipe, Rule
+from dkm_deploy.recipe import Recipe
+from dkm_deploy.rule import Rule
 from dkm_deploy.runtimes.onnx_runtime.runtime import runtime
 
 
