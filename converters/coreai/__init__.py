@@ -25,6 +25,7 @@ class CoreAITarget:
 
     name = "coreai"
     suffixes: tuple[str, ...] = (".aimodel",)
+    lacks_float64 = "float64 is written as float32, for Core AI has no float64"
 
     def refuse(self, spec: PaletteSpec, shape: tuple[int, ...], gates: int = 1) -> str | None:
         """None if ``spec`` fits ``shape``: the format holds all axes, groupings and scales."""

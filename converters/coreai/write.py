@@ -31,7 +31,6 @@ from dkm_deploy.palette import Palette
 def write(exported: ExportedModel, path: Path, options: Options) -> tuple[str, ...]:
     """See :meth:`converters.coreai.CoreAITarget.write`."""
     palettes = exported.palettes
-    _check_types(exported)
     if options.half:
         check_float16(palettes)
         palettes = {name: palette.astype(np.float16) for name, palette in palettes.items()}
@@ -47,16 +46,6 @@ def write(exported: ExportedModel, path: Path, options: Options) -> tuple[str, .
     asset.update_metadata(update)
     note = vanishing_note(exported.program) if options.half else None
     return (note,) if note else ()
-
-
-def _check_types(exported: ExportedModel) -> None:
-    """Raise DkmError for a type that Core AI lacks."""
-    for name, tensor in exported.program.state_dict.items():
-        if tensor.dtype is torch.float64:
-            raise DkmError(
-                f"{name} is float64, which Core AI does not support; call .float() on the model "
-                "before palettizing, and on its inputs"
-            )
 
 
 def _convert_program(

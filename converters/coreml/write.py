@@ -19,6 +19,7 @@ from converters.coreml.lowering.broadcast_sums import sums
 from converters.coreml.lowering.lower import Decodes
 from converters.coreml.metadata import describe
 from converters.coreml.mixed_precision import overflowing
+from converters.coreml.numbers_as_arrays import take_arrays
 from converters.coreml.options import Options
 from converters.coreml.silence import silent
 from converters.storage import check_float16, names_in_short, widened_notes
@@ -62,6 +63,7 @@ def _write(
     """
     if options.compute_precision == "float16":
         check_float16(exported.palettes)
+    take_arrays(exported.program)
     lowered_by = partial(_decodes, exported, options)
     model, decodes, narrowing = convert_program(exported, options, lowered_by, in_float32)
     describe(model, exported, options, decodes)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from dkm_deploy._support.argument_checks import truth, usage
 from dkm_deploy._support.atomic_files import atomic_path, check_writable, remove
@@ -17,14 +20,14 @@ from dkm_deploy._support.silence import quiet
 from dkm_deploy.conversion.export import export
 from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.conversion.registry import at_version, target_for
-from dkm_deploy.conversion.target import ApproximatingTarget, StatefulTarget, Target
+from dkm_deploy.conversion.target import ApproximatingTarget, Float32Target, StatefulTarget, Target
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.interface import Interface, InterfaceReader
 from dkm_deploy.formats.ledger import Ledger
 from dkm_deploy.model.inputs import Inputs
 from dkm_deploy.model.samples import check_not_empty
 from dkm_deploy.model.steps import Steps
-from dkm_deploy.nn_utils.bfloat16 import is_bfloat16
+from dkm_deploy.nn_utils.in_float32 import holds, model_in_float32, tensor_in_float32
 from dkm_deploy.nn_utils.state_guard import keep_random_state
 from dkm_deploy.palette import Palette, difference
 from dkm_deploy.palette_spec import spec_of
@@ -119,7 +122,12 @@ def convert(
     target = target_for(path)
     _check_options(target, target_options)
     check_writable(path, force=force)
-    exported = export(frozen, example_inputs, dynamic_shapes=dynamic_shapes)
+    narrowed = _float64_notes(target, frozen)
+    exported = export(
+        model_in_float32(frozen, torch.float64) if narrowed else frozen,
+        _inputs_in_float32(example_inputs) if narrowed else example_inputs,
+        dynamic_shapes=dynamic_shapes,
+    )
     check_not_empty(example_inputs)
     held = at_version(target, target_options)
     _check_palettes(held, exported)
@@ -140,9 +148,22 @@ def convert(
     ledger = target.ledger(path)
     for file in replaced.difference(ledger.companions):
         remove(file)
-    widened = (_WIDENED,) if is_bfloat16(frozen) else ()
-    told = (*widened, *exported.notes, *notes)
+    widened = (_WIDENED,) if holds(frozen, torch.bfloat16) else ()
+    told = (*widened, *narrowed, *exported.notes, *notes)
     return Artifact(path, target.name, ledger, told, _interface(target, path))
+
+
+def _float64_notes(target: Target, frozen: nn.Module) -> tuple[str, ...]:
+    """A note if a model is of float64 and the target lacks that."""
+    if isinstance(target, Float32Target) and holds(frozen, torch.float64):
+        return (target.lacks_float64,)
+    return ()
+
+
+def _inputs_in_float32(inputs: Inputs) -> Inputs:
+    narrow = partial(tensor_in_float32, dtype=torch.float64)
+    found: Inputs = pytree.tree_map_only(Tensor, narrow, inputs)
+    return found
 
 
 def _interface(target: Target, path: Path) -> Interface | None:

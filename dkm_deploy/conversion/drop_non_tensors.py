@@ -6,9 +6,31 @@ alone, and so do the converters of others.
 
 from __future__ import annotations
 
+from typing import Any
+
+from torch import Tensor
 from torch.export import ExportedProgram
 from torch.export.graph_signature import ConstantArgument, InputKind, InputSpec
 from torch.utils import _pytree as pytree
+
+from dkm_deploy.model.output_names import path_step
+
+_FIXED = (Tensor, bool, int, float, str, type(None))
+
+
+def strange_outputs(outputs: Any) -> list[str]:
+    """What ``torch.export`` would refuse in the outputs of a model, such as a cache, in words."""
+    leaves, _ = pytree.tree_flatten_with_path(outputs)
+    return [
+        f"{'_'.join(map(path_step, path)) or 'output'} ({type(leaf).__name__})"
+        for path, leaf in leaves
+        if not isinstance(leaf, _FIXED)
+    ]
+
+
+def without_strange(outputs: Any) -> Any:
+    """Outputs with None in place of these."""
+    return pytree.tree_map(lambda leaf: leaf if isinstance(leaf, _FIXED) else None, outputs)
 
 
 def tensors_only(program: ExportedProgram) -> ExportedProgram:

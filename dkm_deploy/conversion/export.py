@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.utils import _pytree as pytree
 
-from dkm_deploy.conversion.drop_non_tensors import tensors_only
+from dkm_deploy.conversion.drop_non_tensors import strange_outputs, tensors_only, without_strange
 from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.conversion.model_state import FirstRun, check_seen, first_run, states_of
 from dkm_deploy.conversion.unused_weights import leave_out, unused_note, used_weights
@@ -19,8 +20,8 @@ from dkm_deploy.model.inputs import Inputs, arguments
 from dkm_deploy.model.output_names import output_names, separate_outputs
 from dkm_deploy.model.palettized import is_scale, palettes
 from dkm_deploy.model.steps import Steps
-from dkm_deploy.nn_utils.bfloat16 import model_in_float32
 from dkm_deploy.nn_utils.hooks import unfused_attention
+from dkm_deploy.nn_utils.in_float32 import model_in_float32
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import eval_copy, keep_random_state
 from dkm_deploy.nn_utils.weights import with_plain_parameters
@@ -50,7 +51,7 @@ def export(
     with unfused_attention(), keep_random_state():
         run = _run(frozen, args, kwargs)
         try:
-            program = _trace(eval_copy(frozen), args, kwargs, dynamic_shapes)
+            program = _trace(_without_strange(frozen), args, kwargs, dynamic_shapes)
         except DkmError as error:
             raise DkmError(f"{error}{_hint(run)}") from error
     program = tensors_only(program)
@@ -69,9 +70,26 @@ def export(
         _input_names(program),
         output_names(run.outputs),
         states,
-        (unused_note(frozen, unused, used),) if unused else (),
+        tuple(_notes(run, frozen, unused, used)),
         Steps([example_inputs]) if states else example_inputs,
     )
+
+
+def _notes(
+    run: FirstRun, model: nn.Module, unused: Sequence[str], used: Collection[str]
+) -> Iterator[str]:
+    strange = strange_outputs(run.outputs)
+    if strange:
+        yield f"left out, as files hold tensors alone: {', '.join(strange)}"
+    if unused:
+        yield unused_note(model, unused, used)
+
+
+def _without_strange(model: nn.Module) -> nn.Module:
+    """A copy to trace that gives tensors, numbers and texts alone."""
+    copied = eval_copy(model)
+    copied.register_forward_hook(lambda _module, _inputs, outputs: without_strange(outputs))
+    return copied
 
 
 def _run(model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> FirstRun:

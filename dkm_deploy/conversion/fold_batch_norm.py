@@ -18,8 +18,8 @@ from dkm_deploy.conversion.export import export
 from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.inputs import Inputs, arguments
-from dkm_deploy.nn_utils.bfloat16 import model_in_float32
 from dkm_deploy.nn_utils.copies import independent_copy
+from dkm_deploy.nn_utils.in_float32 import model_in_float32
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import keep_random_state, own_copies, run_copy
 from dkm_deploy.nn_utils.weights import with_plain_parameters

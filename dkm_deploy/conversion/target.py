@@ -95,6 +95,14 @@ class StatefulTarget(Target, Protocol):
 
 
 @runtime_checkable
+class Float32Target(Target, Protocol):
+    """A target that is given models of float64 in float32."""
+
+    lacks_float64: str
+    """What to tell the user of it: that the format has no such type."""
+
+
+@runtime_checkable
 class ApproximatingTarget(Target, Protocol):
     """A target that can write files which, as the user asked, compute something else."""
 

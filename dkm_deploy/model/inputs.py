@@ -19,7 +19,7 @@ from torch.utils import _pytree as pytree
 
 from dkm_deploy._support.argument_checks import short
 from dkm_deploy.errors import ArgumentError, DkmError
-from dkm_deploy.nn_utils.bfloat16 import tensor_in_float32
+from dkm_deploy.nn_utils.in_float32 import tensor_in_float32
 
 Inputs = Tensor | NDArray[Any] | tuple[Any, ...] | list[Any] | Mapping[str, Any]
 
@@ -28,7 +28,7 @@ def arguments(inputs: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """Positional and keyword arguments of ``forward``; arrays of numbers become tensors.
 
     Tensors of bfloat16 become float32, as the models that they are for; see
-    :mod:`dkm_deploy.nn_utils.bfloat16`.
+    :mod:`dkm_deploy.nn_utils.in_float32`.
 
     Raises:
         DkmError: ``inputs`` are of another type, or a keyword is no str.

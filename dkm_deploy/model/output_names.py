@@ -68,10 +68,10 @@ def _paths(value: Any) -> Iterator[list[str]]:
     """The keys and places that lead to each tensor, in the order of ``tree_leaves``."""
     for path, leaf in pytree.tree_flatten_with_path(value)[0]:
         if torch.is_tensor(leaf):
-            yield [_step(key) for key in path]
+            yield [path_step(key) for key in path]
 
 
-def _step(key: Any) -> str:
+def path_step(key: Any) -> str:
     """A key of a mapping, a place in a sequence, or the name of a field."""
     parts = (getattr(key, name, None) for name in ("key", "idx", "name"))
     return str(next((part for part in parts if part is not None), ""))

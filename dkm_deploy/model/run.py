@@ -17,7 +17,7 @@ from dkm_deploy.model.output_names import output_names
 from dkm_deploy.model.pt2_program import fixed_batch as program_batch
 from dkm_deploy.model.samples import rows, sample_count, share_samples
 from dkm_deploy.model.steps import Steps
-from dkm_deploy.nn_utils.bfloat16 import model_in_float32
+from dkm_deploy.nn_utils.in_float32 import model_in_float32
 from dkm_deploy.nn_utils.model_check import model_of
 from dkm_deploy.nn_utils.state_guard import own_copies, run_copy, written_buffers
 

@@ -39,17 +39,21 @@ def share_samples(inputs: Inputs) -> bool:
 def sample_count(inputs: Inputs | Steps) -> int:
     """Length of the first dimension of the first tensor; of steps, all of theirs.
 
+    Numbers alone, tensors without a dimension, are one sample.
+
     Raises:
-        DkmError: there is no tensor with a dimension, or one has no elements along it.
+        DkmError: there is no tensor, or one has no elements along its first dimension.
     """
     if isinstance(inputs, Steps):
         return sum(_samples_of_step(step) for step in inputs)
     arguments(inputs)
     check_not_empty(inputs)
     counts = [len(leaf) for leaf in _samples(inputs)]
-    if not counts:
-        raise DkmError("no input tensor has a sample dimension; give one of rank 1 or more")
-    return counts[0]
+    if counts:
+        return counts[0]
+    if any(isinstance(leaf, (Tensor, np.ndarray)) for leaf in pytree.tree_leaves(inputs)):
+        return 1
+    raise DkmError("the inputs hold no tensor; give at least one")
 
 
 def check_not_empty(inputs: Inputs) -> None:

@@ -20,6 +20,7 @@ from dkm_deploy.runtimes import (
     BatchedSession,
     Probe,
     Session,
+    Shape,
     StatefulSession,
     TranslatingSession,
 )
@@ -107,8 +108,9 @@ def named_arrays(session: Session, inputs: Inputs) -> Arrays:
     """Arrays by the file's input names: keyword inputs by name, positional ones in order.
 
     Where there is but one, it needs no name: other tools call it otherwise. What the file takes
-    as an image is its pixels. What is nested goes by its path, and what is no tensor is a constant
-    of the file; see :mod:`dkm_deploy.model.inputs`.
+    as an image is its pixels, and what it takes as an array of one may be a number. What is nested
+    goes by its path, and what is no tensor is a constant of the file; see
+    :mod:`dkm_deploy.model.inputs`.
 
     Raises:
         NotTakenError: the file cannot be given the inputs.
@@ -126,7 +128,7 @@ def named_arrays(session: Session, inputs: Inputs) -> Arrays:
     elif named.keys() != set(names):
         known = {exported_name(name): name for name in names}
         named = {known.get(exported_name(name), name): value for name, value in named.items()}
-    arrays = {name: _array(value) for name, value in named.items()}
+    arrays = {name: _array(value, session.input_shapes.get(name)) for name, value in named.items()}
     return (
         session.interface.to_file_inputs(arrays)
         if isinstance(session, TranslatingSession)
@@ -134,5 +136,6 @@ def named_arrays(session: Session, inputs: Inputs) -> Arrays:
     )
 
 
-def _array(value: Tensor | NDArray[Any]) -> NDArray[Any]:
-    return value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+def _array(value: Tensor | NDArray[Any], shape: Shape | None) -> NDArray[Any]:
+    array = value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    return array.reshape(1) if array.ndim == 0 and shape == (1,) else array

@@ -41,10 +41,14 @@ class TestSamples:
         assert sample_count({"a": np.array(["u", "v", "w"])}) == 3
         assert sample_count(dkm.Steps([X, X[:2], {"pos": 3}, {"a": torch.tensor(1), "b": X}])) == 15
 
+    def test_numbers_alone_are_one_sample(self):
+        assert sample_count((torch.tensor(1.0), 3)) == 1
+        assert sample_count(np.array(2.0)) == 1
+
     def test_inputs_without_samples_are_refused(self):
         with pytest.raises(dkm.DkmError) as caught:
-            sample_count((torch.tensor(1.0), 3))
-        told = "no input tensor has a sample dimension; give one of rank 1 or more"
+            sample_count((3, None))
+        told = "the inputs hold no tensor; give at least one"
         assert str(caught.value) == told
         for check in (sample_count, check_not_empty):
             with pytest.raises(dkm.DkmError) as caught:

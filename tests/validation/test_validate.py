@@ -231,9 +231,9 @@ def test_a_single_input_goes_by_any_name(frozen, tmp_path):
         def forward(self, pixels):
             return self.model(pixels)
 
-    other = dkm.palettize(Renamed().eval(), dkm.Recipe.uniform(8))
+    other = dkm.palettize(Renamed().eval(), dkm.Recipe(rules=[dkm.Rule(spec=8)]))
     path = dkm.convert(other, images(1), tmp_path / "m.onnx").path
-    plain = dkm.palettize(small_net(), dkm.Recipe.uniform(8))
+    plain = dkm.palettize(small_net(), dkm.Recipe(rules=[dkm.Rule(spec=8)]))
     report = dkm.validate([path], reference=plain, inputs={"x": images(2)})
     assert _checks(report.files[0])["parity"] == "passed"
 
@@ -252,7 +252,7 @@ class _TwoOutputs(nn.Module):
 
 
 def test_outputs_in_another_order_are_matched_by_name(tmp_path, labels):
-    recipe = dkm.Recipe.uniform(8)
+    recipe = dkm.Recipe(rules=[dkm.Rule(spec=8)])
     right = dkm.palettize(_TwoOutputs("scores", "halves").eval(), recipe)
     other = dkm.palettize(_TwoOutputs("halves", "scores").eval(), recipe)
     path = dkm.convert(other, images(1), tmp_path / "m.onnx").path
@@ -262,7 +262,9 @@ def test_outputs_in_another_order_are_matched_by_name(tmp_path, labels):
 
 
 def test_swapped_outputs_fail(tmp_path):
-    frozen = dkm.palettize(_TwoOutputs("scores", "halves").eval(), dkm.Recipe.uniform(8))
+    frozen = dkm.palettize(
+        _TwoOutputs("scores", "halves").eval(), dkm.Recipe(rules=[dkm.Rule(spec=8)])
+    )
     model = onnx.load(dkm.convert(frozen, images(1), tmp_path / "m.onnx").path)
     swapped = {"scores": "halves", "halves": "scores"}
     for node in model.graph.node:

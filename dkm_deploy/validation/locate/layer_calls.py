@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from dkm_deploy.model.inputs import Inputs
 from dkm_deploy.model.palettized import palettes
 from dkm_deploy.model.run import outputs_of
-from dkm_deploy.nn_utils.bfloat16 import model_in_float32
 from dkm_deploy.nn_utils.hooks import call_hooks
+from dkm_deploy.nn_utils.in_float32 import model_in_float32
 from dkm_deploy.nn_utils.state_guard import run_copy
 
 Note = Callable[[str, Tensor, Tensor], None]

@@ -199,8 +199,11 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("recipe", "message"),
         [
-            (dkm.Recipe.uniform(4, group_size=7), "w: group_size 7 does not divide its 64"),
-            (dkm.Recipe.uniform(4, axis=2), "w: axis is 2"),
+            (
+                dkm.Recipe(rules=[dkm.Rule(spec=dkm.PaletteSpec(group_size=7))]),
+                "w: group_size 7 does not divide its 64",
+            ),
+            (dkm.Recipe(rules=[dkm.Rule(spec=dkm.PaletteSpec(axis=2))]), "w: axis is 2"),
             (dkm.Recipe(rules=[dkm.Rule("v", skip=True)]), "no weight .* matches rule 'v'.* w"),
             (dkm.Recipe(), "nothing to palettize: w: the recipe has no default"),
         ],
