@@ -26,7 +26,7 @@ class Odd(nn.Module):
     def forward(self, x: Tensor, state: Tensor, mask: Tensor, scale: Tensor, power: float = 1.0):
         y, state = self.cell(x, state)
         y = self.head((y @ y.transpose(1, 2)).masked_fill(mask, 0.0) @ y) * scale * power
-        return {"last": y, "again": y, "state": state, "fine": (y > 0), "none": None}
+        return {"last": y, "again": y, "state": state, "fine": x > 0, "none": None}
 
 
 def _odd() -> tuple[object, ...]:
