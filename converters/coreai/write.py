@@ -11,7 +11,6 @@ from typing import Any
 
 import coreai_torch
 import numpy as np
-import torch
 from coreai.authoring import func, graph_builder
 
 from converters.coreai.decompositions.table import decompositions
