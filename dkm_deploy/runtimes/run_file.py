@@ -126,7 +126,8 @@ def named_arrays(session: Session, inputs: Inputs) -> Arrays:
             raise DkmError(f"{len(named)} inputs given; the file takes {', '.join(names)}")
         named = dict(zip(names, named.values(), strict=True))
     elif named.keys() != set(names):
-        known = {exported_name(name): name for name in names}
+        # coremltools puts a suffix to names that are words of its own, such as "state".
+        known = {exported_name(name.removesuffix("_workaround")): name for name in names}
         named = {known.get(exported_name(name), name): value for name, value in named.items()}
     arrays = {name: _array(value, session.input_shapes.get(name)) for name, value in named.items()}
     return (
