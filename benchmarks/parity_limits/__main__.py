@@ -122,7 +122,7 @@ def _read(path: Path) -> list[Result]:
 
 
 def _print(results: list[Result]) -> None:
-    print("| target | right files that pass | faults that miss | faults that pass |")
+    print("| target | right files that pass | faults that fail | faults that pass |")
     print("|---|---|---|---|")
     for target in TARGETS:
         right = [r.status for r in results if (r.experiment, r.target) == ("right", target)]
