@@ -19,6 +19,7 @@ from dkm_deploy._support.records import WrittenAs, from_plain, parse_json
 from dkm_deploy.conversion.plan_subject import FileSizes
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.interface import Interface
+from dkm_deploy.recipe_file import RecipeFile
 from dkm_deploy.report.report_file import ReportFile
 from dkm_deploy.runtimes.mlprogram.interface import Pixels
 from dkm_deploy.validation.golden.manifest import Manifest
@@ -165,7 +166,7 @@ def test_what_is_no_json_is_told(text):
 
 KINDS = [
     Cart,
-    dkm.Recipe,
+    RecipeFile,
     dkm.Limits,
     dkm.Budget,
     Manifest,
@@ -176,7 +177,7 @@ KINDS = [
 ]
 SOUND: dict[type, dict[str, Any]] = {
     Cart: CART,
-    dkm.Recipe: {"default": {}, "rules": [{"skip": True}], "schedule": {"steps": 1, "gap": 0.1}},
+    RecipeFile: {"default": {}, "rules": [{"skip": True}], "schedule": {"steps": 1, "gap": 0.1}},
     dkm.Limits: asdict(dkm.Limits(outputs={"y": dkm.OutputLimits()})),
     dkm.Budget: {"files": [{"match": "*", "max_bytes": 3}]},
     Interface: {"suffix": ".x", "inputs": [{"name": "x", "dtype": "image", "image": {}}]},

@@ -23,9 +23,14 @@ class _Special(nn.Module):
         return torch.digamma(x)
 
 
-class _Sampled(nn.Module):
+class _Usual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        return nn.functional.grid_sample(x, torch.zeros(1, 2, 2, 2), align_corners=False)
+        return x.mode().values
+
+
+class _Sums(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.logcumsumexp(1)
 
 
 def _model(layer: nn.Module) -> nn.Module:
@@ -35,8 +40,8 @@ def _model(layer: nn.Module) -> nn.Module:
 
 CORE_AI = pytest.mark.skipif(not find_spec("coreai_torch"), reason=EXTRA)
 CASES = [
-    pytest.param(".aimodel", nn.AvgPool2d(3, 2, ceil_mode=True), "avg_pool2d", marks=CORE_AI),
-    pytest.param(".aimodel", _Sampled(), "grid_sampler_2d", marks=CORE_AI),
+    pytest.param(".aimodel", _Usual(), "mode", marks=CORE_AI),
+    pytest.param(".aimodel", _Sums(), "logcumsumexp", marks=CORE_AI),
     (".mlpackage", nn.AvgPool2d(2, ceil_mode=True, divisor_override=3), "avg_pool2d"),
     (".mlpackage", _Special(), "digamma"),
     (".onnx", _Third(), "kthvalue"),

@@ -56,7 +56,7 @@ class OtherChannels(Net):
         return super().forward(pixels.flip(1))
 
 
-RECIPE = dkm.Recipe(default=dkm.PaletteSpec(8), rules=[dkm.Rule("middle.*", skip=True)])
+RECIPE = dkm.Recipe(rules=[dkm.Rule("middle.*", skip=True), dkm.Rule(spec=8)])
 PIXELS = torch.randint(256, (4, 3, 8, 8), generator=torch.Generator().manual_seed(1)).float()
 PIXELS[:, 0] /= 4  # channels that differ
 
@@ -259,7 +259,7 @@ def test_a_file_in_a_package_that_is_no_part_of_it(copies):
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_a_dense_weight_that_should_be_a_palette(tmp_path, suffix):
     rules = [dkm.Rule(f"{name}.*", skip=True) for name in ("middle", "stem")]
-    other = frozen(recipe=dkm.Recipe(dkm.PaletteSpec(8), rules))
+    other = frozen(recipe=dkm.Recipe(rules=[*rules, dkm.Rule(spec=8)]))
     path = dkm.convert(other, PIXELS[:1], tmp_path / f"m{suffix}").path
     _, missed = checked(path)
     size = 216 * (2 if suffix == ".mlpackage" else 4)

@@ -59,10 +59,13 @@ def test_every_kind_of_palette_is_the_frozen_one(tmp_path, precision, target):
         torch.testing.assert_close(made, expected, **limits[precision])
 
 
+PAIRS = dkm.Recipe(rules=[dkm.Rule(spec=dkm.PaletteSpec(4, group_size=2))])
+
+
 def test_layers_whose_rows_change_places(tmp_path):
     torch.manual_seed(0)
     model = Beside([First(nn.LSTM(8, 6)), First(nn.GRU(8, 6)), First(nn.RNN(8, 6))]).eval()
-    frozen = dkm.quantize_luts(dkm.palettize(model, dkm.Recipe.uniform(4, group_size=2)))
+    frozen = dkm.quantize_luts(dkm.palettize(model, PAIRS))
     x = torch.randn(3, 2, 8)
     plain = dkm.convert(frozen, x, tmp_path / "plain.mlpackage").path
     path = dkm.convert(frozen, x, tmp_path / "m.mlpackage", lut_dtype="int8").path

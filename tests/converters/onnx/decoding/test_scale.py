@@ -180,10 +180,10 @@ def test_a_models_own_product_of_a_weight_is_kept(tmp_path):
 
 
 def test_a_scale_of_one_is_no_matter_of_optimisers(tmp_path):
-    model = nn.Linear(8, 1)
+    model = nn.Linear(16, 1)
     with torch.no_grad():
-        model.weight.copy_(torch.linspace(-1, 1, 8)[None])
-    dkm.convert(dkm.palettize(model, SCALED), torch.randn(2, 8), tmp_path / "m.onnx")
+        model.weight.copy_(torch.linspace(-1, 1, 16)[None])
+    dkm.convert(dkm.palettize(model, SCALED), torch.randn(2, 16), tmp_path / "m.onnx")
     assert dkm.read_palettes(tmp_path / "m.onnx")["weight"].scale.item() == 1
 
 
