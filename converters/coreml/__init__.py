@@ -89,7 +89,8 @@ class CoreMLTarget:
                 width, and the artifact's notes say so.
             compute_precision: "float16" or "float32", of activations, LUTs and dense weights.
                 "auto" is float16, but float32 for operations whose values overflow float16 on the
-                example inputs, if that changes the outputs; notes name them.
+                example inputs, if the outputs are wrong for it; notes name them. It takes
+                ``try_file``.
             lut_dtype: "float" is that of ``compute_precision``. "int8" stores LUT entries as 8-bit
                 integers and one step a weight, from iOS 18 on; it takes a model of
                 ``dkm.quantize_luts``, whose LUTs are such multiples.
@@ -122,6 +123,15 @@ class CoreMLTarget:
         from converters.coreml.write import write
 
         return write(exported, path, options)
+
+    def write_wider(
+        self, exported: ExportedModel, path: Path, **options: Any
+    ) -> tuple[str, ...] | None:
+        """See :class:`dkm_deploy.conversion.target.WideningTarget`."""
+        from converters.coreml.write import write_wider
+
+        given = {name: value for name, value in options.items() if value is not None}
+        return write_wider(exported, path, Options(**given))
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """See :func:`converters.coreml.reading.read_palettes.read_palettes`."""

@@ -34,14 +34,12 @@ class Float16Choice:
     Attributes:
         lost: by the number that float16 rounds to zero, the operations it stood in.
         wide: operations that stay float32, for a value that they make or take is beyond float16.
-        clips: whether a constant beyond float16 becomes its largest number.
     """
 
     def __init__(self, stays: Callable[[Any], bool], beyond: frozenset[str] = frozenset()) -> None:
         self._stays, self._beyond = stays, beyond
         self.lost: dict[float, list[str]] = {}
         self.wide: list[str] = []
-        self.clips = False
 
     def __call__(self, operation: Any) -> bool:
         """Whether ``operation`` is computed in float16."""
@@ -52,7 +50,6 @@ class Float16Choice:
             return False
         if _has_wide_parameters(operation):
             return True
-        self.clips |= any(map(_is_clipped, operation.inputs.values()))
         numbers = list(_numbers(operation))
         if operation.op_type in _FACTORS and any(map(_is_coarse, numbers)):
             return False
@@ -139,14 +136,6 @@ def _numbers(operation: Any) -> Iterator[float]:
             continue  # coremltools keeps these
         if getattr(known, "dtype", None) == np.float32 and np.size(known) == 1:
             yield float(np.ravel(known)[0])
-
-
-def _is_clipped(value: Any) -> bool:
-    known: Any = getattr(value, "val", None)
-    if getattr(known, "dtype", None) != np.float32 or not np.size(known):
-        return False
-    size = np.abs(known)
-    return bool((np.isfinite(size) & (size > _LARGEST)).any())
 
 
 def _is_coarse(number: float) -> bool:

@@ -18,7 +18,7 @@ from converters.coreml.deployment import generation, stored_bits
 from converters.coreml.lowering.broadcast_sums import sums
 from converters.coreml.lowering.lower import Decodes
 from converters.coreml.metadata import describe
-from converters.coreml.mixed_precision import overflowing
+from converters.coreml.mixed_precision import beyond_float16
 from converters.coreml.numbers_as_arrays import take_arrays
 from converters.coreml.options import Options
 from converters.coreml.silence import silent
@@ -33,34 +33,31 @@ _RECURRENT = (_aten.lstm.input, _aten.rnn_tanh.input, _aten.rnn_relu.input)
 
 def write(exported: ExportedModel, path: Path, options: Options) -> tuple[str, ...]:
     """See :meth:`converters.coreml.CoreMLTarget.write`."""
+    if options.compute_precision == "auto":
+        options = replace(options, compute_precision="float16")
+    return _write(exported, path, options)
+
+
+def write_wider(exported: ExportedModel, path: Path, options: Options) -> tuple[str, ...] | None:
+    """See :meth:`converters.coreml.CoreMLTarget.write_wider`."""
     if options.compute_precision != "auto":
-        return _write(exported, path, options)[0]
-    options = replace(options, compute_precision="float16")
-    notes, clips = _write(exported, path, options)
+        return None
     with TemporaryDirectory() as folder:
-
-        def _in_float32() -> Path:
-            wide = Path(folder) / path.name
-            _write(exported, wide, replace(options, compute_precision="float32"))
-            return wide
-
-        found = overflowing(path, _in_float32, exported, clips=clips)
+        wide = Path(folder) / path.name
+        _write(exported, wide, replace(options, compute_precision="float32"))
+        found = beyond_float16(wide, exported)
     if not found:
-        return notes
+        return None
     size = size_on_disk(path)
     shutil.rmtree(path)
-    notes, _ = _write(exported, path, options, found)
+    notes = _write(exported, path, replace(options, compute_precision="float16"), found)
     return (*notes, f"what is float32 costs {size_on_disk(path) - size:,} bytes")
 
 
 def _write(
     exported: ExportedModel, path: Path, options: Options, in_float32: frozenset[str] = frozenset()
-) -> tuple[tuple[str, ...], bool]:
-    """Write in one precision, but for what makes or takes the values that are named.
-
-    Returns:
-        Notes, and whether constants beyond float16 were clipped to it.
-    """
+) -> tuple[str, ...]:
+    """Write in one precision, but for what makes or takes the values that are named."""
     if options.compute_precision == "float16":
         check_float16(exported.palettes)
     take_arrays(exported.program)
@@ -73,8 +70,7 @@ def _write(
         model.save(str(path))
     _open_modes(path)
     narrowed = narrowing.notes() if narrowing else ()
-    notes = (*_notes(exported, options), *_lookups(decodes.lookups), *narrowed)
-    return notes, narrowing is not None and narrowing.clips
+    return (*_notes(exported, options), *_lookups(decodes.lookups), *narrowed)
 
 
 def _decodes(exported: ExportedModel, options: Options, program: ExportedProgram) -> Decodes:

@@ -20,7 +20,13 @@ from dkm_deploy._support.silence import quiet
 from dkm_deploy.conversion.export import export
 from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.conversion.registry import at_version, target_for
-from dkm_deploy.conversion.target import ApproximatingTarget, Float32Target, StatefulTarget, Target
+from dkm_deploy.conversion.target import (
+    ApproximatingTarget,
+    Float32Target,
+    StatefulTarget,
+    Target,
+    WideningTarget,
+)
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.interface import Interface, InterfaceReader
 from dkm_deploy.formats.ledger import Ledger
@@ -32,7 +38,7 @@ from dkm_deploy.nn_utils.state_guard import keep_random_state
 from dkm_deploy.palette import Palette, difference
 from dkm_deploy.palette_spec import spec_of
 from dkm_deploy.parity.float16_storage import stores_half
-from dkm_deploy.parity.trial_run import DiffersError, trial_run
+from dkm_deploy.parity.trial_run import DiffersError, OverflowNote, trial_run
 
 _WIDENED = "bfloat16 is written as float32, which holds its values; call .half() for half the bytes"
 
@@ -142,9 +148,18 @@ def convert(
         )
         if try_file:
             half = stores_half(temporary, target, stored)
-            notes += _try_file(
-                temporary, path, frozen, exported.inputs, half_weights=half, meant=meant
-            )
+            tried = partial(_try_file, temporary, path, frozen, exported.inputs, half, meant)
+            trial = tried()
+            if trial.is_wrong and isinstance(target, WideningTarget):
+                with quiet():
+                    wider = target.write_wider(exported, temporary, **target_options)
+                if wider is not None:
+                    notes = list(wider)
+                    check_written(target, exported.palettes, temporary)
+                    trial = tried()
+            if trial.error is not None:
+                raise trial.error
+            notes += trial.notes
     ledger = target.ledger(path)
     for file in replaced.difference(ledger.companions):
         remove(file)
@@ -174,26 +189,37 @@ def _interface(target: Target, path: Path) -> Interface | None:
     return asked or found
 
 
+@dataclass(frozen=True)
+class _Trial:
+    """What came of running a file: notes, whether it is wrong, and the error if that is refused."""
+
+    notes: tuple[str, ...]
+    is_wrong: bool = False
+    error: DkmError | None = None
+
+
 def _try_file(
     temporary: Path,
     path: Path,
     frozen: nn.Module,
     inputs: Inputs | Steps,
-    *,
     half_weights: bool,
     meant: str | None,
-) -> list[str]:
-    """Notes on a file that was run. Raises DkmError if it computes something else, not meant to."""
+) -> _Trial:
     try:
         note = trial_run(temporary, frozen, inputs, half_weights=half_weights)
     except DiffersError as error:
         if meant:
-            return [f"{meant}: {error}"]
-        raise DkmError(
+            return _Trial((f"{meant}: {error}",))
+        told = DkmError(
             f"{path}: the outputs of the file are not those of the model: {error}; try_file=False "
             "(--no-try) writes it anyway"
-        ) from error
-    return [note.replace(str(temporary), str(path))] if note else []
+        )
+        told.__cause__ = error
+        return _Trial((), True, told)
+    if not note:
+        return _Trial(())
+    return _Trial((note.replace(str(temporary), str(path)),), isinstance(note, OverflowNote))
 
 
 def _companions(target: Target, path: Path) -> set[Path]:

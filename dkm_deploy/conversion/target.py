@@ -112,6 +112,27 @@ class ApproximatingTarget(Target, Protocol):
 
 
 @runtime_checkable
+class WideningTarget(Target, Protocol):
+    """A target that can write a file again, in wider numbers where its own overflow."""
+
+    def write_wider(
+        self, exported: ExportedModel, path: Path, **options: Any
+    ) -> Sequence[str] | None:
+        """Replace a file whose outputs are wrong.
+
+        Args:
+            exported: what the file was made of.
+            path: the file.
+            options: as :meth:`Target.write` got them.
+
+        Returns:
+            Notes as from :meth:`Target.write`; None if nothing overflows, or the user asked for the
+            numbers that the file has: it is as it was then.
+        """
+        ...
+
+
+@runtime_checkable
 class LayerTarget(Target, Protocol):
     """A target whose format lacks an operation for some layers, whatever their palettes."""
 

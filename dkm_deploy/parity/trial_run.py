@@ -28,6 +28,12 @@ _DRAWS = 4  # half of what a validation takes, which is asked where these find f
 _NOT_TRIED = "not tried: "
 
 
+class OverflowNote(str):
+    """A note on a file that is wrong, for numbers overflow in it."""
+
+    __slots__ = ()
+
+
 class DiffersError(DkmError):
     """A file that computes something else than the model it was made from."""
 
@@ -133,7 +139,7 @@ def _verdict_of(
         lost = int(np.count_nonzero(np.isfinite(expected[name]) & ~np.isfinite(outputs[name])))
         off = bool(own.figures) and not own.figures[0].ratio <= 1
         if own.overflown and (lost or off):
-            return (
+            return OverflowNote(
                 f"output {name!r} is wrong: values overflow in float16, in which the file "
                 "computes; compute_precision='float32' has room for them"
             )

@@ -85,8 +85,9 @@ def _with_pairs(given: Any, pairs: Mapping[Node, Pair]) -> Any:
 
 def _rule(node: Node) -> Callable[..., Any]:
     if node.target not in _RULES:
-        several = node.target is operator.getitem and isinstance(node.args[0], Node)
-        maker = node.args[0] if several else node
+        maker = node
+        if node.target is operator.getitem and isinstance(node.args[0], Node):
+            maker = node.args[0]
         place = f" (at {maker.target} in layer {layer_of(maker) or 'the model'})"
         raise DkmError(f"Core ML has no complex numbers, and no other form is known{place}")
     return _RULES[node.target]
