@@ -65,12 +65,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("revision", help="of git, such as HEAD~20")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows with this in their name")
     arguments = parser.parse_args()
     print(f"{cpu()}; {versions('torch', 'coremltools', 'numpy')}\n")
     print(f"| CPU s | {arguments.revision} | here | ratio |\n|---|---|---|---|")
     with _checkout(arguments.revision) as before:
         trees = {"before": before, "here": _HERE}
-        for one in _measurements():
+        for one in (one for one in _measurements() if arguments.only in one.label):
             found: dict[str, list[float]] = {name: [] for name in trees}
             for _ in range(arguments.rounds):
                 for name, tree in trees.items():
