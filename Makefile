@@ -16,14 +16,13 @@ demo: $(READY)
 	rm -rf out/demo
 	$(BIN)/dkm-deploy demo --out out/demo
 
-# Both environments are set up at once, then mypy and the wheel take one core each, the tests two; a
-# file's tests stay in one process, which then makes the files that they share once.
+# Both environments are set up at once, then mypy and the wheel take one core each, the tests two.
 test:
 	$(MAKE) -j2 check wheel
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
 
 test-slow: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m slow
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m slow
 
 mutants: $(READY)
 	$(BIN)/python -m benchmarks.mutants
