@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from converters.diagonals import diagonal
+
 _aten = torch.ops.aten
 _SCATTERED = {"sum": "add", "prod": "multiply"}
 
@@ -33,16 +35,6 @@ def _as_strided(
 def _same_places(size: Sequence[int], one: Sequence[int], other: Sequence[int]) -> bool:
     """Whether two strides reach the same places, whatever those of dimensions of length 1."""
     return all(a == b for length, a, b in zip(size, one, other, strict=True) if length > 1)
-
-
-def _diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:
-    """As every so many values of rows laid end to end."""
-    x = x.movedim((dim1, dim2), (-2, -1))
-    rows, columns = x.shape[-2:]
-    first = offset if offset >= 0 else -offset * columns
-    length = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
-    places = torch.arange(length, device=x.device) * (columns + 1) + first
-    return x.flatten(-2).index_select(-1, places)
 
 
 def _sort(x: Tensor, dim: int = -1, descending: bool = False) -> Any:
@@ -118,7 +110,7 @@ def _searchsorted(
 INDEXING: dict[Any, Callable[..., Any]] = {
     _aten.as_strided.default: _as_strided,
     _aten.as_strided_copy.default: _as_strided,
-    **dict.fromkeys((_aten.diagonal.default, _aten.diagonal_copy.default), _diagonal),
+    **dict.fromkeys((_aten.diagonal.default, _aten.diagonal_copy.default), diagonal),
     _aten.sort.default: _sort,
     _aten.sort.stable: lambda x, **how: _sort(x, how.get("dim", -1), how.get("descending", False)),
     _aten.scatter_add.default: _scatter_add,

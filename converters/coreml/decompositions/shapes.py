@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from converters.diagonals import diagonal
+
 _aten = torch.ops.aten
 
 
@@ -25,16 +27,11 @@ def _pad(call: Any, x: Tensor, pad: Sequence[int], *args: Any) -> Any:
 
 
 def _diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Any:
-    """Any diagonal, picked from rows laid end to end; coremltools has the main one."""
+    """Any diagonal but the main one, which coremltools has."""
     dim1, dim2 = dim1 % x.ndim, dim2 % x.ndim
     if (offset, dim1, dim2) == (0, 0, 1):
         return NotImplemented
-    x = x.movedim((dim1, dim2), (-2, -1))
-    rows, columns = x.shape[-2:]
-    first = offset if offset >= 0 else -offset * columns
-    length = max(0, min(rows + min(offset, 0), columns - max(offset, 0)))
-    places = torch.arange(length, device=x.device) * (columns + 1) + first
-    return x.flatten(-2).index_select(-1, places)
+    return diagonal(x, offset, dim1, dim2)
 
 
 def _diagonal_embed(x: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
