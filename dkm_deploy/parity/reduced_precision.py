@@ -180,8 +180,11 @@ class Rounding:
     def _round(self, tensor: Tensor, precision: Precision) -> Tensor:
         found = stochastic_round(tensor, precision, self._draw, overflows=self._overflows)
         if precision == "float16" and not self.overflown and tensor.numel():
-            size = tensor.detach().abs()
-            self.overflown = bool(((size >= _FIRST_INFINITE) & size.isfinite()).any())
+            least, most = torch.aminmax(tensor.detach())
+            # Not below both limits: too large, infinite, or NaN.
+            if not (most < _FIRST_INFINITE and least > -_FIRST_INFINITE):
+                size = tensor.detach().abs()
+                self.overflown = bool(((size >= _FIRST_INFINITE) & size.isfinite()).any())
         return found
 
 
