@@ -32,6 +32,7 @@ class Rewrite:
         unchecked: what could not be checked about the result, one sentence each.
         bytes_before: of the input, with all files that it refers to.
         adjusted: where the recipe's default did not fit, and what is there instead, by name.
+        notes: what else changed in the file, one sentence each.
     """
 
     palettes: Mapping[str, Palette]
@@ -39,6 +40,7 @@ class Rewrite:
     unchecked: tuple[str, ...]
     bytes_before: int
     adjusted: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class Target(Reader, Protocol):

@@ -41,6 +41,7 @@ class PalettizedFile:
         bytes_after: bytes of the file with all files that it refers to.
         uncorrected: reasons of the palettes whose LUT a correction did not change, by name.
         adjusted: weights that cannot have the recipe's default, what they have and why, by name.
+        notes: what else changed in the file, one sentence each.
 
     Example:
         >>> result = dkm.palettize_file("dense.onnx", "small.onnx", 2)
@@ -56,6 +57,7 @@ class PalettizedFile:
     bytes_after: int
     uncorrected: Mapping[str, str] = field(default_factory=dict)
     adjusted: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __fspath__(self) -> str:
         return str(self.path)
@@ -113,6 +115,7 @@ def palettize_file(
         done.bytes_before,
         after,
         adjusted=done.adjusted,
+        notes=done.notes,
     )
 
 

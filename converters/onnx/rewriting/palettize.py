@@ -18,7 +18,8 @@ from converters.onnx.decoding.insert import insert
 from converters.onnx.graph.consumers import name_of
 from converters.onnx.graph.editable import editable, write_back
 from converters.onnx.graph.external_data import LARGEST, move_tensors_out, stored_bytes
-from converters.onnx.graph.old_ir import load_unlisted
+from converters.onnx.graph.load import load
+from converters.onnx.graph.old_ir import unlist
 from converters.onnx.graph.tensors import (
     DEFAULT_DOMAINS,
     GraphValues,
@@ -67,7 +68,8 @@ def palettize_model(path: Path, out: Path, recipe: Recipe) -> Rewrite:
             it is palettized already or for training, a name is taken, the recipe does not fit it,
             or nothing in it can be palettized.
     """
-    model = load_unlisted(path)
+    model = load(path)
+    notes = unlist(model)
     try:
         check_model(model)
         found = find_weights(model)
@@ -88,7 +90,8 @@ def palettize_model(path: Path, out: Path, recipe: Recipe) -> Rewrite:
     before = ledger(path).total_bytes
     write_with(model, palettes, out)
     adjusted = {n: change for n, change in assignment.adjusted.items() if n in palettes}
-    return Rewrite(palettes, dense, tuple(check_rewritten(model, path, out)), before, adjusted)
+    unchecked = tuple(check_rewritten(model, path, out))
+    return Rewrite(palettes, dense, unchecked, before, adjusted, notes)
 
 
 def write_with(model: ModelProto, palettes: Mapping[str, Palette], out: Path) -> None:

@@ -19,6 +19,8 @@ def show_rewritten(result: PalettizedFile, console: Console) -> None:
     _show_reasons("Left dense", result.dense, console)
     _show_reasons("Other than the default", result.adjusted, console)
     _show_reasons("LUT not corrected", result.uncorrected, console)
+    for note in result.notes:
+        print_line(safe(f"note: {note}", style="yellow"), console)
     for sentence in result.unchecked:
         print_line(safe(f"not checked: {sentence}", style="yellow"), console)
     print_line(_sizes(result), console)

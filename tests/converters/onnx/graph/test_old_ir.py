@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
-import pytest
 from onnx import helper
 
 import dkm_deploy as dkm
+from converters.onnx.rewriting.plan_subject import OnnxSubject
 from tests.converters.onnx.models import any_shape, model, save, tensor, value, values
 
 
@@ -27,11 +27,32 @@ def test_weights_that_are_listed_because_they_must_be_are_palettized(tmp_path):
     assert dkm.validate(done, original=path, inputs=inputs, require=("parity",))
 
 
-def test_weights_that_a_caller_may_replace_are_not(tmp_path):
-    made = model(
-        [helper.make_node("MatMul", ["x", "w"], ["y"])], [tensor("w", values(64, 32))], ir=8
-    )
-    made.graph.input.append(helper.make_tensor_value_info("w", 1, [64, 32]))
-    path = save(tmp_path / "m.onnx", made)
-    with pytest.raises(dkm.DkmError, match="so that a caller may replace it"):
-        dkm.palettize_file(path, tmp_path / "small.onnx", 4)
+def product(path, listed):
+    """``y = x @ v @ w`` of IR 8, with some of its weights among the inputs."""
+    nodes = [helper.make_node("MatMul", [a, b], [c]) for a, b, c in ("xvh", "hwy")]
+    weights = [tensor("v", values(48, 64)), tensor("w", values(64, 32))]
+    ends = {"inputs": [value("x", ["n", 48])], "outputs": [value("y", ["n", 32])]}
+    made = model(nodes, weights, ir=8, **ends)
+    infos = [helper.make_tensor_value_info(t.name, 1, t.dims) for t in weights if t.name in listed]
+    made.graph.input.extend(infos)
+    return save(path, made)
+
+
+def test_weights_of_which_a_newer_file_lists_all_are_palettized_with_a_note(tmp_path):
+    path = product(tmp_path / "m.onnx", "vw")
+    done = dkm.palettize_file(path, tmp_path / "small.onnx", 4)
+    assert list(done.palettes) == ["v", "w"]
+    assert [one.name for one in onnx.load(done.path).graph.input] == ["x"]
+    (note,) = done.notes
+    assert note.startswith("all 2 initializers were listed as inputs too")
+    assert dkm.validate(done, original=path, inputs=values(2, 48), require=("parity",))
+    assert set(OnnxSubject(path, [(values(2, 48), None)], None).shapes) == {"v", "w"}
+
+
+def test_weights_that_a_caller_may_replace_stay_dense_inputs(tmp_path):
+    path = product(tmp_path / "m.onnx", "w")
+    done = dkm.palettize_file(path, tmp_path / "small.onnx", 4)
+    assert list(done.palettes) == ["v"]
+    assert "so that a caller may replace it" in done.dense["w"]
+    assert [one.name for one in onnx.load(done.path).graph.input] == ["x", "w"]
+    assert not done.notes
