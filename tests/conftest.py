@@ -1,4 +1,4 @@
-"""What torch and onnxscript work out anew for every export is worked out once a process.
+"""What torch, onnxscript and coremltools do anew for every export is done once a process, or never.
 
 It is the larger part of converting a small model, which hundreds of tests do. The functions take no
 account of the model; users convert one and do not notice.
@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import functools
 import gc
+import typing
+from types import SimpleNamespace
 
 import torch._export.utils
+from coremltools.converters import _converters_entry
 from torch.onnx._internal.exporter import _registration
 
 
@@ -19,9 +22,13 @@ def _once(module, name):
 
 _once(_registration.onnxscript_apis, "get_torchlib_ops")
 _once(torch._export.utils, "_materialize_cpp_cia_ops")
+# In annotations that torch works out for each kernel of each operation; only typing's remembers.
+torch._ops.Callable = typing.Callable
+# coremltools asks for a collection of garbage after each conversion, through all that is loaded.
+_converters_entry.gc = SimpleNamespace(collect=lambda: 0)
 
 
 def pytest_collection_finish():
-    """Leave what is imported out of the collections of garbage, of which coremltools asks many."""
+    """Leave what is imported out of the collections of garbage."""
     gc.collect()
     gc.freeze()
