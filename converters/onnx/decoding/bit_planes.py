@@ -115,7 +115,7 @@ def numbers(graph: Builder, bits: int, dims: tuple[int, ...]) -> ir.Value:
     powers = np.array([1 << bits * place for place in range(count)], np.int32).reshape(dims)
     divisors = graph.tensor(f"{name}:p", powers)
     shifted = graph.node("Div", column, divisors, into=f"{name}:q")
-    return graph.node("Mod", shifted, graph.int32(1 << bits), into=name)
+    return graph.remainder(shifted, 1 << bits, into=name)
 
 
 def halves(graph: Builder) -> ir.Value:
@@ -123,7 +123,7 @@ def halves(graph: Builder) -> ir.Value:
     values = graph.up_to(256)
     divisors = graph.tensor("dkm:halves:p", np.array([[1], [16]], np.int32))
     shifted = graph.node("Div", values, divisors, into="dkm:halves:q")
-    return graph.node("Mod", shifted, graph.int32(16), into="dkm:halves")
+    return graph.remainder(shifted, 16, into="dkm:halves")
 
 
 def _codes(graph: Builder, stored: BitPlanes, plane: Plane, data: ir.Value) -> ir.Value:
@@ -152,7 +152,7 @@ def _cut(graph: Builder, codes: ir.Value, stored: BitPlanes, plane: Plane) -> ir
     flat = graph.node("Reshape", codes, graph.int64([-1]))
     if count * plane.width % 8 == 0:
         return flat
-    return graph.node("Slice", flat, graph.int64([0]), graph.int64([count]))
+    return graph.first(flat, count)
 
 
 def _twos(size: int) -> tuple[int, ...]:

@@ -11,6 +11,13 @@ import numpy as np
 import onnx_ir as ir
 from numpy.typing import NDArray
 
+# The opsets from which on an operator is there, or takes what it is given.
+ELEMENTS_SINCE = 11  # GatherElements
+_RANGE_SINCE = 11
+_MOD_SINCE = 10
+_SLICE_BY_INPUTS_SINCE = 10
+_PAGE = 16
+
 
 @dataclass
 class Builder:
@@ -19,12 +26,14 @@ class Builder:
     Attributes:
         weight: name of the parameter.
         unique: another name, for a weight that is decoded in several places.
+        opset: of the model, 7 or newer; its operators may be used.
         nodes: by the name of what they give, in an order that runs.
         tensors: initializers by name.
     """
 
     weight: str
     unique: str = ""
+    opset: int = ELEMENTS_SINCE
     nodes: dict[str, ir.Node] = field(default_factory=dict)
     tensors: dict[str, ir.Value] = field(default_factory=dict)
 
@@ -44,9 +53,42 @@ class Builder:
         return self.tensor(f"dkm:int{name}", np.array(values, np.int32))
 
     def up_to(self, stop: int) -> ir.Value:
-        """int32 ``0, 1 .. stop - 1``, made by the graph; shared."""
-        bounds = self.int32(0), self.int32(stop), self.int32(1)
-        return self.node("Range", *bounds, into=f"dkm:to{stop}")
+        """int32 ``0, 1 .. stop - 1``, made by the graph; shared.
+
+        Before Range it is a tensor, or made of two of them where that saves bytes.
+        """
+        name = f"dkm:to{stop}"
+        if self.opset >= _RANGE_SINCE:
+            return self.multiples(stop, 1, into=name)
+        if stop <= _PAGE or stop % _PAGE:
+            return self.tensor(name, np.arange(stop, dtype=np.int32))
+        pages = self.up_to(stop // _PAGE)
+        column = self.node("Reshape", pages, self.int64([-1, 1]), into=f"{name}:column")
+        high = self.node("Mul", column, self.int32(_PAGE), into=f"{name}:high")
+        grid = self.node("Add", high, self.up_to(_PAGE), into=f"{name}:grid")
+        return self.node("Reshape", grid, self.int64([-1]), into=name)
+
+    def multiples(self, count: int, step: int, into: str) -> ir.Value:
+        """int32 ``0, step .. (count - 1) * step``, made by the graph; shared."""
+        if self.opset < _RANGE_SINCE:
+            return self.node("Mul", self.up_to(count), self.int32(step), into=into)
+        bounds = self.int32(0), self.int32(count * step), self.int32(step)
+        return self.node("Range", *bounds, into=into)
+
+    def remainder(self, value: ir.Value, divisor: int, into: str) -> ir.Value:
+        """``value % divisor`` of int32 that is not negative; shared."""
+        by = self.int32(divisor)
+        if self.opset >= _MOD_SINCE:
+            return self.node("Mod", value, by, into=into)
+        whole = self.node("Div", value, by, into=f"{into}:whole")
+        taken = self.node("Mul", whole, by, into=f"{into}:taken")
+        return self.node("Sub", value, taken, into=into)
+
+    def first(self, flat: ir.Value, count: int) -> ir.Value:
+        """The first values of one dimension."""
+        if self.opset >= _SLICE_BY_INPUTS_SINCE:
+            return self.node("Slice", flat, self.int64([0]), self.int64([count]))
+        return self.node("Slice", flat, axes=[0], starts=[0], ends=[count])
 
     def node(self, op: str, *inputs: ir.Value, into: str = "", **attributes: Any) -> ir.Value:
         """Add a node and give its output; a name in ``into`` that is there already is shared."""

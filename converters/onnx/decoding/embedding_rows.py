@@ -14,13 +14,16 @@ from converters.onnx.graph.consumers import attribute, name_of, used_elsewhere, 
 from dkm_deploy.palette import Palette
 
 
-def gathered_rows(graph: ir.Graph, weight: ir.Value, palette: Palette) -> list[Replacement]:
+def gathered_rows(
+    graph: ir.Graph, weight: ir.Value, palette: Palette, opset: int
+) -> list[Replacement]:
     """The results of the nodes that use a weight, if each gathers rows by numbers of a run.
 
     Args:
         graph: the main graph.
         weight: a value that its nodes use.
         palette: of the weight.
+        opset: of the model, 7 or newer.
     """
     if used_elsewhere(graph, weight) or not _holds_rows(palette):
         return []
@@ -30,7 +33,8 @@ def gathered_rows(graph: ir.Graph, weight: ir.Value, palette: Palette) -> list[R
         if ids is None or ids.shape is None:
             return []
         result = node.outputs[0]
-        rows = encode_rows(name_of(weight), palette, ids, ids.shape.rank(), name_of(result))
+        rank, into = ids.shape.rank(), name_of(result)
+        rows = encode_rows(name_of(weight), palette, ids, rank, into, opset)
         found.append(Replacement(result, node, rows))
     return found
 
@@ -56,7 +60,9 @@ def _holds_rows(palette: Palette) -> bool:
     return bit_planes.fill_bytes(row // together, palette.bits * together)
 
 
-def encode_rows(weight: str, palette: Palette, ids: ir.Value, rank: int, into: str) -> Encoding:
+def encode_rows(
+    weight: str, palette: Palette, ids: ir.Value, rank: int, into: str, opset: int
+) -> Encoding:
     """``Gather(weight, ids)`` without the whole weight.
 
     Args:
@@ -66,10 +72,11 @@ def encode_rows(weight: str, palette: Palette, ids: ir.Value, rank: int, into: s
         ids: the value with row numbers, of shape ``(..)``.
         rank: of ``ids``.
         into: name of the result, of shape ``(.., columns)``.
+        opset: of the model, 7 or newer.
     """
     rows, row = palette.indices.shape
     together = together_in(palette, row)
-    graph = Builder(weight, unique=into)
+    graph = Builder(weight, into, opset)
     joined = join(palette.indices.reshape(-1, together), palette.bits).reshape(rows, -1)
     stored = bit_planes.store(graph, f"{weight}.indices", joined, palette.bits * together)
     data = [graph.node("Gather", plane.value, ids) for plane in stored.planes]

@@ -28,7 +28,7 @@ import onnx_ir as ir
 from numpy.typing import NDArray
 
 from converters.onnx.decoding import bit_planes
-from converters.onnx.decoding.builder import Builder
+from converters.onnx.decoding.builder import ELEMENTS_SINCE, Builder
 from converters.onnx.decoding.encoding import Encoding, finish
 from converters.onnx.decoding.index_order import Order, by_group
 from dkm_deploy.packing import pack
@@ -52,6 +52,7 @@ def encode(
     shape: tuple[int, ...] = (),
     part: str = "",
     elements: bool = True,
+    opset: int = ELEMENTS_SINCE,
 ) -> Encoding:
     """The decoding of ``palette`` into a value called ``weight``.
 
@@ -68,13 +69,14 @@ def encode(
         part: what to add to the name of the indices, where the palette is a part of the weight's.
         elements: whether GatherElements may be used, which OpenVINO does not run at load, while
             its recurrent layers want constants.
+        opset: of the model, 7 or newer.
     """
-    order, graph = Order.of(palette), Builder(weight, unique=into if part else "")
+    order, graph = Order.of(palette), Builder(weight, into if part else "", opset)
     stored_lut = graph.tensor(f"{weight}.lut", palette.lut)
     lut, name = stored_lut if lut is None else lut, f"{weight}.indices{part}"
     together = together_in(palette, order.members)
     grid: tuple[int, ...] = ()
-    scalar = palette.cluster_dim == 1 and elements
+    scalar = palette.cluster_dim == 1 and elements and opset >= ELEMENTS_SINCE
     if scalar and palette.bits in narrow and zero is None:
         grid = _grid(palette, order)
         indices = _narrow(graph, name, palette, grid)
@@ -242,8 +244,7 @@ def table_of(
 
 def _firsts(graph: Builder, count: int, rows: int, rank: int) -> ir.Value:
     """int32 ``(count, 1 ..)``: the first row of each LUT's table; shared."""
-    bounds = graph.int32(0), graph.int32(count * rows), graph.int32(rows)
-    firsts = graph.node("Range", *bounds, into=f"dkm:firsts_{count}_{rows}")
+    firsts = graph.multiples(count, rows, into=f"dkm:firsts_{count}_{rows}")
     shape = graph.int64([count, *[1] * (rank - 1)])
     return graph.node("Reshape", firsts, shape, into=f"{firsts.name}_{rank}")
 

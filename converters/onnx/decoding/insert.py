@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import onnx_ir as ir
 
+from converters.onnx.decoding.builder import ELEMENTS_SINCE
 from converters.onnx.decoding.chunked import use_of_packed
 from converters.onnx.decoding.embedding_rows import gathered_rows
 from converters.onnx.decoding.encode import encode
@@ -36,6 +37,7 @@ def insert(
     narrow: Collection[int] = (),
     *,
     folds: bool = True,
+    opset: int = ELEMENTS_SINCE,
 ) -> None:
     """Decode ``palettes`` in a graph, in place. The work grows with the number of weights.
 
@@ -55,22 +57,24 @@ def insert(
             :func:`converters.onnx.decoding.encode.encode`.
         folds: whether runtimes decode at load what depends on constants alone, so that "packed" has
             something to keep them from.
+        opset: of the model, 7 or newer; only "load" is for those before 11.
 
     Raises:
         DkmError: an input or a step of the model is called like a weight, ``decode`` is "packed"
             and the model has no input, or it is "int8" and a LUT does not lie on an 8-bit grid.
     """
     _check_names(graph, palettes)
-    edit = _Edit(graph)
+    edit = _Edit(graph, opset)
     anchored = decode == "packed" and folds
     for name, palette in palettes.items():
         weight = weights[name]
-        found = gathered_rows(graph, weight, palette)
+        found = gathered_rows(graph, weight, palette, opset)
         if decode == "int8" and not found:
             found = products(graph, weight, palette)
         if decode == "packed" and not found:
             found = use_of_packed(graph, weight, palette, folds=folds)
-        if decode == "load" and not found and palette.bits not in narrow:
+        halves = decode == "load" and palette.bits not in narrow and opset >= ELEMENTS_SINCE
+        if halves and not found:
             found = use_in_halves(graph, weight, palette)
         if found:
             edit.replace(found)
@@ -83,8 +87,9 @@ def insert(
 class _Edit:
     """A graph that is edited, and what has been put into it."""
 
-    def __init__(self, graph: ir.Graph) -> None:
+    def __init__(self, graph: ir.Graph, opset: int) -> None:
         self._graph = graph
+        self._opset = opset
         self._given = SharedParts()
         self._shared: list[ir.Node] = []
         self._whole: list[ir.Node] = []
@@ -113,12 +118,20 @@ class _Edit:
         """Decode a weight for all its users, transposed if that is what they want."""
         name = name_of(weight)
         if can_turn(self._graph, weight, palette):
-            transposed, into = palette.transpose(), f"{name}{TURNED}"
-            encoding = encode(name, transposed, zero=zero, narrow=narrow, into=into)
+            encoding = encode(
+                name,
+                palette.transpose(),
+                zero=zero,
+                narrow=narrow,
+                into=f"{name}{TURNED}",
+                opset=self._opset,
+            )
             use_turned(self._graph, weight, encoding.result)
         else:
             elements = not feeds_recurrent(self._graph, weight)
-            encoding = encode(name, palette, zero=zero, narrow=narrow, elements=elements)
+            encoding = encode(
+                name, palette, zero=zero, narrow=narrow, elements=elements, opset=self._opset
+            )
             weight.replace_all_uses_with(encoding.result)
         self._whole += self._new(encoding)
 

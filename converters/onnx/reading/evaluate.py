@@ -19,6 +19,7 @@ from dkm_deploy.errors import DkmError, reason_of
 
 Array = NDArray[Any]
 _Run = Callable[..., Array]
+_Places = Array | list[int]
 
 _TOGETHER = 4  # times what one value may have: all values, views of others among them
 
@@ -107,7 +108,12 @@ def _range(limit: int, start: Array, stop: Array, step: Array) -> Array:
     return np.arange(int(start), int(stop), int(step), dtype=start.dtype)
 
 
-def _slice(_: int, data: Array, starts: Array, ends: Array) -> Array:
+def _slice(
+    _: int, data: Array, starts: _Places, ends: _Places, axes: list[int] | None = None
+) -> Array:
+    """Of the first dimensions, by inputs or, before opset 10, by attributes."""
+    if axes not in (None, [*range(len(starts))]):
+        raise ValueError(f"Slice along axes {axes} is not supported")
     return data[tuple(slice(int(a), int(b)) for a, b in zip(starts, ends, strict=True))]
 
 

@@ -46,8 +46,8 @@ if TYPE_CHECKING:
     from dkm_deploy.palette_spec import PaletteSpec
     from dkm_deploy.recipe import Recipe
 
-# Range, which makes the unpacking tables, came with 11; the other operators are older.
-OLDEST_OPSET = 11
+# Add and Mul that broadcast came with 7, on which ONNX Runtime's support begins too.
+OLDEST_OPSET = 7
 # Before it, every initializer had to be an input of the graph too.
 _OLDEST_IR = 4
 # Of the values that the decodings of several weights share.
@@ -75,7 +75,10 @@ def palettize_model(path: Path, out: Path, recipe: Recipe) -> Rewrite:
         found = find_weights(model)
         assignment = _assign_specs(recipe, found.tensors)
         specs = assignment.specs
-        planned = {name: encoding(name, found.tensors[name], spec) for name, spec in specs.items()}
+        opset = opset_of(model)
+        planned = {
+            name: encoding(name, found.tensors[name], spec, opset) for name, spec in specs.items()
+        }
         small = too_small(found.tensors, planned)
         dense = {**found.dense, **assignment.dense, **small}
         smaller = [name for name in specs if name not in small]
@@ -98,7 +101,7 @@ def write_with(model: ModelProto, palettes: Mapping[str, Palette], out: Path) ->
     """Put palettes in place of weights of a model, which is changed, and write it to ``out``."""
     take_out(model, set(palettes))
     graph, weights = editable(model.graph, palettes)
-    insert(graph, weights, palettes)
+    insert(graph, weights, palettes, opset=opset_of(model))
     write_back(graph, model.graph)
     model.ir_version = max(model.ir_version, _OLDEST_IR)
     save_model(model, out)
@@ -106,7 +109,7 @@ def write_with(model: ModelProto, palettes: Mapping[str, Palette], out: Path) ->
 
 def check_model(model: ModelProto) -> None:
     """Raise DkmError if the model is none that palettes can be put into."""
-    opset = max((o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS), default=0)
+    opset = opset_of(model)
     newest = onnx.defs.onnx_opset_version()
     if opset < OLDEST_OPSET:
         raise DkmError(
@@ -131,15 +134,20 @@ def check_model(model: ModelProto) -> None:
         )
 
 
+def opset_of(model: ModelProto) -> int:
+    """The opset of the standard operators; 0 if the model does not say."""
+    return max((o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS), default=0)
+
+
 def _assign_specs(recipe: Recipe, tensors: Mapping[str, TensorProto]) -> Assignment:
     """What the recipe says of each weight: its spec, or the reason to stay dense."""
     shapes = {name: torch.empty(*t.dims, device="meta") for name, t in tensors.items()}
     return recipe.assign(shapes) if shapes else Assignment({}, {}, {}, ())
 
 
-def encoding(name: str, tensor: TensorProto, spec: PaletteSpec) -> Encoding:
+def encoding(name: str, tensor: TensorProto, spec: PaletteSpec, opset: int) -> Encoding:
     """The decoding that a weight will get, of other values: good for its names and sizes."""
-    return encode(name, stand_in(tensor, spec))
+    return encode(name, stand_in(tensor, spec), opset=opset)
 
 
 def stand_in(tensor: TensorProto, spec: PaletteSpec) -> Palette:

@@ -18,6 +18,7 @@ from converters.onnx.rewriting.palettize import (
     check_model,
     cluster_tensor,
     encoding,
+    opset_of,
     stand_in,
     too_small,
     write_with,
@@ -72,6 +73,7 @@ class OnnxSubject:
             _check_labels(*batch)
         self._path = path
         model = load_unlisted(path)
+        self._opset = opset_of(model)
         self._tensors = _weights(path, model)
         self.shapes: Mapping[str, tuple[int, ...]] = {
             name: tuple(tensor.dims) for name, tensor in self._tensors.items()
@@ -101,7 +103,7 @@ class OnnxSubject:
         """Whether the palette alone makes the weight smaller, for else it would stay dense."""
         del target
         tensor = self._tensors[name]
-        return not too_small({name: tensor}, {name: encoding(name, tensor, spec)})
+        return not too_small({name: tensor}, {name: encoding(name, tensor, spec, self._opset)})
 
     def losses(self, spec: PaletteSpec, names: Sequence[str]) -> Iterator[tuple[str, float]]:
         """By k-means, as :func:`converters.onnx.rewriting.palettize.palettize_model` clusters."""
@@ -120,7 +122,8 @@ class OnnxSubject:
         palettes = {name: stand_in(self._tensors[name], spec) for name, spec in specs.items()}
         model = load_unlisted(self._path)
         encodings = {
-            name: encoding(name, self._tensors[name], spec) for name, spec in specs.items()
+            name: encoding(name, self._tensors[name], spec, self._opset)
+            for name, spec in specs.items()
         }
         check_free(encodings, graph_values(model))
         with TemporaryDirectory() as folder:
