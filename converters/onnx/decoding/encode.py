@@ -68,7 +68,8 @@ def encode(
         shape: of the result, if not the weight's.
         part: what to add to the name of the indices, where the palette is a part of the weight's.
         elements: whether GatherElements may be used, which OpenVINO does not run at load, while
-            its recurrent layers want constants.
+            its recurrent layers want constants, and which ONNX Runtime folds with an Expand that
+            it lacks for bfloat16.
         opset: of the model, 7 or newer.
     """
     order, graph = Order.of(palette), Builder(weight, into if part else "", opset)

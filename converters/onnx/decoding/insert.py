@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 
 import onnx_ir as ir
 
+from converters.onnx.decoding.bfloat16 import is_bfloat16
 from converters.onnx.decoding.builder import ELEMENTS_SINCE
 from converters.onnx.decoding.chunked import use_of_packed
 from converters.onnx.decoding.embedding_rows import gathered_rows
@@ -47,7 +48,8 @@ def insert(
 
     Args:
         graph: the main graph of a model.
-        weights: by name, values that its nodes use and nothing gives yet.
+        weights: by name, values that its nodes use and nothing gives yet; of a known dtype where
+            that is bfloat16.
         palettes: of these weights.
         decode: "load" lets runtimes decode at load, for the latency of the dense model; "packed"
             keeps them from it, for the least memory: weights are decoded in every run; "int8"
@@ -73,8 +75,8 @@ def insert(
             found = products(graph, weight, palette)
         if decode == "packed" and not found:
             found = use_of_packed(graph, weight, palette, folds=folds)
-        halves = decode == "load" and palette.bits not in narrow and opset >= ELEMENTS_SINCE
-        if halves and not found:
+        elements = opset >= ELEMENTS_SINCE and not is_bfloat16(weight)
+        if decode == "load" and not found and elements and palette.bits not in narrow:
             found = use_in_halves(graph, weight, palette)
         if found:
             edit.replace(found)
@@ -116,7 +118,7 @@ class _Edit:
         self, weight: ir.Value, palette: Palette, zero: ir.Value | None, narrow: Collection[int]
     ) -> None:
         """Decode a weight for all its users, transposed if that is what they want."""
-        name = name_of(weight)
+        name, plain = name_of(weight), not is_bfloat16(weight)
         if can_turn(self._graph, weight, palette):
             encoding = encode(
                 name,
@@ -124,11 +126,12 @@ class _Edit:
                 zero=zero,
                 narrow=narrow,
                 into=f"{name}{TURNED}",
+                elements=plain,
                 opset=self._opset,
             )
             use_turned(self._graph, weight, encoding.result)
         else:
-            elements = not feeds_recurrent(self._graph, weight)
+            elements = plain and not feeds_recurrent(self._graph, weight)
             encoding = encode(
                 name, palette, zero=zero, narrow=narrow, elements=elements, opset=self._opset
             )

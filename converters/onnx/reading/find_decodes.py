@@ -22,7 +22,7 @@ from converters.onnx.decoding.chunked import PART
 from converters.onnx.decoding.runtime_zero import SIZE
 from converters.onnx.decoding.transposed import TURNED
 
-FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
+FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
 _PACKED = (TensorProto.UINT8, TensorProto.UINT4, TensorProto.UINT2)
 _LUT, _LUT_RANK = ".lut", 3
 _SCALE = ".scale"

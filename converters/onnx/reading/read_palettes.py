@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, numpy_helper
@@ -121,6 +122,8 @@ def _array(tensor: Any) -> Array:
     # A damaged tensor can fail in any way that onnx and numpy can.
     except Exception as error:
         raise DkmError(f"{tensor.name} cannot be read: {reason_of(error)}") from error
+    if array.dtype == ml_dtypes.bfloat16:  # which float32 holds
+        return array.astype(np.float32)
     if array.dtype.kind in "cOSU":
         raise DkmError(f"{tensor.name} holds {array.dtype}, which is not a dtype of palettes")
     return array

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from math import prod
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # no type hints
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto
 
-from converters.onnx.decoding.encode import encode
+from converters.onnx.decoding.bfloat16 import narrow_lut
 from converters.onnx.decoding.encoding import Encoding
 from converters.onnx.decoding.insert import insert
 from converters.onnx.graph.consumers import name_of
@@ -23,7 +21,6 @@ from converters.onnx.graph.old_ir import unlist
 from converters.onnx.graph.tensors import (
     DEFAULT_DOMAINS,
     GraphValues,
-    array_of,
     graph_values,
     graphs,
     op_name,
@@ -31,10 +28,14 @@ from converters.onnx.graph.tensors import (
 from converters.onnx.reading.find_decodes import find_decodes
 from converters.onnx.reading.ledger import ledger
 from converters.onnx.rewriting.checker import check_nodes, check_rewritten, first_names
+from converters.onnx.rewriting.tensor_palettes import (
+    cluster_tensor,
+    encoding_of,
+    is_bfloat16,
+    too_small,
+)
 from converters.onnx.rewriting.weights import find_weights
 from dkm_deploy.assignment import Assignment
-from dkm_deploy.clustering.kmeans_palette import cluster
-from dkm_deploy.clustering.layout import group_count
 from dkm_deploy.conversion.target import Rewrite
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from dkm_deploy.palette_spec import PaletteSpec
     from dkm_deploy.recipe import Recipe
 
 # Add and Mul that broadcast came with 7, on which ONNX Runtime's support begins too.
@@ -77,7 +77,8 @@ def palettize_model(path: Path, out: Path, recipe: Recipe) -> Rewrite:
         specs = assignment.specs
         opset = opset_of(model)
         planned = {
-            name: encoding(name, found.tensors[name], spec, opset) for name, spec in specs.items()
+            name: encoding_of(name, found.tensors[name], spec, opset)
+            for name, spec in specs.items()
         }
         small = too_small(found.tensors, planned)
         dense = {**found.dense, **assignment.dense, **small}
@@ -99,9 +100,18 @@ def palettize_model(path: Path, out: Path, recipe: Recipe) -> Rewrite:
 
 def write_with(model: ModelProto, palettes: Mapping[str, Palette], out: Path) -> None:
     """Put palettes in place of weights of a model, which is changed, and write it to ``out``."""
+    narrow = [
+        held.name
+        for held in graph_values(model).held
+        if held.name in palettes and held.tensor is not None and is_bfloat16(held.tensor)
+    ]
     take_out(model, set(palettes))
     graph, weights = editable(model.graph, palettes)
+    for name in narrow:
+        weights[name].dtype = ir.DataType.BFLOAT16
     insert(graph, weights, palettes, opset=opset_of(model))
+    for name in narrow:
+        narrow_lut(graph.initializers[f"{name}.lut"])
     write_back(graph, model.graph)
     model.ir_version = max(model.ir_version, _OLDEST_IR)
     save_model(model, out)
@@ -143,66 +153,6 @@ def _assign_specs(recipe: Recipe, tensors: Mapping[str, TensorProto]) -> Assignm
     """What the recipe says of each weight: its spec, or the reason to stay dense."""
     shapes = {name: torch.empty(*t.dims, device="meta") for name, t in tensors.items()}
     return recipe.assign(shapes) if shapes else Assignment({}, {}, {}, ())
-
-
-def encoding(name: str, tensor: TensorProto, spec: PaletteSpec, opset: int) -> Encoding:
-    """The decoding that a weight will get, of other values: good for its names and sizes."""
-    return encode(name, stand_in(tensor, spec), opset=opset)
-
-
-def stand_in(tensor: TensorProto, spec: PaletteSpec) -> Palette:
-    """A palette as ``spec`` gives for a weight, but all zeros."""
-    dims, groups = list(tensor.dims), [1] * len(tensor.dims)
-    groups[spec.axis] = group_count(dims, spec)
-    dims[spec.axis] //= spec.cluster_dim
-    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    lut = np.zeros((*groups, 1 << spec.bits, spec.cluster_dim), dtype)
-    channels = (tensor.dims[0], *[1] * (len(dims) - 1))
-    scale = np.ones(channels, dtype) if spec.per_channel_scale else None
-    return Palette(np.zeros(dims, np.uint8), lut, spec.axis, scale=scale)
-
-
-def too_small(
-    tensors: Mapping[str, TensorProto], planned: Mapping[str, Encoding]
-) -> dict[str, str]:
-    """The weights that a palette does not make smaller, and the sizes.
-
-    The largest comes first, and bears the bytes of what the decodings of others share with it.
-    """
-    dense: dict[str, str] = {}
-    there: set[str] = set()
-    for name in sorted(planned, key=lambda name: -stored_bytes(tensors[name])):
-        sizes = _sizes(planned[name])
-        size = sum(sizes[part] for part in sizes.keys() - there)
-        dense_size = stored_bytes(tensors[name])
-        if size < dense_size:
-            there.update(sizes)
-        else:
-            elements = prod(tensors[name].dims)
-            dense[name] = f"{elements} values: {dense_size} bytes now, {size} as a palette"
-    return {name: dense[name] for name in planned if name in dense}
-
-
-def cluster_tensor(name: str, tensor: TensorProto, spec: PaletteSpec) -> Palette:
-    """The palette of a weight. Raises DkmError if its values cannot be read."""
-    # A copy: torch must not see a read-only array.
-    weight = torch.from_numpy(array_of(name, tensor).copy())
-    try:
-        return cluster(weight, spec)
-    except DkmError as error:
-        raise DkmError(f"{name}: {error}") from error
-
-
-def _sizes(encoding: Encoding) -> dict[str, int]:
-    """Bytes of each node, by the value that it makes, and of each tensor."""
-    sizes = {
-        name_of(node.outputs[0]): ir.serde.serialize_node(node).ByteSize()
-        for node in encoding.nodes
-    }
-    for value in encoding.tensors:
-        if value.const_value is not None:
-            sizes[name_of(value)] = ir.serde.serialize_tensor(value.const_value).ByteSize()
-    return sizes
 
 
 def check_free(encodings: Mapping[str, Encoding], values: GraphValues) -> None:

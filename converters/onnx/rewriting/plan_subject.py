@@ -16,12 +16,15 @@ from converters.onnx.reading.ledger import ledger
 from converters.onnx.rewriting.palettize import (
     check_free,
     check_model,
-    cluster_tensor,
-    encoding,
     opset_of,
+    write_with,
+)
+from converters.onnx.rewriting.tensor_palettes import (
+    cluster_tensor,
+    encoding_of,
+    is_bfloat16,
     stand_in,
     too_small,
-    write_with,
 )
 from converters.onnx.rewriting.weights import find_weights
 from converters.onnx.rewriting.weights_as_inputs import WeightsAsInputs, run_in_batches
@@ -35,6 +38,7 @@ from dkm_deploy.post_training.output_loss import OutputLoss
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from numpy.typing import NDArray
     from onnx import ModelProto, TensorProto
     from torch import Tensor
 
@@ -78,7 +82,7 @@ class OnnxSubject:
         self.shapes: Mapping[str, tuple[int, ...]] = {
             name: tuple(tensor.dims) for name, tensor in self._tensors.items()
         }
-        arrays = {name: array_of(name, tensor) for name, tensor in self._tensors.items()}
+        arrays = {name: _array(name, tensor) for name, tensor in self._tensors.items()}
         self._session = WeightsAsInputs(path, model, arrays)
         content = (_digest(model.SerializeToString(deterministic=True)), _content(arrays))
         self._batches = [
@@ -103,7 +107,7 @@ class OnnxSubject:
         """Whether the palette alone makes the weight smaller, for else it would stay dense."""
         del target
         tensor = self._tensors[name]
-        return not too_small({name: tensor}, {name: encoding(name, tensor, spec, self._opset)})
+        return not too_small({name: tensor}, {name: encoding_of(name, tensor, spec, self._opset)})
 
     def losses(self, spec: PaletteSpec, names: Sequence[str]) -> Iterator[tuple[str, float]]:
         """By k-means, as :func:`converters.onnx.rewriting.palettize.palettize_model` clusters."""
@@ -122,7 +126,7 @@ class OnnxSubject:
         palettes = {name: stand_in(self._tensors[name], spec) for name, spec in specs.items()}
         model = load_unlisted(self._path)
         encodings = {
-            name: encoding(name, self._tensors[name], spec, self._opset)
+            name: encoding_of(name, self._tensors[name], spec, self._opset)
             for name, spec in specs.items()
         }
         check_free(encodings, graph_values(model))
@@ -157,6 +161,12 @@ def _weights(path: Path, model: ModelProto) -> Mapping[str, TensorProto]:
     if not tensors:
         raise DkmError(f"{path}: there is nothing to palettize")
     return tensors
+
+
+def _array(name: str, tensor: TensorProto) -> NDArray[Any]:
+    """The values of a tensor; those of bfloat16 in float32."""
+    array = array_of(name, tensor)
+    return array.astype(np.float32) if is_bfloat16(tensor) else array
 
 
 def _content(arrays: Arrays) -> str:

@@ -3,7 +3,7 @@
 A tensor of rank 2 or more, an initializer or the value of a Constant node, of the main graph or of
 a subgraph, is a weight if
 
-- it is float16, float32 or float64, finite, and no input that a caller may replace;
+- it is float16, bfloat16, float32 or float64, finite, and no input that a caller may replace;
 - *every* use of it is as an operand of a linear operator (``Conv``, ``ConvTranspose``,
   ``DeformConv``, ``Gemm``, ``MatMul``, ``Einsum``, the matrices of ``LSTM``, ``GRU`` and ``RNN``,
   and ONNX Runtime's ``FusedConv``, ``FusedGemm`` and ``FusedMatMul``) or as the table of a
@@ -34,7 +34,7 @@ from converters.onnx.graph.tensors import (
     op_name,
 )
 
-_FLOATS = (TensorProto.FLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
+_FLOATS = (TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.FLOAT, TensorProto.DOUBLE)
 _LINEAR = {
     "Conv": (1,),
     "ConvTranspose": (1,),
@@ -124,7 +124,7 @@ def _not_float(tensor: TensorProto, uses: list[Use]) -> str:
     ops = [use.op for use in uses if any(part in use.op.lower() for part in _QUANTISED)]
     if ops:
         return f"{kind}, an input of {ops[0]}: quantized already"
-    return f"{kind}: palettes are float16, float32 or float64"
+    return f"{kind}: palettes are of floating numbers"
 
 
 def _not_linear(use: Use, held: TensorPlace, values: GraphValues) -> str | None:

@@ -12,6 +12,7 @@ from dkm_deploy.errors import DkmError
 from dkm_deploy.model.samples import sample_count
 from dkm_deploy.runtimes import check_inputs
 from dkm_deploy.runtimes.onnx_runtime.runtime import OnnxSession, open_session
+from dkm_deploy.runtimes.onnx_runtime.widen_bfloat16 import widen_bfloat16
 from dkm_deploy.runtimes.run_file import check_batches, cut, fixed_batch_of_session, named_arrays
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ class WeightsAsInputs:
     Args:
         path: of the file, for messages.
         model: what is in it; its weights are taken out.
-        weights: the values of these weights.
+        weights: the values of these weights; float32 for those of bfloat16, as which the model is
+            run.
 
     Raises:
         DkmError: ONNX Runtime refuses the model.
@@ -46,6 +48,7 @@ class WeightsAsInputs:
 
     def __init__(self, path: Path, model: ModelProto, weights: Mapping[str, NDArray[Any]]) -> None:
         _make_inputs(model, weights)
+        widen_bfloat16(model)
         self._session = OnnxSession(path, _open_session(path, model))
         self.weights = dict(weights)
         shapes = self._session.input_shapes.items()

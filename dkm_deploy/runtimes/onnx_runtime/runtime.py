@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.runtimes import Arrays, Shape, Tap, check_inputs
 from dkm_deploy.runtimes.onnx_runtime.taps import find_taps
+from dkm_deploy.runtimes.onnx_runtime.widen_bfloat16 import widen_bfloat16
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -75,7 +76,8 @@ class OnnxRuntime:
     def load(self, path: Path) -> OnnxSession:
         """Open a file with all optimisations on, as an app does by default.
 
-        Of a ``.ort`` file ONNX Runtime folds no constants even so.
+        Of a ``.ort`` file ONNX Runtime folds no constants even so. An ``.onnx`` file of bfloat16
+        for which it lacks kernels is computed in float32, with inputs and outputs of float32.
 
         Raises:
             DkmError: the file is missing, or ONNX Runtime refuses it.
@@ -85,7 +87,10 @@ class OnnxRuntime:
         try:
             session = open_session(str(path))
         except Exception as error:
-            raise DkmError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from error
+            wider = _open_widened(path)
+            if wider is None:
+                raise DkmError(f"{path}: ONNX Runtime cannot load it: {_reason(error)}") from error
+            session = wider
         return OnnxSession(path, session)
 
     def probe(self, path: Path, weights: Collection[str]) -> OnnxProbe:
@@ -148,6 +153,19 @@ class OnnxDump(OnnxSession):
 
     def overflow_text(self) -> str | None:
         """None: ONNX Runtime does not tell."""
+        return None
+
+
+def _open_widened(path: Path) -> InferenceSession | None:
+    """A session of a file of bfloat16 in float32; None for all others."""
+    import onnx
+
+    if path.suffix != ".onnx":
+        return None
+    try:
+        model = onnx.load(path)
+        return open_session(model.SerializeToString()) if widen_bfloat16(model) else None
+    except Exception:  # damaged, or wrong for another reason, which the caller has
         return None
 
 
