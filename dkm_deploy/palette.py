@@ -190,6 +190,30 @@ class Palette:
         padding = [(0, 0)] * len(self.groups) + [(0, missing), (0, 0)]
         return Palette(self.indices, np.pad(self.lut, padding), self.axis, scale=self.scale)
 
+    def scale_in_luts(self) -> Palette:
+        """Multiply the LUTs by the scale, for targets that have LUTs of channels but no scales.
+
+        The values are those of :meth:`decode`: each product is rounded once.
+
+        Returns:
+            A palette with the same indices, no scale, and LUTs for each channel; for each
+            ``cluster_dim`` channels if a LUT entry fills that many. Without a scale, the same one.
+
+        Example:
+            >>> lut = np.array([-1, 0, 0.5, 1], np.float32).reshape(1, 1, 4, 1)
+            >>> scale = np.array([[1], [10]], np.float32)
+            >>> palette = dkm.Palette(np.array([[0, 1], [3, 3]], np.uint8), lut, scale=scale)
+            >>> palette.scale_in_luts().lut[1].ravel().tolist()
+            [-10.0, 0.0, 5.0, 10.0]
+        """
+        if self.scale is None:
+            return self
+        rows = self.indices.shape[0]
+        filled = self.cluster_dim if self.axis == 0 else 1  # channels of a LUT entry
+        scale = self.scale.reshape(rows, *[1] * self.indices.ndim, filled)
+        lut = np.repeat(self.lut, rows // self.groups[0], axis=0)
+        return Palette(self.indices, lut * scale, self.axis)
+
     def transpose(self) -> Palette:
         """Transpose a matrix; it must have no scale, because scales belong to rows.
 
@@ -209,10 +233,11 @@ class Palette:
 def difference(frozen: Palette, stored: Palette) -> str | None:
     """How the palette decoded from a file differs from the frozen one, or None if it does not.
 
-    Compared bit for bit, with the frozen LUT and scale rounded to the dtype of the stored LUT, and
-    the LUT given the unused entries of the stored width. Those are the only two changes a target
-    may make.
+    Compared bit for bit, with the frozen LUT and scale rounded to the dtype of the stored LUT, the
+    LUT given the unused entries of the stored width, and the scale in the LUTs if the file has it
+    nowhere else. Those are the only changes a target may make.
     """
+    frozen = frozen.scale_in_luts() if stored.scale is None else frozen
     same = np.array_equal(frozen.indices, stored.indices)
     if not same and _is_transposed(frozen, stored):
         return "it is transposed: its first two dimensions are swapped"

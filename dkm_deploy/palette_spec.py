@@ -134,6 +134,16 @@ def spec_of(palette: Palette) -> PaletteSpec:
     return PaletteSpec(palette.bits, palette.cluster_dim, palette.axis, size, scaled)
 
 
+def scaled_group_count(shape: Sequence[int], spec: PaletteSpec) -> int:
+    """LUTs of a weight where per-channel scales are in them: one a channel, or a row of vectors.
+
+    See :meth:`dkm_deploy.Palette.scale_in_luts`.
+    """
+    if spec.axis == 0:
+        return shape[0] // spec.cluster_dim
+    return shape[0] * (1 if spec.group_size is None else shape[spec.axis] // spec.group_size)
+
+
 def nearest_spec(spec: PaletteSpec, shape: Sequence[int]) -> tuple[PaletteSpec, str]:
     """The layout nearest to ``spec`` that a weight of this shape can have.
 

@@ -12,8 +12,9 @@ import typing
 from types import SimpleNamespace
 
 import torch._export.utils
-from coremltools.converters import _converters_entry
 from torch.onnx._internal.exporter import _registration
+
+from dkm_deploy.formats.mlpackage.proto import coremltools
 
 
 def _once(module, name):
@@ -25,7 +26,7 @@ _once(torch._export.utils, "_materialize_cpp_cia_ops")
 # In annotations that torch works out for each kernel of each operation; only typing's remembers.
 torch._ops.Callable = typing.Callable
 # coremltools asks for a collection of garbage after each conversion, through all that is loaded.
-_converters_entry.gc = SimpleNamespace(collect=lambda: 0)
+coremltools().converters._converters_entry.gc = SimpleNamespace(collect=lambda: 0)
 
 
 def pytest_collection_finish():

@@ -53,6 +53,18 @@ def _scaled(palette: Palette) -> Palette:
 
 @settings(max_examples=60, deadline=None)
 @given(palettes())
+def test_luts_that_hold_the_scale_decode_to_the_same_bits(palette):
+    for plain in (palette, palette.astype(np.float16)):
+        scaled = _scaled(plain)
+        folded = scaled.scale_in_luts()
+        assert folded.scale is None
+        assert folded.decode().tobytes() == scaled.decode().tobytes()
+        assert plain.scale_in_luts() is plain
+    assert difference(scaled, folded) is None
+
+
+@settings(max_examples=60, deadline=None)
+@given(palettes())
 def test_a_scale_multiplies_each_channel_in_the_luts_dtype(palette):
     for plain in (palette, palette.astype(np.float16)):
         scaled = _scaled(plain)

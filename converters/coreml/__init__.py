@@ -84,9 +84,9 @@ class CoreMLTarget:
             exported: the frozen model.
             path: the folder to be made, with the suffix ``.mlpackage``.
             minimum_deployment_target: "iOS16", "iOS17", "iOS18", "iOS26", or "macOS13", "macOS14",
-                "macOS15", "macOS26". Grouped and vector palettes need iOS 18, per-channel scales
-                iOS 26. Bits that a target lacks (5 and 7; 3 before iOS 18) are stored in the next
-                width, and the artifact's notes say so.
+                "macOS15", "macOS26". Grouped, vector and scaled palettes need iOS 18; before iOS 26
+                the LUTs hold the scale. Bits that a target lacks (5 and 7; 3 before iOS 18) are
+                stored in the next width, and the artifact's notes say so.
             compute_precision: "float16" or "float32", of activations, LUTs and dense weights.
                 "auto" is float16, but float32 for operations whose values overflow float16 on the
                 example inputs, if the outputs are wrong for it; notes name them. It takes

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import TYPE_CHECKING
 
 from converters.coreml.tables.row_blocks import spans
 from dkm_deploy.errors import DkmError
+from dkm_deploy.palette_spec import scaled_group_count
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -29,7 +31,7 @@ _GENERATIONS = {
 _WIDTHS = (1, 2, 3, 4, 6, 8)
 _GROUPS = 18  # also vectors, indices of 3 bits, and 8-bit LUTs
 _STATES = 18
-_SCALES = 26
+_SCALES = 26  # of channels, beside their LUTs
 
 NO_PROJECTION = "an LSTM with proj_size has no operation in Core ML; leave proj_size out"
 
@@ -63,7 +65,7 @@ def refuse(
     for what, needed in _needs(spec, shape):
         if generation(deployment_target) < needed:
             return f"{what} need {lowest(needed)}, and the deployment target is {deployment_target}"
-    return _spans_gates(spec, shape, gates)
+    return _outgrows(spec, shape, deployment_target) or _spans_gates(spec, shape, gates)
 
 
 def refuse_state(start: Tensor, deployment_target: str) -> str | None:
@@ -81,6 +83,36 @@ def _spans_gates(spec: PaletteSpec, shape: tuple[int, ...], gates: int) -> str |
     if spec.axis != 0 or gates == 1:
         return None
     return spans(shape[0], gates, group=spec.group_size or shape[0], vector=spec.cluster_dim)
+
+
+def scales_in_luts(deployment_target: str) -> bool:
+    """Whether per-channel scales are multiplied into LUTs, one for each channel.
+
+    coremltools writes a decoded weight times a scale from iOS 26 on only.
+    """
+    return generation(deployment_target) < _SCALES
+
+
+def needs_scales(what: str) -> str:
+    """That something needs scales beside LUTs, and where these are."""
+    return f"{what} need {lowest(_SCALES)}"
+
+
+def _outgrows(spec: PaletteSpec, shape: tuple[int, ...], deployment_target: str) -> str | None:
+    """Why scales in LUTs do not pay, or None if they do or there are none."""
+    if not spec.per_channel_scale or not scales_in_luts(deployment_target):
+        return None
+    bits = stored_bits(spec.bits, deployment_target)
+    values = (scaled_group_count(shape, spec) << bits) * spec.cluster_dim
+    indices = -(-prod(shape) // spec.cluster_dim * bits // 8)
+    size, dense = 2 * values + indices, 2 * prod(shape)  # in float16
+    if size < dense:
+        return None
+    return (
+        f"per_channel_scale=True takes a LUT for each channel before {lowest(_SCALES)}, "
+        f"{size:,} bytes in place of {dense:,} of the dense weight, "
+        f"and the deployment target is {deployment_target}"
+    )
 
 
 def lowest(needed: int) -> str:
@@ -110,7 +142,7 @@ def _needs(spec: PaletteSpec, shape: tuple[int, ...]) -> list[tuple[str, int]]:
     """What of a spec some targets lack, and the generation that has it; the newest first."""
     grouped = spec.group_size is not None and spec.group_size < shape[spec.axis]
     wanted = [
-        ("per-channel scales (per_channel_scale=True)", _SCALES, spec.per_channel_scale),
+        ("per-channel scales (per_channel_scale=True)", _GROUPS, spec.per_channel_scale),
         ("vector palettes", _GROUPS, spec.cluster_dim > 1),
         ("grouped palettes", _GROUPS, grouped),
     ]

@@ -24,19 +24,22 @@ class FileSizes:
         dense: bytes of dense weights.
         widths: bits of an index as the target stores them, by the name of the weight.
         lut_width: bytes of a LUT's value; 0 in a file without palettes.
+        has_scales: whether a palette has a per-channel scale; where none has, LUTs hold them.
     """
 
     total: int
     dense: int
     widths: Mapping[str, int]
     lut_width: int
+    has_scales: bool
 
     @classmethod
     def of(cls, ledger: Ledger, palettes: Mapping[str, Palette]) -> FileSizes:
         """By the ledger of a file and the palettes that it holds."""
         widths = {name: palette.bits for name, palette in palettes.items()}
         lut_width = next((p.lut.itemsize for p in palettes.values()), 0)
-        return cls(ledger.total_bytes, ledger.by_kind()["dense"], widths, lut_width)
+        scaled = any(palette.scale is not None for palette in palettes.values())
+        return cls(ledger.total_bytes, ledger.by_kind()["dense"], widths, lut_width, scaled)
 
 
 class PlanSubject(Protocol):

@@ -18,7 +18,7 @@ from dkm_deploy._support.progress import track
 from dkm_deploy._version import __version__
 from dkm_deploy.clustering.layout import group_count
 from dkm_deploy.conversion.plan_subject import FileSizes, Item, PlanSubject, Specs
-from dkm_deploy.palette_spec import PaletteSpec
+from dkm_deploy.palette_spec import PaletteSpec, scaled_group_count
 from dkm_deploy.planning.candidates import Candidates
 
 
@@ -28,6 +28,30 @@ class Sizes:
 
     fixed: float
     items: Mapping[Item, float]
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """How a target stores palettes of one width.
+
+    Attributes:
+        bits: of an index.
+        lut_width: bytes of a LUT's value.
+        has_scales: whether per-channel scales are beside the LUTs; if not, LUTs hold them.
+    """
+
+    bits: int
+    lut_width: int
+    has_scales: bool
+
+    def payload(self, shape: tuple[int, ...], spec: PaletteSpec) -> int:
+        """Bytes of the indices, the LUTs and the scale of a weight."""
+        indices = prod(shape) // spec.cluster_dim
+        in_luts = spec.per_channel_scale and not self.has_scales
+        luts = scaled_group_count(shape, spec) if in_luts else group_count(shape, spec)
+        scales = shape[0] if spec.per_channel_scale and self.has_scales else 0
+        values = (luts << self.bits) * spec.cluster_dim + scales
+        return -(-indices * self.bits // 8) + values * self.lut_width
 
 
 class Scales:
@@ -69,16 +93,18 @@ def predict_sizes(scales: Scales, target: str, candidates: Candidates, console: 
     }
     value = _dense_width(dense, files.values(), counts)
     fixed = dense.total - value * sum(counts.values())
+    has_scales = any(file.has_scales for file in files.values())
     items: dict[Item, float] = {(name, None): value * count for name, count in counts.items()}
     for bits, file in files.items():
         stored = max(file.widths.values())
         rest = value * sum(counts[name] for name in counts.keys() - chosen[bits].keys())
         made = chosen[bits].items()
-        payload = sum(_payload(shapes[n], s, stored, file.lut_width) for n, s in made)
+        layout = _Layout(stored, file.lut_width, has_scales)
+        payload = sum(layout.payload(shapes[n], s) for n, s in made)
         shared = (file.total - fixed - rest - payload) / len(made)
         for name, found in candidates.items():
             for spec in (spec for spec in found if spec.bits == bits):
-                size = _payload(shapes[name], spec, stored, file.lut_width)
+                size = layout.payload(shapes[name], spec)
                 items[name, spec] = size + shared
     return Sizes(fixed, items)
 
@@ -95,14 +121,6 @@ def _mixture(candidates: Candidates, bits: int) -> dict[str, PaletteSpec]:
         if fitting:
             mixture[name] = fitting[turn % len(fitting)]
     return mixture
-
-
-def _payload(shape: tuple[int, ...], spec: PaletteSpec, stored: int, lut_width: int) -> int:
-    """Bytes of the indices, the LUTs and the scale of a weight."""
-    indices = prod(shape) // spec.cluster_dim
-    values = (group_count(shape, spec) << stored) * spec.cluster_dim
-    scales = shape[0] if spec.per_channel_scale else 0
-    return -(-indices * stored // 8) + (values + scales) * lut_width
 
 
 def largest_of(models: Iterable[Sizes]) -> Sizes:

@@ -58,7 +58,7 @@ def _by_rule(shapes, specs):
     )
     dense = sum(4 * count for name, count in counts.items() if name not in specs)
     total = 1_000 + dense + payload + 50 * len(specs)
-    return FileSizes(total, dense, {name: spec.bits for name, spec in specs.items()}, 4)
+    return FileSizes(total, dense, {name: spec.bits for name, spec in specs.items()}, 4, False)
 
 
 def _plan(model, samples, budget, targets=("onnx",), **more):
@@ -84,6 +84,16 @@ def test_each_of_several_files_fits(model, samples, kept):
     found = _plan(model, samples, 26_000, ("onnx", "coreml"), candidates=MIXED, cache=kept)
     assert set(found.size_bytes) == {"onnx", "coreml"}
     assert 0.8 * 26_000 < max(found.size_bytes.values()) <= 26_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["coreml", "coreml:iOS26"])
+def test_scales_in_luts_and_beside_them_are_predicted(model, samples, tmp_path, target):
+    scaled = [dkm.PaletteSpec(bits, per_channel_scale=True) for bits in (2, 3, 4)]
+    found = _plan(model, samples, 24_000, (target,), candidates=scaled)
+    assert any(made.spec and made.spec.per_channel_scale for made in found.decisions)
+    actual = found.size_bytes[target]
+    assert abs(found.predicted_bytes - actual) <= 0.005 * actual
 
 
 @pytest.mark.usefixtures("ruled")

@@ -23,10 +23,7 @@ def typed_lut_to_dense(palette: Palette, lut: Any, name: str) -> Any:
 
 
 def scale_channels(weight: Any, scale: NDArray[np.floating] | None, name: str) -> Any:
-    """For iOS 26: a decoded weight times one value a channel.
-
-    Earlier ones would need the scale before the LUT, a LUT for each channel.
-    """
+    """For iOS 26: a decoded weight times one value a channel."""
     return Builder.constexpr_blockwise_shift_scale(data=weight, scale=scale, name=f"{name}_scaled")
 
 

@@ -14,7 +14,13 @@ from coremltools.converters.mil.frontend.torch.ops import _get_inputs
 from coremltools.converters.mil.frontend.torch.torch_op_registry import _TORCH_OPS_REGISTRY
 from numpy.typing import NDArray
 
-from converters.coreml.deployment import generation, stored_bits, typed_indices
+from converters.coreml.deployment import (
+    generation,
+    needs_scales,
+    scales_in_luts,
+    stored_bits,
+    typed_indices,
+)
 from converters.coreml.lowering.call_keywords import (
     Lowering,
     TorchCall,
@@ -163,8 +169,15 @@ class Decodes(RecurrentWeights):
         decoded, scale = _get_inputs(context, node, expected=2)
         met = self._met[decoded]
         palette = replace(met.palette, scale=scale.val)
-        self.tables[met.weight] = self._stored_palette(palette, met.weight)
-        variable = scale_channels(decoded, self.tables[met.weight].scale, met.mil_name)
+        if scales_in_luts(self._target):
+            if self._options.lut_dtype == "int8":
+                raise DkmError(f"{met.weight}: {needs_scales('8-bit LUTs of scaled channels')}")
+            palette = palette.scale_in_luts()
+        stored = self.tables[met.weight] = self._stored_palette(palette, met.weight)
+        if stored.scale is None:
+            variable = self._decode(palette, f"{met.mil_name}_scaled", met.weight)
+        else:
+            variable = scale_channels(decoded, stored.scale, met.mil_name)
         self._met[variable] = replace(met, palette=palette)
         context.add(variable, torch_name=node.name)
         return True

@@ -111,7 +111,12 @@ class TestBeforeTraining:
             (
                 dkm.PaletteSpec(cluster_dim=2, per_channel_scale=True),
                 "iOS16",
-                "per-channel scales .* need iOS26 or macOS26",
+                "per-channel scales .* need iOS18 or macOS15",
+            ),
+            (
+                dkm.PaletteSpec(8, per_channel_scale=True),
+                "iOS18",
+                "per_channel_scale=True takes a LUT .* 17,408 bytes in place of 2,048 of the dense",
             ),
         ],
     )
