@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from converters.onnx.graph.load import load
-
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from onnx import ModelProto
 
 _OPTIONAL_SINCE = 4  # IR version; from it on, to be listed means to be replaceable
-
-
-def load_unlisted(path: Path) -> ModelProto:
-    """As ``load``, with what a caller gives for inputs: see :func:`unlist`."""
-    model = load(path)
-    unlist(model)
-    return model
 
 
 def unlist(model: ModelProto) -> tuple[str, ...]:

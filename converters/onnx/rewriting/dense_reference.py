@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 
 from onnx import helper, numpy_helper
 
-from converters.onnx.graph.old_ir import load_unlisted
 from converters.onnx.graph.tensors import graph_values
 from converters.onnx.rewriting.palettize import save_model
+from converters.onnx.rewriting.source import load_source
 from dkm_deploy.errors import DkmError
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def write_twin(path: Path, palettes: Mapping[str, Palette], out: Path) -> None:
         DkmError: the file is damaged or not ONNX, a palette is of no weight in it, or the result
             is larger than 2 GiB.
     """
-    model = load_unlisted(path)
+    model, _ = load_source(path)
     held = {each.name: each for each in graph_values(model).held}
     for name, palette in palettes.items():
         tensor = held[name].tensor if name in held else None

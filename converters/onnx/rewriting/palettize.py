@@ -16,8 +16,6 @@ from converters.onnx.decoding.insert import insert
 from converters.onnx.graph.consumers import name_of
 from converters.onnx.graph.editable import editable, write_back
 from converters.onnx.graph.external_data import LARGEST, move_tensors_out, stored_bytes
-from converters.onnx.graph.load import load
-from converters.onnx.graph.old_ir import unlist
 from converters.onnx.graph.tensors import (
     DEFAULT_DOMAINS,
     GraphValues,
@@ -28,6 +26,7 @@ from converters.onnx.graph.tensors import (
 from converters.onnx.reading.find_decodes import find_decodes
 from converters.onnx.reading.ledger import ledger
 from converters.onnx.rewriting.checker import check_nodes, check_rewritten, first_names
+from converters.onnx.rewriting.source import load_source
 from converters.onnx.rewriting.tensor_palettes import (
     cluster_tensor,
     encoding_of,
@@ -59,17 +58,17 @@ def palettize_model(path: Path, out: Path, recipe: Recipe) -> Rewrite:
 
     A weight (see :mod:`converters.onnx.rewriting.weights`) is replaced by the decoding of its
     palette under its own name, in the main graph, where that takes fewer bytes. Opset, names,
-    shapes, metadata, functions and other nodes are kept; so is the IR version, unless it is below
-    4. Tensors that the input keeps in other files are written into ``out``, or into one data file
-    beside it if that would be larger than 2 GiB. The same file gives the same bytes.
+    shapes, functions, other nodes and metadata are kept, but for an exporter's notes; so is the IR
+    version, unless it is below 4. Tensors that the input keeps in other files are written into
+    ``out``, or into one data file beside it if that would be larger than 2 GiB. The same file gives
+    the same bytes.
 
     Raises:
         DkmError: the file is damaged or not ONNX, its opset or IR version is too old or too new,
             it is palettized already or for training, a name is taken, the recipe does not fit it,
             or nothing in it can be palettized.
     """
-    model = load(path)
-    notes = unlist(model)
+    model, notes = load_source(path)
     try:
         check_model(model)
         found = find_weights(model)

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from converters.onnx.graph.old_ir import load_unlisted
 from converters.onnx.graph.tensors import array_of, graph_values
 from converters.onnx.reading.ledger import ledger
 from converters.onnx.rewriting.palettize import (
@@ -19,6 +18,7 @@ from converters.onnx.rewriting.palettize import (
     opset_of,
     write_with,
 )
+from converters.onnx.rewriting.source import load_source
 from converters.onnx.rewriting.tensor_palettes import (
     cluster_tensor,
     encoding_of,
@@ -76,7 +76,7 @@ class OnnxSubject:
         for batch in batches:
             _check_labels(*batch)
         self._path = path
-        model = load_unlisted(path)
+        model, _ = load_source(path)
         self._opset = opset_of(model)
         self._tensors = _weights(path, model)
         self.shapes: Mapping[str, tuple[int, ...]] = {
@@ -124,7 +124,7 @@ class OnnxSubject:
         """By writing it, with other values, to a folder that is removed again."""
         del target
         palettes = {name: stand_in(self._tensors[name], spec) for name, spec in specs.items()}
-        model = load_unlisted(self._path)
+        model, _ = load_source(self._path)
         encodings = {
             name: encoding_of(name, self._tensors[name], spec, self._opset)
             for name, spec in specs.items()
