@@ -11,6 +11,7 @@ from torch.export import ExportedProgram
 
 from converters.coreml.decompositions.complex_pairs import has_complex
 from converters.coreml.decompositions.decompose import decompose, has_decomposition
+from converters.coreml.decompositions.small_integers import widen_small_integers
 from converters.coreml.deployment import generation
 from converters.coreml.float16_program import Float16Choice, kept_constants
 from converters.coreml.front_end_calls import rename_text_nodes, with_defaults
@@ -112,6 +113,7 @@ def _try(
     try:
         with silent():
             program = decompose(program, known_calls(), attempt.apart, in_pairs=attempt.in_pairs)
+            widen_small_integers(program, options.images)
             program = mark_outputs(rename_text_nodes(with_defaults(program)))
             made = decodes(program)
             narrowing = _float16_choice(options, in_float32)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 
 from converters.coreml.options import Image, Options
 from dkm_deploy.conversion.exported import ExportedModel
@@ -81,10 +82,20 @@ def _input(exported: ExportedModel, name: str, value: Any, options: Options) -> 
 
 
 def _check_image(name: str, value: Any, image: Image) -> None:
-    if value.ndim != 4 or value.shape[1] != image.channels or not value.is_floating_point():
+    of_pixels = value.dtype is torch.uint8
+    if (
+        value.ndim != 4
+        or value.shape[1] != image.channels
+        or not (value.is_floating_point() or of_pixels)
+    ):
         raise DkmError(
             f"images: input {name!r} has shape {tuple(value.shape)} and dtype {value.dtype}; an "
-            f"{image.color} image is floating-point (1, {image.channels}, height, width)"
+            f"{image.color} image is floating-point or uint8 (1, {image.channels}, height, width)"
+        )
+    if of_pixels and (image.scale, *image.biases) != (1, *[0] * image.channels):
+        raise DkmError(
+            f"images: input {name!r} is uint8, which takes pixels as they are; leave out its scale "
+            f"of {image.scale} and bias of {image.bias}"
         )
 
 

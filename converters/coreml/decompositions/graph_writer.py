@@ -18,19 +18,20 @@ class GraphWriter:
 
     Args:
         program: whose graph is written to.
-        before: where; calls are of the same layer as this node.
+        before: where.
+        like: the node whose layer calls are of; by default it is ``before``.
     """
 
-    def __init__(self, program: ExportedProgram, before: Node) -> None:
-        self._module, self._before = program.graph_module, before
-        self._mode = before.meta["val"].fake_mode
+    def __init__(self, program: ExportedProgram, before: Node, like: Node | None = None) -> None:
+        self._module, self._before, self._like = program.graph_module, before, like or before
+        self._mode = self._like.meta["val"].fake_mode
 
     def call(self, operation: Any, *args: Any, **kwargs: Any) -> Node:
         """A call of an ATen operation."""
         graph = self._module.graph
         with graph.inserting_before(self._before):
             node: Node = graph.call_function(operation, args, kwargs)
-        node.meta.update({k: v for k, v in self._before.meta.items() if k != "val"})
+        node.meta.update({k: v for k, v in self._like.meta.items() if k != "val"})
         given, keywords = map_arg((args, kwargs), lambda arg: arg.meta["val"])
         with self._mode:
             node.meta["val"] = operation(*given, **keywords)
