@@ -15,6 +15,7 @@ from typing import Any
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, numpy_helper
 
+from converters.onnx.graph.bodies import handed_on
 from dkm_deploy.errors import DkmError, reason_of
 
 DEFAULT_DOMAINS = ("", "ai.onnx")
@@ -60,13 +61,15 @@ class GraphValues:
         held: tensors of the main graph and of its subgraphs, in the order of the file.
         definitions: how many graphs define each name.
         producers: the node that makes each value by name.
-        uses: of each value by name.
+        uses: of each value by name; not as an output of a body that hands it on.
+        handed: the names under which bodies of If, Loop and Scan get and give a value, by its name.
     """
 
     held: Sequence[TensorPlace]
     definitions: Mapping[str, int]
     producers: Mapping[str, NodeProto]
     uses: Mapping[str, Sequence[Use]]
+    handed: Mapping[str, Sequence[str]]
 
     @cached_property
     def by_name(self) -> Mapping[str, TensorPlace]:
@@ -80,6 +83,7 @@ def graph_values(model: ModelProto) -> GraphValues:
     definitions: Counter[str] = Counter()
     producers: dict[str, NodeProto] = {}
     uses: defaultdict[str, list[Use]] = defaultdict(list)
+    handed: defaultdict[str, list[str]] = defaultdict(list)
     for graph, place in graphs(model.graph):
         inside = list(_find_tensors(graph, place))
         held += inside
@@ -88,9 +92,12 @@ def graph_values(model: ModelProto) -> GraphValues:
             producers.update(dict.fromkeys(node.output, node))
             for position, name in enumerate(node.input):
                 uses[name].append(Use(node, position))
+            for name, other in handed_on(node):
+                handed[name].append(other)
         for output in graph.output:
-            uses[output.name].append(Use(None))
-    return GraphValues(held, definitions, producers, uses)
+            if not place or output.name not in handed:  # outer graphs come first
+                uses[output.name].append(Use(None))
+    return GraphValues(held, definitions, producers, uses, handed)
 
 
 def graphs(graph: GraphProto, place: str = "") -> Iterator[tuple[GraphProto, str]]:

@@ -7,7 +7,8 @@ a subgraph, is a weight if
 - *every* use of it is as an operand of a linear operator (``Conv``, ``ConvTranspose``,
   ``DeformConv``, ``Gemm``, ``MatMul``, ``Einsum``, the matrices of ``LSTM``, ``GRU`` and ``RNN``,
   and ONNX Runtime's ``FusedConv``, ``FusedGemm`` and ``FusedMatMul``) or as the table of a
-  ``Gather``, directly or through operators that only move or cast values;
+  ``Gather``, directly or through operators that only move or cast values, and through bodies of
+  If, Loop and Scan that hand it on;
 - its name is defined once in the model, so that it can be decoded in the main graph.
 
 So what is added, multiplied or compared stays as it is: masks, anchor grids, sine tables, scales
@@ -24,6 +25,7 @@ from math import prod
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
+from converters.onnx.graph.bodies import WITH_BODIES
 from converters.onnx.graph.tensors import (
     GraphValues,
     TensorPlace,
@@ -167,10 +169,16 @@ def _final_uses(name: str, values: GraphValues) -> Iterator[Use]:
     """Uses of the values of ``name``, looking through operators that only move or cast them."""
     seen, waiting = {name}, [name]
     while waiting:
-        for use in values.uses.get(waiting.pop(), ()):
+        name = waiting.pop()
+        onward = list(values.handed.get(name, ()))
+        hidden = any(values.definitions[other] > 1 for other in onward)
+        if hidden:  # by a value of another body that has the same name
+            yield Use(None)
+        for use in values.uses.get(name, ()):
             if use.node is not None and _moves(use.node, use.position, values):
-                onward = [output for output in use.node.output if output not in seen]
-                seen.update(onward)
-                waiting += onward
-            elif use.op not in _SHAPE_ONLY:
+                onward += use.node.output
+            elif use.op not in (*_SHAPE_ONLY, *(WITH_BODIES if onward else ())):
                 yield use
+        fresh = [output for output in onward if output not in seen]
+        seen.update(fresh)
+        waiting += fresh
