@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from dkm_deploy.conversion.exported import ExportedModel
+    from dkm_deploy.conversion.target import Rewrite
     from dkm_deploy.formats.dense_tensor import DenseTensor
     from dkm_deploy.formats.interface import Interface
     from dkm_deploy.formats.ledger import Ledger
     from dkm_deploy.palette import Palette
     from dkm_deploy.palette_spec import PaletteSpec
+    from dkm_deploy.recipe import Recipe
 
 
 class CoreMLTarget:
@@ -132,6 +134,18 @@ class CoreMLTarget:
 
         given = {name: value for name, value in options.items() if value is not None}
         return write_wider(exported, path, Options(**given))
+
+    def palettize(self, path: Path, out: Path, recipe: Recipe) -> Rewrite:
+        """See :func:`converters.coreml.rewriting.palettize.palettize_package`."""
+        from converters.coreml.rewriting.palettize import palettize_package
+
+        return palettize_package(path, out, recipe)
+
+    def write_twin(self, path: Path, palettes: Mapping[str, Palette], out: Path) -> None:
+        """See :func:`converters.coreml.rewriting.dense_reference.write_twin`."""
+        from converters.coreml.rewriting.dense_reference import write_twin
+
+        write_twin(path, palettes, out)
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:
         """See :func:`converters.coreml.reading.read_palettes.read_palettes`."""

@@ -24,16 +24,18 @@ _METHOD = (
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What the command takes."""
     parser.description = (
-        "Cluster weights, without training. An .onnx file gives an .onnx "
-        "file and needs no Python model; a Python model with a plain checkpoint, or a .pt2 "
-        "program, gives a packed checkpoint. What stays dense is listed with the reason."
+        "Cluster weights, without training. An .onnx file gives an .onnx file and an .mlpackage "
+        "an .mlpackage, on any OS and without a Python model; a Python model with a plain "
+        "checkpoint, or a .pt2 program, gives a packed checkpoint. What stays dense is listed with "
+        "the reason."
     )
     parser.epilog = (
-        "examples: dkm-deploy palettize model.onnx --bits 4 -o small.onnx; dkm-deploy "
-        "palettize mynet:Net --weights net.safetensors --bits 4 -o net.palettes.safetensors; "
-        "dkm-deploy palettize net.pt2 --bits 4 -o net.palettes.safetensors"
+        "examples: dkm-deploy palettize model.onnx --bits 4 -o small.onnx; dkm-deploy palettize "
+        "net.mlpackage --bits 4 -o small.mlpackage; dkm-deploy palettize mynet:Net --weights "
+        "net.safetensors --bits 4 -o net.palettes.safetensors; dkm-deploy palettize net.pt2 "
+        "--bits 4 -o net.palettes.safetensors"
     )
-    parser.add_argument("source", help=f"an .onnx file, or {MODEL}")
+    parser.add_argument("source", help=f"an .onnx file, an .mlpackage, or {MODEL}")
     parser.add_argument("--weights", type=Path, help="safetensors checkpoint of a Python model")
     how = parser.add_mutually_exclusive_group(required=True)
     how.add_argument("--bits", type=int, help="the same for every weight, 1 to 8")

@@ -65,23 +65,31 @@ def target_for(path: Path) -> Target:
 def rewriter_for(path: Path) -> Rewriter:
     """The target that palettizes files with the suffix of ``path``."""
     able = [target for target in targets().values() if isinstance(target, Rewriter)]
+    _advise(path, able)
     return _with_suffix(path, able, "palettized")
 
 
 def planner_for(path: Path) -> Planner:
     """The target that plans for files with the suffix of ``path``."""
     able = [target for target in targets().values() if isinstance(target, Planner)]
+    _advise(path, able)
     return _with_suffix(path, able, "planned for")
 
 
 def reader_for(path: Path) -> Reader:
     """What reads files with the suffix of ``path``: a target or a reader."""
     for reader in _readers():
-        if isinstance(reader, Adviser) and path.suffix in reader.advice:
-            raise DkmError(f"{path}: {reader.advice[path.suffix]}")
+        _advise(path, [reader])
         if path.suffix in reader.suffixes:
             return reader
     raise _unknown(path, _readers(), "read")
+
+
+def _advise(path: Path, readers: Iterable[Reader]) -> None:
+    """Raise DkmError for a file that one of them knows and cannot read."""
+    for reader in readers:
+        if isinstance(reader, Adviser) and path.suffix in reader.advice:
+            raise DkmError(f"{path}: {reader.advice[path.suffix]}")
 
 
 def _readers() -> Iterator[Reader]:

@@ -75,7 +75,8 @@ def palettize_file(
     input file never changes.
 
     Args:
-        path: an ``.onnx`` file, a file of another target that supports this, or a ``.pt2`` file.
+        path: an ``.onnx`` file, an ``.mlpackage`` (an ML program, on any OS), a file of another
+            target that supports this, or a ``.pt2`` file.
         out: the file to write: of the same kind, or ``.safetensors``; not ``path``.
         recipe: which weight gets which palette, by the names in the file. A spec or a number of
             bits applies to all weights.
@@ -200,10 +201,13 @@ def _palettize_original(
 
 
 def _check_output(out: Path, source: Path, *, force: bool) -> None:
-    """Raise DkmError if ``out`` is the input or may not be replaced."""
+    """Raise DkmError if ``out`` is the input or part of it, or may not be replaced."""
     check_writable(out, force=True)
-    if out.is_dir():
+    if out.is_dir() and not source.is_dir():
         raise DkmError(f"{out}: this is a folder; give the name of a file")
     if out.exists() and out.samefile(source):
         raise DkmError(f"{out}: this is the input, which is never changed; give another name")
+    places = (out.resolve(), source.resolve())
+    if any(a.is_relative_to(b) for a, b in (places, places[::-1])):
+        raise DkmError(f"{out}: this and the input lie in each other; give another name")
     check_writable(out, force=force)

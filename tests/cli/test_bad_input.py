@@ -75,7 +75,7 @@ class TestBadInput:
             ({"--bits": None, "--recipe": "{}/none.toml"}, "none.toml: no such recipe file"),
             ({"--bits": None, "--recipe": "r.toml", "--cluster-dim": "2"}, "need --bits"),
             ({"source": "none.onnx"}, "none.onnx: no such file"),
-            ({"source": "{}/model.mlpackage"}, "cannot be palettized; known: .onnx"),
+            ({"source": "{}/model.mlpackage"}, "gives a file with suffix .mlpackage"),
             ({"source": "net.pt2"}, "for other files there is dkm-deploy convert"),
             ({"source": "{}/model.onnx"}, "palettized already (stem.weight, head.weight)"),
             ({"source": MODEL}, "--weights is needed for package.module:callable"),

@@ -56,7 +56,7 @@ def _constants(operation: Operation, seen: set[WeightBlob]) -> Iterator[DenseTen
             if blob is not None and blob in seen:
                 continue
             seen.update(() if blob is None else (blob,))
-            yield DenseTensor(_name(operation), operand.size_bytes, operand.array)
+            yield DenseTensor(weight_name(operation.output), operand.size_bytes, operand.array)
 
 
 def _float_array(constant: Constant) -> bool:
@@ -64,8 +64,9 @@ def _float_array(constant: Constant) -> bool:
     return tensor and constant.type.dtype.is_floating
 
 
-def _name(operation: Operation) -> str:
-    name = operation.output
+def weight_name(output: str) -> str:
+    """The name of a tensor by that of its value in the program."""
+    name = output
     for ending in _BEHIND:
         name = name.removesuffix(ending)
     for start in _BEFORE:

@@ -20,7 +20,7 @@ from dkm_deploy.packing import pack, packed_size, unpack
 from dkm_deploy.palette import Palette
 
 WEIGHT_FILE = "weight.bin"
-_IN_PROGRAM = f"@model_path/weights/{WEIGHT_FILE}"  # as a program calls it
+WEIGHT_FILE_IN_PROGRAM = f"@model_path/weights/{WEIGHT_FILE}"  # as a program calls it
 _KINDS: Mapping[str, Kind] = {"indices": "indices", "lut": "lut", "scale": "lut"}
 
 
@@ -98,4 +98,4 @@ def _read(
 def _blob(package: Package, offsets: Mapping[str, int], key: str) -> WeightBlob:
     if key not in _KINDS or key not in offsets:
         raise DkmError(f"the metadata does not say where the {key} of unread rows are")
-    return find_blob(package.weight_file(_IN_PROGRAM), offsets[key])
+    return find_blob(package.weight_file(WEIGHT_FILE_IN_PROGRAM), offsets[key])

@@ -29,7 +29,7 @@ def add_reference(parser: argparse.ArgumentParser, *, required: bool) -> None:
         "--original",
         type=Path,
         help="the model before clustering: a checkpoint, a .pt2 file, or, with no --model, the "
-        ".onnx file that was palettized",
+        ".onnx file or .mlpackage that was palettized",
     )
     parser.add_argument("--inputs", type=Path, required=required, help=SAMPLES)
     parser.add_argument(
@@ -111,7 +111,7 @@ def check_given(arguments: argparse.Namespace, name: str) -> None:
     """Raise DkmError if an option is missing that goes with a model."""
     if getattr(arguments, name) is None:
         raise DkmError(
-            f"give --golden, or --model, --weights and --inputs, or --original FILE.onnx and "
+            f"give --golden, or --model, --weights and --inputs, or --original FILE and "
             f"--inputs; --{name} is missing"
         )
 

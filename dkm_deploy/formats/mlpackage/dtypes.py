@@ -79,6 +79,16 @@ def blob_dtype(number: int) -> DType:
     return _known_dtype(_BLOB, number, "the weight file")
 
 
+def program_number(name: str) -> int:
+    """The number that a program has for the type called ``name``, such as "uint4"."""
+    return next(number for number, known in _PROGRAM.items() if known == name)
+
+
+def blob_number(name: str) -> int:
+    """The number that a weight file has for the type called ``name``."""
+    return next(number for number, known in _BLOB.items() if known == name)
+
+
 def nbytes(dtype: DType, count: int) -> int:
     """Bytes that ``count`` elements fill in a file; sub-byte elements are packed."""
     return -(-count * dtype.bits // 8)

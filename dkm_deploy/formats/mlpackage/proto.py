@@ -32,6 +32,12 @@ def model_class() -> Any:
 
 
 @cache
+def operation_class() -> Any:
+    """The protobuf class of an operation of an ML program. Raises as :func:`model_class`."""
+    return _module("MIL_pb2").Operation
+
+
+@cache
 def coremltools() -> Any:
     """The coremltools module; the first call takes seconds.
 

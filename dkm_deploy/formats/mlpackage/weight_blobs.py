@@ -17,10 +17,12 @@ from dkm_deploy.errors import DkmError, MissingFileError
 from dkm_deploy.formats.mlpackage.dtypes import DType, blob_dtype
 
 ALIGNMENT = 64
-_HEADER = struct.Struct("<II")
-_RECORD = struct.Struct("<IIQQ")
-_MAGIC = 0xDEADBEEF
-_VERSION = 2
+HEADER = struct.Struct("<II")
+"""Number of blobs, version; zeros behind it up to ``ALIGNMENT``."""
+RECORD = struct.Struct("<IIQQ")
+"""Magic number, element type, bytes of the data, where the data starts."""
+MAGIC = 0xDEADBEEF
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,14 @@ def find_blob(file: Path, offset: int) -> WeightBlob:
     if offset < ALIGNMENT or offset + ALIGNMENT > size:
         raise DkmError(f"{file}: a weight at byte {offset} lies outside its {size} bytes")
     with file.open("rb") as stream:
-        _, version = _HEADER.unpack(stream.read(_HEADER.size))
+        _, version = HEADER.unpack(stream.read(HEADER.size))
         stream.seek(offset)
-        magic, number, length, start = _RECORD.unpack(stream.read(_RECORD.size))
-    if version != _VERSION:
+        magic, number, length, start = RECORD.unpack(stream.read(RECORD.size))
+    if version != VERSION:
         raise DkmError(
-            f"{file}: weight file version {version}; only version {_VERSION} is supported"
+            f"{file}: weight file version {version}; only version {VERSION} is supported"
         )
-    if magic != _MAGIC:
+    if magic != MAGIC:
         raise DkmError(f"{file}: no weight starts at byte {offset}, where the program expects one")
     if start < offset + ALIGNMENT or start + length > size:
         raise DkmError(

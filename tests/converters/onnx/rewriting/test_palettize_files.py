@@ -226,12 +226,12 @@ class TestRefusals:
         ("name", "message"),
         [
             ("none.onnx", "no such file"),
-            ("m.mlpackage", "'.mlpackage' cannot be palettized; known: .onnx"),
+            ("m.aimodel", "'.aimodel' cannot be palettized; known: .mlpackage, .onnx"),
             ("m.pt2", "gives a checkpoint with suffix .safetensors"),
         ],
     )
     def test_other_kinds_of_files(self, tmp_path, name, message):
-        if name == "m.mlpackage":
+        if name == "m.aimodel":
             (tmp_path / name).mkdir()
         with pytest.raises(dkm.DkmError, match=message):
             dkm.palettize_file(tmp_path / name, tmp_path / "small.onnx", FOUR)
