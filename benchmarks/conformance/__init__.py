@@ -1,0 +1,1 @@
+"""coremltools' own tests, with the ML program evaluator in Core ML's place."""
