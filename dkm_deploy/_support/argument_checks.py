@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
@@ -17,13 +18,17 @@ _T = TypeVar("_T")
 def usage(example: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
     """Decorate a public function: an ArgumentError that leaves it shows ``example``, a right call.
 
-    Where public functions call each other, it is that of the one that the user called.
+    So does a call whose arguments do not fit its parameters. Where public functions call each
+    other, it is that of the one that the user called.
     """
 
     def decorate(function: Callable[_P, _T]) -> Callable[_P, _T]:
+        signature = inspect.signature(function)
+
         @wraps(function)
         def checked(*args: _P.args, **kwargs: _P.kwargs) -> _T:
             try:
+                _check_call(function.__name__, signature, *args, **kwargs)
                 return function(*args, **kwargs)
             except ArgumentError as error:
                 error.example = example
@@ -32,6 +37,13 @@ def usage(example: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
         return checked
 
     return decorate
+
+
+def _check_call(function: str, signature: inspect.Signature, *args: Any, **kwargs: Any) -> None:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError as error:
+        raise ArgumentError(f"{function}: {error}") from None
 
 
 def names_of(value: Any, what: str) -> tuple[str, ...]:
