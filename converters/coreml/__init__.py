@@ -17,10 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from dkm_deploy.conversion.exported import ExportedModel
+    from dkm_deploy.conversion.plan_subject import PlanSubject
     from dkm_deploy.conversion.target import Rewrite
     from dkm_deploy.formats.dense_tensor import DenseTensor
     from dkm_deploy.formats.interface import Interface
     from dkm_deploy.formats.ledger import Ledger
+    from dkm_deploy.model.inputs import Inputs
+    from dkm_deploy.model.metric import Metric
     from dkm_deploy.palette import Palette
     from dkm_deploy.palette_spec import PaletteSpec
     from dkm_deploy.recipe import Recipe
@@ -140,6 +143,14 @@ class CoreMLTarget:
         from converters.coreml.rewriting.palettize import palettize_package
 
         return palettize_package(path, out, recipe)
+
+    def subject(
+        self, path: Path, batches: Sequence[tuple[Inputs, Any]], metric: Metric | None
+    ) -> PlanSubject:
+        """See :class:`converters.coreml.rewriting.plan_subject.PackageSubject`."""
+        from converters.coreml.rewriting.plan_subject import PackageSubject
+
+        return PackageSubject(path, batches, metric)
 
     def write_twin(self, path: Path, palettes: Mapping[str, Palette], out: Path) -> None:
         """See :func:`converters.coreml.rewriting.dense_reference.write_twin`."""

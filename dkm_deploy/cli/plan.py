@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration samples.safetensors -o recipe.toml; dkm-deploy plan net.onnx --budget "
         "3.3MB --calibration samples.safetensors -o recipe.toml, for dkm-deploy palettize"
     )
-    parser.add_argument("model", help=f"an .onnx file, or {MODEL}")
+    parser.add_argument("model", help=f"an .onnx file, an .mlpackage, or {MODEL}")
     parser.add_argument("--weights", type=Path, help="plain checkpoint of a Python model")
     parser.add_argument("--budget", required=True, metavar="SIZE", help="3.3MB, 3.2MiB or bytes")
     parser.add_argument(
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         metavar="NAME",
         help="onnx, ort, coreml, coreml:iOS17 or coreai; repeatable, each file fits the budget; "
-        "coreml if left out, and onnx for an .onnx file, which cannot become another",
+        "coreml if left out, and that of the file for a file, which cannot become another",
     )
     parser.add_argument("--calibration", type=Path, required=True, help=SAMPLES)
     parser.add_argument("--metric", help=f"{METRIC}; the outputs' relative error if left out")

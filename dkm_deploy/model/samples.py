@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from dkm_deploy._support.argument_checks import short
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.inputs import Inputs, arguments
 from dkm_deploy.model.steps import Steps
@@ -60,6 +61,16 @@ def check_not_empty(inputs: Inputs) -> None:
     """Raise DkmError for inputs without any sample, on which nothing can be compared."""
     if any(len(leaf) == 0 for leaf in _samples(inputs)):
         raise DkmError("the input tensors have 0 samples (first dimension); give at least 1")
+
+
+def check_labels(inputs: Inputs, labels: Any) -> None:
+    """Raise DkmError unless there are none, or one for each sample."""
+    if labels is None:
+        return
+    if np.ndim(labels) == 0:
+        raise DkmError(f"labels are {short(labels)}; give one for each input")
+    if len(labels) != sample_count(inputs):
+        raise DkmError(f"{len(labels)} labels for {sample_count(inputs)} inputs")
 
 
 def _samples(inputs: Inputs) -> list[Tensor | NDArray[Any]]:

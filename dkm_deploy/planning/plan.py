@@ -62,16 +62,16 @@ def plan(
 
     Args:
         model: a plain model; it does not change. Or the path of a file for
-            :func:`dkm_deploy.palettize_file`: ``.onnx``, ``.pt2``, or a file of another target that
-            supports this.
+            :func:`dkm_deploy.palettize_file`: ``.onnx``, ``.mlpackage`` (its default function),
+            ``.pt2``, or a file of another target that supports this.
         budget: bytes of the file, such as "3.3MB" (10**6), "3.2MiB" (2**20) or 3_300_000; with
             several targets, of each file.
         targets: such as "coreml", "coreml:iOS17" or "onnx", with the default options of
             :func:`dkm_deploy.convert`; the default is "coreml". A file can only become one of its
             own kind.
         calibration: batches as for :func:`dkm_deploy.fit`, ``(inputs, labels)`` or the inputs
-            alone; or all samples at once, a tensor or a mapping of keyword inputs. For an
-            ``.onnx`` file, the mapping is by the names of its inputs.
+            alone; or all samples at once, a tensor or a mapping of keyword inputs. For a file, the
+            mapping is by the names of its inputs.
         metric: ``metric(first output, labels)``, more is better; the loss is its decrease. Without
             it, the loss is the squared relative error of the outputs.
         method: method of :func:`dkm_deploy.palettize`. A file other than ``.pt2`` gives no

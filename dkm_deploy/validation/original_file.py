@@ -24,11 +24,16 @@ from dkm_deploy.validation.task import Original, Task
 _TENSORS: tuple[Kind, ...] = ("indices", "lut", "dense")
 
 
+class CannotRunError(DkmError):
+    """No runtime here runs a file."""
+
+
 def original_of(path: Path, inputs: Inputs | Steps) -> Original:
     """Outputs of a dense file, and the bytes of its tensors; those of its fp16 half are unknown.
 
     Raises:
-        DkmError: the file is damaged, no runtime here runs it, or it does not run on the inputs.
+        CannotRunError: no runtime here runs it.
+        DkmError: the file is damaged, or does not run on the inputs.
     """
     kinds = size_breakdown(path).by_kind()
     return Original(_outputs(path, inputs), sum(kinds[kind] for kind in _TENSORS), None)
@@ -43,6 +48,8 @@ def original_row(path: Path, task: Task) -> Model:
 def twin_task(path: Path, original: Path, task: Task) -> Task:
     """``task`` with the outputs of the original whose weights are those that ``path`` decodes.
 
+    There are none where the original does not run.
+
     Raises:
         DkmError: ``path`` was not made from ``original``, or no target can take palettes out of
             files of its kind.
@@ -54,7 +61,8 @@ def twin_task(path: Path, original: Path, task: Task) -> Task:
         except DkmError as error:
             raise DkmError(f"{path}: it cannot be compared with the original: {error}") from error
         dense = _dense_of(original, set(read_palettes(path)))
-        return replace(task, reference=_outputs(twin, task.inputs), dense=dense)
+        expected = {} if task.random else _outputs(twin, task.inputs)
+        return replace(task, reference=expected, dense=dense)
 
 
 def _dense_of(path: Path, palettized: Collection[str]) -> DenseReference | None:
@@ -67,4 +75,8 @@ def _dense_of(path: Path, palettized: Collection[str]) -> DenseReference | None:
 
 
 def _outputs(path: Path, inputs: Inputs | Steps) -> Outputs:
-    return run_file(runtime_for(path).load(path), inputs)
+    try:
+        session = runtime_for(path).load(path)
+    except DkmError as error:
+        raise CannotRunError(str(error)) from error
+    return run_file(session, inputs)

@@ -62,7 +62,8 @@ class Task:
     budget: Budget | None = None
     meter: Meter | None = None
     random: str = ""
-    """What tells that the reference gives other outputs on a second run."""
+    """Why nothing is compared with the reference: it gives other outputs on a second run, or it is
+    a file that no runtime here runs."""
     undecided: str = ""
     """Why the metric decides nothing though labels were given."""
 

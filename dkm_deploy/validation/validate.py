@@ -19,7 +19,7 @@ from dkm_deploy.formats.interface import Interface
 from dkm_deploy.model.inputs import Inputs
 from dkm_deploy.model.metric import Metric, accuracy
 from dkm_deploy.model.palettized import palettes
-from dkm_deploy.model.run import run_model
+from dkm_deploy.model.run import Outputs, run_model
 from dkm_deploy.model.samples import sample_count
 from dkm_deploy.model.steps import Steps
 from dkm_deploy.nn_utils.model_check import model_of
@@ -37,7 +37,12 @@ from dkm_deploy.validation.measures.cost_measure import meter
 from dkm_deploy.validation.measures.palette_statistics import histograms, layer, recipe_of
 from dkm_deploy.validation.measures.size import half_bytes, tensor_bytes
 from dkm_deploy.validation.measures.thumbnails import MOST, pictures
-from dkm_deploy.validation.original_file import original_of, original_row, twin_task
+from dkm_deploy.validation.original_file import (
+    CannotRunError,
+    original_of,
+    original_row,
+    twin_task,
+)
 from dkm_deploy.validation.provenance import provenance
 from dkm_deploy.validation.report import Model, Report
 from dkm_deploy.validation.report_rows import file_row, model_row, returned_row
@@ -328,8 +333,16 @@ def _task(
     limits: Limits,
 ) -> Task:
     told = labels_array(labels, sample_count(inputs))
-    before = None if original is None else _original(original, inputs)
-    if reference is not None:
+    before, alone = None, ""
+    try:
+        before = None if original is None else _original(original, inputs)
+    except CannotRunError as error:
+        if reference is not None:
+            raise
+        alone = f"the original does not run: {error}"
+    if alone:
+        expected: Outputs = {}
+    elif reference is not None:
         expected = run_model(reference, inputs)
     elif before is not None and isinstance(original, Path):
         expected = before.outputs  # each file brings its own
@@ -346,7 +359,7 @@ def _task(
             limits=limits,
             frozen={} if reference is None else palettes(reference),
             model=reference,
-            random="" if reference is None else randomness("the reference", reference, inputs),
+            random=alone if reference is None else randomness("the reference", reference, inputs),
             dense=None if reference is None else dense_reference(reference),
         )
     )

@@ -1,4 +1,4 @@
-"""``dkm-deploy plan``: of Python models and of ``.onnx`` files."""
+"""``dkm-deploy plan``: of Python models and of files."""
 
 from __future__ import annotations
 
@@ -127,10 +127,13 @@ def test_what_an_onnx_file_cannot_have(onnx, tmp_path, capsys, more, message):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("none.onnx", "no such file"), ("m.mlpackage", "cannot be planned for; known: .onnx")],
+    [
+        ("none.onnx", "no such file"),
+        ("m.aimodel", "cannot be planned for; known: .mlpackage, .onnx"),
+    ],
 )
 def test_files_of_other_kinds(tmp_path, capsys, name, message):
-    if name == "m.mlpackage":
+    if name == "m.aimodel":
         (tmp_path / name).mkdir()
     out = ["--calibration", "none.safetensors", "--budget", "1MB", "-o", tmp_path / "r.toml"]
     fails(capsys, ["plan", tmp_path / name, *out], message)

@@ -85,7 +85,8 @@ def write_with(
         for place in held[name]:
             names[_replace(place, name, written[name], names)] = name
     metadata = model.description.metadata.userDefined
-    metadata[WEIGHT_NAMES_KEY] = json.dumps(names)
+    if names:
+        metadata[WEIGHT_NAMES_KEY] = json.dumps(names)
     if unread:
         metadata[UNREAD_KEY] = json.dumps(
             {

@@ -28,11 +28,10 @@ from converters.onnx.rewriting.tensor_palettes import (
 )
 from converters.onnx.rewriting.weights import find_weights
 from converters.onnx.rewriting.weights_as_inputs import WeightsAsInputs, run_in_batches
-from dkm_deploy._support.argument_checks import short
 from dkm_deploy._support.measurement_cache import digest
 from dkm_deploy.conversion.plan_subject import FileSizes
 from dkm_deploy.errors import DkmError
-from dkm_deploy.model.samples import sample_count
+from dkm_deploy.model.samples import check_labels
 from dkm_deploy.post_training.output_loss import OutputLoss
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ class OnnxSubject:
         metric: Metric | None,
     ) -> None:
         for batch in batches:
-            _check_labels(*batch)
+            check_labels(*batch)
         self._path = path
         model, _ = load_source(path)
         self._opset = opset_of(model)
@@ -139,16 +138,6 @@ class OnnxSubject:
         """The outputs of each batch that are numbers."""
         made = (self._session.run(batch).values() for batch in self._batches)
         return [[torch.tensor(a).float() for a in batch if _is_numbers(a)] for batch in made]
-
-
-def _check_labels(inputs: Inputs, labels: Any) -> None:
-    """Raise DkmError unless there are none, or one for each sample."""
-    if labels is None:
-        return
-    if np.ndim(labels) == 0:
-        raise DkmError(f"labels are {short(labels)}; give one for each input")
-    if len(labels) != sample_count(inputs):
-        raise DkmError(f"{len(labels)} labels for {sample_count(inputs)} inputs")
 
 
 def _weights(path: Path, model: ModelProto) -> Mapping[str, TensorProto]:

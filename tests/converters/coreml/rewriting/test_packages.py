@@ -181,6 +181,13 @@ def test_an_operation_that_no_evaluator_knows_is_told(dense, small, tmp_path):
     result = dkm.palettize_file(path, tmp_path / "small.mlpackage", 4)
     (told,) = result.unchecked
     assert told.startswith("the evaluator has no relu_of_tomorrow, so only Core ML itself")
+    report = dkm.validate(result.path, original=path, inputs={"x": X})
+    checks = {check.name: check for check in report.files[0].checks}
+    assert checks["dense"].status == "passed"
+    assert checks["parity"].status == "skipped"
+    assert "the original does not run: " in checks["parity"].reason
+    assert "operation relu_of_tomorrow (" in checks["parity"].reason
+    assert not report  # half a proof is none
 
 
 def test_a_file_is_validated_against_its_original(dense, small, tmp_path, capsys):
