@@ -135,17 +135,17 @@ def stochastic_round(
     up = bits + low - _thresholds(bits >> _DROPPED[precision], draw, low)
     found = up.bitwise_and_(~low).view(torch.float32)
     if precision == "float16":
-        size = exact.abs()
-        small = size < _SMALLEST_NORMAL
+        small = exact.abs() < _SMALLEST_NORMAL
         if bool(small.any()):
             steps = exact / _SUBNORMAL_STEP
             down = steps.floor()
             share = _thresholds(down.int(), draw, low) / float(low + 1)
             found = torch.where(small, (down + (steps - down > share)) * _SUBNORMAL_STEP, found)
-        if overflows:
-            found = found.clamp(-_LARGEST, _LARGEST)
-            found = torch.where(size < _FIRST_INFINITE, found, exact * torch.inf)
-    found = torch.where(exact.isfinite(), found, exact)
+    # The largest of float32, such as the fill of a mask, would be rounded up to infinity.
+    found = torch.where(exact.isfinite() & found.isfinite(), found, exact)
+    if precision == "float16" and overflows:
+        found = found.clamp(-_LARGEST, _LARGEST)
+        found = torch.where(exact.abs() < _FIRST_INFINITE, found, exact * torch.inf)
     return found.to(values.dtype)
 
 

@@ -54,6 +54,14 @@ def test_what_the_precision_has_is_left_alone(precision):
         assert torch.equal(found, exact)
 
 
+@pytest.mark.parametrize("precision", ["float16", "float32"])
+def test_the_largest_float32_stays_finite(precision):
+    exact = torch.tensor([1.0, -1.0]) * torch.finfo(torch.float32).max
+    for draw in range(8):
+        found = stochastic_round(exact, precision, draw)
+        assert torch.allclose(found, exact, rtol=2**-10)
+
+
 def test_float32_loses_its_last_three_bits():
     exact = 1 + torch.arange(64) * 2.0**-23
     for draw in range(4):

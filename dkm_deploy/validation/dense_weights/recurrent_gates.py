@@ -53,7 +53,14 @@ class Gates:
 
     def made_of(self, stored: Array) -> list[Gate] | None:
         """The gates that flat values are, one after the other; None if they are no gates."""
-        starts = self._starts(stored.dtype) if stored.size > 1 else {}
+        if stored.size < 2:
+            return None
+        every = (self._made_of(stored, count) for count in _COUNTS)
+        return next((found for found in every if found is not None), None)
+
+    def _made_of(self, stored: Array, count: int) -> list[Gate] | None:
+        """As ``made_of``, of layers with so many gates: a third of one may start two quarters."""
+        starts = self._starts(stored.dtype, count)
         found: list[Gate] = []
         place = 0
         while place < stored.size:
@@ -73,10 +80,10 @@ class Gates:
                 nearest = [[error_of(part, gate.values)[0] for gate in fitting] for part in parts]
                 yield [fitting[int(np.argmin(each))] for each in nearest]
 
-    def _starts(self, dtype: np.dtype[Any]) -> dict[bytes, list[Gate]]:
-        """Gates by the bytes of their first values in a file."""
+    def _starts(self, dtype: np.dtype[Any], count: int) -> dict[bytes, list[Gate]]:
+        """Gates of layers with ``count`` of them by the bytes of their first values in a file."""
         found: dict[bytes, list[Gate]] = defaultdict(list)
-        for gate in self._gates:
+        for gate in [gate for gate in self._gates if gate.count == count]:
             found[round_to(gate.values[:_START], dtype).tobytes()].append(gate)
         return found
 

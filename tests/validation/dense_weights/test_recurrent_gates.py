@@ -38,6 +38,14 @@ def test_the_longest_block_is_taken():
     ]
 
 
+def test_a_third_of_a_bias_that_begins_two_gates_in_order_is_not_taken_for_them():
+    bias = np.arange(1, 97, dtype=np.float32)
+    parts = bias.reshape(4, 24)[[0, 1, 3, 2]]
+    assert _told(Gates({"l.bias_ih_l0": bias}).made_of(parts.reshape(-1))) == [
+        (("l.bias_ih_l0",), number, 4) for number in (0, 1, 3, 2)
+    ]
+
+
 def test_biases_side_by_side_added_up_and_left_out():
     found = Gates(LSTM).made_of(np.concatenate([(IH + HH)[:2], np.zeros(2), HH[6:]]))
     both = ("l.bias_ih_l0", "l.bias_hh_l0")
