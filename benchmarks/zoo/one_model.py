@@ -60,7 +60,8 @@ def _converted(frozen: nn.Module, model: nn.Module, inputs: Any, target: str) ->
         report = dkm.validate(path, reference=frozen, inputs=inputs)
     if report:
         return "passed", ""
-    return "failed", "; ".join(line.partition(": ")[2] for line in report.failed)
+    missed = (*report.failed, *report.lacking)
+    return "failed", "; ".join(line.partition(": ")[2] for line in missed)
 
 
 def first_sample(inputs: Any) -> Any:

@@ -108,6 +108,11 @@ def _product(x: Tensor, other: Any) -> Any:
     return torch.logical_and(x, other) if truths else NotImplemented
 
 
+def _empty(size: Sequence[int], *_: Any, **how: Any) -> Tensor:
+    """What is written to before it is read may as well be zeros."""
+    return torch.zeros(list(size), dtype=how.get("dtype"), device=how.get("device"))
+
+
 FUNCTIONS: dict[Any, Callable[..., Any]] = {
     **{
         packet.Scalar: partial(_with_number, packet.Tensor)
@@ -127,6 +132,7 @@ FUNCTIONS: dict[Any, Callable[..., Any]] = {
     _aten.amin.default: partial(_extreme, _aten.amin.default),
     _aten.argmin.default: _argmin,
     _aten.cumprod.default: _running_product,
+    _aten.empty_permuted.default: _empty,
     _aten.abs.default: _absolute,
     _aten.mul.Tensor: _product,
     _aten._trilinear.default: _trilinear,

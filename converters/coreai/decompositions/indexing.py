@@ -90,6 +90,20 @@ def _add_at(
     return added.permute(inverse)
 
 
+def _pick(x: Tensor, indices: Sequence[Tensor | None]) -> Any:
+    """Values at places that masks tell: coreai-torch takes the truth values for places."""
+    if not any(_is_mask(index) for index in indices):
+        return NotImplemented
+    places: list[Tensor | None] = []
+    for index in indices:
+        places += index.nonzero().unbind(1) if index is not None and _is_mask(index) else [index]
+    return _aten.index.Tensor(x, places)
+
+
+def _is_mask(index: Tensor | None) -> bool:
+    return index is not None and index.dtype in (torch.bool, torch.uint8)
+
+
 def _searchsorted(
     ordered: Tensor,
     x: Tensor,
@@ -115,6 +129,7 @@ INDEXING: dict[Any, Callable[..., Any]] = {
     _aten.sort.stable: lambda x, **how: _sort(x, how.get("dim", -1), how.get("descending", False)),
     _aten.scatter_add.default: _scatter_add,
     _aten.scatter_reduce.two: _scatter_reduce,
+    _aten.index.Tensor: _pick,
     _aten.index_put.default: _add_at,
     _aten.searchsorted.Tensor: _searchsorted,
 }

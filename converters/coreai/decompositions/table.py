@@ -19,6 +19,7 @@ from converters.coreai.decompositions.indexing import INDEXING
 from converters.coreai.decompositions.pooling import POOLING
 from converters.coreai.decompositions.resizing import RESIZING
 from converters.coreml.decompositions import functions, matrices, ordering, reductions, shapes
+from converters.grouped_products import grouped_products
 from converters.scaled_sums import SCALED_SUMS
 
 Decomposition = Callable[..., Any]
@@ -53,7 +54,7 @@ def decompositions() -> dict[Any, Decomposition]:
         for call, how in others.items():
             if not _is_lowered(call):
                 table.setdefault(call, how)
-    return {**table, **_OURS}
+    return {**table, **_OURS, **grouped_products()}
 
 
 def _is_lowered(call: Any) -> bool:

@@ -13,11 +13,12 @@ from torch.export import ExportedProgram
 from converters.coreml.decompositions.complex_pairs import complex_as_pairs
 from converters.coreml.decompositions.corrected_calls import CORRECTED
 from converters.coreml.decompositions.functions import FUNCTIONS
-from converters.coreml.decompositions.matrices import MATRICES, grouped_product
+from converters.coreml.decompositions.matrices import MATRICES
 from converters.coreml.decompositions.number_types import NUMBER_TYPES
 from converters.coreml.decompositions.ordering import ORDERING
 from converters.coreml.decompositions.reductions import REDUCTIONS
 from converters.coreml.decompositions.shapes import SHAPES
+from converters.grouped_products import grouped_products
 
 _aten = torch.ops.aten
 _LACKING = (  # known by name, but not in every form
@@ -60,7 +61,7 @@ def decompose(
     if in_pairs:
         known = [name for name in known if not name.startswith(_OF_COMPLEX)]
     torch_table = _torch_decompositions()
-    table = {op: torch_table[op] for op in _LACKING} | _OURS | _of_packages()
+    table = {op: torch_table[op] for op in _LACKING} | _OURS | grouped_products()
     for op in apart:
         table[op] = _either(table.get(op), torch_table[op])
     while True:
@@ -68,12 +69,6 @@ def decompose(
         program = program.run_decompositions(table)
         if _unknown(program, known, torch_table).keys() <= table.keys():
             return complex_as_pairs(program) if in_pairs else program
-
-
-def _of_packages() -> dict[Any, Decomposition]:
-    """Calls that other packages define, if they are loaded."""
-    packet = getattr(torch.ops.transformers, "grouped_mm_fallback", None)
-    return {} if packet is None else {packet.default: grouped_product}
 
 
 def has_decomposition(call: Any) -> bool:

@@ -25,32 +25,6 @@ def _matmul(x: Tensor, y: Tensor) -> Any:
     return torch.matmul(x.unsqueeze(0), y).squeeze(-2)
 
 
-def grouped_product(
-    x: Tensor,
-    weights: Tensor,
-    offs: Tensor | None = None,
-    bias: Tensor | None = None,
-    _: torch.dtype | None = None,
-) -> Any:
-    """Rows of ``x`` times the matrix of their group; ``offs`` says where each group ends.
-
-    Every row meets every matrix: which it belongs to shows when the file runs. Rows behind the
-    last group are zeros.
-    """
-    if x.ndim == 3 and weights.ndim == 3:
-        return torch.bmm(x, weights)
-    if offs is None or bias is not None or (x.ndim, weights.ndim) != (2, 3):
-        return NotImplemented
-    rows = torch.arange(x.shape[0], device=x.device)
-    ends = offs.to(rows.dtype)
-    group = (rows[:, None] >= ends[None]).to(rows.dtype).sum(1)
-    numbers = torch.arange(weights.shape[0], device=x.device)
-    product = torch.matmul(x[None], weights)
-    return torch.where(
-        (numbers[:, None] == group[None])[..., None], product, torch.zeros_like(product)
-    ).sum(0)
-
-
 def _bilinear(x: Tensor, y: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x W y`` for each of the matrices ``W``, as two products of matrices."""
     rows = torch.matmul(x.unsqueeze(-2).unsqueeze(-2), weight).squeeze(-2)
@@ -74,6 +48,5 @@ MATRICES: dict[Any, Callable[..., Any]] = {
     _aten.addbmm.default: _addbmm,
     _aten.matmul.default: _matmul,
     _aten.bilinear.default: _bilinear,
-    _aten._grouped_mm.default: grouped_product,
     _aten._cdist_forward.default: _distances,
 }

@@ -13,9 +13,9 @@ from onnx.defs import OpSchema
 from onnxscript import opset18
 from onnxscript.values import Op, Opset
 
+from converters.onnx.writing.decompose import decompose
 from converters.onnx.writing.dropped_arguments import refuse_left_out
 from converters.onnx.writing.interface_names import name_interface
-from converters.onnx.writing.lstm_projections import without_projections
 from converters.onnx.writing.simplify import simplify
 from dkm_deploy.conversion.failed_operation import failure_place
 from dkm_deploy.errors import DkmError, reason_of
@@ -51,7 +51,7 @@ def trace(exported: ExportedModel, opset: int) -> ir.Model:
     try:
         with _silence():
             program = torch.onnx.export(
-                without_projections(exported.program),
+                decompose(exported.program),
                 dynamo=True,
                 custom_translation_table=table,
                 opset_version=opset,

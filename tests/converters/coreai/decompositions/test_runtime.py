@@ -22,6 +22,9 @@ class Lacking(nn.Module):
 
     def forward(self, image, grid, solid, words):
         line = image.flatten(2)
+        places = line[0, 0].sort()[1]
+        ranks = torch.empty_like(places)
+        ranks[places] = torch.arange(len(places))
         pool = functional.avg_pool2d(image, 3, 2, 1, ceil_mode=True, count_include_pad=False)
         return {
             "average": pool,
@@ -50,6 +53,8 @@ class Lacking(nn.Module):
             "spectrum": torch.fft.rfft2(image).abs(),
             "sound": torch.fft.irfft(torch.fft.rfft(line), n=63),
             "bag": self.bag(words),
+            "masked": line[line[:, 0, 0] > -9].sum(0),
+            "ranks": ranks.float(),
             "bits": (words & 3).float(),
         }
 

@@ -115,6 +115,12 @@ CASES = {
         *_scatters(aten.scatter_reduce.two, "prod"),
     ],
     "added at places": [(aten.index_put.default, *arguments) for arguments in _places()],
+    "picked by masks": [
+        (aten.index.Tensor, _random(3, 4, 5), [torch.tensor([True, False, True])]),
+        (aten.index.Tensor, _random(3, 4), [_random(3, 4) > 0]),
+        (aten.index.Tensor, _random(3, 4), [None, torch.tensor([True] * 4)]),
+        (aten.index.Tensor, WHOLE, [WHOLE > 9]),
+    ],
     "searched": [
         (partial(aten.searchsorted.Tensor, **how), torch.tensor([-1.0, 0.0, 0.0, 1.0]), x)
         for how in ({}, {"right": True}, {"side": "right", "out_int32": True})
@@ -193,6 +199,7 @@ def test_a_decomposition_gives_what_the_call_gives(name):
         (aten.abs.default, (FLOATS,)),
         (aten.index_put.default, (_random(3, 4), [torch.tensor([0])], _random(1, 4))),
         (aten.amax.default, (_random(*LINE), [1])),
+        (aten.index.Tensor, (_random(3, 4), [torch.tensor([0, 2])])),
     ],
 )
 def test_what_coreai_torch_gets_right_is_left_alone(call, arguments):
