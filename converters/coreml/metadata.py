@@ -17,6 +17,7 @@ from converters.coreml.options import Options
 from converters.coreml.reading.interface import asked_interface
 from converters.coreml.reading.read_palettes import (
     ORDERS_KEY,
+    RECIPE_KEY,
     ROWS_KEY,
     SAME_KEY,
     STACKED_KEY,
@@ -34,9 +35,6 @@ from dkm_deploy.palette_spec import spec_of
 from dkm_deploy.recipe import Recipe
 from dkm_deploy.rule import Rule
 from dkm_deploy.runtimes.mlprogram.interface import IMAGES_KEY
-
-RECIPE_KEY = "dkm_deploy.recipe"
-"""User-defined metadata: the recipe that gives palettes of these layouts, as TOML."""
 
 _CAST = "_cast_fp16"  # what coremltools puts behind the names of what it makes float16
 

@@ -39,11 +39,11 @@ def usage(example: str) -> Callable[[Callable[_P, _T]], Callable[_P, _T]]:
     return decorate
 
 
-def _check_call(function: str, signature: inspect.Signature, *args: Any, **kwargs: Any) -> None:
+def _check_call(name: str, signature: inspect.Signature, /, *args: Any, **kwargs: Any) -> None:
     try:
         signature.bind(*args, **kwargs)
     except TypeError as error:
-        raise ArgumentError(f"{function}: {error}") from None
+        raise ArgumentError(f"{name}: {error}") from None
 
 
 def names_of(value: Any, what: str) -> tuple[str, ...]:

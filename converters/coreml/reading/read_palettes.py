@@ -36,6 +36,9 @@ no output holds are there, in order."""
 SAME_KEY = "dkm_deploy.same"
 """Of parameters whose palette is another one's too, and stored once: the name of that one."""
 
+RECIPE_KEY = "dkm_deploy.recipe"
+"""The recipe that gives palettes of these layouts, as TOML; this one is no JSON."""
+
 
 @dataclass(frozen=True)
 class PaletteSite:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from converters.coreml.reading.read_palettes import UNREAD_KEY, unread_rows
+from converters.coreml.reading.read_palettes import RECIPE_KEY, UNREAD_KEY, unread_rows
 from converters.coreml.rewriting.decode_operation import (
     Pointer,
     StoredTensor,
@@ -87,6 +87,8 @@ def write_with(
     metadata = model.description.metadata.userDefined
     if names:
         metadata[WEIGHT_NAMES_KEY] = json.dumps(names)
+    if weights and RECIPE_KEY in metadata:
+        del metadata[RECIPE_KEY]  # it says that these weights are dense
     if unread:
         metadata[UNREAD_KEY] = json.dumps(
             {
