@@ -115,6 +115,11 @@ def held_by_functions(model: ModelProto) -> Iterator[TensorPlace]:
             yield from _find_tensors(graph, inner)
 
 
+def default_opset(model: ModelProto) -> int:
+    """The opset of the standard operators; 0 if the model does not say."""
+    return max((o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS), default=0)
+
+
 def op_name(node: NodeProto) -> str:
     """Operator with its domain, such as ``Conv`` or ``com.microsoft::Attention``."""
     return node.op_type if node.domain in DEFAULT_DOMAINS else f"{node.domain}::{node.op_type}"

@@ -28,7 +28,7 @@ def write_twin(path: Path, palettes: Mapping[str, Palette], out: Path) -> None:
         DkmError: the file is damaged or not ONNX, a palette is of no weight in it, or the result
             is larger than 2 GiB.
     """
-    model, _ = load_source(path)
+    model = load_source(path).model
     held = {each.name: each for each in graph_values(model).held}
     for name, palette in palettes.items():
         tensor = held[name].tensor if name in held else None

@@ -17,8 +17,8 @@ from converters.onnx.graph.consumers import name_of
 from converters.onnx.graph.editable import editable, write_back
 from converters.onnx.graph.external_data import LARGEST, move_tensors_out, stored_bytes
 from converters.onnx.graph.tensors import (
-    DEFAULT_DOMAINS,
     GraphValues,
+    default_opset,
     graph_values,
     graphs,
     op_name,
@@ -26,6 +26,7 @@ from converters.onnx.graph.tensors import (
 from converters.onnx.reading.find_decodes import find_decodes
 from converters.onnx.reading.ledger import ledger
 from converters.onnx.rewriting.checker import check_nodes, check_rewritten, first_names
+from converters.onnx.rewriting.lift_opset import OLDEST_OPSET, check_lifted
 from converters.onnx.rewriting.source import load_source
 from converters.onnx.rewriting.tensor_palettes import (
     cluster_tensor,
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 
     from dkm_deploy.recipe import Recipe
 
-# Add and Mul that broadcast came with 7, on which ONNX Runtime's support begins too.
-OLDEST_OPSET = 7
 # Before it, every initializer had to be an input of the graph too.
 _OLDEST_IR = 4
 # Of the values that the decodings of several weights share.
@@ -57,24 +56,26 @@ def palettize_model(path: Path, out: Path, recipe: Recipe) -> Rewrite:
     """Cluster the weights of the model at ``path`` by exact k-means and write it to ``out``.
 
     A weight (see :mod:`converters.onnx.rewriting.weights`) is replaced by the decoding of its
-    palette under its own name, in the main graph, where that takes fewer bytes. Opset, names,
-    shapes, functions, other nodes and metadata are kept, but for an exporter's notes; so is the IR
-    version, unless it is below 4. Tensors that the input keeps in other files are written into
+    palette under its own name, in the main graph, where that takes fewer bytes. Names, shapes,
+    functions, other nodes and metadata are kept, but for an exporter's notes; so are an opset from
+    7 on and an IR version from 4 on. Tensors that the input keeps in other files are written into
     ``out``, or into one data file beside it if that would be larger than 2 GiB. The same file gives
     the same bytes.
 
     Raises:
-        DkmError: the file is damaged or not ONNX, its opset or IR version is too old or too new,
+        DkmError: the file is damaged or not ONNX, its opset cannot be lifted or is too new,
             it is palettized already or for training, a name is taken, the recipe does not fit it,
             or nothing in it can be palettized.
     """
-    model, notes = load_source(path)
+    source = load_source(path)
+    model = source.model
+    untried = tuple(check_lifted(path, model)) if source.lifted else ()
     try:
         check_model(model)
         found = find_weights(model)
         assignment = _assign_specs(recipe, found.tensors)
         specs = assignment.specs
-        opset = opset_of(model)
+        opset = default_opset(model)
         planned = {
             name: encoding_of(name, found.tensors[name], spec, opset)
             for name, spec in specs.items()
@@ -93,8 +94,8 @@ def palettize_model(path: Path, out: Path, recipe: Recipe) -> Rewrite:
     before = ledger(path).total_bytes
     write_with(model, palettes, out)
     adjusted = {n: change for n, change in assignment.adjusted.items() if n in palettes}
-    unchecked = tuple(check_rewritten(model, path, out))
-    return Rewrite(palettes, dense, unchecked, before, adjusted, notes)
+    unchecked = (*untried, *check_rewritten(model, path, out))
+    return Rewrite(palettes, dense, unchecked, before, adjusted, source.notes)
 
 
 def write_with(model: ModelProto, palettes: Mapping[str, Palette], out: Path) -> None:
@@ -108,7 +109,7 @@ def write_with(model: ModelProto, palettes: Mapping[str, Palette], out: Path) ->
     graph, weights = editable(model.graph, palettes)
     for name in narrow:
         weights[name].dtype = ir.DataType.BFLOAT16
-    insert(graph, weights, palettes, opset=opset_of(model))
+    insert(graph, weights, palettes, opset=default_opset(model))
     for name in narrow:
         narrow_lut(graph.initializers[f"{name}.lut"])
     write_back(graph, model.graph)
@@ -118,12 +119,12 @@ def write_with(model: ModelProto, palettes: Mapping[str, Palette], out: Path) ->
 
 def check_model(model: ModelProto) -> None:
     """Raise DkmError if the model is none that palettes can be put into."""
-    opset = opset_of(model)
+    opset = default_opset(model)
     newest = onnx.defs.onnx_opset_version()
     if opset < OLDEST_OPSET:
         raise DkmError(
             f"its opset is {opset or 'not given'}, and decoding palettes needs {OLDEST_OPSET} or "
-            "newer; convert it with onnx.version_converter"
+            "newer"
         )
     for what, version, known in (
         ("opset", opset, newest),
@@ -141,11 +142,6 @@ def check_model(model: ModelProto) -> None:
         raise DkmError(
             f"palettized already ({first_names(palettized)}); start from the dense model"
         )
-
-
-def opset_of(model: ModelProto) -> int:
-    """The opset of the standard operators; 0 if the model does not say."""
-    return max((o.version for o in model.opset_import if o.domain in DEFAULT_DOMAINS), default=0)
 
 
 def _assign_specs(recipe: Recipe, tensors: Mapping[str, TensorProto]) -> Assignment:

@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from converters.onnx.graph.tensors import array_of, graph_values
+from converters.onnx.graph.tensors import array_of, default_opset, graph_values
 from converters.onnx.reading.ledger import ledger
 from converters.onnx.rewriting.palettize import (
     check_free,
     check_model,
-    opset_of,
     write_with,
 )
 from converters.onnx.rewriting.source import load_source
@@ -75,8 +74,8 @@ class OnnxSubject:
         for batch in batches:
             check_labels(*batch)
         self._path = path
-        model, _ = load_source(path)
-        self._opset = opset_of(model)
+        model = load_source(path).model
+        self._opset = default_opset(model)
         self._tensors = _weights(path, model)
         self.shapes: Mapping[str, tuple[int, ...]] = {
             name: tuple(tensor.dims) for name, tensor in self._tensors.items()
@@ -123,7 +122,7 @@ class OnnxSubject:
         """By writing it, with other values, to a folder that is removed again."""
         del target
         palettes = {name: stand_in(self._tensors[name], spec) for name, spec in specs.items()}
-        model, _ = load_source(self._path)
+        model = load_source(self._path).model
         encodings = {
             name: encoding_of(name, self._tensors[name], spec, self._opset)
             for name, spec in specs.items()

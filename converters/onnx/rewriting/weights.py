@@ -5,8 +5,9 @@ a subgraph, is a weight if
 
 - it is float16, bfloat16, float32 or float64, finite, and no input that a caller may replace;
 - *every* use of it is as an operand of a linear operator (``Conv``, ``ConvTranspose``,
-  ``DeformConv``, ``Gemm``, ``MatMul``, ``Einsum``, the matrices of ``LSTM``, ``GRU`` and ``RNN``,
-  and ONNX Runtime's ``FusedConv``, ``FusedGemm`` and ``FusedMatMul``) or as the table of a
+  ``DeformConv``, ``CausalConvWithState``, ``Gemm``, ``MatMul``, ``Einsum``, the matrices of
+  ``LSTM``, ``GRU`` and ``RNN``, and ONNX Runtime's ``Attention``, ``EmbedLayerNormalization``,
+  ``FusedConv``, ``FusedGemm`` and ``FusedMatMul``) or as the table of a
   ``Gather``, directly or through operators that only move or cast values, and through bodies of
   If, Loop and Scan that hand it on;
 - its name is defined once in the model, so that it can be decoded in the main graph.
@@ -41,12 +42,15 @@ _LINEAR = {
     "Conv": (1,),
     "ConvTranspose": (1,),
     "DeformConv": (1,),
+    "CausalConvWithState": (1,),
     "Gemm": (0, 1),
     "MatMul": (0, 1),
     "LSTM": (1, 2),
     "GRU": (1, 2),
     "RNN": (1, 2),
     "Gather": (0,),
+    "com.microsoft::Attention": (1,),
+    "com.microsoft::EmbedLayerNormalization": (2, 3, 4),
     "com.microsoft::FusedConv": (1,),
     "com.microsoft::FusedGemm": (0, 1),
     "com.microsoft::FusedMatMul": (0, 1),
