@@ -78,25 +78,29 @@ def _resnet(depths: list[int], sizes: list[int], kind: str) -> nn.Module:
     from transformers import ResNetConfig, ResNetForImageClassification
 
     config = ResNetConfig(hidden_sizes=sizes, depths=depths, layer_type=kind, num_labels=1000)
-    return ResNetForImageClassification(config)
+    made: nn.Module = ResNetForImageClassification(config)
+    return made
 
 
 def _mobilenet_v1() -> nn.Module:
     from transformers import MobileNetV1Config, MobileNetV1ForImageClassification
 
-    return MobileNetV1ForImageClassification(MobileNetV1Config(num_labels=1000))
+    made: nn.Module = MobileNetV1ForImageClassification(MobileNetV1Config(num_labels=1000))
+    return made
 
 
 def _mobilenet_v2() -> nn.Module:
     from transformers import MobileNetV2Config, MobileNetV2ForImageClassification
 
-    return MobileNetV2ForImageClassification(MobileNetV2Config(num_labels=1000))
+    made: nn.Module = MobileNetV2ForImageClassification(MobileNetV2Config(num_labels=1000))
+    return made
 
 
 def _distilbert() -> nn.Module:
     from transformers import DistilBertConfig, DistilBertForSequenceClassification
 
-    return DistilBertForSequenceClassification(DistilBertConfig(num_labels=3))
+    made: nn.Module = DistilBertForSequenceClassification(DistilBertConfig(num_labels=3))
+    return made
 
 
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {

@@ -54,12 +54,13 @@ class OnnxTarget:
         runtime: str | None = None,
         storage_dtype: str = "float32",
         external_data: bool | None = None,
+        names: str = "short",
     ) -> tuple[str, ...]:
         """Write the file, and its data file if there is to be one; see :class:`Options`."""
         from converters.onnx.options import Options
         from converters.onnx.writing.write import write
 
-        options = Options(opset, decode, runtime, storage_dtype, external_data)
+        options = Options(opset, decode, runtime, storage_dtype, external_data, names=names)
         return write(exported, path, options)
 
     def read_palettes(self, path: Path) -> dict[str, Palette]:

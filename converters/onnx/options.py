@@ -13,6 +13,7 @@ from dkm_deploy.errors import DkmError
 OLDEST_OPSET = 18
 _OLDEST_RUNTIME = (1, 17)
 _STORAGE = ("float32", "float16")
+_NAMES = ("short", "full")
 # First ONNX Runtime that decodes ONNX's own type of a width, and the opset that brought the type.
 _NARROW = {4: ((1, 23), 21), 2: ((1, 24), 25)}
 
@@ -37,6 +38,8 @@ class Options:
             file it does not.
         external_data: whether tensors of more than 1 KiB lie in a data file. None: if the model
             would be too large for one file, which is 2 GiB.
+        names: "short" gives what lies between the nodes and the indices of palettes names of a few
+            letters; "full" leaves them those of the exporter and of the weights.
 
     Raises:
         DkmError: a value is out of range, or two contradict each other.
@@ -48,6 +51,7 @@ class Options:
     storage_dtype: str = "float32"
     external_data: bool | None = None
     folds: bool = True
+    names: str = "short"
 
     def __post_init__(self) -> None:
         newest = onnx.defs.onnx_opset_version()
@@ -61,6 +65,9 @@ class Options:
         if self.storage_dtype not in _STORAGE:
             known = " or ".join(_STORAGE)
             raise DkmError(f"storage_dtype is {self.storage_dtype!r}; it must be {known}")
+        if self.names not in _NAMES:
+            known = " or ".join(_NAMES)
+            raise DkmError(f"names is {self.names!r}; it must be {known}")
         if self.external_data not in (True, False, None):
             raise DkmError(f"external_data is {self.external_data!r}; it must be true or false")
         if self.runtime is not None and self._runtime < _OLDEST_RUNTIME:

@@ -16,6 +16,7 @@ from converters.onnx.decoding.insert import insert
 from converters.onnx.graph.external_data import LARGEST, move_weights_out, total_bytes
 from converters.onnx.graph.interface import write_interface
 from converters.onnx.options import Options
+from converters.onnx.writing.compact import drop_default_attributes, shorten_names
 from converters.onnx.writing.float16_storage import cast_weights, narrow_luts, narrow_weights
 from converters.onnx.writing.trace import DOMAIN, trace
 from dkm_deploy._version import __version__
@@ -58,6 +59,9 @@ def write(exported: ExportedModel, path: Path, options: Options) -> tuple[str, .
         # A kernel's LUT lies on a grid that float16 would leave.
         luts = [] if options.decode == "int8" else [f"{weight}.lut" for weight in weights]
         notes += narrow_luts(model.graph, luts)
+    drop_default_attributes(model)
+    if options.names == "short":
+        shorten_names(model, weights, narrowed)
     external = options.external_data
     if external is None:
         external = total_bytes(model.graph) > LARGEST

@@ -56,7 +56,7 @@ def _rows(
     graph: GraphProto, makers: Mapping[str, NodeProto], lookup: NodeProto, weight: str
 ) -> list[Tap]:
     """The tap of an embedding of which only rows are decoded; none if ``lookup`` is of no such."""
-    numbers = _row_numbers(makers, lookup, weight)
+    numbers = _row_numbers(graph, makers, lookup)
     shaped = [n for n in graph.node if n.op_type == "Reshape" and n.input[0] == lookup.output[0]]
     if numbers is None or not shaped:
         return []
@@ -69,14 +69,19 @@ def _rows(
     return [Tap(weight, numbers, rows)]
 
 
-def _row_numbers(makers: Mapping[str, NodeProto], lookup: NodeProto, weight: str) -> str | None:
+def _row_numbers(
+    graph: GraphProto, makers: Mapping[str, NodeProto], lookup: NodeProto
+) -> str | None:
     """What the packed rows are gathered by, of which the values at ``lookup`` are made."""
+    from onnx import TensorProto
+
+    packed = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.UINT8}
     waiting, seen = list(lookup.input), set(lookup.input)
     while waiting:
         node = makers.get(waiting.pop())
         if node is None:
             continue
-        if node.op_type == "Gather" and node.input[0].startswith(f"{weight}.indices"):
+        if node.op_type == "Gather" and node.input[0] in packed:
             return str(node.input[1])
         fresh = [name for name in node.input if name not in seen]
         seen.update(fresh)

@@ -17,7 +17,7 @@ SHAPES = {"Gemm": (3, 1024), "MatMul": (2, 3, 1024)}
 
 def converted(model, x, path, bits=4, **options):
     frozen = dkm.palettize(model.eval(), dkm.Recipe.uniform(bits))
-    dkm.convert(frozen, x, path, **options)
+    dkm.convert(frozen, x, path, names="full", **options)
     return frozen, Counter(node.op_type for node in onnx.load(path).graph.node)
 
 

@@ -92,14 +92,14 @@ def test_other_ranks(tmp_path, shape, axis, cluster_dim, groups):
 def test_rows_by_number_are_the_whole_weight(tmp_path, rank, layout):
     """Whatever the rank of the row numbers."""
     palette = palette_of((8, 16), 4, **layout)
-    encoding = encode_rows("w", palette, ir.Value(name="ids"), rank, "rows")
+    encoding = encode_rows("w", palette, ir.Value(name="ids"), rank, "rows", opset=18)
     assert target.read_palettes(saved(tmp_path / "m.onnx", encoding)) == {"w": palette}
 
 
 def test_rows_used_twice_are_one_palette(tmp_path):
     palette = palette_of((8, 16), 4)
     encodings = [
-        encode_rows("w", palette, ir.Value(name=ids), rank, f"of {ids}")
+        encode_rows("w", palette, ir.Value(name=ids), rank, f"of {ids}", opset=18)
         for ids, rank in (("ids", 1), ("x", 2))
     ]
     assert target.read_palettes(saved(tmp_path / "m.onnx", *encodings)) == {"w": palette}
