@@ -91,7 +91,7 @@ def rows(case: Case, dense: dict[str, Counter[str]]) -> Iterator[str]:
                 metric=case.agreement,
                 limits=dkm.Limits(max_metric_loss=_LOSS),
             )
-        dense.setdefault(case.name, Counter(map(_reason, made.dense.values())))
+        dense.setdefault(case.name, Counter(map(general_reason, made.dense.values())))
         (model,) = report.files
         worst = max(error.relative for error in model.errors.values())
         what = (case.name, case.what) if bits == _BITS[0] else ("", "")
@@ -106,7 +106,7 @@ def rows(case: Case, dense: dict[str, Counter[str]]) -> Iterator[str]:
         yield f"| {' | '.join((*what, str(bits), *figures, verdict))} |"
 
 
-def _reason(dense: str) -> str:
+def general_reason(dense: str) -> str:
     """Why a weight stays dense, without its sizes."""
     return re.sub(r"^\d+ values: .*", "a palette would be no smaller", dense)
 

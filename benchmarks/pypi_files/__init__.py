@@ -1,0 +1,1 @@
+"""More ONNX files of PyPI packages, on random inputs: ``python -m benchmarks.pypi_files``."""
