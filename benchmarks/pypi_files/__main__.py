@@ -66,7 +66,8 @@ def rows(file: File, path: Path, reasons: Counter[str]) -> Iterator[str]:
             try:
                 figures = _figures(path, small, bits, inputs, reasons)
             except dkm.DkmError as error:
-                yield f"| {' | '.join((*names, str(bits), '', f'{before:,}'))} | | | | {error} |"
+                reason = str(error).removeprefix(f"{path}: ")
+                yield f"| {' | '.join((*names, str(bits), '', f'{before:,}'))} | | | | {reason} |"
                 continue
             after = small.stat().st_size
             weights, parity, verdict = figures

@@ -26,7 +26,7 @@ def drop_exporter_notes(model: ModelProto) -> tuple[str, ...]:
     dropped = _drop(model)
     if not dropped:
         return ()
-    return (f"{dropped:,} bytes of notes that PyTorch's exporter left on nodes and values dropped",)
+    return (f"dropped {dropped:,} bytes of notes of PyTorch's exporter about nodes and values",)
 
 
 def _drop(message: Any) -> int:

@@ -37,7 +37,7 @@ def test_notes_of_the_exporter_go_from_every_part_and_are_told(tmp_path):
         assert text not in data
     dropped = 4 * sum(entry.ByteSize() for entry in proto.graph.metadata_props)
     (told,) = result.notes
-    assert told.startswith(f"{dropped:,} bytes of notes")
+    assert told.startswith(f"dropped {dropped:,} bytes of notes")
     plain = dkm.palettize_file(
         save(tmp_path / "plain.onnx", cleared(proto)), tmp_path / "plain_small.onnx", 4
     )
