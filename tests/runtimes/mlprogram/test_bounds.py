@@ -153,14 +153,13 @@ def test_upsampling_by_a_factor_that_is_not_whole(old, factor, places):
     assert made(body, x).ravel().tolist() == places
 
 
-def test_local_response_norm_of_channels():
-    x = 20 * rand(2, 7, 3, 4)
-    torch.testing.assert_close(
-        torch.from_numpy(made(lambda x: mb.local_response_norm(x=x, size=3), n(x))),
-        f.local_response_norm(x, 3),
-    )
-    with pytest.raises(DkmError, match="local_response_norm .* size 2 and 4 dimensions: which"):
-        made(lambda x: mb.local_response_norm(x=x, size=2), n(x))
+@pytest.mark.parametrize("shape", [(2, 7, 3, 4), (7, 3, 4), (2, 2, 7, 3, 4)])
+@pytest.mark.parametrize("size", [2, 3, 5, 6])
+def test_local_response_norm_is_pytorchs_over_dimension_minus_3(shape, size):
+    x = 20 * rand(*shape)
+    found = made(lambda x: mb.local_response_norm(x=x, size=size), n(x))
+    expected = f.local_response_norm(x.reshape(-1, 7, 3, 4), size).reshape(shape)
+    torch.testing.assert_close(torch.from_numpy(found), expected)
 
 
 @pytest.mark.parametrize(
@@ -174,8 +173,6 @@ def test_local_response_norm_of_three_dimensions(size, expected):
     x = np.float32([[[1, -7], [5, -6], [-3, -5]]])
     found = made(lambda x: mb.local_response_norm(x=x, size=size), x)
     np.testing.assert_allclose(found, [expected], rtol=1e-7)
-    with pytest.raises(DkmError, match="3 dimensions: which channels are summed"):
-        made(lambda x: mb.local_response_norm(x=x, size=size), np.concatenate([x, x]))
 
 
 def test_a_crop_for_an_image_that_there_is_not():

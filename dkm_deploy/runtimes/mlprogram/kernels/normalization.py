@@ -56,13 +56,10 @@ def _l2_norm(x: Tensor, epsilon: float = 1e-6) -> Tensor:
 def _local_response_norm(
     x: Tensor, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0
 ) -> Tensor:
-    if x.ndim == 3 and x.shape[0] == 1:
-        # NeuralNetwork.proto: the channels are dimension -3, so there is but one. coremltools' own
-        # test of it, which Core ML passes, says so too, where the documentation of MIL does not.
-        return x * (k + alpha / size * x.square()).pow(-beta)
-    if x.ndim != 4 or size % 2 == 0:
-        raise DkmError(
-            f"size {size} and {x.ndim} dimensions: which channels are summed is documented for an "
-            "odd size and 4 dimensions only"
-        )
-    return functional.local_response_norm(x, size, alpha, beta, k)
+    if x.ndim < 3:
+        raise DkmError(f"local_response_norm takes three dimensions or more, not {x.ndim}")
+    # NeuralNetwork.proto: the channels are dimension -3. coremltools' own test of three dimensions,
+    # which Core ML passes, says so too, where the documentation of MIL does not. A window of an
+    # even size is PyTorch's, which coremltools' tests compare with.
+    images = x.reshape(-1, *x.shape[-3:])
+    return functional.local_response_norm(images, size, alpha, beta, k).reshape(x.shape)
