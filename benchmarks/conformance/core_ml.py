@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import re
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import coremltools as ct
@@ -21,6 +21,7 @@ from dkm_deploy.runtimes.mlprogram.interface import PackageTranslator
 from dkm_deploy.runtimes.mlprogram.numerics import Numerics
 
 _MACOS = (15, 5)
+_CORE_MLS_WORDS = "Unable to compute the prediction using ML Program: "  # tests look for them
 _DTYPES = {
     "DOUBLE": np.float64,
     "FLOAT32": np.float32,
@@ -49,8 +50,8 @@ def install(computed_in: Numerics) -> None:
 class EvaluatorProxy:
     """What coremltools asks of a model that Core ML has loaded, by the names of Core ML's class.
 
-    Core ML's own class raises RuntimeError, here with the evaluator's message. Anything else than
-    a DkmError is a fault of the evaluator, and is raised as "evaluator: ..".
+    Core ML's own class raises RuntimeError, here with the evaluator's message behind its words.
+    Anything else than a DkmError is a fault of the evaluator, and is raised as "evaluator: ..".
     """
 
     def __init__(self, path: str, units: str, function: str, hints: Any, asset: Any) -> None:
@@ -75,7 +76,7 @@ class EvaluatorProxy:
         global predictions
         given = {name: self._given(name, value) for name, value in data.items()}
         arrays = None if state is None else state.arrays
-        made = _guarded(lambda: self._evaluator.run(given, state=arrays))
+        made = _guarded(lambda: self._evaluator.run(given, state=arrays), _CORE_MLS_WORDS)
         predictions += 1
         return {feature.name: self._made(feature, made) for feature in self._description.output}
 
@@ -129,11 +130,11 @@ class EvaluatorState:
         return self.arrays[name]
 
 
-def _guarded(act: Any) -> Any:
+def _guarded(act: Callable[[], Any], words: str = "") -> Any:
     try:
         return act()
     except dkm.DkmError as error:
-        raise RuntimeError(re.sub(r"^\S+\.mlpackage: ", "", str(error))) from error
+        raise RuntimeError(words + re.sub(r"^\S+\.mlpackage: ", "", str(error))) from error
     except Exception as error:
         where = traceback.extract_tb(error.__traceback__)[-1]
         raise RuntimeError(f"evaluator: {type(error).__name__}: {error} ({where.name})") from error

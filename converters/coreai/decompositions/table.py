@@ -52,10 +52,11 @@ def decompositions() -> dict[Any, Decomposition]:
     table = dict(coreai_torch.get_decomp_table().items())
     for others in _OTHERS:
         for call, how in others.items():
-            if not _is_lowered(call):
+            if not is_lowered(call):
                 table.setdefault(call, how)
     return {**table, **_OURS, **grouped_products()}
 
 
-def _is_lowered(call: Any) -> bool:
+def is_lowered(call: Any) -> bool:
+    """Whether coreai-torch has an operation for a call."""
     return str(call).removeprefix("aten.") in _aten_to_core_resolver

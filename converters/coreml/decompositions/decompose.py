@@ -60,8 +60,8 @@ def decompose(
     """
     if in_pairs:
         known = [name for name in known if not name.startswith(_OF_COMPLEX)]
-    torch_table = _torch_decompositions()
-    table = {op: torch_table[op] for op in _LACKING} | _OURS | grouped_products()
+    torch_table = torch_decompositions()
+    table = always_apart() | grouped_products()
     for op in apart:
         table[op] = _either(table.get(op), torch_table[op])
     while True:
@@ -71,9 +71,15 @@ def decompose(
             return complex_as_pairs(program) if in_pairs else program
 
 
+def always_apart() -> dict[Any, Decomposition]:
+    """Calls that are taken apart though the front end may know them, and how."""
+    torch_table = torch_decompositions()
+    return {op: torch_table[op] for op in _LACKING} | _OURS
+
+
 def has_decomposition(call: Any) -> bool:
     """Whether PyTorch can take a call apart."""
-    return isinstance(call, torch._ops.OpOverload) and call in _torch_decompositions()
+    return isinstance(call, torch._ops.OpOverload) and call in torch_decompositions()
 
 
 def _either(first: Decomposition | None, other: Decomposition) -> Decomposition:
@@ -88,7 +94,7 @@ def _either(first: Decomposition | None, other: Decomposition) -> Decomposition:
     return both
 
 
-def _torch_decompositions() -> dict[Any, Decomposition]:
+def torch_decompositions() -> dict[Any, Decomposition]:
     """PyTorch's own, less its references, which end in primitives that nobody lowers."""
     others = {op: how for op, how in decomposition_table.items() if not _is_reference(how)}
     exported = torch.export.default_decompositions()

@@ -80,9 +80,9 @@ class Constants:
         }
 
     def _outputs(self, operation: Operation) -> tuple[Array, ...]:
-        if operation.type not in _DECODERS:
+        if operation.type not in DECODERS:
             raise DkmError(f"{operation.output!r}: operation {operation.type} is not supported")
-        return _name_operation(operation, _DECODERS[operation.type], self._arguments(operation))
+        return _name_operation(operation, DECODERS[operation.type], self._arguments(operation))
 
 
 def _names(operation: Operation) -> set[str]:
@@ -163,7 +163,8 @@ def _cast(arguments: Arguments) -> tuple[Array]:
     return (arguments["source_val"].astype(np.float16 if name == "fp16" else np.float32),)
 
 
-_DECODERS: dict[str, Callable[[Arguments], tuple[Array, ...]]] = {
+# By operation: how its arguments become values.
+DECODERS: dict[str, Callable[[Arguments], tuple[Array, ...]]] = {
     "const": lambda arguments: (arguments["val"],),
     "constexpr_lut_to_dense": _lut_to_dense,
     "constexpr_blockwise_shift_scale": _blockwise_shift_scale,

@@ -42,6 +42,8 @@ from dkm_deploy.runtimes.mlprogram.step import (
     prefix_errors,
 )
 
+CONTROL = ("cond", "while_loop")  # operations that have no kernel, but blocks
+
 
 @dataclass(frozen=True)
 class CompiledFunction:
@@ -127,7 +129,7 @@ class _Compiler:
         with prefix_errors(source):
             for _, kind in operation.outputs:
                 check_elements(kind.shape if kind else ())
-        if operation.type in ("cond", "while_loop"):
+        if operation.type in CONTROL:
             return self._control(operation, source)
         kernel = KERNELS.get(operation.type)
         if kernel is None or operation.blocks:

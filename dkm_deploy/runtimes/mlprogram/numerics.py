@@ -92,12 +92,18 @@ class Finish:
     notes: bool
 
     def __call__(self, value: Tensor, overflows: list[Overflow]) -> Tensor:
-        """The finished value; notes an overflow. Raises DkmError if the shape is not declared."""
+        """The finished value; notes an overflow.
+
+        Raises:
+            DkmError: the shape is not the declared one, or fractions are declared to be integers.
+        """
         if self.kind is None or not isinstance(value, Tensor):
             return value
         _check_shape(self.name, value, self.kind)
+        if self.kind.dtype.name == "bool":
+            return value.bool()
         if not self.kind.dtype.is_floating:
-            return value.bool() if self.kind.dtype.name == "bool" else value.int()
+            return _whole(self.name, value)
         value = value.float()
         if (self.rounds or self.notes) and value.numel():
             least, most = torch.aminmax(value)
@@ -141,6 +147,13 @@ def rounds(kind: TensorType | None, numerics: Numerics) -> bool:
     if numerics == "declared":
         return kind is not None and kind.dtype.name == "fp16"
     return numerics == "fp16"
+
+
+def _whole(name: str, value: Tensor) -> Tensor:
+    whole = value.int()
+    if value.is_floating_point() and not torch.equal(whole.to(value.dtype), value):
+        raise DkmError(f"{name!r} has fractions; how they become integers is not documented")
+    return whole
 
 
 def _check_shape(name: str, value: Tensor, kind: TensorType) -> None:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dkm_deploy.errors import DkmError
-from dkm_deploy.formats.mlpackage.constexpr import _DECODERS, Constants
+from dkm_deploy.formats.mlpackage.constexpr import DECODERS, Constants
 from dkm_deploy.formats.mlpackage.ml_program import Block, Operation, functions
 from dkm_deploy.formats.mlpackage.package import open_package
 from dkm_deploy.packing import pack
@@ -291,4 +291,4 @@ def test_constants_that_double_at_every_level_end():
 def test_a_lut_of_long_vectors_does_not_fill_the_memory():
     indices, lut = np.zeros((2**16, 1), np.uint8), np.zeros((1, 1, 2, 2**15), np.float16)
     with pytest.raises(DkmError, match="has more than"):
-        _DECODERS["constexpr_lut_to_dense"]({"indices": indices, "lut": lut})
+        DECODERS["constexpr_lut_to_dense"]({"indices": indices, "lut": lut})

@@ -287,3 +287,11 @@ def test_a_linear_layer_of_whole_numbers():
         [16, 16],
         [2**24 + 8, 2**26 + 25],
     ]
+
+
+def test_a_product_of_integers_and_floats_has_the_type_of_what_is_no_constant():
+    whole, half = INT([[0, 1, 2], [3, 4, 5]]), np.full((3, 2), 0.5, np.float32)
+    assert made(lambda x: mb.matmul(x=x, y=4 * half), whole).tolist() == [[6, 6], [24, 24]]
+    assert made(lambda x: mb.matmul(x=whole, y=x), half).tolist() == [[1.5, 1.5], [6.0, 6.0]]
+    with pytest.raises(DkmError, match="has fractions; how they become integers"):
+        made(lambda x: mb.matmul(x=x, y=half), whole)

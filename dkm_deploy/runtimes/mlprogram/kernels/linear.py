@@ -4,17 +4,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dkm_deploy.errors import DkmError
 from dkm_deploy.runtimes.mlprogram.kernels.registry import Tensors, kernel
 
 
 @kernel("linear")
 def _linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    if x.is_floating_point():
-        weight, bias = weight.float(), None if bias is None else bias.float()
-    elif weight.is_floating_point():
-        raise DkmError("integers times a float weight: the rounding is not documented")
-    return functional.linear(x, weight, bias)
+    x, weight = _of_one_type(x, weight)
+    return functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
 
 
 @kernel("matmul")
@@ -23,7 +19,13 @@ def _matmul(x: Tensor, y: Tensor, transpose_x: bool = False, transpose_y: bool =
         x = x.transpose(-1, -2)
     if transpose_y and y.ndim > 1:
         y = y.transpose(-1, -2)
-    return torch.matmul(x, y)
+    return torch.matmul(*_of_one_type(x, y))
+
+
+def _of_one_type(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+    """Both as floats if one is: coremltools takes a constant of another type since iOS 17."""
+    mixed = x.is_floating_point() != y.is_floating_point()
+    return (x.float(), y.float()) if mixed else (x, y)
 
 
 @kernel("einsum")

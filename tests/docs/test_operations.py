@@ -1,0 +1,29 @@
+"""The list of operations by target is what its command prints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("coreai_torch")
+
+from benchmarks import operations
+
+_PAGE = Path("docs/operations.md")
+
+
+def test_the_page_is_what_the_command_prints_with_the_versions_that_it_names():
+    written = _PAGE.read_text("utf-8")
+    if operations.installed() not in " ".join(written.split()):
+        pytest.skip("docs/operations.md was written with other versions")
+    assert "\n".join(operations.page()) + "\n" == written
+
+
+def test_overloads_are_named_where_they_differ():
+    same = {"Tensor": ("lowered",) * 3, "Scalar": ("lowered", "refused", "lowered")}
+    assert operations.merged(same) == (
+        "lowered",
+        "lowered: `Tensor`; refused: `Scalar`",
+        "lowered",
+    )
