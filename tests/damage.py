@@ -266,3 +266,11 @@ def _leaves(path: str, folder: Path) -> bool:
     return found.is_relative_to(folder.resolve().parent) and not found.is_relative_to(
         folder.resolve()
     )
+
+
+def overwrite(path: Path, old: bytes, new: bytes) -> None:
+    """Write ``new`` over ``old``, which a file, or the files of a folder, hold once."""
+    files = [file for file in path.rglob("*") if file.is_file()] if path.is_dir() else [path]
+    holding = [file for file in files if old in file.read_bytes()]
+    assert [file.read_bytes().count(old) for file in holding] == [1]
+    holding[0].write_bytes(holding[0].read_bytes().replace(old, new))

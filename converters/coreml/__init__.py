@@ -82,6 +82,7 @@ class CoreMLTarget:
         shapes: Mapping[str, Sequence[Sequence[int]]] | None = None,
         class_labels: Sequence[str] | None = None,
         about: Mapping[str, str] | None = None,
+        names: str = "short",
     ) -> tuple[str, ...]:
         """Write an ML program package.
 
@@ -106,6 +107,8 @@ class CoreMLTarget:
                 ``dynamic_shapes`` must have freed what differs.
             class_labels: makes a classifier of a model with one output of shape (1, classes); an
                 app gets the label and the scores by label.
+            names: "short" gives operations and values names such as v12; "full" leaves them those
+                that coremltools makes of the model's. Inputs, outputs and weights keep theirs.
             about: any of "author", "license", "description" and "version".
 
         Returns:
@@ -123,6 +126,7 @@ class CoreMLTarget:
             shapes or {},
             class_labels,
             about or {},
+            names,
         )
         coremltools()  # in silence, which a plain import in what follows would not be
         from converters.coreml.write import write

@@ -11,6 +11,7 @@ from converters.coreml import deployment
 from dkm_deploy.errors import DkmError
 
 _PRECISIONS = ("auto", "float16", "float32")
+_NAMES = ("short", "full")
 _LUTS = ("float", "int8")
 _COLORS = {"RGB": 3, "BGR": 3, "GRAYSCALE": 1}
 _ABOUT = ("author", "license", "description", "version")
@@ -67,10 +68,12 @@ class Options:
     shapes: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
     class_labels: Sequence[str] | None = None
     about: Mapping[str, str] = field(default_factory=dict)
+    names: str = "short"
 
     def __post_init__(self) -> None:
         deployment.generation(self.minimum_deployment_target)
         _choose("compute_precision", self.compute_precision, _PRECISIONS)
+        _choose("names", self.names, _NAMES)
         _choose("lut_dtype", self.lut_dtype, _LUTS)
         refusal = deployment.refuse_int8_luts(self.minimum_deployment_target)
         if self.lut_dtype == "int8" and refusal:

@@ -13,6 +13,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch.export import ExportedProgram
 
+from converters.coreml.compact_program import compact
 from converters.coreml.convert_program import RECURRENT_FLOAT16, convert_program
 from converters.coreml.deployment import generation, stored_bits
 from converters.coreml.lowering.broadcast_sums import sums
@@ -44,7 +45,7 @@ def write_wider(exported: ExportedModel, path: Path, options: Options) -> tuple[
         return None
     with TemporaryDirectory() as folder:
         wide = Path(folder) / path.name
-        _write(exported, wide, replace(options, compute_precision="float32"))
+        _write(exported, wide, replace(options, compute_precision="float32", names="full"))
         found = beyond_float16(wide, exported)
     if not found:
         return None
@@ -63,6 +64,7 @@ def _write(
     take_arrays(exported.program)
     lowered_by = partial(_decodes, exported, options)
     model, decodes, narrowing = convert_program(exported, options, lowered_by, in_float32)
+    compact(model._spec.mlProgram, shorten=options.names == "short")
     describe(model, exported, options, decodes)
     # With its program at hand coremltools adds a debug map, and fails to where there are loops.
     model._mil_program = None

@@ -15,6 +15,7 @@ from torch.nn import functional
 
 import dkm_deploy as dkm
 from dkm_deploy.cli import main
+from tests.damage import overwrite
 
 SUFFIXES = (".onnx", ".ort", ".mlpackage")
 LOCATED = (".onnx", ".mlpackage")  # nothing shows the values inside a .ort file
@@ -83,13 +84,10 @@ def copies(files, tmp_path):
 
 def replaced(path, old: np.ndarray, new: np.ndarray) -> None:
     """Write ``new`` over ``old``, which lies in the file once, in half precision or not."""
-    file = path / WEIGHTS if path.is_dir() else path
-    data = file.read_bytes()
     if old.dtype.kind == "f" and path.is_dir():
         old, new = old.astype(np.float16), new.astype(np.float16)
-    assert data.count(old.tobytes()) == 1
     assert old.tobytes() != new.tobytes()
-    file.write_bytes(data.replace(old.tobytes(), new.tobytes()))
+    overwrite(path, old.tobytes(), new.tobytes())
 
 
 def checked(path, reference: nn.Module | None = None, **limits):

@@ -14,6 +14,7 @@ from torch import nn
 
 import dkm_deploy as dkm
 from dkm_deploy import runtimes
+from tests.damage import overwrite
 from tests.models import MIXED, images, small_net
 
 SUFFIXES = [".onnx", ".mlpackage"]
@@ -279,8 +280,7 @@ class TestPlantedFaults:
     def test_one_flipped_index_in_onnx(self, frozen, files, tmp_path):
         bad = tmp_path / "bad.onnx"
         model = onnx.load(files[0])
-        packed = (t for t in model.graph.initializer if t.data_type == onnx.TensorProto.UINT8)
-        tensor = next(t for t in packed if "stem.weight" in t.name)
+        tensor = next(t for t in model.graph.initializer if t.data_type == onnx.TensorProto.UINT8)
         data = numpy_helper.to_array(tensor).copy()
         data.flat[5] ^= 1
         tensor.CopyFrom(numpy_helper.from_array(data, tensor.name))
@@ -292,12 +292,8 @@ class TestPlantedFaults:
     def test_one_lut_step_in_core_ml(self, frozen, files, tmp_path):
         bad = tmp_path / "bad.mlpackage"
         shutil.copytree(files[1], bad)
-        lut = dkm.palettes(frozen)["head.weight"].lut.astype(np.float16)
-        blob = bad / "Data/com.apple.CoreML/weights/weight.bin"
-        data = bytearray(blob.read_bytes())
-        at = data.index(lut.tobytes())
-        data[at] ^= 1
-        blob.write_bytes(data)
+        lut = dkm.palettes(frozen)["head.weight"].lut.astype(np.float16).tobytes()
+        overwrite(bad, lut, bytes([lut[0] ^ 1]) + lut[1:])
         report = dkm.validate([bad], reference=frozen, inputs=images(2))
         assert (
             _checks(report.files[0]).items() >= {"palettes": "failed", "parity": "passed"}.items()

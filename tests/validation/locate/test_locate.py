@@ -20,6 +20,7 @@ from dkm_deploy.runtimes.run_file import run_file
 from dkm_deploy.validation.locate import locate
 from dkm_deploy.validation.locate.layer_calls import LayerValues
 from tests.converters.coreai.assets import extra
+from tests.damage import overwrite
 from tests.models import MIXED, images, small_net
 
 
@@ -92,10 +93,8 @@ def test_in_core_ml(frozen, files, tmp_path, layer):
     array = (
         frozen.get_parameter(f"{layer}.weight").detach().numpy() if palette is None else palette.lut
     )
-    blob = bad / "Data/com.apple.CoreML/weights/weight.bin"
-    data, half = blob.read_bytes(), array.astype(np.float16)
-    assert data.count(half.tobytes()) == 1
-    blob.write_bytes(data.replace(half.tobytes(), (half * np.float16(1.5)).tobytes()))
+    half = array.astype(np.float16)
+    overwrite(bad, half.tobytes(), (half * np.float16(1.5)).tobytes())
     found, report = _found(bad, frozen, images(5))
     assert found == (layer, "output")
     assert f"first error in {layer}: relative error " in report.failed[-1]
