@@ -108,6 +108,7 @@ CALLS: dict[str, dict[str, list[Any]]] = {
         "original": [3, b"x", nn.Linear, {}, "gone.onnx"],
         "interface": [3, "x", {}],
         "also": [3, [], {"a": 3}],
+        "function": [3, [], "gone"],
     },
     "write_golden": {
         "folder": PATHS,

@@ -36,6 +36,8 @@ class CoreMLTarget:
 
     Args:
         version: the deployment target whose limits :meth:`refuse` knows.
+        function: the one whose palettes, dense tensors and interface are read; None is all, and
+            the interface of the default one.
     """
 
     name = "coreml"
@@ -47,13 +49,18 @@ class CoreMLTarget:
         "convert the original for iOS 16 or later, to a .mlpackage",
     }
 
-    def __init__(self, version: str = deployment.DEFAULT) -> None:
+    def __init__(self, version: str = deployment.DEFAULT, function: str | None = None) -> None:
         deployment.generation(version)
         self._version = version
+        self._function = function
 
     def at(self, version: str) -> CoreMLTarget:
         """The target held to a deployment target. Raises DkmError if it is unknown."""
         return CoreMLTarget(version)
+
+    def of_function(self, function: str) -> CoreMLTarget:
+        """The same target, to read one function of a package."""
+        return CoreMLTarget(self._version, function)
 
     def refuse_layer(self, layer: nn.Module) -> str | None:
         """Why the format has no operation for a layer, or None if it has or nothing is known."""
@@ -166,19 +173,19 @@ class CoreMLTarget:
         """See :func:`converters.coreml.reading.read_palettes.read_palettes`."""
         from converters.coreml.reading.read_palettes import read_palettes
 
-        return read_palettes(path)
+        return read_palettes(path, self._function)
 
     def read_dense(self, path: Path) -> Iterator[DenseTensor]:
         """See :func:`converters.coreml.reading.dense_tensors.read_dense`."""
         from converters.coreml.reading.dense_tensors import read_dense
 
-        return read_dense(path)
+        return read_dense(path, self._function)
 
     def read_interface(self, path: Path) -> tuple[Interface, Interface | None]:
         """See :func:`converters.coreml.reading.interface.read_interface`."""
         from converters.coreml.reading.interface import read_interface
 
-        return read_interface(path)
+        return read_interface(path, self._function)
 
     def ledger(self, path: Path) -> Ledger:
         """See :func:`converters.coreml.reading.ledger.ledger`."""

@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--budget", type=Path, metavar="FILE", help="size budget in TOML, a limit for each file"
     )
+    parser.add_argument(
+        "--function", metavar="NAME", help="of packages; the default one if left out"
+    )
     _add_cost(parser)
     required = parser.add_mutually_exclusive_group()
     required.add_argument("--require", action="store_true", help="a skipped check is a failure")
@@ -98,13 +101,15 @@ def _report(arguments: argparse.Namespace) -> Report:
         given = unstack_steps(inputs) if arguments.steps else inputs
         original = arguments.original
         asked = interface(arguments)
+        of_file: Any = {"function": arguments.function, "interface": asked}
         return validate(
-            arguments.files, original=original, inputs=given, labels=labels, interface=asked, **how
+            arguments.files, original=original, inputs=given, labels=labels, **of_file, **how
         )
     if arguments.golden is None:
         asked = interface(arguments)
-        return validate(arguments.files, **reference(arguments), interface=asked, **how)
-    for name in ("model", "weights", "inputs", "original", "steps", "interface"):
+        of_file = {"function": arguments.function, "interface": asked}
+        return validate(arguments.files, **reference(arguments), **of_file, **how)
+    for name in ("model", "weights", "inputs", "original", "steps", "interface", "function"):
         if getattr(arguments, name) not in (None, False):
             raise DkmError(f"--{name} cannot be used with --golden, which replaces it")
     return validate_golden(arguments.files, arguments.golden, **how)

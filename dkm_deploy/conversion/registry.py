@@ -17,7 +17,7 @@ from dkm_deploy._support.argument_checks import usage
 from dkm_deploy._support.paths import existing_path, translate_read_errors
 from dkm_deploy.conversion.target import Planner, Rewriter, Target, VersionedTarget
 from dkm_deploy.errors import DkmError
-from dkm_deploy.formats.reader import Adviser, Reader
+from dkm_deploy.formats.reader import DEFAULT_FUNCTION, Adviser, FunctionReader, Reader
 
 if TYPE_CHECKING:
     from dkm_deploy.formats.ledger import Ledger
@@ -83,6 +83,20 @@ def reader_for(path: Path) -> Reader:
         if path.suffix in reader.suffixes:
             return reader
     raise _unknown(path, _readers(), "read")
+
+
+def function_reader(path: Path, function: str | None) -> Reader:
+    """What reads a function of the file at ``path``; None is the default one.
+
+    Raises:
+        DkmError: a function is named, and such files have but one.
+    """
+    reader = reader_for(path)
+    if isinstance(reader, FunctionReader):
+        return reader.of_function(function or DEFAULT_FUNCTION)
+    if function is not None:
+        raise DkmError(f"{path}: {path.suffix} files have one function; leave function out")
+    return reader
 
 
 def _advise(path: Path, readers: Iterable[Reader]) -> None:

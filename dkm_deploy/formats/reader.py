@@ -9,6 +9,9 @@ from typing import Protocol, runtime_checkable
 from dkm_deploy.formats.ledger import Ledger
 from dkm_deploy.palette import Palette
 
+DEFAULT_FUNCTION = ""
+"""What to call the default function of a file, whatever its name is."""
+
 
 class Reader(Protocol):
     """Something that tells what a file holds."""
@@ -21,6 +24,18 @@ class Reader(Protocol):
 
     def ledger(self, path: Path) -> Ledger:
         """Every byte of the file."""
+        ...
+
+
+@runtime_checkable
+class FunctionReader(Reader, Protocol):
+    """A reader of files that may have several functions."""
+
+    def of_function(self, function: str) -> Reader:
+        """A reader of what one function of a file has; the ledger is that of the file.
+
+        ``function`` is its name, or ``DEFAULT_FUNCTION``.
+        """
         ...
 
 

@@ -165,6 +165,15 @@ class RunsInFloat32(Runtime, Protocol):
 
 
 @runtime_checkable
+class FunctionRuntime(Runtime, Protocol):
+    """A runtime of files that may have several functions."""
+
+    def of_function(self, function: str) -> Runtime:
+        """The same runtime, which runs this function of a file in place of the default one."""
+        ...
+
+
+@runtime_checkable
 class TimedRuntime(Runtime, Protocol):
     """A runtime whose files can be timed in a process that imports nothing else."""
 
@@ -180,8 +189,10 @@ def runtimes() -> tuple[Runtime, ...]:
     return tuple(sorted(found, key=lambda r: (not r.native, r.name)))
 
 
-def runtime_for(path: Path) -> Runtime:
+def runtime_for(path: Path, function: str | None = None) -> Runtime:
     """The runtime to run ``path`` with: the first, native before reference, that works here.
+
+    It runs the default function of the file, or the one that is named.
 
     Raises:
         DkmError: none runs such a file, or none of those that do is available here (with reasons).
@@ -189,7 +200,7 @@ def runtime_for(path: Path) -> Runtime:
     fitting = [runtime for runtime in runtimes() if path.suffix in runtime.suffixes]
     for runtime in fitting:
         if runtime.unavailable() is None:
-            return runtime
+            return _of_function(runtime, function)
     reasons = "; ".join(f"{r.name}: {r.unavailable()}" for r in fitting)
     raise DkmError(f"{path}: no runtime here runs {path.suffix!r} files. {reasons}".rstrip(". "))
 
@@ -205,22 +216,31 @@ def timed_runtime(path: Path) -> TimedRuntime:
     )
 
 
-def float32_runtime(path: Path) -> RunsInFloat32 | None:
+def float32_runtime(path: Path, function: str | None = None) -> RunsInFloat32 | None:
     """The runtime that runs a file of this kind in float32 throughout; None if none does."""
     for runtime in runtimes():
         fits = isinstance(runtime, RunsInFloat32) and path.suffix in runtime.suffixes
         if fits and runtime.unavailable() is None:
-            return runtime  # type: ignore[return-value]  # seen by isinstance above
+            return _of_function(runtime, function)  # type: ignore[return-value]  # seen by isinstance above
     return None
 
 
-def prober_for(path: Path) -> Prober:
+def prober_for(path: Path, function: str | None = None) -> Prober:
     """The runtime that shows the values inside ``path``. Raises DkmError if none does."""
     for runtime in runtimes():
         fits = isinstance(runtime, Prober) and path.suffix in runtime.suffixes
         if fits and runtime.unavailable() is None:
-            return runtime  # type: ignore[return-value]  # seen by isinstance above
+            return _of_function(runtime, function)  # type: ignore[return-value]  # seen by isinstance above
     raise DkmError(f"no runtime here shows the values inside {path.suffix!r} files")
+
+
+def _of_function(runtime: Runtime, function: str | None) -> Runtime:
+    """The runtime for a function of a file. Raises DkmError if its files have but one."""
+    if function is None:
+        return runtime
+    if isinstance(runtime, FunctionRuntime):
+        return runtime.of_function(function)
+    raise DkmError(f"{runtime.name}: its files have one function; leave function out")
 
 
 def check_inputs(given: Arrays, expected: Mapping[str, Shape], what: str = "input") -> None:

@@ -7,7 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from dkm_deploy.conversion.registry import read_palettes, reader_for, rewriter_for, size_breakdown
+from dkm_deploy.conversion.registry import (
+    function_reader,
+    read_palettes,
+    rewriter_for,
+    size_breakdown,
+)
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.dense_tensor import DenseReader
 from dkm_deploy.formats.ledger import Kind
@@ -28,15 +33,17 @@ class CannotRunError(DkmError):
     """No runtime here runs a file."""
 
 
-def original_of(path: Path, inputs: Inputs | Steps) -> Original:
+def original_of(path: Path, inputs: Inputs | Steps, function: str | None = None) -> Original:
     """Outputs of a dense file, and the bytes of its tensors; those of its fp16 half are unknown.
+
+    It runs the default function of the file, or the one that is named.
 
     Raises:
         CannotRunError: no runtime here runs it.
         DkmError: the file is damaged, or does not run on the inputs.
     """
     kinds = size_breakdown(path).by_kind()
-    return Original(_outputs(path, inputs), sum(kinds[kind] for kind in _TENSORS), None)
+    return Original(_outputs(path, inputs, function), sum(kinds[kind] for kind in _TENSORS), None)
 
 
 def original_row(path: Path, task: Task) -> Model:
@@ -60,23 +67,26 @@ def twin_task(path: Path, original: Path, task: Task) -> Task:
             rewriter_for(original).write_twin(original, read_palettes(path), twin)
         except DkmError as error:
             raise DkmError(f"{path}: it cannot be compared with the original: {error}") from error
-        dense = _dense_of(original, set(read_palettes(path)))
-        expected = {} if task.random else _outputs(twin, task.inputs)
+        palettized = function_reader(path, task.function).read_palettes(path)
+        dense = _dense_of(original, set(palettized), task.function)
+        expected = {} if task.random else _outputs(twin, task.inputs, task.function)
         return replace(task, reference=expected, dense=dense)
 
 
-def _dense_of(path: Path, palettized: Collection[str]) -> DenseReference | None:
+def _dense_of(
+    path: Path, palettized: Collection[str], function: str | None
+) -> DenseReference | None:
     """The dense weights of a file but for those that are palettized in another one."""
-    reader = reader_for(path)
+    reader = function_reader(path, function)
     if not isinstance(reader, DenseReader):
         return None
     found = reader.read_dense(path)
     return DenseReference({t.name: t.read() for t in found if t.name not in palettized}, {})
 
 
-def _outputs(path: Path, inputs: Inputs | Steps) -> Outputs:
+def _outputs(path: Path, inputs: Inputs | Steps, function: str | None) -> Outputs:
     try:
-        session = runtime_for(path).load(path)
+        session = runtime_for(path, function).load(path)
     except DkmError as error:
         raise CannotRunError(str(error)) from error
     return run_file(session, inputs)

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from dkm_deploy.conversion.registry import reader_for
+from dkm_deploy.conversion.registry import function_reader
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.reader import Reader
 from dkm_deploy.model.inputs import Inputs
@@ -46,6 +46,7 @@ from dkm_deploy.validation.checks.output_checks import (
     parity_check,
     size_checks,
 )
+from dkm_deploy.validation.checks.palette_names import by_reference_names
 from dkm_deploy.validation.checks.state_steps import over_steps
 from dkm_deploy.validation.checks.swapped_outputs import find_swapped_outputs
 from dkm_deploy.validation.dense_weights.check import dense_check
@@ -94,9 +95,10 @@ def model_row(name: str, model: nn.Module, outputs: Outputs, task: Task) -> Mode
 
 def file_row(path: Path, task: Task) -> Model:
     """The row of a converted file. Raises DkmError if it is damaged."""
-    reader = reader_for(path)
-    stored, ledger = reader.read_palettes(path), reader.ledger(path)
-    ran = _run(path, task.inputs)
+    reader = function_reader(path, task.function)
+    stored = by_reference_names(reader.read_palettes(path), task.frozen)
+    ledger = reader.ledger(path)
+    ran = _run(path, task.inputs, task.function)
     outputs, found, reason = _compare_outputs(ran.outputs, ran.reason, task)
     before, kinds, size = task.original, ledger.by_kind(), ledger.total_bytes
     weights = sum(palette.size for palette in stored.values())
@@ -302,7 +304,8 @@ def _locate_fault(
         return replace(parity, reason=f"{parity.reason}; not located: {_NO_MODEL}"), None
     limit = wanted[next(iter(task.reference))]
     try:
-        found = locate(path, task.model, task.inputs, (outputs, task.reference), limit)
+        both = (outputs, task.reference)
+        found = locate(path, task.model, task.inputs, both, limit, function=task.function)
     except Exception as error:  # whatever a runtime's own code raises: the miss stands
         reason = f"{parity.reason}; not located: {error_line(error)}"
         return replace(parity, reason=reason), None
@@ -339,9 +342,9 @@ class _Ran:
     native: bool = False
 
 
-def _run(path: Path, inputs: Inputs | Steps) -> _Ran:
+def _run(path: Path, inputs: Inputs | Steps, function: str | None = None) -> _Ran:
     try:
-        runtime = runtime_for(path)
+        runtime = runtime_for(path, function)
     except DkmError as error:
         return _Ran(None, None, str(error))
     try:

@@ -9,7 +9,8 @@ from typing import Any
 
 from torch import nn
 
-from dkm_deploy._support.argument_checks import function, record, short
+from dkm_deploy._support import argument_checks
+from dkm_deploy._support.argument_checks import record, short
 from dkm_deploy._support.paths import path_of
 from dkm_deploy.errors import ArgumentError
 from dkm_deploy.formats.interface import Interface
@@ -26,9 +27,10 @@ def check_asked(
     cost: Any = None,
     also: Any = None,
     interface: Any = None,
+    function: Any = None,
 ) -> None:
     """Raise DkmError for an argument of another kind than :func:`dkm_deploy.validate` takes."""
-    function("metric", metric)
+    argument_checks.function("metric", metric)
     for name, value, kind in (
         ("limits", limits, Limits),
         ("budget", budget, Budget),
@@ -37,6 +39,8 @@ def check_asked(
     ):
         if value is not None:
             record(name, value, kind)
+    if function is not None and not isinstance(function, str):
+        raise ArgumentError(f"function is {short(function)}; give the name of one")
     if also is not None and not isinstance(also, Mapping):
         raise ArgumentError(f"also is {short(also)}; give models by name")
     for name, model in (also or {}).items():

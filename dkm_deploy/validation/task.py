@@ -64,6 +64,8 @@ class Task:
     random: str = ""
     """Why nothing is compared with the reference: it gives other outputs on a second run, or it is
     a file that no runtime here runs."""
+    function: str | None = None
+    """The function of files that is run and read; None is the default one."""
     undecided: str = ""
     """Why the metric decides nothing though labels were given."""
 

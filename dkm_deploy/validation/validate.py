@@ -73,6 +73,7 @@ def validate(
     budget: Budget | None = None,
     cost: CostOptions | None = None,
     require: bool | Collection[str] = False,
+    function: str | None = None,
 ) -> Report:
     """Check converted files against PyTorch.
 
@@ -102,6 +103,8 @@ def validate(
         cost: options to measure load time, latency and memory; None does not measure them.
         require: checks that fail if they are skipped: True is all of them, False is none, or names
             as in ("parity", "size"). Checks in this list must also be requested.
+        function: the function of the files (Core ML packages) that is run and read; None is the
+            default one.
 
     Returns:
         A report that is true if checks passed and none failed.
@@ -119,12 +122,13 @@ def validate(
     """
     required = required_of(require)
     paths = [_readable(file) for file in paths_of(files, "files")]
-    check_asked(metric, limits, budget, cost, also, interface)
+    check_asked(metric, limits, budget, cost, also, interface, function)
     before = original_given(original)
     reference = (
         None if reference is None else with_plain_parameters(model_of(reference, "reference"))
     )
-    task = _task(reference, before, inputs, labels, metric or accuracy, limits or Limits())
+    how = (metric or accuracy, limits or Limits())
+    task = _task(reference, before, inputs, labels, *how, function=function)
     rows = _original_rows(before, task)
     for name, model in (also or {}).items():
         rows.append(further_row(name, partial(_further_row, name, model, task)))
@@ -331,11 +335,13 @@ def _task(
     labels: Labels | None,
     metric: Metric,
     limits: Limits,
+    *,
+    function: str | None,
 ) -> Task:
     told = labels_array(labels, sample_count(inputs))
     before, alone = None, ""
     try:
-        before = None if original is None else _original(original, inputs)
+        before = None if original is None else _original(original, inputs, function)
     except CannotRunError as error:
         if reference is not None:
             raise
@@ -361,13 +367,14 @@ def _task(
             model=reference,
             random=alone if reference is None else randomness("the reference", reference, inputs),
             dense=None if reference is None else dense_reference(reference),
+            function=function,
         )
     )
 
 
-def _original(model: nn.Module | Path, inputs: Inputs | Steps) -> Original:
+def _original(model: nn.Module | Path, inputs: Inputs | Steps, function: str | None) -> Original:
     if isinstance(model, Path):
-        return original_of(existing_path(model), inputs)
+        return original_of(existing_path(model), inputs, function)
     outputs, sizes = run_model(model, inputs), (tensor_bytes(model), half_bytes(model))
     return Original(outputs, *sizes, randomness("the original", model, inputs))
 

@@ -57,7 +57,7 @@ class _Runtime:
     ],
 )
 def test_why_a_file_gives_nothing(monkeypatch, outcome, told):
-    monkeypatch.setattr(report_rows, "runtime_for", lambda path: _Runtime(outcome))
+    monkeypatch.setattr(report_rows, "runtime_for", lambda *_: _Runtime(outcome))
     ran = report_rows._run(Path("m.x"), X)
     assert (ran.outputs, ran.reason, ran.refused) == told
     assert (ran.runtime, ran.session, ran.half, ran.native) == ("a runtime", None, None, False)
@@ -65,7 +65,7 @@ def test_why_a_file_gives_nothing(monkeypatch, outcome, told):
 
 def test_what_ran_is_told(monkeypatch):
     runtime = _Runtime({"y": SCORES})
-    monkeypatch.setattr(report_rows, "runtime_for", lambda path: runtime)
+    monkeypatch.setattr(report_rows, "runtime_for", lambda *_: runtime)
     ran = report_rows._run(Path("m.x"), X)
     assert (ran.outputs, ran.runtime, ran.reason) == ({"y": SCORES}, "a runtime", "")
     assert (ran.session, ran.half, ran.native, ran.refused) == (runtime, None, True, False)

@@ -64,8 +64,8 @@ def file_row(monkeypatch, tmp_path):
     (tmp_path / "m.x").write_bytes(bytes(100))
 
     def row(outputs=RIGHT, stored=STORED, **changes):
-        monkeypatch.setattr(report_rows, "reader_for", lambda path: _Reader(stored))
-        monkeypatch.setattr(report_rows, "runtime_for", lambda path: _Runtime(outputs))
+        monkeypatch.setattr(report_rows, "function_reader", lambda *_: _Reader(stored))
+        monkeypatch.setattr(report_rows, "runtime_for", lambda *_: _Runtime(outputs))
         return report_rows.file_row(tmp_path / "m.x", replace(TASK, **changes))
 
     return row

@@ -74,7 +74,7 @@ def parity(monkeypatch, asked):
         asked["float32"] = given
         return replace(check, reason=f"{check.reason}; float32")
 
-    def locate(*given):
+    def locate(*given, function):
         asked["locate"] = given
         return PLACE
 
@@ -155,7 +155,7 @@ def test_a_miss_is_located(parity, asked):
 
 
 def test_a_miss_that_cannot_be_located_tells_why(parity, monkeypatch):
-    def fails(*_):
+    def fails(*_, **__):
         raise KeyError("layer")
 
     check, place = parity(WRONG, replace(TASK, model=None))

@@ -19,6 +19,7 @@ WRONG = {
     "cost": "cost is 3; give a dkm.CostOptions",
     "interface": "interface is 3; give a dkm.Interface",
     "also": "also is 3; give models by name",
+    "function": "function is 3; give the name of one",
 }
 """What is said of a 3 in place of each argument."""
 

@@ -161,7 +161,7 @@ def test_inputs_that_fit_the_model_but_not_the_file(frozen, good):
 def test_a_crash_in_the_code_of_a_reader_or_runtime_is_told(frozen, good, monkeypatch, place):
     bad = good.with_name("crash.onnx")
     bad.write_bytes(good.read_bytes())
-    owner = OnnxRuntime if place == "load" else type(report_rows.reader_for(good))
+    owner = OnnxRuntime if place == "load" else type(report_rows.function_reader(good, None))
     usual = getattr(owner, place)
 
     def crash(self, path):

@@ -138,7 +138,7 @@ class TestByAnOriginalFile:
         (tmp_path / "dense.onnx").touch()
         scores = {"y": np.eye(4, 3)}
         before = Original(scores, 40, None)
-        monkeypatch.setattr(validate, "original_of", lambda path, inputs: before)
+        monkeypatch.setattr(validate, "original_of", lambda path, inputs, function: before)
         monkeypatch.setattr(validate, "original_row", lambda path, task: Model(f"of {path.name}"))
         monkeypatch.setattr(
             validate, "twin_task", lambda path, original, task: replace(task, random=str(original))

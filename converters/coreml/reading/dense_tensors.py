@@ -7,7 +7,13 @@ from pathlib import Path
 
 from converters.coreml.reading.read_palettes import PaletteSite, palette_sites
 from dkm_deploy.formats.dense_tensor import DenseTensor
-from dkm_deploy.formats.mlpackage.ml_program import Constant, Operand, Operation, functions
+from dkm_deploy.formats.mlpackage.ml_program import (
+    Constant,
+    Operand,
+    Operation,
+    chosen,
+    functions,
+)
 from dkm_deploy.formats.mlpackage.package import open_package
 from dkm_deploy.formats.mlpackage.weight_blobs import WeightBlob
 
@@ -15,20 +21,21 @@ from dkm_deploy.formats.mlpackage.weight_blobs import WeightBlob
 _BEFORE, _BEHIND = ("p_", "b_", "c_"), ("_to_fp16",)
 
 
-def read_dense(path: Path) -> Iterator[DenseTensor]:
-    """The dense tensors of a package, by the names of their operations.
+def read_dense(path: Path, function: str | None = None) -> Iterator[DenseTensor]:
+    """The dense tensors of a package, or of one function, by the names of their operations.
 
     coremltools spells the name of a parameter with letters, digits and underscores alone.
 
     Raises:
-        DkmError: the package is damaged.
+        DkmError: the package is damaged, or has no such function.
     """
     package = open_package(path)
-    sites = palette_sites(package)
+    sites = palette_sites(package, function)
     palettes = {name for site in sites for name in _parts(site)}
     seen: set[WeightBlob] = set()
-    for function in functions(package).values():
-        for operation in function.body.walk():
+    every = functions(package)
+    for each in every.values() if function is None else [chosen(every, function)]:
+        for operation in each.body.walk():
             data = operation.inputs.get("data", ())
             if operation.output not in palettes and not palettes.intersection(_names(data)):
                 yield from _constants(operation, seen)

@@ -14,7 +14,14 @@ from converters.coreml.options import Options
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.interface import INTERFACE_KEY, Feature, Image, Interface, interface_from
 from dkm_deploy.formats.mlpackage.constexpr import Constants
-from dkm_deploy.formats.mlpackage.ml_program import Block, Constant, Operand, Operation, functions
+from dkm_deploy.formats.mlpackage.ml_program import (
+    Block,
+    Constant,
+    Operand,
+    Operation,
+    chosen,
+    functions,
+)
 from dkm_deploy.formats.mlpackage.package import open_package
 from dkm_deploy.runtimes.mlprogram.interface import package_translator
 
@@ -32,18 +39,24 @@ def asked_interface(description: Any, options: Options) -> Interface:
     return replace(found, inputs=inputs, labels=tuple(options.class_labels or ()))
 
 
-def read_interface(path: Path) -> tuple[Interface, Interface | None]:
+def read_interface(path: Path, name: str | None = None) -> tuple[Interface, Interface | None]:
     """What an app finds in a package, and what its metadata says it should.
 
+    Args:
+        path: the package.
+        name: of the function; None or ``""`` is the default one, which alone metadata tells of.
+
     Raises:
-        DkmError: the package is damaged, or its metadata cannot be read.
+        DkmError: the package is damaged, its metadata cannot be read, or there is no such function.
     """
     package = open_package(path)
-    function = next(iter(functions(package).values()))
-    described = _described_features(package.model.description)
+    function = chosen(functions(package), name)
+    description = package.model.description
+    own = [each for each in description.functions if each.name == function.name]
+    described = _described_features(own[0] if own else description)
     inputs = tuple(_add_pixel_scaling(feature, function.body) for feature in described.inputs)
     labels = tuple(map(str, package_translator(package, function).labels))
-    told = package.user_metadata.get(INTERFACE_KEY)
+    told = package.user_metadata.get(INTERFACE_KEY) if not name else None
     try:
         asked = None if told is None else interface_from(told, _SUFFIX)
     except DkmError as error:

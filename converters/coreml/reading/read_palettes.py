@@ -12,7 +12,7 @@ from converters.coreml.tables.table_rows import TableRows, join_parts
 from converters.coreml.tables.unread_rows import restore
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.mlpackage.constexpr import Constants
-from dkm_deploy.formats.mlpackage.ml_program import Operand, Operation, functions
+from dkm_deploy.formats.mlpackage.ml_program import Operand, Operation, chosen, functions
 from dkm_deploy.formats.mlpackage.package import Package, open_package
 from dkm_deploy.palette import Palette
 
@@ -45,6 +45,7 @@ class PaletteSite:
     """Where a program decodes a palette.
 
     Attributes:
+        function: the one that it is in.
         name: the qualified parameter name, or the operation's own where the file does not say.
         operation: the ``constexpr_lut_to_dense``.
         constants: of the function it is in.
@@ -55,6 +56,7 @@ class PaletteSite:
         scale: what the decoded weight is multiplied with, channel by channel, if it is.
     """
 
+    function: str
     name: str
     operation: Operation
     constants: Constants
@@ -75,39 +77,54 @@ class PaletteSite:
         return stored if self.order is None else reorder(stored, inverse(self.order))
 
 
-def read_palettes(path: Path) -> dict[str, Palette]:
+def read_palettes(path: Path, function: str | None = None) -> dict[str, Palette]:
     """The palettes of a package by qualified parameter name.
 
     A palette that the package has no parameter name for (a file of another tool) goes by the name
     of its operation's output. What such a file does to the decoded weight afterwards, such as a
-    scale for each channel, is not part of the palette.
+    scale for each channel, is not part of the palette. Where functions have different palettes of
+    one name, the later ones have the function's name in front: ``second.head_weight``.
+
+    Args:
+        path: the package.
+        function: the one whose palettes are wanted; None is all, ``""`` the default one.
 
     Raises:
-        DkmError: the package is damaged, or gives one name to two different palettes.
+        DkmError: the package is damaged, has no such function, or gives one name to two different
+            palettes.
     """
     found: dict[str, Palette] = {}
     parts: dict[str, list[tuple[TableRows, Palette]]] = {}
     package = open_package(path)
-    for site in palette_sites(package):
+    first: dict[str, str] = {}  # function by name of a palette
+    for site in palette_sites(package, function):
         try:
             palette = site.palette()
         except DkmError as error:
             raise DkmError(f"{path}: {error}") from error
+        name = site.name
         if site.held is not None:
-            parts.setdefault(site.name, []).append((site.held, palette))
-        elif found.setdefault(site.name, palette) != palette:
-            raise DkmError(f"{path}: two different palettes are called {site.name!r}")
+            parts.setdefault(name, []).append((site.held, palette))
+            continue
+        if first.setdefault(name, site.function) != site.function and found[name] != palette:
+            name = f"{site.function}.{name}"
+        if found.setdefault(name, palette) != palette:
+            raise DkmError(f"{path}: two different palettes are called {name!r}")
     for name, held in parts.items():
         found[name] = _table(package, name, held, found.get(name))
     for name, other in package.metadata(SAME_KEY, str).items():
+        if other not in found and function is not None and len(functions(package)) > 1:
+            continue
         if other not in found:
             raise DkmError(f"{path}: metadata {SAME_KEY!r} names {other!r}, which is not a palette")
         found[name] = found[other]
     return found
 
 
-def palette_sites(package: Package) -> list[PaletteSite]:
-    """All places of all functions where a palette is decoded."""
+def palette_sites(package: Package, function: str | None = None) -> list[PaletteSite]:
+    """All places where a palette is decoded: of a function, or of all."""
+    every = functions(package)
+    wanted = every.values() if function is None else [chosen(every, function)]
     names = package.weight_names
     listed = package.metadata(ORDERS_KEY, tuple[int, ...])
     orders = {name: _order(package, order) for name, order in listed.items()}
@@ -115,11 +132,12 @@ def palette_sites(package: Package) -> list[PaletteSite]:
     ones = package.metadata(STACKED_KEY, int)
     held = package.metadata(ROWS_KEY, TableRows)
     sites = []
-    for function in functions(package).values():
-        constants, operations = Constants(function.body), list(function.body.walk())
+    for each in wanted:
+        constants, operations = Constants(each.body), list(each.body.walk())
         scales = dict(_scales(operations)) if names else {}
         sites += [
             PaletteSite(
+                each.name,
                 names.get(o.output, o.output),
                 o,
                 constants,

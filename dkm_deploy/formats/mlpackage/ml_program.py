@@ -176,8 +176,8 @@ def functions(package: Package) -> dict[str, Function]:
 
 
 def chosen(found: Mapping[str, Function], name: str | None) -> Function:
-    """The function called ``name``; None is the first. Raises DkmError if there is none."""
-    if name is None:
+    """The function called ``name``; None or nothing is the first. Raises DkmError for others."""
+    if not name:
         return next(iter(found.values()))
     if name not in found:
         raise DkmError(f"there is no function {name!r}; there are {', '.join(found)}")

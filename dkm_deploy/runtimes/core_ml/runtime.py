@@ -121,6 +121,7 @@ class CoreMLRuntime:
 
     Args:
         compute_units: one of ``COMPUTE_UNITS``.
+        function: of a package, that is run; None is the default one.
 
     Raises:
         DkmError: there are no such compute units.
@@ -129,12 +130,12 @@ class CoreMLRuntime:
     suffixes = (".mlpackage",)
     native = True
 
-    def __init__(self, compute_units: str = "ALL") -> None:
+    def __init__(self, compute_units: str = "ALL", function: str | None = None) -> None:
         if compute_units not in COMPUTE_UNITS:
             raise DkmError(
                 f"compute_units is {compute_units!r}; it must be one of {', '.join(COMPUTE_UNITS)}"
             )
-        self._compute_units = compute_units
+        self._compute_units, self._function = compute_units, function
         self.name = f"Core ML ({compute_units})"
 
     def unavailable(self) -> str | None:
@@ -143,12 +144,16 @@ class CoreMLRuntime:
             return None
         return f"Core ML runs on macOS only; this is {platform.system()}"
 
-    def load(self, path: Path, function: str | None = None) -> CoreMLSession:
+    def of_function(self, function: str) -> CoreMLRuntime:
+        """The same runtime for another function."""
+        return CoreMLRuntime(self._compute_units, function)
+
+    def load(self, path: Path) -> CoreMLSession:
         """Load a package. Raises DkmError off macOS, or if Core ML refuses the package."""
         reason = self.unavailable()
         if reason:
             raise DkmError(f"{path}: {reason}")
-        return CoreMLSession(path, self._compute_units, function)
+        return CoreMLSession(path, self._compute_units, self._function)
 
 
 def _color_spaces(description: Any) -> dict[str, str]:

@@ -21,11 +21,22 @@ if TYPE_CHECKING:
 
 
 class ReferenceRuntime:
-    """Implements :class:`dkm_deploy.runtimes.Runtime`."""
+    """Implements :class:`dkm_deploy.runtimes.Runtime`.
+
+    Args:
+        function: of a package, that is run; None is the default one.
+    """
 
     name = f"reference evaluator (dkm-deploy {__version__})"
     suffixes = (".mlpackage",)
     native = False
+
+    def __init__(self, function: str | None = None) -> None:
+        self._function = function
+
+    def of_function(self, function: str) -> ReferenceRuntime:
+        """The same runtime for another function."""
+        return ReferenceRuntime(function)
 
     def unavailable(self) -> str | None:
         """None: it runs wherever this package does."""
@@ -36,13 +47,13 @@ class ReferenceRuntime:
         # Imported here so that the register of runtimes can be listed quickly.
         from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
 
-        return MLProgramEvaluator(path)
+        return MLProgramEvaluator(path, function=self._function)
 
     def load_in_float32(self, path: Path) -> MLProgramEvaluator:
         """Open a package to compute in float32 throughout. Raises as :meth:`load`."""
         from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
 
-        return MLProgramEvaluator(path, numerics="fp32")
+        return MLProgramEvaluator(path, numerics="fp32", function=self._function)
 
     def probe(self, path: Path, weights: Collection[str]) -> EvaluatorProbe:
         """Open a package to look inside. Raises as :meth:`load`."""

@@ -34,7 +34,7 @@ def with_float32(parity: Check, path: Path, task: Task) -> Check:
         path: the file.
         task: what it is compared with.
     """
-    runtime = float32_runtime(path)
+    runtime = float32_runtime(path, task.function)
     if runtime is None:
         return parity
     try:

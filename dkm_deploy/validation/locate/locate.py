@@ -84,6 +84,7 @@ def locate(
     outputs: tuple[Outputs, Outputs],
     limit: float,
     most: int = MOST_BYTES,
+    function: str | None = None,
 ) -> Divergence:
     """Compare the inputs and outputs of layers in a file with those in PyTorch.
 
@@ -96,6 +97,7 @@ def locate(
         most: bytes of values to keep at once, by PyTorch's shapes and in float32, of the file and
             of PyTorch each; for what is beyond, both are run again. A layer that is larger alone
             has a run to itself.
+        function: of the file; None is the default one.
 
     Raises:
         DkmError: the inputs are steps or share no dimension of samples, no runtime shows the values
@@ -109,7 +111,7 @@ def locate(
         )
     weights = weights_of(model)
     layers = layers_of(weights)
-    probe = prober_for(path).probe(path, weights)
+    probe = prober_for(path, function).probe(path, weights)
     batch = least_batch(probe)
     start = _worst(*outputs) // batch * batch
     block = rows(inputs, start, start + batch)

@@ -85,8 +85,8 @@ def test_unknown_units_and_functions(on_a_mac, package):
     with pytest.raises(DkmError, match="compute_units is 'TPU'; it must be one of ALL, CPU_ONLY"):
         CoreMLRuntime("TPU")
     with pytest.raises(DkmError, match="there is no function 'half'; there are main"):
-        CoreMLRuntime().load(package, function="half")
-    CoreMLRuntime().load(package, function="main")
+        CoreMLRuntime(function="half").load(package)
+    CoreMLRuntime().of_function("main").load(package)
     assert StandIn.made[-1].function == "main"
 
 

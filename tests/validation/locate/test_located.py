@@ -113,7 +113,7 @@ def _values(**changes):
 
 def _located(monkeypatch, probe, limit=0.01, model=None, inputs=X, off=0, **how):
     model = model or _model()
-    monkeypatch.setattr(locate, "prober_for", lambda path: _Prober(probe))
+    monkeypatch.setattr(locate, "prober_for", lambda *_: _Prober(probe))
     with torch.no_grad():
         expected = model(X).numpy()
     actual = expected.copy()

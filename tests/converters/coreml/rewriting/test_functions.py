@@ -53,6 +53,14 @@ def test_functions_keep_sharing_a_weight_and_their_own_of_the_same_name(several,
     assert indices == (64 * 64 + 2 * 32 * 64) // 2  # the shared one once
 
 
+@pytest.mark.parametrize("function", [None, "first", "second"])
+def test_each_function_is_validated_against_the_original(several, tmp_path, function):
+    small = dkm.palettize_file(several, tmp_path / "small.mlpackage", 4).path
+    report = dkm.validate(small, original=several, inputs={"x": X}, function=function)
+    assert report, report.failed
+    assert report.files[0].errors["y"].relative == 0
+
+
 def test_a_recipe_tells_the_functions_apart(several, tmp_path):
     recipe = dkm.Recipe(rules=[dkm.Rule("second.head", spec=2)])
     result = dkm.palettize_file(several, tmp_path / "small.mlpackage", recipe)
