@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 import dkm_deploy as dkm
+from converters.coreml.rewriting import decode_operation
 from converters.coreml.rewriting.checker import check_rewritten
 from converters.coreml.rewriting.weight_file import WeightFileWriter
 from dkm_deploy.cli import main
 from dkm_deploy.formats.mlpackage.package import open_package
+from dkm_deploy.packing import pack
 from tests.converters.coreml.rewriting.packages import files, run, two_layers, values
 from tests.formats.mlpackage.packages import MODEL, ct, edit
 
@@ -124,6 +126,18 @@ def test_a_writer_that_stops_leaves_nothing(copy, monkeypatch, stop):
 
     monkeypatch.setattr(WeightFileWriter, "copy", _stops)
     with pytest.raises(stop):
+        dkm.palettize_file(copy, copy.with_name("small.mlpackage"), 4)
+    assert [part.name for part in copy.parent.iterdir()] == [copy.name]
+
+
+def test_a_wrong_index_in_the_file_is_found_before_it_gets_its_name(copy, monkeypatch):
+    def _wrong(indices, bits):
+        changed = indices.copy()
+        changed.flat[7] ^= 1
+        return pack(changed, bits)
+
+    monkeypatch.setattr(decode_operation, "pack", _wrong)
+    with pytest.raises(RuntimeError, match="first_weight: target coreml wrote a wrong file: 1 of"):
         dkm.palettize_file(copy, copy.with_name("small.mlpackage"), 4)
     assert [part.name for part in copy.parent.iterdir()] == [copy.name]
 
