@@ -52,7 +52,7 @@ def joined(frozen, tmp_path_factory):
 
 def test_palettes_of_one_name_are_told_apart_by_their_function(frozen, joined):
     found = dkm.read_palettes(joined)
-    names = ["base_weight_cast_fp16", "head_weight_cast_fp16", "two.head_weight_cast_fp16"]
+    names = ["base_weight", "head_weight", "two.head_weight"]
     assert list(found) == names
     heads = [dkm.palettes(frozen[name])["head.weight"].astype("f2") for name in ("one", "two")]
     assert [found[name] for name in names[1:]] == heads
