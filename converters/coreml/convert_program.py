@@ -10,6 +10,7 @@ from typing import Any
 from torch.export import ExportedProgram
 
 from converters.coreml.compact_program import small_tensors_inside
+from converters.coreml.constant_folding import right_constants
 from converters.coreml.decompositions.complex_pairs import has_complex
 from converters.coreml.decompositions.decompose import decompose, has_decomposition
 from converters.coreml.decompositions.small_integers import widen_small_integers
@@ -119,7 +120,13 @@ def _try(
             made = decodes(program)
             narrowing = _float16_choice(options, in_float32)
             lowering = register_lowering(made, calls(program), exact_types=attempt.exact_types)
-            with lowering, exact_constants(), kept_constants(), small_tensors_inside():
+            with (
+                lowering,
+                exact_constants(),
+                kept_constants(),
+                right_constants(),
+                small_tensors_inside(),
+            ):
                 model = ct.convert(
                     program,
                     inputs=given,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
@@ -108,16 +109,26 @@ def score_first_output(outputs: Outputs | None, task: Task) -> FirstOutput:
 def match_outputs(outputs: Outputs, reference: Outputs) -> Outputs:
     """Outputs by the reference's names and in its order, whatever the file calls them.
 
-    They are matched by name, or in order where the file has names of its own.
+    They are matched by name, or in order where the file has names of its own. One that has samples
+    along another dimension than the first, as the memory of XLNet, is joined along that.
 
     Raises:
         DkmError: there are more or fewer of them.
     """
     if len(outputs) != len(reference):
         raise DkmError(f"outputs are {', '.join(outputs)}; PyTorch has {', '.join(reference)}")
-    if set(outputs) == set(reference):
-        return {name: outputs[name] for name in reference}
-    return dict(zip(reference, outputs.values(), strict=True))
+    if set(outputs) != set(reference):
+        outputs = dict(zip(reference, outputs.values(), strict=True))
+    return {name: _join_again(outputs[name], wanted.shape) for name, wanted in reference.items()}
+
+
+def _join_again(joined: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+    """What batches gave, joined along the dimension that gives a shape instead of the first."""
+    if joined.ndim != len(shape) or joined.shape == shape or 0 in shape or len(joined) % shape[0]:
+        return joined
+    parts = np.split(joined, len(joined) // shape[0])
+    found = (np.concatenate(parts, axis) for axis in range(1, joined.ndim))
+    return next((array for array in found if array.shape == shape), joined)
 
 
 def first(outputs: Outputs) -> NDArray[Any]:

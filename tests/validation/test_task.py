@@ -40,6 +40,14 @@ def test_outputs_are_matched_by_name_and_else_by_their_place():
     assert first(reference) is one
 
 
+def test_batches_are_joined_along_the_dimension_that_holds_their_samples():
+    reference = np.arange(24.0).reshape(2, 4, 3)
+    joined = np.concatenate([reference[:, :2], reference[:, 2:]])
+    assert np.array_equal(match_outputs({"y": joined}, {"y": reference})["y"], reference)
+    for other in (joined[:3], joined[..., :2], reference[0]):
+        assert match_outputs({"y": other}, {"y": reference})["y"] is other
+
+
 def test_errors_are_those_of_each_output():
     reference = {"a": RIGHT, "b": RIGHT[:1]}
     found = errors_of({"b": ACTUAL[:1], "a": ACTUAL}, reference)

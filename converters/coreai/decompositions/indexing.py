@@ -13,6 +13,8 @@ from converters.diagonals import diagonal
 
 _aten = torch.ops.aten
 _SCATTERED = {"sum": "add", "prod": "multiply"}
+_FILLS = {"sum": 0.0, "mean": 0.0, "amax": -float("inf"), "amin": float("inf")}
+_MOST_PAIRS = 1 << 22  # of places and values, which lie in memory at once
 
 
 def _as_strided(
@@ -48,10 +50,26 @@ def _scatter_add(x: Tensor, dim: int, index: Tensor, source: Tensor) -> Any:
 def _scatter_reduce(
     x: Tensor, dim: int, index: Tensor, source: Tensor, reduce: str, *, include_self: bool = True
 ) -> Any:
-    """Sums and products; Core AI's scatter has no others."""
-    if reduce not in _SCATTERED or not include_self:
+    """Sums and products; for other kinds each place looks at all values that may go there."""
+    if reduce in _SCATTERED and include_self:
+        return torch.scatter(x, dim, index, _beside(source, index), reduce=_SCATTERED[reduce])
+    x, index, given = (t.movedim(dim, -1) for t in (x, index, _beside(source, index)))
+    pairs = index.numel() * x.shape[-1]
+    if reduce not in _FILLS or index.shape[:-1] != x.shape[:-1] or pairs > _MOST_PAIRS:
         return NotImplemented
-    return torch.scatter(x, dim, index, _beside(source, index), reduce=_SCATTERED[reduce])
+    places = torch.arange(x.shape[-1], device=x.device)
+    meets = index.unsqueeze(-2) == places.unsqueeze(-1)
+    given = given.unsqueeze(-2).expand(meets.shape)
+    if include_self:
+        meets = torch.cat([meets, torch.ones_like(meets[..., :1])], -1)
+        given = torch.cat([given, x.unsqueeze(-1)], -1)
+    chosen = torch.where(meets, given, torch.full_like(given, _FILLS[reduce]))
+    if reduce in ("amax", "amin"):
+        found = chosen.amax(-1) if reduce == "amax" else chosen.amin(-1)
+    else:
+        count = meets.to(x.dtype).sum(-1)
+        found = chosen.sum(-1) / (count.clamp(min=1.0) if reduce == "mean" else 1.0)
+    return torch.where(meets.any(-1), found, x).movedim(-1, dim)
 
 
 def _beside(source: Tensor, index: Tensor) -> Tensor:

@@ -63,7 +63,8 @@ def _bag(
     if include_last_offset:
         begins, ends = begins[:-1], begins[1:]
     else:
-        ends = torch.cat([begins[1:], torch.full_like(begins[:1], indices.shape[0])])
+        last = torch.full_like(begins[:1], indices.shape[0])
+        ends = last if len(begins) == 1 else torch.cat([begins[1:], last])
     member = (places[None] >= begins[:, None]) & (places[None] < ends[:, None])
     if padding_idx >= 0:
         member = member & (indices != padding_idx)[None]

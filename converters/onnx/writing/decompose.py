@@ -24,10 +24,22 @@ def decompose(program: ExportedProgram) -> ExportedProgram:
     for node in program.graph.nodes:
         if node.target in _VIEWS and not node.meta["val"].is_complex() and 0 not in node.args[1]:
             node.target = _aten.view_copy.default
-    table = grouped_products() | _without_projections(program)
+    table = {
+        **grouped_products(),
+        **_without_projections(program),
+        _aten.rsub.Scalar: _subtract_from_number,
+    }
     made = {node.target for node in program.graph.nodes}
     lacking: dict[Any, Callable[..., Any]] = {op: how for op, how in table.items() if op in made}
     return program.run_decompositions(lacking) if lacking else program
+
+
+def _subtract_from_number(x: Tensor, other: Any, alpha: Any = 1) -> Any:
+    """A number less a tensor, which the exporter cannot give the number's type."""
+    dtype = torch.result_type(x, other)
+    if dtype == x.dtype:
+        return NotImplemented
+    return _aten.rsub.Scalar(x.to(dtype), other, alpha)
 
 
 def _without_projections(program: ExportedProgram) -> dict[Any, Callable[..., Any]]:

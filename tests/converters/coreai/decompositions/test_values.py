@@ -62,8 +62,13 @@ def _places():
     yield values, [torch.tensor([0, 0])], _random(2, 4), True
 
 
-def _scatters(call, *more):
+def _scatters(call, *more, whole=False):
+    """``whole``: with an index for each row."""
     x, index = _random(3, 5), torch.tensor([[0, 1, 0], [2, 4, 2]])
+    if whole:
+        yield call, x.T, 0, torch.tensor([[0, 1, 0], [2, 4, 2]]), _random(3, 4), *more
+        yield call, x[0], 0, index[1], _random(4), *more
+        return
     yield call, x, 1, index, _random(3, 4), *more
     yield call, x, 0, index.clamp(max=2), _random(2, 5), *more
 
@@ -113,6 +118,14 @@ CASES = {
         *_scatters(aten.scatter_add.default),
         *_scatters(aten.scatter_reduce.two, "sum"),
         *_scatters(aten.scatter_reduce.two, "prod"),
+        *(
+            case
+            for how in ("sum", "mean", "amax", "amin")
+            for own in (True, False)
+            for case in _scatters(
+                partial(aten.scatter_reduce.two, include_self=own), how, whole=True
+            )
+        ),
     ],
     "added at places": [(aten.index_put.default, *arguments) for arguments in _places()],
     "picked by masks": [
@@ -209,7 +222,7 @@ def test_what_coreai_torch_gets_right_is_left_alone(call, arguments):
 @pytest.mark.parametrize(
     ("call", "arguments"),
     [
-        (aten.scatter_reduce.two, (_random(3, 5), 1, _integers(3, 1), _random(3, 5), "amax")),
+        (aten.scatter_reduce.two, (_random(3, 5), 1, _integers(2, 1), _random(3, 5), "amax")),
         (aten.argmin.default, (torch.tensor([3, 1], dtype=torch.uint8),)),
         (aten._fft_r2c.default, (torch.zeros(5000), [0], 0, True)),
         (aten.rrelu_with_noise_functional.default, (FLOATS, FLOATS, 0.1, 0.3, True)),

@@ -13,6 +13,7 @@ X = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(0))
 X[0, 0, 0] = torch.tensor([0.0, 1.0, -1.0, 0.5])  # zeros, bounds and ties
 S = X.reshape(2, 6, 8)
 N = torch.arange(-12, 12, dtype=torch.int32).reshape(2, 3, 4)
+KNOWN, TWICE = torch.tensor([3.0, 1.0, 2.0]), torch.tensor([2, 2, 0])
 
 
 def _scatter(s, reduce, **options):
@@ -109,6 +110,8 @@ MATRICES = {
     ),
 }
 ORDERS = {
+    "least_of_constants": lambda s: s[..., :3] + KNOWN.scatter_reduce(0, TWICE, KNOWN * 2, "amin"),
+    "numbers_of_constants": lambda s: s * (KNOWN.sum() - (KNOWN * KNOWN).sum()),
     "histogram": lambda s: torch.histc(s, 5, -1, 1),
     "histogram_whole": lambda s: torch.histc(s.round(), 4, 0, 3),
     "median": lambda s: s.median(),
@@ -184,6 +187,7 @@ BAGS = {
         rows.reshape(-1), TABLE, torch.tensor([0, 3, 3, 7], dtype=torch.int32)
     ),
     "padded": lambda rows: functional.embedding_bag(rows, TABLE, padding_idx=5),
+    "alone": lambda rows: functional.embedding_bag(rows[:1], TABLE),
 }
 WINDOWS = {
     "hann": lambda s: s * torch.hann_window(8),

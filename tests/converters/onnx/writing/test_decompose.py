@@ -70,3 +70,22 @@ def test_groups_of_rows_are_taken_apart():
     calls = {node.target for node in decompose(program).graph.nodes}
     assert torch.ops.aten._grouped_mm.default not in calls
     assert torch.ops.aten.matmul.default in calls
+
+
+class Unseen(nn.Module):
+    """How much of ``(n, 16)`` whole numbers is not seen."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(16, 4)
+
+    def forward(self, mask):
+        return self.layer((1.0 - mask) * 0.5)
+
+
+def test_whole_numbers_are_subtracted_from_a_fraction(tmp_path):
+    torch.manual_seed(0)
+    mask = torch.randint(0, 4, (2, 16))
+    model = Unseen().eval()
+    artifact = dkm.convert(model, mask, tmp_path / "m.onnx")
+    assert dkm.validate(artifact, reference=model, inputs=mask)
