@@ -59,6 +59,13 @@ def _write(call: Any, x: Tensor, source: Tensor, *args: Any, **kwargs: Any) -> A
     return call(x, source.to(x.dtype), *args, **kwargs)
 
 
+def _scatter_number(x: Tensor, dim: int, index: Tensor, value: Any) -> Any:
+    """A whole number scattered among floats."""
+    if not x.is_floating_point() or isinstance(value, float):
+        return NotImplemented
+    return _aten.scatter.value(x, dim, index, float(value))
+
+
 def _hardtanh(x: Tensor, low: Any = -1, high: Any = 1) -> Any:
     """Bounds that are integers, or of integers."""
     if x.is_floating_point():
@@ -100,6 +107,7 @@ NUMBER_TYPES: dict[Any, Callable[..., Any]] = {
     _aten.bitwise_or.Tensor: partial(_bits, torch.logical_or),
     _aten.bitwise_xor.Tensor: partial(_bits, torch.ne),
     _aten.bitwise_and.Scalar: _and,
+    _aten.scatter.value: _scatter_number,
     _aten.clamp.default: _clamp,
     _aten.hardtanh.default: _hardtanh,
     _aten.relu6.default: lambda x: NotImplemented if x.is_floating_point() else x.clamp(0, 6),

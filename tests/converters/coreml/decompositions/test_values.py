@@ -110,6 +110,7 @@ MATRICES = {
     ),
 }
 ORDERS = {
+    "scattered_number": lambda s: s.scatter(1, (s > 0).long(), 1),
     "least_of_constants": lambda s: s[..., :3] + KNOWN.scatter_reduce(0, TWICE, KNOWN * 2, "amin"),
     "numbers_of_constants": lambda s: s * (KNOWN.sum() - (KNOWN * KNOWN).sum()),
     "histogram": lambda s: torch.histc(s, 5, -1, 1),
