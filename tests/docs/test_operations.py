@@ -17,7 +17,8 @@ def test_the_page_is_what_the_command_prints_with_the_versions_that_it_names():
     written = _PAGE.read_text("utf-8")
     if operations.installed() not in " ".join(written.split()):
         pytest.skip("docs/operations.md was written with other versions")
-    assert "\n".join(operations.page()) + "\n" == written
+    page = "\n".join(operations.page()) + "\n"
+    assert page == written, "run python -m benchmarks.operations > docs/operations.md"
 
 
 def test_overloads_are_named_where_they_differ():
