@@ -9,20 +9,20 @@ from typing import Any
 
 from torch.export import ExportedProgram
 
-from converters.coreml.compact_program import small_tensors_inside
-from converters.coreml.constant_folding import right_constants
 from converters.coreml.decompositions.complex_pairs import has_complex
 from converters.coreml.decompositions.decompose import decompose, has_decomposition
 from converters.coreml.decompositions.small_integers import widen_small_integers
 from converters.coreml.deployment import generation
 from converters.coreml.float16_program import Float16Choice, kept_constants
 from converters.coreml.front_end_calls import rename_text_nodes, with_defaults
-from converters.coreml.graph_passes import exact_constants, passes
 from converters.coreml.interface import classifier, inputs, outputs
 from converters.coreml.lowering.call_keywords import calls
 from converters.coreml.lowering.lower import Decodes, known_calls, register_lowering
 from converters.coreml.lowering.output_marks import mark_outputs
 from converters.coreml.options import Options
+from converters.coreml.passes.compact_program import small_tensors_inside
+from converters.coreml.passes.constant_folding import right_constants
+from converters.coreml.passes.graph_passes import exact_constants, passes
 from converters.coreml.silence import silent
 from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.conversion.failed_operation import failed_call, failure_place

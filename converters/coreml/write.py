@@ -13,7 +13,6 @@ from tempfile import TemporaryDirectory
 import torch
 from torch.export import ExportedProgram
 
-from converters.coreml.compact_program import compact
 from converters.coreml.convert_program import RECURRENT_FLOAT16, convert_program
 from converters.coreml.deployment import generation, stored_bits
 from converters.coreml.lowering.broadcast_sums import sums
@@ -22,6 +21,7 @@ from converters.coreml.metadata import describe
 from converters.coreml.mixed_precision import beyond_float16
 from converters.coreml.numbers_as_arrays import take_arrays
 from converters.coreml.options import Options
+from converters.coreml.passes.compact_program import compact
 from converters.coreml.silence import silent
 from converters.storage import check_float16, names_in_short, widened_notes
 from dkm_deploy.conversion.exported import ExportedModel

@@ -152,8 +152,10 @@ def _metadata(path):
 
 
 def test_core_ml_refuses_it_before_training_and_at_convert(tmp_path):
-    message = "head.weight: target coreml cannot hold it: .*per_channel_scale=True.* need iOS26"
-    rules = [dkm.Rule("head.*", SCALED.default)]
+    message = (
+        "head.weight: target coreml cannot hold it: per_channel_scale=True takes a LUT .* dense"
+    )
+    rules = [dkm.Rule("head.*", dkm.PaletteSpec(8, per_channel_scale=True))]
     recipe = dkm.Recipe(dkm.PaletteSpec(2), rules)
     with pytest.raises(dkm.DkmError, match=message):
         dkm.prepare(small_net(), recipe, targets=("onnx", "coreml"))

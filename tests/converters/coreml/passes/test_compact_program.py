@@ -11,7 +11,7 @@ from coremltools.converters.mil import Builder
 from torch import nn
 
 import dkm_deploy as dkm
-from converters.coreml.compact_program import compact
+from converters.coreml.passes.compact_program import compact
 from converters.coreml.silence import silent
 from dkm_deploy.formats.mlpackage.proto import coremltools
 from tests.converters.coreml.programs import First, operations, spec
