@@ -32,9 +32,10 @@ def widened_notes(
             )
 
 
-def names_in_short(names: Sequence[str]) -> str:
-    """The first five of ``names``, and how many more there are."""
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+def names_in_short(names: Sequence[str], shown: int = 5) -> str:
+    """The first of ``names``, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def check_float16(palettes: Mapping[str, Palette]) -> None:

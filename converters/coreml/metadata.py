@@ -30,13 +30,12 @@ from dkm_deploy.assignment import not_a_weight
 from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.formats.interface import INTERFACE_KEY
 from dkm_deploy.formats.mlpackage.package import WEIGHT_NAMES_KEY
+from dkm_deploy.formats.mlpackage.value_names import CAST
 from dkm_deploy.palette import Palette
 from dkm_deploy.palette_spec import spec_of
 from dkm_deploy.recipe import Recipe
 from dkm_deploy.rule import Rule
 from dkm_deploy.runtimes.mlprogram.interface import IMAGES_KEY
-
-_CAST = "_cast_fp16"  # what coremltools puts behind the names of what it makes float16
 
 
 def describe(
@@ -54,7 +53,7 @@ def describe(
         made: the decode operations, by the names that they were made with.
     """
     decodes = {
-        output: name if name in made.weights else name.removesuffix(_CAST)
+        output: name if name in made.weights else name.removesuffix(CAST)
         for output, name in _decodes(model)
     }
     stored = {name: made.weights[base] for name, base in decodes.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -26,6 +25,7 @@ from converters.coreml.silence import silent
 from converters.storage import check_float16, names_in_short, widened_notes
 from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.formats.ledger import size_on_disk
+from dkm_deploy.formats.mlpackage.value_names import value_name
 from dkm_deploy.model.palettized import is_scale, weight_name
 
 _aten = torch.ops.aten
@@ -151,7 +151,7 @@ def _names(exported: ExportedModel) -> dict[str, tuple[str, str]]:
     """
     mil_names: dict[str, str] = {}
     for weight in exported.palettes:
-        name = base = re.sub(r"\W", "_", f"w_{weight}" if weight[0].isdigit() else weight)
+        name = base = value_name(weight)
         number = 1
         while name in mil_names.values():
             number += 1

@@ -7,12 +7,14 @@ import hashlib
 import json
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from torch.utils import _pytree as pytree
 
@@ -103,6 +105,21 @@ def digest(parts: Iterable[object]) -> str:
     """SHA-256 of the texts of ``parts``; functions and objects go by their names."""
     texts = [re.sub(r" at 0x[0-9a-f]+", "", repr(part)) for part in parts]
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
+
+
+def bytes_digest(data: bytes) -> str:
+    """SHA-256 of bytes."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def arrays_digest(arrays: Mapping[str, NDArray[Any]]) -> str:
+    """Of arrays by name: their types, shapes and values."""
+    return digest((n, a.dtype, a.shape, bytes_digest(a.tobytes())) for n, a in arrays.items())
+
+
+def label_digests(labels: Iterable[Any]) -> list[str | None]:
+    """Of the values of each batch's labels; None where a batch has none."""
+    return [None if one is None else bytes_digest(np.asarray(one).tobytes()) for one in labels]
 
 
 def model_digest(model: nn.Module) -> str:

@@ -8,6 +8,7 @@ per-channel scale, it is the weight divided by that scale that is clustered.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -56,6 +57,17 @@ def from_vectors(vectors: Tensor, shape: Sequence[int], spec: PaletteSpec) -> Te
     rows = shape[axis] // (groups * dim)
     split = vectors.reshape(groups, rows, -1, dim).transpose(2, 3)
     return split.reshape(shape[axis], *rest).movedim(0, axis)
+
+
+def zero_palette(shape: Sequence[int], spec: PaletteSpec, dtype: np.dtype[Any]) -> Palette:
+    """A palette as ``spec`` gives for a weight of ``shape``, but all zeros: of the same bytes."""
+    indices_shape, groups = list(shape), [1] * len(shape)
+    groups[spec.axis] = group_count(shape, spec)
+    indices_shape[spec.axis] //= spec.cluster_dim
+    lut = np.zeros((*groups, 1 << spec.bits, spec.cluster_dim), dtype)
+    channels = (shape[0], *[1] * (len(shape) - 1))
+    scale = np.ones(channels, dtype) if spec.per_channel_scale else None
+    return Palette(np.zeros(indices_shape, np.uint8), lut, spec.axis, scale=scale)
 
 
 def to_palette(

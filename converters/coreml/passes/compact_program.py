@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import count
 from typing import Any
 
 import numpy as np
 from coremltools.converters.mil.backend.mil import load
 
+from converters.coreml.program_messages import rename_inputs, walk
 from dkm_deploy.formats.mlpackage.dtypes import program_dtype
+from dkm_deploy.formats.mlpackage.value_names import CAST
 
-_CAST = "_cast_fp16"  # what coremltools puts behind the names of what it makes float16
 _INSIDE = 1024  # bytes of the largest tensor in the program; others are mapped from their file
 
 
@@ -58,7 +60,7 @@ def _share_constants(block: Any, above: Mapping[bytes, str], renamed: Mapping[st
     known, to = dict(above), dict(renamed)
     kept = []
     for operation in block.operations:
-        _rename_inputs(operation, lambda name: to.get(name, name))
+        rename_inputs(operation, lambda name: to.get(name, name))
         if operation.type == "const" and _is_plain(operation):
             (output,) = operation.outputs
             value = operation.attributes["val"].SerializeToString(deterministic=True)
@@ -94,8 +96,9 @@ def _shorten_names(function: Any, block: Any) -> None:
     kept = {given.name for given in function.inputs} | set(block.outputs)
     names = _weight_names(block)
     kept |= set(names) | set(names.values())
-    short = (name for name in _short_names() if name not in kept)
-    for operation in _walk(block):
+    # Each an identifier, and no word of the language.
+    short = (name for name in (f"v{number}" for number in count()) if name not in kept)
+    for operation, _ in walk(block):
         made = [*operation.outputs, *(given for b in operation.blocks for given in b.inputs)]
         names |= {each.name: next(short) for each in made if each.name not in kept}
     _rename(block, lambda name: names.get(name, name))
@@ -105,28 +108,21 @@ def _weight_names(block: Any) -> dict[str, str]:
     """Names for dense weights and for what is decoded: without the mark of a cast."""
     found = [
         output.name
-        for operation in _walk(block)
+        for operation, _ in walk(block)
         for output in operation.outputs
         if operation.type.startswith("constexpr_")
         or (operation.type == "const" and not _is_plain(operation))
     ]
-    plain = {name: name.removesuffix(_CAST) for name in found}
+    plain = {name: name.removesuffix(CAST) for name in found}
     once = Counter(plain.values())
     return {name: short if once[short] == 1 else name for name, short in plain.items()}
-
-
-def _walk(block: Any) -> Iterator[Any]:
-    for operation in block.operations:
-        yield operation
-        for inner in operation.blocks:
-            yield from _walk(inner)
 
 
 def _rename(block: Any, to: Callable[[str], str]) -> None:
     for given in block.inputs:
         given.name = to(given.name)
     for operation in block.operations:
-        _rename_inputs(operation, to)
+        rename_inputs(operation, to)
         for output in operation.outputs:
             output.name = to(output.name)
         if "name" in operation.attributes:
@@ -135,18 +131,3 @@ def _rename(block: Any, to: Callable[[str], str]) -> None:
         for inner in operation.blocks:
             _rename(inner, to)
     block.outputs[:] = [to(name) for name in block.outputs]
-
-
-def _rename_inputs(operation: Any, to: Callable[[str], str]) -> None:
-    for argument in operation.inputs.values():
-        for binding in argument.arguments:
-            if binding.WhichOneof("binding") == "name":
-                binding.name = to(binding.name)
-
-
-def _short_names() -> Iterator[str]:
-    """v0, v1, .. v10, ..: each an identifier, and no word of the language."""
-    number = 0
-    while True:
-        yield f"v{number}"
-        number += 1

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import torch
-
 from converters.coreml.deployment import lowest
 from converters.coreml.reading.ledger import ledger
 from converters.coreml.rewriting.checker import check_rewritten
@@ -19,6 +17,8 @@ from converters.coreml.rewriting.weight_palette import (
 )
 from converters.coreml.rewriting.weights import FoundWeights, Weight, find_weights
 from converters.coreml.rewriting.write_with import check_no_links, write_with
+from converters.file_weights import assign_to_shapes, first_reasons
+from converters.storage import names_in_short
 from dkm_deploy.assignment import Assignment
 from dkm_deploy.conversion.target import Rewrite
 from dkm_deploy.errors import DkmError
@@ -55,7 +55,7 @@ def palettize_package(path: Path, out: Path, recipe: Recipe) -> Rewrite:
         assignment = _assign_specs(found, recipe)
         specs, dense = _worth_having(found, assignment)
         if not specs:
-            raise DkmError(f"there is nothing to palettize: {_first(dense)}")
+            raise DkmError(f"there is nothing to palettize: {first_reasons(dense)}")
         weights = {name: found.tensors[name] for name in specs}
         palettes = write_with(package, weights, lambda w: clustered(w, specs[w.name]), out)
     except DkmError as error:
@@ -73,10 +73,7 @@ def _assign_specs(found: FoundWeights, recipe: Recipe) -> Assignment:
     Raises:
         DkmError: the recipe does not fit the weights, or asks for what the package cannot hold.
     """
-    shapes = {name: torch.empty(*w.shape, device="meta") for name, w in found.tensors.items()}
-    if not shapes:
-        return Assignment({}, {}, {}, ())
-    assignment = recipe.assign(shapes)
+    assignment = assign_to_shapes(recipe, {name: w.shape for name, w in found.tensors.items()})
     for name, spec in assignment.specs.items():
         refusal = refuse(found.tensors[name], spec)
         if refusal:
@@ -115,12 +112,4 @@ def _notes(
             told = f"{spec.bits} bits are stored as {bits}, the next width that {target} has"
             wider.setdefault(told, []).append(name)
     for told, names in wider.items():
-        more = f" and {len(names) - _SHOWN} more" if names[_SHOWN:] else ""
-        yield f"{told}: {', '.join(names[:_SHOWN])}{more}"
-
-
-def _first(dense: Mapping[str, str]) -> str:
-    """The first reasons why weights stay dense."""
-    if not dense:
-        return "it has no tensor of rank 2 or more"
-    return "; ".join(f"{name}: {reason}" for name, reason in list(dense.items())[:3])
+        yield f"{told}: {names_in_short(names, _SHOWN)}"

@@ -16,7 +16,7 @@ from converters.coreml.rewriting.dense_reference import put_values
 from converters.coreml.rewriting.weight_palette import clustered, not_smaller, refuse, stand_in
 from converters.coreml.rewriting.weights import Weight, find_weights
 from converters.coreml.rewriting.write_with import check_no_links, write_with
-from dkm_deploy._support.measurement_cache import digest
+from dkm_deploy._support.measurement_cache import arrays_digest, digest, label_digests
 from dkm_deploy.conversion.plan_subject import FileSizes
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.mlpackage.ml_program import functions
@@ -68,11 +68,8 @@ class PackageSubject:
         session = MLProgramEvaluator(path)
         self._outputs_loss = OutputLoss(self._run(session), labels, metric)
         content = _content(path)
-        data = [
-            [(name, a.dtype, a.shape, _digest(a.tobytes())) for name, a in arrays.items()]
-            for arrays in (named_arrays(session, inputs) for inputs in self._inputs)
-        ]
-        answers = [None if one is None else _digest(np.asarray(one).tobytes()) for one in labels]
+        data = [arrays_digest(named_arrays(session, inputs)) for inputs in self._inputs]
+        answers = label_digests(labels)
         baseline = self._outputs_loss.baseline
         self.written_from: Sequence[object] = (content,)
         self.measured_on: Sequence[object] = (content, data, answers, metric, baseline, _METHOD)
@@ -140,7 +137,3 @@ def _content(path: Path) -> str:
 def _file_digest(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from converters.coreml.program_messages import rename_inputs, walk
 from converters.coreml.rewriting.decode_operation import Pointer
 
 _OPSET_OF_PALETTES = "CoreML6"  # iOS 16
@@ -38,11 +39,8 @@ class ConstPlace:
         """Give its value another name, wherever the function uses it."""
         old = self.output
         self.operation.outputs[0].name = name
-        for operation, _ in _walk(self.body):
-            for argument in operation.inputs.values():
-                for binding in argument.arguments:
-                    if binding.WhichOneof("binding") == "name" and binding.name == old:
-                        binding.name = name
+        for operation, _ in walk(self.body):
+            rename_inputs(operation, lambda used: name if used == old else used)
 
     def add_behind(self) -> Any:
         """A new operation, empty, right behind it."""
@@ -84,7 +82,7 @@ def split_values(
     others: list[Any] = []
     for name, function in model.mlProgram.functions.items():
         for opset, body in function.block_specializations.items():
-            for operation, operations in _walk(body):
+            for operation, operations in walk(body):
                 output = operation.outputs[0].name if operation.outputs else ""
                 weight = weights.get((name, output)) if operation.type == "const" else None
                 if weight is not None and opset == function.opset:
@@ -97,14 +95,6 @@ def split_values(
 def pointer(value: Any) -> Pointer:
     """Where a value lies that lies in a weight file."""
     return str(value.blobFileValue.fileName), int(value.blobFileValue.offset)
-
-
-def _walk(block: Any) -> Iterator[tuple[Any, Any]]:
-    """All operations, each with those that it stands among."""
-    for operation in block.operations:
-        yield operation, block.operations
-        for inner in operation.blocks:
-            yield from _walk(inner)
 
 
 def _file_values(operation: Any) -> Iterator[Any]:

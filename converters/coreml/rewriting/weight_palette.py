@@ -13,7 +13,7 @@ from converters.coreml.rewriting.decode_operation import make_decode, make_scali
 from converters.coreml.rewriting.weight_file import blob_size
 from dkm_deploy.assignment import constant_text
 from dkm_deploy.clustering.kmeans_palette import cluster
-from dkm_deploy.clustering.layout import group_count
+from dkm_deploy.clustering.layout import zero_palette
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.mlpackage.proto import operation_class
 from dkm_deploy.palette import Palette
@@ -52,15 +52,8 @@ def clustered(weight: Weight, spec: PaletteSpec) -> Palette:
 
 def stand_in(weight: Weight, spec: PaletteSpec) -> Palette:
     """A palette as ``spec`` gives for a weight, but all zeros: of the same bytes."""
-    dims, groups = list(weight.shape), [1] * len(weight.shape)
-    groups[spec.axis] = group_count(dims, spec)
-    dims[spec.axis] //= spec.cluster_dim
-    dtype = weight.constant.type.dtype.numpy_name
-    lut = np.zeros((*groups, 1 << spec.bits, spec.cluster_dim), dtype)
-    channels = (weight.shape[0], *[1] * (len(dims) - 1))
-    scale = np.ones(channels, dtype) if spec.per_channel_scale else None
-    palette = Palette(np.broadcast_to(np.uint8(0), dims), lut, spec.axis, scale=scale)
-    return _as_stored(weight, palette)
+    dtype = np.dtype(weight.constant.type.dtype.numpy_name)
+    return _as_stored(weight, zero_palette(weight.shape, spec, dtype))
 
 
 def not_smaller(weight: Weight, spec: PaletteSpec) -> str:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from converters.coreml.deployment import MAX_RANK
 from converters.coreml.reading.dense_tensors import weight_name
 from converters.coreml.rewriting.decode_operation import TYPED_INDICES, Pointer
+from converters.coreml.rewriting.program_edit import pointer
 from converters.coreml.rewriting.uses import FunctionValues, Use
 from dkm_deploy.formats.mlpackage.ml_program import Constant, Operation, functions
 from dkm_deploy.formats.mlpackage.package import Package
@@ -74,7 +75,7 @@ class Weight:
     @property
     def pointer(self) -> Pointer:
         """Where its values lie."""
-        return _pointer(self.constant)
+        return pointer(self.constant.proto)
 
     @property
     def itemsize(self) -> int:
@@ -132,7 +133,7 @@ def find_weights(package: Package) -> FoundWeights:
                 continue
             if constant.in_weight_file:
                 site = _Site(function.name, function.opset, operation.output, constant, values)
-                stored.setdefault(_pointer(constant), []).append(site)
+                stored.setdefault(pointer(constant.proto), []).append(site)
             else:
                 dense[weight_name(operation.output)] = "few values, written in the program itself"
     tensors: dict[str, Weight] = {}
@@ -163,11 +164,6 @@ def _constant(operation: Operation) -> Constant | None:
     """What a ``const`` holds; None for other operations."""
     held = operation.inputs.get("val", ()) if operation.type == "const" else ()
     return held[0] if held and isinstance(held[0], Constant) else None
-
-
-def _pointer(constant: Constant) -> Pointer:
-    place = constant.proto.blobFileValue
-    return str(place.fileName), int(place.offset)
 
 
 def _free_name(site: _Site, taken: Collection[str]) -> str:

@@ -7,18 +7,14 @@ from typing import TYPE_CHECKING
 import onnx
 
 from converters.onnx.graph.tensors import DEFAULT_DOMAINS, graphs, op_name
+from converters.storage import names_in_short
 from dkm_deploy.errors import DkmError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from pathlib import Path
 
     from onnx import ModelProto
-
-
-def first_names(names: Sequence[str]) -> str:
-    """The first three of ``names``, and how many more there are."""
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def check_rewritten(model: ModelProto, path: Path, out: Path) -> Iterator[str]:
@@ -43,7 +39,7 @@ def check_rewritten(model: ModelProto, path: Path, out: Path) -> Iterator[str]:
         yield f"onnx.checker refuses the input ({before}), so it did not check the result"
     unknown = list(dict.fromkeys(_unknown_operators(model)))
     if unknown:
-        ops = first_names(unknown)
+        ops = names_in_short(unknown, 3)
         yield f"onnx does not know {ops}, so it did not check their inputs and outputs"
 
 

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import onnx
 import onnx_ir as ir
-import torch
 from google.protobuf.message import EncodeError  # type: ignore[import-untyped]  # no type hints
-from onnx import ModelProto, TensorProto
+from onnx import ModelProto
 
+from converters.file_weights import assign_to_shapes, first_reasons
 from converters.onnx.decoding.bfloat16 import narrow_lut
 from converters.onnx.decoding.encoding import Encoding
 from converters.onnx.decoding.insert import insert
@@ -25,7 +25,7 @@ from converters.onnx.graph.tensors import (
 )
 from converters.onnx.reading.find_decodes import find_decodes
 from converters.onnx.reading.ledger import ledger
-from converters.onnx.rewriting.checker import check_nodes, check_rewritten, first_names
+from converters.onnx.rewriting.checker import check_nodes, check_rewritten
 from converters.onnx.rewriting.lift_opset import OLDEST_OPSET, check_lifted
 from converters.onnx.rewriting.source import load_source
 from converters.onnx.rewriting.tensor_palettes import (
@@ -35,7 +35,7 @@ from converters.onnx.rewriting.tensor_palettes import (
     too_small,
 )
 from converters.onnx.rewriting.weights import find_weights
-from dkm_deploy.assignment import Assignment
+from converters.storage import names_in_short
 from dkm_deploy.conversion.target import Rewrite
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
@@ -73,7 +73,7 @@ def palettize_model(path: Path, out: Path, recipe: Recipe) -> Rewrite:
     try:
         check_model(model)
         found = find_weights(model)
-        assignment = _assign_specs(recipe, found.tensors)
+        assignment = assign_to_shapes(recipe, {n: t.dims for n, t in found.tensors.items()})
         specs = assignment.specs
         opset = default_opset(model)
         planned = {
@@ -84,7 +84,7 @@ def palettize_model(path: Path, out: Path, recipe: Recipe) -> Rewrite:
         dense = {**found.dense, **assignment.dense, **small}
         smaller = [name for name in specs if name not in small]
         if not smaller:
-            raise DkmError(f"there is nothing to palettize: {_first(dense)}")
+            raise DkmError(f"there is nothing to palettize: {first_reasons(dense)}")
         check_free({name: planned[name] for name in smaller}, graph_values(model))
         palettes = {
             name: cluster_tensor(name, found.tensors[name], specs[name]) for name in smaller
@@ -140,14 +140,8 @@ def check_model(model: ModelProto) -> None:
     palettized = [decode.weight for decode in find_decodes(model)]
     if palettized:
         raise DkmError(
-            f"palettized already ({first_names(palettized)}); start from the dense model"
+            f"palettized already ({names_in_short(palettized, 3)}); start from the dense model"
         )
-
-
-def _assign_specs(recipe: Recipe, tensors: Mapping[str, TensorProto]) -> Assignment:
-    """What the recipe says of each weight: its spec, or the reason to stay dense."""
-    shapes = {name: torch.empty(*t.dims, device="meta") for name, t in tensors.items()}
-    return recipe.assign(shapes) if shapes else Assignment({}, {}, {}, ())
 
 
 def check_free(encodings: Mapping[str, Encoding], values: GraphValues) -> None:
@@ -200,10 +194,3 @@ def save_model(model: ModelProto, out: Path) -> None:
             f"{out}: larger than 2 GiB, the most one ONNX file can hold; "
             "use fewer bits or palettize more of it"
         ) from error
-
-
-def _first(dense: Mapping[str, str]) -> str:
-    """The first reasons why weights stay dense."""
-    if not dense:
-        return "it has no tensor of rank 2 or more"
-    return "; ".join(f"{name}: {reason}" for name, reason in list(dense.items())[:3])

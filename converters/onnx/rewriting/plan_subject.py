@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -27,7 +26,7 @@ from converters.onnx.rewriting.tensor_palettes import (
 )
 from converters.onnx.rewriting.weights import find_weights
 from converters.onnx.rewriting.weights_as_inputs import WeightsAsInputs, run_in_batches
-from dkm_deploy._support.measurement_cache import digest
+from dkm_deploy._support.measurement_cache import arrays_digest, bytes_digest, label_digests
 from dkm_deploy.conversion.plan_subject import FileSizes
 from dkm_deploy.errors import DkmError
 from dkm_deploy.model.samples import check_labels
@@ -44,7 +43,6 @@ if TYPE_CHECKING:
     from dkm_deploy.model.inputs import Inputs
     from dkm_deploy.model.metric import Metric
     from dkm_deploy.palette_spec import PaletteSpec
-    from dkm_deploy.runtimes import Arrays
 
 _METHOD = "kmeans"
 
@@ -82,15 +80,15 @@ class OnnxSubject:
         }
         arrays = {name: _array(name, tensor) for name, tensor in self._tensors.items()}
         self._session = WeightsAsInputs(path, model, arrays)
-        content = (_digest(model.SerializeToString(deterministic=True)), _content(arrays))
+        content = (bytes_digest(model.SerializeToString(deterministic=True)), arrays_digest(arrays))
         self._batches = [
             part for inputs, _ in batches for part in run_in_batches(self._session, inputs)
         ]
         labels = [one for _, one in batches]
         self._outputs_loss = OutputLoss(self._run(), labels, metric)
-        data = [_content(batch) for batch in self._batches]
+        data = [arrays_digest(batch) for batch in self._batches]
         self.written_from: Sequence[object] = content
-        answers = [None if one is None else _digest(np.asarray(one).tobytes()) for one in labels]
+        answers = label_digests(labels)
         baseline = self._outputs_loss.baseline
         self.measured_on: Sequence[object] = (
             *content,
@@ -155,14 +153,6 @@ def _array(name: str, tensor: TensorProto) -> NDArray[Any]:
     """The values of a tensor; those of bfloat16 in float32."""
     array = array_of(name, tensor)
     return array.astype(np.float32) if is_bfloat16(tensor) else array
-
-
-def _content(arrays: Arrays) -> str:
-    return digest((name, a.dtype, a.shape, _digest(a.tobytes())) for name, a in arrays.items())
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _is_numbers(value: object) -> bool:

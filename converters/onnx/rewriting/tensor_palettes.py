@@ -16,7 +16,7 @@ from converters.onnx.graph.consumers import name_of
 from converters.onnx.graph.external_data import stored_bytes
 from converters.onnx.graph.tensors import array_of
 from dkm_deploy.clustering.kmeans_palette import cluster
-from dkm_deploy.clustering.layout import group_count
+from dkm_deploy.clustering.layout import zero_palette
 from dkm_deploy.errors import DkmError
 from dkm_deploy.palette import Palette
 
@@ -45,15 +45,9 @@ def encoding_of(name: str, tensor: TensorProto, spec: PaletteSpec, opset: int) -
 
 def stand_in(tensor: TensorProto, spec: PaletteSpec) -> Palette:
     """A palette as ``spec`` gives for a weight, but all zeros."""
-    dims, groups = list(tensor.dims), [1] * len(tensor.dims)
-    groups[spec.axis] = group_count(dims, spec)
-    dims[spec.axis] //= spec.cluster_dim
     wide = np.dtype(np.float32) if is_bfloat16(tensor) else None
     dtype = wide or helper.tensor_dtype_to_np_dtype(tensor.data_type)
-    lut = np.zeros((*groups, 1 << spec.bits, spec.cluster_dim), dtype)
-    channels = (tensor.dims[0], *[1] * (len(dims) - 1))
-    scale = np.ones(channels, dtype) if spec.per_channel_scale else None
-    return Palette(np.zeros(dims, np.uint8), lut, spec.axis, scale=scale)
+    return zero_palette(tensor.dims, spec, dtype)
 
 
 def too_small(

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping
 
+from dkm_deploy.formats.mlpackage.value_names import CAST, value_name
 from dkm_deploy.palette import Palette
 
-_ENDINGS = ("_cast_fp16", "_to_fp16")  # what coremltools puts behind names
+_ENDINGS = (CAST, "_to_fp16")  # what coremltools puts behind names
 
 
 def by_reference_names(
@@ -18,14 +18,9 @@ def by_reference_names(
     coremltools drops what ``convert`` wrote into the metadata when it joins packages to one of
     several functions. What is left are the names of values: ``0_weight`` for ``0.weight``.
     """
-    known = {_value_name(name): name for name in reference if name not in stored}
+    known = {value_name(name): name for name in reference if name not in stored}
     own = {name: name if name in reference else known.get(_plain(name), name) for name in stored}
     return {own[name]: palette for name, palette in stored.items()}
-
-
-def _value_name(parameter: str) -> str:
-    """The name that a parameter's value has in a program: letters, digits and underscores."""
-    return re.sub(r"\W", "_", f"w_{parameter}" if parameter[0].isdigit() else parameter)
 
 
 def _plain(value: str) -> str:

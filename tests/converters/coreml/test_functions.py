@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,7 +9,7 @@ from torch import nn
 
 import dkm_deploy as dkm
 from dkm_deploy.cli import main
-from tests.formats.mlpackage.packages import ct
+from tests.formats.mlpackage.packages import join
 
 
 class Net(nn.Module):
@@ -38,16 +36,12 @@ def frozen():
 
 @pytest.fixture(scope="module")
 def joined(frozen, tmp_path_factory):
-    """coremltools drops the metadata of what it joins."""
     folder = tmp_path_factory.mktemp("joined")
-    parts = ct.utils.MultiFunctionDescriptor()
-    for name, model in frozen.items():
-        path = dkm.convert(model, X, folder / f"{name}.mlpackage").path
-        parts.add_function(str(path), "main", name)
-    parts.default_function_name = "one"
-    with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # of its folders
-        ct.utils.save_multifunction(parts, str(folder / "net.mlpackage"))
-    return folder / "net.mlpackage"
+    parts = {
+        name: dkm.convert(model, X, folder / f"{name}.mlpackage").path
+        for name, model in frozen.items()
+    }
+    return join(parts, folder / "net.mlpackage")
 
 
 def test_palettes_of_one_name_are_told_apart_by_their_function(frozen, joined):

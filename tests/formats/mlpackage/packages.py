@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,20 @@ def save(
             skip_model_load=True,
         )
         model.save(str(path))
+    return path
+
+
+def join(packages: Mapping[str, Path], path: Path) -> Path:
+    """Write packages as the functions of one, as coremltools joins them; the first is the default.
+
+    coremltools drops the metadata of what it joins.
+    """
+    parts = ct.utils.MultiFunctionDescriptor()
+    for name, package in packages.items():
+        parts.add_function(str(package), "main", name)
+    parts.default_function_name = next(iter(packages))
+    with quiet(), warnings.catch_warnings(action="ignore", category=ResourceWarning):  # its folders
+        ct.utils.save_multifunction(parts, str(path))
     return path
 
 

@@ -10,7 +10,7 @@ from dkm_deploy.formats.mlpackage.ml_program import functions
 from dkm_deploy.formats.mlpackage.package import open_package
 from dkm_deploy.runtimes.mlprogram import runtime
 from dkm_deploy.runtimes.mlprogram.evaluator import MLProgramEvaluator
-from tests.formats.mlpackage.packages import ct, mb, n, rand, save
+from tests.formats.mlpackage.packages import ct, join, mb, n, rand, save
 
 
 def operations(path):
@@ -188,15 +188,11 @@ def test_a_classifier_gives_label_and_probabilities(tmp_path, labels):
 def two(tmp_path_factory):
     """The functions main (x + 1) and twice (2 x)."""
     folder = tmp_path_factory.mktemp("two")
-    save(folder / "a.mlpackage", lambda x: mb.add(x=x, y=1.0, name="y"), (2,))
-    save(folder / "b.mlpackage", lambda x: mb.mul(x=x, y=2.0, name="y"), (2,))
-    both = ct.utils.MultiFunctionDescriptor()
-    both.add_function(str(folder / "a.mlpackage"), "main", "main")
-    both.add_function(str(folder / "b.mlpackage"), "main", "twice")
-    both.default_function_name = "main"
-    with quiet():
-        ct.utils.save_multifunction(both, str(folder / "two.mlpackage"))
-    return folder / "two.mlpackage"
+    parts = {
+        "main": save(folder / "a.mlpackage", lambda x: mb.add(x=x, y=1.0, name="y"), (2,)),
+        "twice": save(folder / "b.mlpackage", lambda x: mb.mul(x=x, y=2.0, name="y"), (2,)),
+    }
+    return join(parts, folder / "two.mlpackage")
 
 
 def test_a_function_is_chosen_by_name(two):

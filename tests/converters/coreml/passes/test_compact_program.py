@@ -15,7 +15,8 @@ from converters.coreml.passes.compact_program import compact
 from converters.coreml.silence import silent
 from dkm_deploy.formats.mlpackage.proto import coremltools
 from tests.converters.coreml.programs import First, operations, spec
-from tests.models import images, small_net
+from tests.models import images
+from tests.named_files import short_and_full
 
 
 def _block(path):
@@ -26,15 +27,7 @@ def _block(path):
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """One model with short and with full names."""
-    torch.manual_seed(0)
-    frozen = dkm.palettize(small_net().eval(), dkm.PaletteSpec(3))
-    folder = tmp_path_factory.mktemp("pair")
-    files = {
-        names: dkm.convert(frozen, images(1), folder / f"{names}.mlpackage", names=names)
-        for names in ("short", "full")
-    }
-    return frozen, files
+    return short_and_full(tmp_path_factory.mktemp("pair"), ".mlpackage", 1)
 
 
 def test_files_differ_in_names_alone(pair):

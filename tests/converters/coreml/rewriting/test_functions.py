@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import warnings
 
 import numpy as np
 import pytest
@@ -13,7 +12,7 @@ from torch import nn
 import dkm_deploy as dkm
 from dkm_deploy.formats.mlpackage.package import open_package
 from tests.converters.coreml.rewriting.packages import run, values
-from tests.formats.mlpackage.packages import ct, mb, save
+from tests.formats.mlpackage.packages import join, mb, save
 
 X = values(2, 64, seed=9)
 
@@ -30,14 +29,11 @@ def _net(path, head):
 def several(tmp_path_factory):
     """Two functions that share ``base`` and have a ``head`` each, as coremltools joins them."""
     folder = tmp_path_factory.mktemp("several")
-    parts = ct.utils.MultiFunctionDescriptor()
-    for name, seed in (("first", 2), ("second", 3)):
-        path = _net(folder / f"{name}.mlpackage", values(32, 64, seed=seed))
-        parts.add_function(str(path), "main", name)
-    parts.default_function_name = "first"
-    with warnings.catch_warnings(action="ignore", category=ResourceWarning):  # of its folders
-        ct.utils.save_multifunction(parts, str(folder / "net.mlpackage"))
-    return folder / "net.mlpackage"
+    parts = {
+        name: _net(folder / f"{name}.mlpackage", values(32, 64, seed=seed))
+        for name, seed in (("first", 2), ("second", 3))
+    }
+    return join(parts, folder / "net.mlpackage")
 
 
 def test_functions_keep_sharing_a_weight_and_their_own_of_the_same_name(several, tmp_path):

@@ -13,20 +13,13 @@ from torch import nn
 
 import dkm_deploy as dkm
 from dkm_deploy.runtimes.onnx_runtime.taps import find_taps
-from tests.models import images, small_net
+from tests.models import images
+from tests.named_files import short_and_full
 
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """One model with short and with full names."""
-    torch.manual_seed(0)
-    frozen = dkm.palettize(small_net().eval(), dkm.PaletteSpec(3))
-    folder = tmp_path_factory.mktemp("pair")
-    files = {
-        names: dkm.convert(frozen, images(2), folder / f"{names}.onnx", names=names)
-        for names in ("short", "full")
-    }
-    return frozen, files
+    return short_and_full(tmp_path_factory.mktemp("pair"), ".onnx", 2)
 
 
 def test_files_differ_in_names_alone(pair):
