@@ -101,12 +101,12 @@ def _drop(node: ir.Node, version: int) -> None:
         default = known[name].default_value
         if name in spatial:
             is_default = set(attribute.as_ints()) == {spatial[name]}
-        else:
-            is_default = _value(ir.to_proto(attribute)) == _value(default)
+        else:  # the others may hold tensors and whole graphs, so they are not looked at for nothing
+            is_default = bool(default.type) and _value(ir.to_proto(attribute)) == _value(default)
         if is_default:
             del node.attributes[name]
 
 
 def _value(attribute: onnx.AttributeProto) -> Any:
-    """Its type and value; of a default that there is not, a type that no attribute has."""
-    return attribute.type, helper.get_attribute_value(attribute) if attribute.type else None
+    """Its type and value."""
+    return attribute.type, helper.get_attribute_value(attribute)
