@@ -7,6 +7,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
+BUILD_ENV := out/build-env
+BUILD_READY := $(BUILD_ENV)/.ready
 WHEEL_ENV := out/wheel-env
 WHEEL_READY := $(WHEEL_ENV)/.ready
 
@@ -16,7 +18,7 @@ demo: $(READY)
 	rm -rf out/demo
 	$(BIN)/dkm-deploy demo --out out/demo
 
-# Both environments are set up at once, then mypy and the wheel take one core each, the tests two.
+# The environment and its checks take one core, the wheel and its environment the other; the tests both.
 test:
 	$(MAKE) -j2 check wheel
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 -m "not slow"
@@ -35,15 +37,21 @@ check: $(READY)
 
 # The wheel, built from the sdist, must work in an environment that has never seen this folder: what it
 # needs is installed from the list in pyproject.toml alone.
-wheel: $(READY) $(WHEEL_READY)
+wheel: $(BUILD_READY) $(WHEEL_READY)
 	rm -rf dist $(WHEEL_ENV)/demo
-	$(BIN)/python -m build --no-isolation --outdir dist .
+	$(BUILD_ENV)/bin/python -m build --no-isolation --outdir dist .
 	$(WHEEL_ENV)/bin/pip install --quiet --no-compile --force-reinstall --no-deps dist/*.whl
 	$(WHEEL_ENV)/bin/pip check --disable-pip-version-check
 	cd $(WHEEL_ENV) && bin/dkm-deploy --version && OMP_NUM_THREADS=1 bin/dkm-deploy demo --out demo \
 	  && bin/dkm-deploy inspect demo/model.onnx && bin/dkm-deploy inspect demo/model.mlpackage
 
-# Uncompiled: Python compiles the few modules that run, and pip would compile all of torch.
+$(BUILD_READY): pyproject.toml requirements-dev.txt | python
+	$(PYTHON) -m venv $(BUILD_ENV)
+	$(BUILD_ENV)/bin/pip install --quiet --disable-pip-version-check \
+	  --constraint requirements-dev.txt build hatchling
+	touch $@
+
+# Uncompiled, here and below: Python compiles the few modules that run, and pip would compile all of torch.
 $(WHEEL_READY): pyproject.toml requirements-dev.txt | python
 	rm -rf $(WHEEL_ENV)
 	$(PYTHON) -m venv $(WHEEL_ENV)
@@ -53,10 +61,9 @@ $(WHEEL_READY): pyproject.toml requirements-dev.txt | python
 	  --constraint requirements-dev.txt --requirement $(WHEEL_ENV)/needs.txt
 	touch $@
 
-# Compiled: where a warning is an error, as in the tests, other libraries' old strings do not compile.
 $(READY): pyproject.toml requirements-dev.txt | python
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install --no-compile --disable-pip-version-check -r requirements-dev.txt
 	$(BIN)/pip install --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
