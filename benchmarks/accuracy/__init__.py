@@ -1,0 +1,1 @@
+"""The papers' results, trained and measured from the files: ``python -m benchmarks.accuracy``."""
