@@ -2,6 +2,7 @@
 # make test   sets everything up, then runs the tests and the checks
 # make test-slow  whole models from transformers, which take minutes more
 # make mutants  faults planted one by one, to see which no test notices; hours, and goes on where it stopped
+# make gallery  measures the files of gallery/ again
 # make check  lint, format, types and the layers of modules only
 # make clean  removes what the others made
 PYTHON ?= python3
@@ -12,7 +13,7 @@ BUILD_READY := $(BUILD_ENV)/.ready
 WHEEL_ENV := out/wheel-env
 WHEEL_READY := $(WHEEL_ENV)/.ready
 
-.PHONY: demo test test-slow mutants check wheel python clean
+.PHONY: demo test test-slow mutants gallery check wheel python clean
 
 demo: $(READY)
 	rm -rf out/demo
@@ -28,6 +29,9 @@ test-slow: $(READY)
 
 mutants: $(READY)
 	$(BIN)/python -m benchmarks.mutants
+
+gallery: $(READY)
+	$(BIN)/python -W ignore -m benchmarks.gallery
 
 check: $(READY)
 	$(BIN)/ruff check .

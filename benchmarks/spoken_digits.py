@@ -105,6 +105,11 @@ def moved(waves: Tensor, generator: torch.Generator) -> Tensor:
     return shifted + loudness * torch.randn(waves.shape, generator=generator)
 
 
+def steps_of(train: Clips) -> int:
+    """Batches of an epoch."""
+    return len(train.labels) // _BATCH
+
+
 def batches(train: Clips, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Features and labels of an epoch."""
     generator = torch.Generator().manual_seed(seed)
@@ -121,7 +126,7 @@ def pretrained(name: str, train: Clips, folder: Path) -> nn.Module:
         model.load_state_dict(load_file(path))
         return model.eval()
     optimizer = torch.optim.AdamW(model.parameters(), _LEARNING_RATE, weight_decay=1e-2)
-    steps = _EPOCHS * (len(train.labels) // _BATCH)
+    steps = _EPOCHS * steps_of(train)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     for epoch in range(_EPOCHS):
         for inputs, labels in batches(train, epoch):

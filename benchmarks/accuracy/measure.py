@@ -14,7 +14,7 @@ from benchmarks.process import cpu, versions
 from dkm_deploy.validation.check import Status
 from dkm_deploy.validation.report import Model
 
-_SUFFIXES = (".onnx", ".mlpackage")
+SUFFIXES = (".onnx", ".mlpackage")
 _AROUND = ("graph", "metadata", "padding")
 
 
@@ -77,7 +77,7 @@ def measure(task: Task, name: str, setting: Setting, seed: int, folder: Path) ->
     folder.mkdir(parents=True, exist_ok=True)
     original, clock = task.model(), Clock(folder / "spent.json")
     made = setting.way.make(task, seed, folder, clock)
-    paths = [folder / f"{name}{suffix}" for suffix in _SUFFIXES]
+    paths = [folder / f"{name}{suffix}" for suffix in SUFFIXES]
     for path in paths:
         dkm.convert(made.frozen, task.example, path, force=True)
     report = dkm.validate(

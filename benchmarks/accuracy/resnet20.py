@@ -25,7 +25,7 @@ class ResNet20Task:
     metric = "CIFAR-10 test top-1, %"
     example: tuple[Tensor, ...] = (torch.zeros(1, 3, _SIDE, _SIDE),)
 
-    def __init__(self, data: Path, _packages: Path) -> None:
+    def __init__(self, data: Path, _out: Path) -> None:
         self._data = data
 
     def model(self) -> nn.Module:

@@ -19,11 +19,12 @@ def append(path: Path, result: Result) -> None:
 def read(path: Path) -> list[Result]:
     """All lines; of a setting and seed the last."""
     lines = path.read_text().splitlines() if path.exists() else []
-    found = {(r.setting, r.seed): r for r in map(_result, lines)}
+    found = {(r.setting, r.seed): r for r in map(of_line, lines)}
     return list(found.values())
 
 
-def _result(line: str) -> Result:
+def of_line(line: str) -> Result:
+    """A result from its JSON."""
     known = json.loads(line)
     files = {suffix: Written(**file) for suffix, file in known["files"].items()}
     return Result(**known | {"files": files, "spent": Spent(**known["spent"])})

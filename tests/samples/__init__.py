@@ -1,0 +1,1 @@
+"""The samples, as a user runs them."""
