@@ -22,7 +22,7 @@ from converters.coreml.lowering.output_marks import mark_outputs
 from converters.coreml.options import Options
 from converters.coreml.passes.compact_program import small_tensors_inside
 from converters.coreml.passes.constant_folding import right_constants
-from converters.coreml.passes.graph_passes import exact_constants, passes
+from converters.coreml.passes.graph_passes import exact_constants, kept_sparse_palettes, passes
 from converters.coreml.silence import silent
 from dkm_deploy.conversion.exported import ExportedModel
 from dkm_deploy.conversion.failed_operation import failed_call, failure_place
@@ -125,6 +125,7 @@ def _try(
                 exact_constants(),
                 kept_constants(),
                 right_constants(),
+                kept_sparse_palettes(),
                 small_tensors_inside(),
             ):
                 model = ct.convert(

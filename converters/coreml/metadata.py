@@ -97,7 +97,7 @@ def _decodes(model: Any) -> Iterator[tuple[str, str]]:
     for function in model.get_spec().mlProgram.functions.values():
         for block in function.block_specializations.values():
             for operation in block.operations:
-                if operation.type == "constexpr_lut_to_dense":
+                if operation.type in ("constexpr_lut_to_dense", "constexpr_sparse_to_dense"):
                     (name,) = operation.attributes["name"].immediateValue.tensor.strings.values
                     yield operation.outputs[0].name, name
 

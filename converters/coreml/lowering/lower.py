@@ -28,7 +28,7 @@ from converters.coreml.lowering.call_keywords import (
     give_type,
 )
 from converters.coreml.lowering.circular_padding import circular
-from converters.coreml.lowering.constexpr import palette_bytes, scale_channels, typed_lut_to_dense
+from converters.coreml.lowering.constexpr import palette_bytes, scale_channels, typed_lut
 from converters.coreml.lowering.elementwise import gelu, reciprocal
 from converters.coreml.lowering.int8_luts import as_int8
 from converters.coreml.lowering.output_marks import register_lowering as output_lowering
@@ -199,7 +199,7 @@ class Decodes(RecurrentWeights):
         self.weights[name] = weight
         wide = self._stored_palette(palette, weight)
         if typed_indices(self._target):
-            variable = typed_lut_to_dense(wide, self._lut(wide, name, weight), name)
+            variable = typed_lut(wide, self._lut(wide, name, weight), name)
         else:
             variable = palette_bytes(wide, name)
         return variable if wide.scale is None else scale_channels(variable, wide.scale, name)

@@ -43,6 +43,25 @@ def exact_constants() -> Iterator[None]:
         const_deduplication.DTYPE2ATOL.update(tolerances)
 
 
+@contextmanager
+def kept_sparse_palettes() -> Iterator[None]:
+    """While the block runs, coremltools merges no equal operations of several outputs.
+
+    It moves the uses of the first output alone and fails to remove the rest. What they hold is
+    stored once all the same.
+    """
+    find = const_deduplication.find_constexprs
+
+    def find_single(blocks: list[Any]) -> dict[Any, list[Any]]:
+        return {v: same for v, same in find(blocks).items() if len(v.op.outputs) == 1}
+
+    const_deduplication.find_constexprs = staticmethod(find_single)
+    try:
+        yield
+    finally:
+        const_deduplication.find_constexprs = staticmethod(find)
+
+
 def _is(variable: Any, value: float, _tolerance: float = 0.0) -> bool:
     """Whether a variable is one number, and this one as float32."""
     known = variable.val

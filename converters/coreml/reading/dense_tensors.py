@@ -42,8 +42,8 @@ def read_dense(path: Path, function: str | None = None) -> Iterator[DenseTensor]
 
 
 def _parts(site: PaletteSite) -> Iterator[str]:
-    """The operation that decodes a palette, and the constants of its own."""
-    yield site.operation.output
+    """The operations that decode a palette, and the constants of their own."""
+    yield from (site.operation.output, site.output)
     for operands in site.operation.inputs.values():
         yield from _names(operands)
     yield from _names(() if site.scale is None else (site.scale,))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -16,7 +16,10 @@ from dkm_deploy.formats.mlpackage.ml_program import Constant, functions
 from dkm_deploy.formats.mlpackage.package import Package, open_package
 from dkm_deploy.formats.mlpackage.weight_blobs import ALIGNMENT, WeightBlob
 
-_PARTS: tuple[Kind, ...] = ("indices", "lut")  # also what the operation calls these inputs
+_PARTS: Mapping[str, Kind] = {  # by what the operation calls its inputs
+    **dict.fromkeys(("indices", "indices_mask", "indices_nonzero_data"), "indices"),
+    "lut": "lut",
+}
 _SMALL = 10  # elements; shorter constants written in the program count as graph
 
 
@@ -43,7 +46,7 @@ def ledger(path: Path) -> Ledger:
     for claim in _claims(package):
         blob = claim.constant.blob
         if blob is None:
-            written.setdefault(id(claim.constant), claim)
+            written.setdefault(id(claim.constant.proto), claim)
         else:
             blobs.setdefault(blob, claim)
     entries = [_entry(claim) for claim in (*blobs.values(), *written.values())]
@@ -56,8 +59,8 @@ def ledger(path: Path) -> Ledger:
 def _claims(package: Package) -> Iterator[_Claim]:
     """Palettes first, so that nothing else claims their bytes."""
     for site in palette_sites(package):
-        for kind in _PARTS:
-            for operand in site.operation.inputs.get(kind, ()):
+        for key, kind in _PARTS.items():
+            for operand in site.operation.inputs.get(key, ()):
                 for leaf in site.constants.leaves(operand):
                     yield _Claim(kind, site.name, leaf)
         for leaf in () if site.scale is None else site.constants.leaves(site.scale):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -47,7 +47,8 @@ class PaletteSite:
     Attributes:
         function: the one that it is in.
         name: the qualified parameter name, or the operation's own where the file does not say.
-        operation: the ``constexpr_lut_to_dense``.
+        operation: the ``constexpr_lut_to_dense``, or the ``constexpr_lut_to_sparse``.
+        output: the name of the decoded weight.
         constants: of the function it is in.
         order: see ``ORDERS_KEY``; None is the parameter's own.
         transposed: whether it holds the parameter's columns as rows.
@@ -59,6 +60,7 @@ class PaletteSite:
     function: str
     name: str
     operation: Operation
+    output: str
     constants: Constants
     order: tuple[int, ...] | None
     transposed: bool
@@ -138,19 +140,39 @@ def palette_sites(package: Package, function: str | None = None) -> list[Palette
         sites += [
             PaletteSite(
                 each.name,
-                names.get(o.output, o.output),
-                o,
+                names.get(output, output),
+                operation,
+                output,
                 constants,
-                orders.get(o.output),
-                transposed.get(o.output, False),
-                ones.get(o.output, 0),
-                held.get(o.output),
-                scales.get(o.output),
+                orders.get(output),
+                transposed.get(output, False),
+                ones.get(output, 0),
+                held.get(output),
+                scales.get(output),
             )
-            for o in operations
-            if o.type == "constexpr_lut_to_dense"
+            for operation, output in _decodes(operations, constants)
         ]
     return sites
+
+
+def _decodes(
+    operations: Sequence[Operation], constants: Constants
+) -> Iterator[tuple[Operation, str]]:
+    """The operations that decode a palette, and the names of the weights that they give.
+
+    A sparse one of another tool, whose LUT has no zero, is no palette.
+    """
+    sparse: dict[str, Operation] = {}  # by the name of its values
+    for operation in operations:
+        if operation.type == "constexpr_lut_to_dense":
+            yield operation, operation.output
+        elif operation.type == "constexpr_lut_to_sparse":
+            sparse.update((name, operation) for name, _ in operation.outputs[1:])
+        elif operation.type == "constexpr_sparse_to_dense":
+            for values in operation.inputs.get("nonzero_data", ()):
+                made_by = sparse.get(values) if isinstance(values, str) else None
+                if made_by is not None and constants.leaves_out_zeros(made_by):
+                    yield made_by, operation.output
 
 
 def unread_rows(package: Package) -> dict[str, dict[str, int]]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dkm_deploy.errors import DkmError
 from dkm_deploy.formats.mlpackage.limits import check_elements
 from dkm_deploy.formats.mlpackage.ml_program import Block, Constant, Operand, Operation
+from dkm_deploy.formats.mlpackage.sparse_palette import put_back, zero_entry
 from dkm_deploy.packing import unpack
 from dkm_deploy.palette import Palette
 
@@ -71,8 +72,19 @@ class Constants:
         return [leaf for operands in inputs for item in operands for leaf in self.leaves(item)]
 
     def palette(self, operation: Operation) -> Palette:
-        """The palette of a ``constexpr_lut_to_dense``. Raises DkmError if it is damaged."""
-        return _name_operation(operation, palette, self._arguments(operation))
+        """The palette of a ``constexpr_lut_to_dense``, or of a ``constexpr_lut_to_sparse``.
+
+        Raises:
+            DkmError: it is damaged, or its LUT lacks the zero that a sparse one leaves out.
+        """
+        sparse = operation.type == "constexpr_lut_to_sparse"
+        read = sparse_palette if sparse else palette
+        return _name_operation(operation, read, self._arguments(operation))
+
+    def leaves_out_zeros(self, operation: Operation) -> bool:
+        """Whether the LUT of a ``constexpr_lut_to_sparse`` has the zero that it leaves out."""
+        (lut,) = operation.inputs.get("lut", (None,))
+        return lut is not None and zero_entry(self.get(lut)) is not None
 
     def _arguments(self, operation: Operation) -> dict[str, Array]:
         return {
@@ -107,6 +119,15 @@ def palette(arguments: Arguments) -> Palette:
     return Palette(indices, lut.reshape((1,) * len(shape) + (lut.size, 1)))
 
 
+def sparse_palette(arguments: Arguments) -> Palette:
+    """The palette that the arguments of ``constexpr_lut_to_sparse`` describe."""
+    zero = zero_entry(arguments["lut"])
+    if zero is None:
+        raise DkmError("its LUT has no entry for the zeros that it leaves out")
+    indices = put_back(arguments["indices_nonzero_data"], arguments["indices_mask"], zero)
+    return palette({**arguments, "indices": indices})
+
+
 def _lut_to_dense(arguments: Arguments) -> tuple[Array]:
     found = palette(arguments)
     check_elements(found.shape)
@@ -137,12 +158,12 @@ def _sparse_to_dense(arguments: Arguments) -> tuple[Array]:
     if "shape" in arguments:
         shape = tuple(arguments["shape"].tolist())
         mask = unpack(mask.tobytes(), 1, math.prod(shape)).reshape(shape)
-    return (_scatter(arguments["nonzero_data"], mask),)
+    return (put_back(arguments["nonzero_data"], mask),)
 
 
 def _lut_to_sparse(arguments: Arguments) -> tuple[Array, Array]:
     mask = arguments["indices_mask"]
-    indices = _scatter(arguments["indices_nonzero_data"], mask)
+    indices = put_back(arguments["indices_nonzero_data"], mask)
     decoded = palette({**arguments, "indices": indices})
     if decoded.cluster_dim > 1:
         mask = np.repeat(mask, decoded.cluster_dim, decoded.axis)
@@ -151,7 +172,7 @@ def _lut_to_sparse(arguments: Arguments) -> tuple[Array, Array]:
 
 def _sparse_shift_scale(arguments: Arguments) -> tuple[Array, Array]:
     mask = arguments["data_mask"]
-    data = _scatter(arguments["nonzero_data"], mask)
+    data = put_back(arguments["nonzero_data"], mask)
     (dense,) = _blockwise_shift_scale({**arguments, "data": data})
     return mask, dense[mask != 0]
 
@@ -187,14 +208,6 @@ def _spread(values: Array, shape: tuple[int, ...]) -> NDArray[np.float32]:
         if count not in (1, shape[axis]):
             values = np.repeat(values, shape[axis] // count, axis)
     return values
-
-
-def _scatter(nonzero: Array, mask: Array) -> Array:
-    if np.count_nonzero(mask) != nonzero.size:
-        raise DkmError(f"{nonzero.size} values for a mask of {np.count_nonzero(mask)} places")
-    dense = np.zeros(mask.shape, nonzero.dtype)
-    dense[mask != 0] = nonzero
-    return dense
 
 
 def _name_operation(
