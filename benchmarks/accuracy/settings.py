@@ -49,6 +49,12 @@ def scalars(bits: int) -> dkm.PaletteSpec:
     return dkm.PaletteSpec(bits)
 
 
+_CANDIDATES = (
+    *(scalars(bits) for bits in (1, 2, 3, 4, 5, 6, 8)),
+    *(dkm.PaletteSpec(bits, group_size=16) for bits in (2, 3, 4)),
+)
+_DS_CNN = dkm.Recipe(scalars(4), [dkm.Rule("blocks.?.1.0.weight", vectors(3, 2))])
+
 SETTINGS: Mapping[str, Setting] = {
     # Small layers get more bits: after an epoch 0.5 points over 3 bits for 4 weights throughout.
     "resnet20-35x": Setting(
@@ -60,13 +66,7 @@ SETTINGS: Mapping[str, Setting] = {
     ),
     "efficientnet-8x": Setting(
         "efficientnet",
-        Planned(
-            _EFFICIENTNET_BYTES // 8,
-            (
-                *(scalars(bits) for bits in (1, 2, 3, 4, 5, 6, 8)),
-                *(dkm.PaletteSpec(bits, group_size=16) for bits in (2, 3, 4)),
-            ),
-        ),
+        Planned(_EFFICIENTNET_BYTES // 8, _CANDIDATES),
         smaller=8.0,
         whole=True,
         score=67.6,
