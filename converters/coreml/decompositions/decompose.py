@@ -12,6 +12,7 @@ from torch.export import ExportedProgram
 
 from converters.coreml.decompositions.complex_pairs import complex_as_pairs
 from converters.coreml.decompositions.corrected_calls import CORRECTED
+from converters.coreml.decompositions.dilated_pooling import DILATED_POOLING
 from converters.coreml.decompositions.functions import FUNCTIONS
 from converters.coreml.decompositions.matrices import MATRICES
 from converters.coreml.decompositions.number_types import NUMBER_TYPES
@@ -31,6 +32,7 @@ _LACKING = (  # known by name, but not in every form
 )
 _OF_COMPLEX = ("fft_", "stft", "istft")
 _OURS = {
+    **DILATED_POOLING,
     **FUNCTIONS,
     **MATRICES,
     **NUMBER_TYPES,

@@ -163,6 +163,10 @@ IMAGES = {
     "means": lambda x, s, v: functional.adaptive_avg_pool3d(v, (3, 5, 1)),
     "means_of_one": lambda x, s, v: functional.adaptive_avg_pool3d(v[0], (4, 3, 5)),
     "most": lambda x, s, v: pool(v, (3, 5, 1)),
+    "apart": lambda x, s, v: functional.max_pool2d(x, 2, 2, 1, dilation=(2, 3)),
+    "apart_ceil": lambda x, s, v: functional.max_pool2d(x, 2, 2, dilation=2, ceil_mode=True),
+    "apart_line": lambda x, s, v: functional.max_pool1d(s, 3, 2, 1, dilation=3),
+    "apart_volume": lambda x, s, v: functional.max_pool3d(v, 2, dilation=2, ceil_mode=True),
     "divided": lambda x, s, v: functional.avg_pool2d(x, 3, 1, 1, divisor_override=2),
     "grid": lambda x, s, v: functional.grid_sample(
         x, x.movedim(1, -1)[..., :2].tanh(), mode="bicubic", align_corners=True
