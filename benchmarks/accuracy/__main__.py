@@ -15,7 +15,6 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 
 from benchmarks.accuracy.efficientnet import EfficientNetTask, packages_in
@@ -23,17 +22,14 @@ from benchmarks.accuracy.measure import measure
 from benchmarks.accuracy.resnet20 import ResNet20Task
 from benchmarks.accuracy.results import append, read
 from benchmarks.accuracy.settings import SETTINGS
-from benchmarks.accuracy.spoken_digits import SpokenDigitsTask
 from benchmarks.accuracy.table import table
 from benchmarks.accuracy.task import Task
 from benchmarks.methods.packages import EFFICIENTNET, install, missing
-from benchmarks.spoken_digits import NETWORKS
 
 # Of the data folder, and of one for what a task keeps.
 TASKS: Mapping[str, Callable[[Path, Path], Task]] = {
     "resnet20": ResNet20Task,
     "efficientnet": EfficientNetTask,
-    **{name: partial(SpokenDigitsTask, name) for name in NETWORKS},
 }
 _NEEDED = {"efficientnet": EFFICIENTNET}
 KEPT = Path(__file__).parent / "measured.jsonl"

@@ -53,7 +53,6 @@ _CANDIDATES = (
     *(scalars(bits) for bits in (1, 2, 3, 4, 5, 6, 8)),
     *(dkm.PaletteSpec(bits, group_size=16) for bits in (2, 3, 4)),
 )
-_DS_CNN = dkm.Recipe(scalars(4), [dkm.Rule("blocks.?.1.0.weight", vectors(3, 2))])
 
 SETTINGS: Mapping[str, Setting] = {
     # Small layers get more bits: after an epoch 0.5 points over 3 bits for 4 weights throughout.
