@@ -6,6 +6,8 @@
 # make check  lint, format, types and the layers of modules only
 # make clean  removes what the others made
 PYTHON ?= python3
+# What Python compiles is kept: packages are installed uncompiled, see below.
+unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 READY := .venv/.ready
 BUILD_ENV := out/build-env
