@@ -7,7 +7,7 @@ each convolution, every name three times, and 64 bytes and more of padding for e
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import count
 from typing import Any
@@ -94,7 +94,7 @@ def _is_weight(value: Any) -> bool:
 
 def _shorten_names(function: Any, block: Any) -> None:
     kept = {given.name for given in function.inputs} | set(block.outputs)
-    names = _weight_names(block)
+    names = _weight_names(block, kept)
     kept |= set(names) | set(names.values())
     # Each an identifier, and no word of the language.
     short = (name for name in (f"v{number}" for number in count()) if name not in kept)
@@ -104,8 +104,11 @@ def _shorten_names(function: Any, block: Any) -> None:
     _rename(block, lambda name: names.get(name, name))
 
 
-def _weight_names(block: Any) -> dict[str, str]:
-    """Names for dense weights and for what is decoded: without the mark of a cast."""
+def _weight_names(block: Any, taken: Collection[str]) -> dict[str, str]:
+    """Names for dense weights and for what is decoded: without the mark of a cast.
+
+    The mark stays where the name without it is taken, as by an input that is called like a weight.
+    """
     found = [
         output.name
         for operation, _ in walk(block)
@@ -115,7 +118,10 @@ def _weight_names(block: Any) -> dict[str, str]:
     ]
     plain = {name: name.removesuffix(CAST) for name in found}
     once = Counter(plain.values())
-    return {name: short if once[short] == 1 else name for name, short in plain.items()}
+    return {
+        name: short if once[short] == 1 and short not in taken else name
+        for name, short in plain.items()
+    }
 
 
 def _rename(block: Any, to: Callable[[str], str]) -> None:

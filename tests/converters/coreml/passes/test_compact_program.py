@@ -128,6 +128,23 @@ def test_short_names_are_none_of_the_models(tmp_path):
     assert dkm.validate([file], reference=frozen, inputs=x)
 
 
+class CalledLikeItsWeight(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.a = nn.Linear(32, 8)
+
+    def forward(self, a_weight):
+        return self.a(a_weight)
+
+
+def test_an_input_may_be_called_like_a_weight(tmp_path):
+    frozen, x = dkm.palettize(CalledLikeItsWeight().eval(), 4), torch.randn(2, 32)
+    artifact = dkm.convert(frozen, x, tmp_path / "m.mlpackage")
+    assert artifact.notes == ()  # it was run
+    assert dkm.read_palettes(artifact.path)["a.weight"].bits == 4
+    assert dkm.validate([artifact.path], reference=frozen, inputs=x)
+
+
 def test_another_kind_of_names_is_refused(tmp_path):
     model = First(nn.LSTM(4, 4)).eval()
     with pytest.raises(dkm.DkmError, match="names is 'long'; it must be one of short, full"):
