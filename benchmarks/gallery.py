@@ -64,9 +64,13 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.add:
         add(arguments.add, arguments.out)
+    folders = sorted(path.parent for path in _GALLERY.glob(f"*/{_CARD}"))
+    if not folders:
+        print(f"{_GALLERY} has no files yet; --add takes over what benchmarks.accuracy made")
+        return 0
     print(f"{_HEAD}\n|{'---|' * (_HEAD.count('|') - 1)}")
     wrong = 0
-    for folder in sorted(path.parent for path in _GALLERY.glob(f"*/{_CARD}")):
+    for folder in folders:
         card = of_line((folder / _CARD).read_text())
         task = TASKS[SETTINGS[card.setting].network](arguments.data, arguments.out)
         for row, verdict in rows(folder, card, task):
