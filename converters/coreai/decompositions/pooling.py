@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from converters.pool_windows import count_windows, of_each
+
 _aten = torch.ops.aten
 
 
@@ -28,8 +30,8 @@ def _average(
     They are means with zeros around, over the share of each window that counts.
     """
     sides = x.ndim - 2
-    kernel, padding = _of_each(kernel, sides), _of_each(padding, sides)
-    stride = _of_each(stride, sides) if stride else kernel
+    kernel, padding = of_each(kernel, sides), of_each(padding, sides)
+    stride = of_each(stride, sides) if stride else kernel
     counts = count_include_pad or not any(padding)
     if divisor_override is None and counts and not ceil_mode:
         return NotImplemented
@@ -58,8 +60,8 @@ def _largest_2d(
     ceil_mode: bool = False,
 ) -> Any:
     """``ceil_mode`` as padding behind, which no window takes for its largest value."""
-    kernel, padding = _of_each(kernel, 2), _of_each(padding, 2)
-    stride, dilation = _of_each(stride, 2) if stride else kernel, _of_each(dilation, 2)
+    kernel, padding = of_each(kernel, 2), of_each(padding, 2)
+    stride, dilation = of_each(stride, 2) if stride else kernel, of_each(dilation, 2)
     if not ceil_mode:
         return NotImplemented
     behind = _behind(x.shape[-2:], kernel, stride, padding, dilation)
@@ -120,19 +122,11 @@ def _behind(
     dilation: Sequence[int],
 ) -> list[int]:
     """What each side lacks for its last window in ``ceil_mode``; none begins in the padding."""
-    lacking = []
-    for length, size, step, pad, apart in zip(
-        lengths, kernel, stride, padding, dilation, strict=True
-    ):
-        reach = apart * (size - 1) + 1
-        windows = -((reach - length - 2 * pad) // step) + 1
-        windows -= (windows - 1) * step >= length + pad
-        lacking.append(max(0, (windows - 1) * step + reach - length - 2 * pad))
-    return lacking
-
-
-def _of_each(values: Sequence[int], sides: int) -> list[int]:
-    return list(values) * sides if len(values) == 1 else list(values)
+    sides = zip(lengths, kernel, stride, padding, dilation, strict=True)
+    return [
+        max(0, count_windows(length, size, step, pad, apart, ceil_mode=True)[1] - length - 2 * pad)
+        for length, size, step, pad, apart in sides
+    ]
 
 
 def _pad_sizes(before: Sequence[int], behind: Sequence[int]) -> list[int]:

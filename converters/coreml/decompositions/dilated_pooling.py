@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from converters.pool_windows import count_windows, of_each
+
 _aten = torch.ops.aten
 
 
 def _largest(
+    sides: int,
     x: Tensor,
     kernel: Sequence[int],
     stride: Sequence[int] = (),
@@ -25,27 +29,21 @@ def _largest(
     """
     if all(apart == 1 for apart in dilation) or not x.is_floating_point():
         return NotImplemented
-    sides = x.ndim - 2 if len(kernel) == 1 else len(kernel)
     lengths = x.shape[-sides:]
     places = torch.arange(lengths.numel(), device=x.device).reshape(lengths).expand(x.shape)
-    steps = stride or kernel
+    of_sides = [of_each(each, sides) for each in (kernel, stride or kernel, padding, dilation)]
     for axis in range(-1, -sides - 1, -1):
-        size, step, pad, apart = (
-            each[0] if len(each) == 1 else each[axis] for each in (kernel, steps, padding, dilation)
-        )
+        size, step, pad, apart = (each[axis] for each in of_sides)
         length, reach = x.shape[axis], apart * (size - 1) + 1
-        windows = (length + 2 * pad - reach) // step + 1
-        if ceil_mode:
-            windows = -((reach - length - 2 * pad) // step) + 1
-            windows -= (windows - 1) * step >= length + pad  # none begins in the padding behind
-        behind = max(0, (windows - 1) * step + reach - length - pad)
+        count, end = count_windows(length, size, step, pad, apart, ceil_mode=ceil_mode)
+        behind = max(0, end - length - pad)
         around = [0, 0] * (-axis - 1) + [pad, behind]
         if pad or behind:
             x = _aten.constant_pad_nd.default(x, around, -float("inf"))
             places = _aten.constant_pad_nd.default(places, around, 0)
         shifted = [
             tuple(
-                _aten.slice.Tensor(y, axis, begin, begin + (windows - 1) * step + 1, step)
+                _aten.slice.Tensor(y, axis, begin, begin + (count - 1) * step + 1, step)
                 for y in (x, places)
             )
             for begin in range(0, reach, apart)
@@ -58,6 +56,6 @@ def _largest(
 
 
 DILATED_POOLING: dict[Any, Callable[..., Any]] = {
-    _aten.max_pool2d_with_indices.default: _largest,
-    _aten.max_pool3d_with_indices.default: _largest,
+    _aten.max_pool2d_with_indices.default: partial(_largest, 2),
+    _aten.max_pool3d_with_indices.default: partial(_largest, 3),
 }
