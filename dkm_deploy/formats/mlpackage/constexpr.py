@@ -82,9 +82,14 @@ class Constants:
         return _name_operation(operation, read, self._arguments(operation))
 
     def leaves_out_zeros(self, operation: Operation) -> bool:
-        """Whether the LUT of a ``constexpr_lut_to_sparse`` has the zero that it leaves out."""
-        (lut,) = operation.inputs.get("lut", (None,))
-        return lut is not None and zero_entry(self.get(lut)) is not None
+        """Whether the LUT of a ``constexpr_lut_to_sparse`` has the zero that it leaves out.
+
+        Raises:
+            DkmError: it has no LUT, or a damaged one.
+        """
+        luts = operation.inputs.get("lut", ())
+        given = {"lut": self.get(luts[0])} if luts else {}
+        return _name_operation(operation, _has_zero, given)
 
     def _arguments(self, operation: Operation) -> dict[str, Array]:
         return {
@@ -117,6 +122,10 @@ def palette(arguments: Arguments) -> Palette:
     bits = max(lut.size - 1, 1).bit_length()
     indices = unpack(arguments["indices"].tobytes(), bits, math.prod(shape)).reshape(shape)
     return Palette(indices, lut.reshape((1,) * len(shape) + (lut.size, 1)))
+
+
+def _has_zero(arguments: Arguments) -> bool:
+    return zero_entry(arguments["lut"]) is not None
 
 
 def sparse_palette(arguments: Arguments) -> Palette:

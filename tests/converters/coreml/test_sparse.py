@@ -12,6 +12,7 @@ from converters.coreml.sparse_form import sparse_indices
 from dkm_deploy.formats.ledger import size_on_disk
 from dkm_deploy.formats.mlpackage.sparse_palette import leave_out, put_back, zero_entry
 from tests.converters.coreml.programs import First, operations
+from tests.formats.mlpackage.packages import edit
 from tests.models import Beside
 
 SPARSE, DENSE = "constexpr_lut_to_sparse", "constexpr_lut_to_dense"
@@ -109,6 +110,22 @@ def test_8_bit_luts_gates_in_order_and_rows_of_a_table(tmp_path):
         dkm.convert(frozen, x, path, **options)
         assert operations(path)[SPARSE] == 1
         assert dkm.read_palettes(path) == dkm.palettes(frozen)
+
+
+def without_lut(model):
+    """Take the LUT from the sparse operation."""
+    (function,) = model.mlProgram.functions.values()
+    (block,) = function.block_specializations.values()
+    (sparse,) = (operation for operation in block.operations if operation.type == SPARSE)
+    del sparse.inputs["lut"].arguments[:]
+
+
+def test_a_damaged_file_is_refused_in_one_line(tmp_path):
+    path = dkm.convert(frozen_layers(SPECS[:1]), torch.randn(1, 96), tmp_path / "m.mlpackage").path
+    edit(path, without_lut)
+    for read in (dkm.read_palettes, dkm.size_breakdown):
+        with pytest.raises(dkm.DkmError, match="constexpr_lut_to_sparse lacks input 'lut'"):
+            read(path)
 
 
 def test_what_is_left_out_is_put_back():
