@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from benchmarks.methods.subject import fast
 from dkm_deploy.errors import MissingFileError
 
 _CLASSES = {
@@ -19,6 +20,7 @@ _CLASSES = {
     "n03394916": 566, "n03417042": 569, "n03425413": 571, "n03445777": 574, "n03888257": 701,
 }  # fmt: skip
 _SHORT_SIDE, _CROP = 256, 224
+_CALIBRATION, _BATCH = 32, 8
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,11 @@ class ImageNet:
     known: Tensor
     test: Tensor
     test_labels: Tensor
+
+    def calibration(self, seed: int) -> list[Tensor]:
+        """32 of the known images, drawn by the seed, in batches of 8."""
+        order = torch.randperm(len(self.known), generator=torch.Generator().manual_seed(seed))
+        return [fast(self.known[part]) for part in torch.split(order[:_CALIBRATION], _BATCH)]
 
 
 def pretrained(packages: tuple[Path, Path]) -> nn.Module:
@@ -61,9 +68,7 @@ def imagenet(data: Path) -> ImageNet:
     paths = [path for name in _CLASSES for path in sorted((folder / name).iterdir())]
     images = torch.from_numpy(np.stack([_cropped(path) for path in paths]))
     classes = torch.tensor([_CLASSES[path.parent.name] for path in paths])
-    images = ((images.permute(0, 3, 1, 2).float() - 127) / 128).contiguous(
-        memory_format=torch.channels_last
-    )
+    images = fast((images.permute(0, 3, 1, 2).float() - 127) / 128)
     known = torch.arange(len(images)) % 5 == 0
     return ImageNet(images[known], images[~known], classes[~known])
 

@@ -27,7 +27,8 @@ from benchmarks.accuracy.measure import SUFFIXES, Result
 from benchmarks.accuracy.results import of_line, read
 from benchmarks.accuracy.settings import SETTINGS
 from benchmarks.accuracy.task import Task
-from dkm_deploy.errors import DkmError, reason_of
+from benchmarks.stored import stored_bytes
+from dkm_deploy.errors import DkmError, MissingFileError, reason_of
 from dkm_deploy.runtimes import runtime_for
 from dkm_deploy.runtimes.run_file import run_file
 
@@ -63,7 +64,10 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/accuracy"))
     arguments = parser.parse_args()
     if arguments.add:
-        add(arguments.add, arguments.out)
+        try:
+            add(arguments.add, arguments.out)
+        except DkmError as error:
+            parser.error(str(error))
     folders = sorted(path.parent for path in _GALLERY.glob(f"*/{_CARD}"))
     if not folders:
         print(f"{_GALLERY} has no files yet; --add takes over what benchmarks.accuracy made")
@@ -80,10 +84,18 @@ def main() -> int:
 
 
 def add(name: str, out: Path) -> None:
-    """Take over the best result of a setting with its files, recipe and report."""
+    """Take over the best result of a setting with its files, recipe and report.
+
+    Raises:
+        DkmError: it has not been measured, or its files are not in ``out``; nothing is changed.
+    """
     results = [result for result in read(KEPT) if result.setting == name]
+    if not results:
+        raise DkmError(f"{name!r} has not been measured; python -m benchmarks.accuracy does it")
     best = max(results, key=lambda r: min(file.score for file in r.files.values()))
     source, folder = out / f"{name}-{best.seed}", _GALLERY / name
+    if not (source / "report.json").exists():
+        raise MissingFileError(f"{source / 'report.json'}: not there; give the folder with --out")
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for suffix in SUFFIXES:
@@ -106,11 +118,10 @@ def rows(folder: Path, card: Result, task: Task) -> Iterator[tuple[str, str]]:
             verdict = "skipped" if right else "failed"
         else:
             verdict = "passed" if right and found.score == told.score else "failed"
-        whole = SETTINGS[card.setting].whole
-        counted = found.size_bytes if whole else found.stored_bytes
+        setting = SETTINGS[card.setting]
         cells = (
             *(f"{folder.name}/{path.name}", f"{found.size_bytes:,}"),
-            f"{card.dense_bytes / counted:.2f} by {'the file' if whole else 'what it stores'}",
+            setting.times_smaller(card.dense_bytes, found.size_bytes, found.stored_bytes),
             found.reason if found.score is None else f"{found.score:.2f}",
             *(f"{card.dense:.2f}", f"{told.score:.2f}, {told.size_bytes:,} bytes", verdict),
         )
@@ -120,8 +131,7 @@ def rows(folder: Path, card: Result, task: Task) -> Iterator[tuple[str, str]]:
 def measured(path: Path, task: Task) -> Measured:
     """Weigh a file and run the test on it."""
     ledger = dkm.size_breakdown(path)
-    kinds = ledger.by_kind()
-    stored = kinds["indices"] + kinds["lut"] + kinds["dense"]
+    stored = stored_bytes(ledger.by_kind())
     try:
         test = task.test()
         outputs = run_file(runtime_for(path).load(path), test["inputs"])

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 import dkm_deploy as dkm
 from benchmarks.process import cpu, versions
+from benchmarks.stored import stored_bytes
 from dkm_deploy.model.palettized import with_palettes
 
 MIB = 2**20
@@ -213,7 +214,7 @@ def _rows(setting: Setting, folder: Path) -> Iterator[str]:
         path = folder / f"{name}.{target}"
         ledger = dkm.convert(frozen, x, path, force=True, try_file=False, **options).ledger
         kinds, total = ledger.by_kind(), ledger.total_bytes
-        graph = kinds["graph"] + kinds["metadata"] + kinds["padding"]
+        graph = total - stored_bytes(kinds)
         over = (total - graph) / MIB / setting.mib - 1
         mark = "" if over <= _MARGIN else " **too large**"
         yield (

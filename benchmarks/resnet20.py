@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from dkm_deploy.errors import MissingFileError
 
+CALIBRATION_BATCHES, _BATCH = 16, 16
 _MEAN, _DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -69,6 +70,16 @@ class Cifar:
     def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """Normalised float32 images and labels."""
         return normalised(self.images[index]), self.labels[index]
+
+    def drawn(self, seed: int, count: int) -> Tensor:
+        """Indices ``(count,)`` of images, each at most once."""
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randperm(len(self.labels), generator=generator)[:count]
+
+    def calibration(self, seed: int) -> list[tuple[Tensor, Tensor]]:
+        """256 images and their labels, drawn by the seed, in batches."""
+        drawn = self.drawn(seed, CALIBRATION_BATCHES * _BATCH)
+        return [self.batch(index) for index in torch.split(drawn, _BATCH)]
 
 
 def pretrained(data: Path) -> ResNet20:

@@ -12,8 +12,6 @@ from torch import Tensor, nn
 from benchmarks.efficientnet_lite0 import ImageNet, imagenet, pretrained
 from benchmarks.methods.packages import EFFICIENTNET, folder_of
 
-_CALIBRATION, _BATCH = 32, 8
-
 
 def packages_in(out: Path) -> Path:
     """Where packages with models are unpacked."""
@@ -36,9 +34,7 @@ class EfficientNetTask:
 
     def calibration(self, seed: int) -> list[Tensor]:
         """32 images."""
-        known = self._images.known
-        order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
-        return [known[part] for part in torch.split(order[:_CALIBRATION], _BATCH)]
+        return self._images.calibration(seed)
 
     def test(self) -> dict[str, Any]:
         """200 images and their classes, for top-1 accuracy."""

@@ -11,11 +11,11 @@ from benchmarks.accuracy.clock import Clock, Spent
 from benchmarks.accuracy.settings import Setting
 from benchmarks.accuracy.task import Task
 from benchmarks.process import cpu, versions
+from benchmarks.stored import stored_bytes
 from dkm_deploy.validation.check import Status
 from dkm_deploy.validation.report import Model
 
 SUFFIXES = (".onnx", ".mlpackage")
-_AROUND = ("graph", "metadata", "padding")
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,9 @@ def measure(task: Task, name: str, setting: Setting, seed: int, folder: Path) ->
 
 
 def _written(row: Model) -> Written:
-    size = row.size_bytes or 0
-    around = sum(row.bytes_by_kind[kind] for kind in _AROUND)
     passed = all(check.status != Status.FAILED for check in row.checks)
-    return Written(_score(row), size, size - around, passed)
+    stored = stored_bytes(row.bytes_by_kind)
+    return Written(_score(row), row.size_bytes or 0, stored, passed)
 
 
 def _score(row: Model) -> float:

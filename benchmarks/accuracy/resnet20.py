@@ -16,7 +16,6 @@ from benchmarks.resnet20 import Cifar, cifar, normalised, pretrained
 
 _BATCH, _EDGE, _SIDE = 128, 4, 32
 _IMAGES = 4  # dimensions
-_CALIBRATION, _SMALL_BATCH = 256, 16
 
 
 class ResNet20Task:
@@ -55,10 +54,7 @@ class ResNet20Task:
 
     def calibration(self, seed: int) -> list[Tensor]:
         """256 training images."""
-        order = torch.randperm(
-            len(self._train.labels), generator=torch.Generator().manual_seed(seed)
-        )
-        return [self._train.batch(i)[0] for i in torch.split(order[:_CALIBRATION], _SMALL_BATCH)]
+        return [images for images, _ in self._train.calibration(seed)]
 
     def test(self) -> dict[str, Any]:
         """All test images and their classes, for top-1 accuracy."""

@@ -29,6 +29,11 @@ class Setting:
     whole: bool
     score: float
 
+    def times_smaller(self, dense_bytes: int, size_bytes: int, stored_bytes: int) -> str:
+        """Of a file, with what is counted."""
+        ratio = dense_bytes / (size_bytes if self.whole else stored_bytes)
+        return f"{ratio:.2f} by {'the file' if self.whole else 'what it stores'}"
+
 
 def resnet20(
     first: dkm.PaletteSpec, second: dkm.PaletteSpec, third: dkm.PaletteSpec, ends: int | None

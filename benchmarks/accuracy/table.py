@@ -27,13 +27,12 @@ def _rows(result: Result) -> Iterator[str]:
     setting = SETTINGS[result.setting]
     others = ", ".join(f"{name} {score:.2f}" for name, score in result.others.items())
     for suffix, file in result.files.items():
-        counted = file.size_bytes if setting.whole else file.stored_bytes
         cells = (
             *(result.setting, result.metric, str(result.seed), f"{result.dense:.2f}", others),
             *(suffix, f"{file.score:.2f}{'' if file.passed else ' (failed)'}"),
             *(f"{setting.score:.2f}", f"{file.size_bytes:,}", f"{file.stored_bytes:,}"),
-            f"{result.dense_bytes / counted:.2f}",
-            f"{setting.smaller:.1f} by {'the file' if setting.whole else 'what it stores'}",
+            setting.times_smaller(result.dense_bytes, file.size_bytes, file.stored_bytes),
+            f"{setting.smaller:.1f}",
             f"{result.spent.cpu_s / 3600:.2f}",
         )
         yield f"| {' | '.join(cells)} |"

@@ -81,7 +81,7 @@ class Trained:
             clip_norm=_CLIP,
             checkpoint=folder / "checkpoint.pt",
             every=_EVERY,
-            after_step=lambda step, _loss: clock.note() if step % _EVERY == 0 else None,
+            after_step=lambda step, _loss: _note(clock, step),
         )
         clock.note()
         return Made(dkm.freeze(model), {"soft": dkm.soft_copy(model)})
@@ -116,3 +116,9 @@ class Planned:
         corrected = dkm.correct_outputs(planned, model, calibration)
         clock.note()
         return Made(corrected, {"planned": planned})
+
+
+def _note(clock: Clock, step: int) -> None:
+    """Keep the time as often as the checkpoint, which it belongs to."""
+    if step % _EVERY == 0:
+        clock.note()

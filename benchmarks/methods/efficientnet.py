@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -44,10 +43,6 @@ def efficientnet(data: Path, packages: tuple[Path, Path], folder: Path, effort: 
     taught = outputs(model, torch.split(seen, _BATCH))
     test = torch.split(images.test, _TEST_BATCH)
 
-    def _calibration(seed: int) -> list[Any]:
-        order = torch.randperm(len(known), generator=torch.Generator().manual_seed(seed))
-        return [fast(known[part]) for part in torch.split(order[:_CALIBRATION], _BATCH)]
-
     def _lessons(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
         generator = torch.Generator().manual_seed(seed)
         for _ in range(effort.steps):
@@ -65,7 +60,7 @@ def efficientnet(data: Path, packages: tuple[Path, Path], folder: Path, effort: 
         name="EfficientNet-Lite0",
         metric="ImageNet top-1 of 1000 classes, %",
         model=model,
-        calibration=_calibration,
+        calibration=images.calibration,
         example=(images.test[:1],),
         answers=_answers,
         score=lambda answers: same(answers, labels),

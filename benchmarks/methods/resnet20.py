@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from benchmarks.distil import Course, scores, sgd
 from benchmarks.methods.subject import Array, Effort, Subject, fast, outputs, same
-from benchmarks.resnet20 import cifar, normalised, pretrained
+from benchmarks.resnet20 import CALIBRATION_BATCHES, cifar, normalised, pretrained
 from dkm_deploy.planning.candidates import DEFAULT
 
-_CALIBRATION, _BATCH, _TEST_BATCH = 256, 16, 125
+_TEST_BATCH = 125
 _RATE = 0.005  # at 0.02 the model without palettes loses 1.5 points
 
 
@@ -28,16 +27,9 @@ def resnet20(data: Path, folder: Path, effort: Effort) -> Subject:
     ]
     labels = test.labels[: effort.test_images].numpy()
 
-    def _drawn(seed: int, count: int) -> Tensor:
-        generator = torch.Generator().manual_seed(seed)
-        return torch.randperm(len(train.labels), generator=generator)[:count]
-
-    def _calibration(seed: int) -> list[Any]:
-        return [train.batch(index) for index in torch.split(_drawn(seed, _CALIBRATION), _BATCH)]
-
     @cache
     def _taught(seed: int) -> list[tuple[Tensor, Tensor]]:
-        drawn = torch.split(_drawn(seed, effort.batch * effort.steps), effort.batch)
+        drawn = torch.split(train.drawn(seed, effort.batch * effort.steps), effort.batch)
         taught = outputs(model, [fast(train.batch(index)[0]) for index in drawn])
         return list(zip(drawn, torch.split(taught, effort.batch), strict=True))
 
@@ -56,13 +48,13 @@ def resnet20(data: Path, folder: Path, effort: Effort) -> Subject:
         name="ResNet-20",
         metric="CIFAR-10 test top-1, %",
         model=model,
-        calibration=_calibration,
+        calibration=train.calibration,
         example=(images[0][:1],),
         answers=_answers,
         score=lambda answers: same(answers, labels),
         agreement=same,
         candidates=DEFAULT,
-        planned=_CALIBRATION // _BATCH,
+        planned=CALIBRATION_BATCHES,
         axis=1,
         folder=folder,
         course=_course,

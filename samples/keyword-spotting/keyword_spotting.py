@@ -68,6 +68,8 @@ def main() -> None:
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--out", type=Path, default=Path("keyword-spotting"))
     arguments = parser.parse_args()
+    if not (arguments.small or arguments.data):
+        parser.error("give fsdd_8k.npz, or --small")
     waves, digits, test_waves, test_digits = (
         sounds() if arguments.small else spoken_digits(arguments.data)
     )
